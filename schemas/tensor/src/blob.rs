@@ -1,0 +1,192 @@
+//! Weights: a shared range of somebody's bytes, and what must happen to them on the way out.
+
+use crate::{DType, bits::packed_len, tensor::convert};
+use bytes::Bytes;
+use std::{
+    borrow::Cow,
+    fmt,
+    fs::File,
+    io::{self, Write},
+    ops::Range,
+    sync::Arc,
+};
+
+/// Maps `file` read-only. Slices of the result share the map; nothing is copied.
+///
+/// A file that another process truncates while it is mapped ends this process with a bus error, which no type can
+/// prevent; callers do not map files that they write themselves.
+pub fn map_file(file: &File) -> io::Result<Bytes> {
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    #[expect(unsafe_code, reason = "mapping a file is unsafe by nature; the hazard is documented above")]
+    // SAFETY: the map is read-only and private to this process; see the note on truncation above.
+    let map = unsafe { memmap2::Mmap::map(file)? };
+    Ok(Bytes::from_owner(map))
+}
+
+/// Bytes that are shared when cloned or sliced, with an optional transform that runs only when they are read.
+#[derive(Clone)]
+pub struct Blob {
+    bytes: Bytes,
+    recipe: Option<Arc<dyn Recipe>>,
+}
+
+/// An elementwise transform of bytes, run a chunk at a time.
+pub trait Recipe: Send + Sync + fmt::Debug {
+    /// Output length for `n` input bytes.
+    fn out_len(&self, n: usize) -> usize;
+    /// Appends the transform of `src` to `out`; `src` holds whole elements.
+    fn chunk(&self, src: &[u8], out: &mut Vec<u8>);
+    /// Two recipes with equal names do the same.
+    fn name(&self) -> String;
+}
+
+/// Converts whole-byte elements from one type to another, rounding to nearest even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cast {
+    /// The stored type.
+    pub from: DType,
+    /// The type read.
+    pub to: DType,
+}
+
+impl Recipe for Cast {
+    fn out_len(&self, n: usize) -> usize {
+        n / (self.from.bits() as usize / 8) * (self.to.bits() as usize / 8)
+    }
+    fn chunk(&self, src: &[u8], out: &mut Vec<u8>) {
+        convert(self.from, self.to, src, out);
+    }
+    fn name(&self) -> String {
+        format!("cast {} {}", self.from, self.to)
+    }
+}
+
+/// Bytes of input a recipe sees at once.
+const CHUNK: usize = 1 << 20;
+
+impl Blob {
+    /// Shares `range` of `bytes`; `None` where it does not fit.
+    pub fn new(bytes: &Bytes, range: Range<usize>) -> Option<Self> {
+        (range.start <= range.end && range.end <= bytes.len()).then(|| Self::from(bytes.slice(range)))
+    }
+
+    /// The same bytes after `recipe`; a recipe that is already there is carried out first.
+    pub fn then(self, recipe: impl Recipe + 'static) -> Self {
+        let bytes = if self.recipe.is_some() { Bytes::from(self.read().into_owned()) } else { self.bytes };
+        Self { bytes, recipe: Some(Arc::new(recipe)) }
+    }
+
+    /// Length in bytes, after the recipe.
+    pub fn len(&self) -> usize {
+        self.recipe.as_ref().map_or(self.bytes.len(), |r| r.out_len(self.bytes.len()))
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A part of a blob without recipe; `None` where it does not fit or a recipe stands in the way.
+    pub fn slice(&self, range: Range<usize>) -> Option<Self> {
+        if self.recipe.is_some() { None } else { Self::new(&self.bytes, range) }
+    }
+
+    /// All bytes: borrowed, unless a recipe must run.
+    pub fn read(&self) -> Cow<'_, [u8]> {
+        let Some(recipe) = &self.recipe else { return Cow::Borrowed(&self.bytes) };
+        let mut out = Vec::with_capacity(self.len());
+        for chunk in self.bytes.chunks(CHUNK) {
+            recipe.chunk(chunk, &mut out);
+        }
+        Cow::Owned(out)
+    }
+
+    /// Streams the blob to `w`: peak memory is one chunk, whatever its size.
+    pub fn write_to(&self, w: &mut dyn Write) -> io::Result<()> {
+        self.chunks(&mut |chunk| w.write_all(chunk))
+    }
+
+    /// Calls `visit` with consecutive pieces of the bytes, each of whole elements (but for sub-byte types) and at
+    /// most a few MiB; stops at the first error.
+    pub fn chunks<E>(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut out = Vec::new();
+        for chunk in self.bytes.chunks(CHUNK) {
+            match &self.recipe {
+                None => visit(chunk)?,
+                Some(recipe) => {
+                    out.clear();
+                    recipe.chunk(chunk, &mut out);
+                    visit(&out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether both blobs are the same range of the same storage under the same recipe. Cheap, and no more than a
+    /// sufficient condition for equal bytes.
+    pub fn same_storage(&self, other: &Self) -> bool {
+        self.bytes.as_ptr() == other.bytes.as_ptr()
+            && self.bytes.len() == other.bytes.len()
+            && self.recipe.as_ref().map(|r| r.name()) == other.recipe.as_ref().map(|r| r.name())
+    }
+
+    /// Whether the blob holds exactly `count` elements of `dtype`.
+    pub fn fits(&self, dtype: DType, count: usize) -> bool {
+        packed_len(count, dtype.bits()) == Some(self.len())
+    }
+}
+
+impl From<Bytes> for Blob {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, recipe: None }
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes", self.len())?;
+        if let Some(r) = &self.recipe {
+            write!(f, " after {}", r.name())?;
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+
+    #[test]
+    fn slices_share_and_refuse_to_leave_their_storage() {
+        let bytes = Bytes::from_static(b"abcdef");
+        let blob = Blob::new(&bytes, 1..4).expect("inside");
+        assert_eq!(&*blob.read(), b"bcd");
+        assert!(blob.same_storage(&blob.clone()));
+        assert!(Blob::new(&bytes, 4..7).is_none());
+        #[expect(clippy::reversed_empty_ranges, reason = "a hostile range")]
+        let reversed = 5..4;
+        assert!(Blob::new(&bytes, reversed).is_none());
+    }
+
+    #[test]
+    fn casts_run_chunk_by_chunk_when_read() {
+        let n = CHUNK / 2;
+        let values: Vec<u8> = (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let blob = Blob::from(Bytes::from(values)).then(Cast { from: DType::F32, to: DType::F16 });
+        assert_eq!(blob.len(), n * 2);
+        let mut out = vec![];
+        blob.write_to(&mut out).expect("memory");
+        assert_eq!(&out[600..602], f16::from_f32(300.0).to_le_bytes());
+        assert_eq!(out, *blob.read());
+    }
+
+    #[test]
+    fn an_empty_file_maps_to_no_bytes() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        assert!(map_file(&file).expect("mapped").is_empty());
+    }
+}

@@ -1,0 +1,23 @@
+//! Element types, symbolic shapes, and tensors over shared bytes.
+//!
+//! This crate knows no op and no file format. It is the only crate in which `unsafe` is allowed by default, and it
+//! needs it once, to map a file.
+
+mod bits;
+mod blob;
+mod dim;
+mod dtype;
+mod shape;
+mod tensor;
+mod types;
+
+pub use bits::{pack_bits, packed_len, unpack_bits};
+pub use blob::{Blob, Cast, Recipe, map_file};
+pub use dim::{Dim, SymbolInfo, Symbols};
+pub use dtype::DType;
+pub use shape::{Axis, Dims, Shape, ShapeError, strides};
+pub use tensor::{Element, Tensor, TensorError};
+pub use types::{TensorType, Type};
+
+pub use bytes::Bytes;
+pub use half::f16;
