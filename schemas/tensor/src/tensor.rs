@@ -284,7 +284,7 @@ impl Tensor {
     pub fn rows(&self, range: std::ops::Range<usize>) -> Option<Self> {
         let (first, rest) = self.shape.split_first()?;
         let row = rest.iter().product::<usize>() * self.dtype.bits() as usize;
-        if range.start > range.end || range.end > *first || row % 8 != 0 {
+        if range.start > range.end || range.end > *first || !row.is_multiple_of(8) {
             return None;
         }
         let mut shape = self.shape.clone();

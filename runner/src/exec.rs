@@ -1,0 +1,235 @@
+//! Runs blocks.
+
+use crate::session::Emulate;
+use mlconv_mil::{
+    ir::{Block, Fact, Function, OpId, Value},
+    ops::Const,
+    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Tensors},
+};
+use mlconv_tensor::{DType, Dim, Dims, Tensor, TensorType};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+/// Decides how an op is computed.
+pub trait Backend: Sync {
+    /// The results of `op`; `None` leaves it to the reference kernel.
+    fn run(&self, op: &dyn Op, cx: &EvalCx<'_>) -> Option<Result<Tensors, OpError>>;
+}
+
+/// An op that failed.
+pub(crate) struct OpFailure {
+    pub(crate) op: OpId,
+    pub(crate) why: OpError,
+}
+
+pub(crate) struct Exec<'a> {
+    f: &'a Function,
+    backend: &'a dyn Backend,
+    emulate: Option<Emulate>,
+    values: Vec<Option<Tensor>>,
+    pub(crate) states: HashMap<Value, Tensor>,
+    /// What may be freed after each op.
+    last_uses: HashMap<OpId, Vec<Value>>,
+    observe: Option<&'a mut dyn FnMut(Value, &Tensor)>,
+}
+
+impl<'a> Exec<'a> {
+    pub(crate) fn new(
+        f: &'a Function,
+        backend: &'a dyn Backend,
+        emulate: Option<Emulate>,
+        observe: Option<&'a mut dyn FnMut(Value, &Tensor)>,
+    ) -> Self {
+        let mut last_uses = HashMap::new();
+        plan_block(f, f.body(), &mut last_uses);
+        let values = vec![None; f.value_slots()];
+        Self { f, backend, emulate, values, states: HashMap::new(), last_uses, observe }
+    }
+
+    pub(crate) fn set(&mut self, v: Value, t: Tensor) {
+        let t = self.rounded(t);
+        if let Some(observe) = &mut self.observe {
+            observe(v, &t);
+        }
+        self.values[v.index()] = Some(t);
+    }
+
+    pub(crate) fn get(&self, v: Value) -> Option<&Tensor> {
+        self.values[v.index()].as_ref()
+    }
+
+    /// What a device that computes in half precision would hold of `t`.
+    fn rounded(&self, t: Tensor) -> Tensor {
+        match self.emulate {
+            Some(Emulate::F16) if t.dtype() == DType::F32 => {
+                let rounded = t.cast(DType::F16).to_f32().into_owned();
+                Tensor::from_vec(t.shape(), rounded)
+            }
+            Some(Emulate::F16) | None => t,
+        }
+    }
+
+    /// Runs a block; the values it yields stay set.
+    pub(crate) fn run(&mut self, block: Block) -> Result<(), OpFailure> {
+        let f = self.f;
+        for id in f.ops_in(block) {
+            let results = self.eval(id).map_err(|why| OpFailure { op: id, why })?;
+            for (v, t) in f.op_data(id).results.iter().zip(results) {
+                self.set(*v, t);
+            }
+            for v in self.last_uses.get(&id).map(Vec::as_slice).unwrap_or_default() {
+                self.values[v.index()] = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn eval(&mut self, id: OpId) -> Result<Tensors, OpError> {
+        let f = self.f;
+        let data = f.op_data(id);
+        if let Some(c) = f.op::<Const>(id) {
+            return Ok([c.val.clone()].into_iter().collect());
+        }
+        let mut operands = vec![];
+        data.op.visit_operands(&mut |v| {
+            if let Some(t) = &self.values[v.index()] {
+                operands.push((v, t.clone()));
+            }
+        });
+        let mut has_region = false;
+        data.op.visit_regions(&mut |_| has_region = true);
+        let facts: Facts = if has_region {
+            Facts::new()
+        } else if let Some(facts) = static_facts(f, id) {
+            facts
+        } else {
+            let known = Known::new(f, &operands);
+            data.op.infer(&InferCx::new(&known, f.opset, id.index()))?
+        };
+        let env = OpEnv { operands: &operands, exec: RefCell::new(self) };
+        let cx = EvalCx::new(&env, &facts)?;
+        let backend = env.exec.borrow().backend;
+        backend.run(&*data.op, &cx).unwrap_or_else(|| data.op.eval(&cx))
+    }
+}
+
+/// The facts of an op's results, where no size depends on the inputs of the run.
+fn static_facts(f: &Function, id: OpId) -> Option<Facts> {
+    let results = &f.op_data(id).results;
+    let facts = results.iter().map(|v| &f.value(*v).fact);
+    facts.map(|x| x.ty.tensor().is_none_or(|t| t.shape.known().is_some()).then(|| x.clone())).collect()
+}
+
+/// Finds, for every op of a block, the values that nothing reads after it.
+fn plan_block(f: &Function, block: Block, last_uses: &mut HashMap<OpId, Vec<Value>>) {
+    let mut defined: HashSet<Value> = f.block(block).args.iter().copied().collect();
+    let mut last: HashMap<Value, OpId> = HashMap::new();
+    for id in f.ops_in(block) {
+        for v in reads(f, id) {
+            last.insert(v, id);
+        }
+        for v in &f.op_data(id).results {
+            defined.insert(*v);
+            last.insert(*v, id);
+        }
+        f.op_data(id).op.visit_regions(&mut |b| plan_block(f, b, last_uses));
+    }
+    let kept: HashSet<Value> = f.yields(block).iter().copied().collect();
+    // In program order, so that nothing depends on the order of a hash table.
+    for id in f.ops_in(block) {
+        let mut free: Vec<Value> = reads(f, id).into_iter().chain(f.op_data(id).results.iter().copied()).collect();
+        free.retain(|v| last.get(v) == Some(&id) && defined.contains(v) && !kept.contains(v));
+        free.sort();
+        free.dedup();
+        last_uses.insert(id, free);
+    }
+}
+
+/// What an op reads, its nested blocks included.
+fn reads(f: &Function, id: OpId) -> Vec<Value> {
+    let mut out = vec![];
+    let mut todo = vec![id];
+    while let Some(id) = todo.pop() {
+        f.op_data(id).op.visit_operands(&mut |v| out.push(v));
+        f.op_data(id).op.visit_regions(&mut |b| {
+            out.extend(f.yields(b));
+            todo.extend(f.ops_in(b));
+        });
+    }
+    out
+}
+
+/// What an op sees of the run.
+struct OpEnv<'e, 'a> {
+    operands: &'e [(Value, Tensor)],
+    exec: RefCell<&'e mut Exec<'a>>,
+}
+
+impl Env for OpEnv<'_, '_> {
+    fn tensor(&self, v: Value) -> &Tensor {
+        let found = self.operands.iter().find(|(o, _)| *o == v);
+        &found.expect("a kernel reads its own operands, and they are set").1
+    }
+
+    fn run_block(&self, block: Block, args: Tensors) -> Result<Tensors, OpError> {
+        let mut exec = self.exec.borrow_mut();
+        let f = exec.f;
+        for (v, t) in f.block(block).args.iter().zip(args) {
+            exec.set(*v, t);
+        }
+        exec.run(block)
+            .map_err(|e| OpError::Inner { op: f.op_data(e.op).op.name().to_owned(), why: Box::new(e.why) })?;
+        Ok(f.yields(block).iter().filter_map(|v| exec.get(*v).cloned()).collect())
+    }
+
+    fn read_state(&self, v: Value) -> Tensor {
+        self.exec.borrow().states.get(&v).cloned().expect("the session sets every state")
+    }
+
+    fn write_state(&self, v: Value, content: Tensor) {
+        self.exec.borrow_mut().states.insert(v, content);
+    }
+}
+
+/// The facts of operands whose tensors are there.
+struct Known<'a> {
+    f: &'a Function,
+    operands: &'a [(Value, Tensor)],
+    facts: Vec<(Value, Fact)>,
+}
+
+impl<'a> Known<'a> {
+    fn new(f: &'a Function, operands: &'a [(Value, Tensor)]) -> Self {
+        let fact = |t: &Tensor| {
+            let shape: Dims = t.shape().into();
+            let fact = Fact::of(TensorType::new(t.dtype(), &shape));
+            let small = t.dtype().is_int() && t.count() <= Fact::MAX_INTS;
+            if small { fact.with_ints(t.to_i64().into_iter().map(Dim::from)) } else { fact }
+        };
+        Self { f, operands, facts: operands.iter().map(|(v, t)| (*v, fact(t))).collect() }
+    }
+}
+
+impl fmt::Debug for Known<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.facts).finish()
+    }
+}
+
+impl FactSource for Known<'_> {
+    fn fact(&self, v: Value) -> &Fact {
+        self.facts.iter().find(|(o, _)| *o == v).map_or_else(|| self.f.fact(v), |(_, fact)| fact)
+    }
+    fn constant(&self, v: Value) -> Option<&Tensor> {
+        self.operands.iter().find(|(o, _)| *o == v).map(|(_, t)| t)
+    }
+    fn block_args(&self, block: Block) -> &[Value] {
+        self.f.block_args(block)
+    }
+    fn block_yields(&self, block: Block) -> &[Value] {
+        self.f.block_yields(block)
+    }
+}

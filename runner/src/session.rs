@@ -1,0 +1,193 @@
+//! One run of one function: inputs bound and checked, states carried, outputs collected.
+
+use crate::exec::{Backend, Exec};
+use indexmap::IndexMap;
+use mlconv_mil::{
+    ir::{Function, Value},
+    schema::OpError,
+    text::print_op,
+    verify::Verified,
+};
+use mlconv_tensor::{DType, Dims, Shape, Symbols, Tensor, TensorType, Type};
+use std::{collections::HashMap, sync::Arc};
+
+/// The content of states, by name, carried from run to run.
+pub type States = IndexMap<Arc<str>, Tensor>;
+
+/// Why a function could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// An input was not given.
+    #[error("input `{name}` is missing, wanted {want}")]
+    Missing {
+        /// The input.
+        name: Arc<str>,
+        /// Its type.
+        want: TensorType,
+    },
+    /// An input or state does not fit its declaration.
+    #[error("`{name}` is {found}, wanted {want}")]
+    Input {
+        /// The input or state.
+        name: Arc<str>,
+        /// What was given.
+        found: TensorType,
+        /// What is declared, with what is known of its sizes.
+        want: String,
+    },
+    /// An op could not be computed.
+    #[error("{why}")]
+    Op {
+        /// The op as text.
+        op: String,
+        /// Where it comes from, in the source model.
+        origin: Vec<String>,
+        /// What is wrong.
+        why: OpError,
+    },
+}
+
+/// Arithmetic to imitate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emulate {
+    /// Every value is rounded to half precision.
+    F16,
+}
+
+/// How to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Arithmetic to imitate; `None` keeps the types of the program.
+    pub emulate: Option<Emulate>,
+}
+
+/// A function of a module, ready to run on a backend.
+pub struct Session<'a> {
+    module: &'a Verified,
+    f: &'a Function,
+    backend: &'a dyn Backend,
+    options: Options,
+}
+
+impl<'a> Session<'a> {
+    /// The function must be one of the module's.
+    pub fn new(module: &'a Verified, f: &'a Function, backend: &'a dyn Backend, options: Options) -> Self {
+        Self { module, f, backend, options }
+    }
+
+    /// Runs once. `inputs` are in the order of the signature, states left out; `None` takes the port's default.
+    pub fn run(&self, inputs: &[Option<Tensor>], states: &mut States) -> Result<Vec<Tensor>, RunError> {
+        self.run_observed(inputs, states, None)
+    }
+
+    /// Runs once, and shows every value as it is computed.
+    pub fn run_observed<'s>(
+        &'s self,
+        inputs: &[Option<Tensor>],
+        states: &mut States,
+        observe: Option<&'s mut dyn FnMut(Value, &Tensor)>,
+    ) -> Result<Vec<Tensor>, RunError> {
+        let f = self.f;
+        let mut exec = Exec::new(f, self.backend, self.options.emulate, observe);
+        let mut given = inputs.iter();
+        let mut bound: HashMap<Arc<str>, i64> = HashMap::new();
+        for (v, port) in f.inputs().iter().zip(&f.sig.inputs) {
+            match f.ty(*v) {
+                Type::Tensor(want) => {
+                    let t = match given.next().cloned().flatten() {
+                        Some(t) => t,
+                        None => default_input(want, port.default, &self.module.symbols)
+                            .ok_or_else(|| RunError::Missing { name: port.name.clone(), want: want.clone() })?,
+                    };
+                    self.check(&port.name, want, &t, &mut bound)?;
+                    exec.set(*v, t);
+                }
+                Type::State(want) => {
+                    let content = match states.get(&port.name) {
+                        Some(t) => t.clone(),
+                        None => Tensor::splat(want.dtype, &sample_shape(&want.shape, &self.module.symbols), 0.0),
+                    };
+                    self.check(&port.name, want, &content, &mut bound)?;
+                    exec.states.insert(*v, content);
+                }
+                Type::List { .. } | Type::Dict { .. } | Type::Unknown => {}
+            }
+        }
+        exec.run(f.body()).map_err(|e| {
+            let origins = &self.module.origins;
+            let from = f.op_data(e.op).origin.map(|o| origins.sources(o)).unwrap_or_default();
+            RunError::Op { op: print_op(f, e.op), origin: from.iter().map(ToString::to_string).collect(), why: e.why }
+        })?;
+        for (v, port) in f.inputs().iter().zip(&f.sig.inputs) {
+            if let Some(content) = exec.states.get(v) {
+                states.insert(port.name.clone(), content.clone());
+            }
+        }
+        Ok(f.outputs().iter().filter_map(|v| exec.get(*v).cloned()).collect())
+    }
+
+    /// Holds a tensor against its declaration; symbols are bound by the first input that has them.
+    fn check(
+        &self,
+        name: &Arc<str>,
+        want: &TensorType,
+        t: &Tensor,
+        bound: &mut HashMap<Arc<str>, i64>,
+    ) -> Result<(), RunError> {
+        let shape: Dims = t.shape().into();
+        let found = TensorType::new(t.dtype(), &shape);
+        let fail = || RunError::Input {
+            name: name.clone(),
+            found: found.clone(),
+            want: format!("{want}{}", ranges(&want.shape, &self.module.symbols)),
+        };
+        if t.dtype() != want.dtype || shape.len() != want.shape.rank() {
+            return Err(fail());
+        }
+        for (d, n) in want.shape.iter().zip(&shape) {
+            let n = *n as i64;
+            if let Some(symbol) = d.as_symbol() {
+                let info = self.module.symbols.get(symbol).cloned().unwrap_or_default();
+                if n < info.min || info.max.is_some_and(|max| n > max) || *bound.entry(symbol.clone()).or_insert(n) != n
+                {
+                    return Err(fail());
+                }
+            } else if d.eval(&|s| bound.get(s).copied()).is_some_and(|k| k != n) {
+                return Err(fail());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is known of the symbols of a shape, for a message.
+fn ranges(shape: &Shape, symbols: &Symbols) -> String {
+    let mut names: Vec<Arc<str>> = vec![];
+    shape.iter().for_each(|d| {
+        d.visit_symbols(&mut |s| {
+            if !names.contains(s) {
+                names.push(s.clone());
+            }
+        });
+    });
+    let one = |s: &Arc<str>| {
+        let info = symbols.get(s).cloned().unwrap_or_default();
+        format!("{s} in {}..{}", info.min, info.max.map(|m| format!("={m}")).unwrap_or_default())
+    };
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(" with {}", names.iter().map(one).collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn default_input(want: &TensorType, default: Option<f64>, symbols: &Symbols) -> Option<Tensor> {
+    let value = default?;
+    (want.dtype != DType::Str).then(|| Tensor::splat(want.dtype, &sample_shape(&want.shape, symbols), value))
+}
+
+/// A shape's sizes where every symbol takes its default.
+pub fn sample_shape(shape: &Shape, symbols: &Symbols) -> Dims {
+    shape.eval(&|s| Some(symbols.default_of(s))).unwrap_or_default()
+}

@@ -1,0 +1,170 @@
+//! What is told to a person when something is wrong: a code, what was found and wanted, the place, and what to do.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($id:ident $title:literal $explain:literal;)*) => {
+        /// Every code. The letter says where it comes from: **R**eading, a **F**rontend, **V**erification, a **P**ass,
+        /// e**X**port, **N**umerics, the command **L**ine.
+        pub mod codes {
+            use super::Code;
+            $(
+                #[doc = $explain]
+                pub static $id: Code = Code { id: stringify!($id), title: $title, explain: $explain };
+            )*
+            /// All of them.
+            pub static ALL: &[&Code] = &[$(&$id),*];
+        }
+    };
+}
+
+codes! {
+    R0001 "file cannot be read" "The operating system refused to open or read the file, or it is not there.";
+    R0002 "format not recognised" "A model is recognised by its content: ONNX, a torch.export archive, TorchScript, or an .mlpackage folder. The file is none of these, or its beginning is damaged.";
+    R0003 "malformed model file" "The file is of the format it seems to be, but breaks off, contradicts itself, or holds a value that the format does not allow.";
+    R0004 "path leaves the model's folder" "Data that a model keeps in other files must lie in the model's own folder. Absolute paths, `..` and links that lead elsewhere are refused.";
+    R0005 "malformed weights" "A weight's type, shape, offset or length does not fit the bytes that are there.";
+    R0006 "malformed package" "An .mlpackage folder must hold a Manifest.json that names the model and its weights.";
+    R0007 "malformed tensor file" "A .npy or .npz file could not be read, or holds a type that has no place in a model.";
+    F0101 "operator not supported" "The source model uses an operator, or a form of one, that has no lowering to MIL. Every such node is listed; nothing is written.";
+    F0102 "operator could not be lowered" "A lowering exists, but this node's arguments do not fit it.";
+    F0103 "attribute not used" "The node has an attribute that its lowering does not know. It may change what the node means, so it is not ignored.";
+    F0104 "value does not fit" "Core ML has 32-bit integers and floats. A constant of a wider type does not fit, and is not wrapped.";
+    F0105 "input shape not known" "Core ML needs the rank of every input, and a size or a range for each of its dimensions.";
+    F0106 "graph is not sound" "A node reads a value that nothing defines, two nodes define one value, or nodes depend on each other in a circle.";
+    F0107 "interface adapted" "An input or output was renamed or changed its type because Core ML has no equal.";
+    V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
+    P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
+    P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of this op, so the op computes in 32 bits.";
+    X0001 "package cannot be written" "The operating system refused to write the package. What was there before is untouched.";
+    X0002 "target exists" "The output exists, and replacing it was not asked for.";
+    X0003 "not expressible for the target" "The program needs something that the chosen deployment target does not have.";
+    X0004 "package breaks a rule of Core ML" "The package would not load, or would not mean what it should. This is a fault of the tool where it wrote the package.";
+    N0001 "models differ" "The outputs of two models on the same inputs differ beyond tolerance.";
+    N0002 "run failed" "An op could not be computed on these inputs.";
+    N0003 "input does not fit" "An array given for an input has a shape or type other than declared, or no input has its name.";
+    L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";
+    L0002 "request not applied" "Something was asked for that had no effect.";
+}
+
+/// A kind of diagnostic.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Such as `F0101`.
+    pub id: &'static str,
+    /// A few words.
+    pub title: &'static str,
+    /// A paragraph for `docs/errors.md`.
+    pub explain: &'static str,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Something was adapted or approximated; the result is usable.
+    Warning,
+    /// There is no result.
+    Error,
+}
+
+/// One message to a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Its kind.
+    pub code: &'static Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found, and what was wanted; one line.
+    pub title: String,
+    /// Where, in the user's own model: a file, a node, a source line; outermost first.
+    pub place: Vec<String>,
+    /// A line of text to show, and the bytes of it that are at fault.
+    pub snippet: Option<(String, std::ops::Range<usize>)>,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error.
+    pub fn error(code: &'static Code, title: impl Into<String>) -> Self {
+        Self { code, severity: Severity::Error, title: title.into(), place: vec![], snippet: None, help: None }
+    }
+
+    /// A warning.
+    pub fn warning(code: &'static Code, title: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(code, title) }
+    }
+
+    /// Adds an inner place.
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place.push(place.into());
+        self
+    }
+
+    /// Adds an outer place.
+    pub fn within(mut self, place: impl Into<String>) -> Self {
+        self.place.insert(0, place.into());
+        self
+    }
+
+    /// Says what to do.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Shows a line, with a part of it underlined.
+    pub fn snippet(mut self, line: impl Into<String>, at: std::ops::Range<usize>) -> Self {
+        self.snippet = Some((line.into(), at));
+        self
+    }
+}
+
+/// Plain text, without colour; renderers may do better.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{kind}[{}]: {}", self.code.id, self.title)?;
+        if !self.place.is_empty() {
+            write!(f, "\n  --> {}", self.place.join(", "))?;
+        }
+        if let Some((line, at)) = &self.snippet {
+            let before = line.get(..at.start).map_or(0, |s| s.chars().count());
+            let width = line.get(at.clone()).map_or(1, |s| s.chars().count()).max(1);
+            write!(f, "\n   | {line}\n   | {:before$}{}", "", "^".repeat(width))?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n   = help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostic {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_explained() {
+        let mut ids: Vec<_> = codes::ALL.iter().map(|c| c.id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), codes::ALL.len());
+        assert!(codes::ALL.iter().all(|c| c.explain.ends_with('.') && !c.title.ends_with('.')));
+    }
+
+    #[test]
+    fn a_snippet_is_underlined() {
+        let d = Diagnostic::error(&codes::F0103, "attribute `auto_pad` of Conv is not used")
+            .at("m.onnx")
+            .at("node `c`")
+            .snippet("%1 = Conv(%0, auto_pad=\"X\")", 14..26)
+            .help("remove it");
+        let want = "error[F0103]: attribute `auto_pad` of Conv is not used\n  --> m.onnx, node `c`\n   | %1 = Conv(%0, auto_pad=\"X\")\n   |               ^^^^^^^^^^^^\n   = help: remove it";
+        assert_eq!(d.to_string(), want);
+    }
+}

@@ -1,0 +1,242 @@
+//! Checks modules against the rules of the IR and the schemas of their ops. Knows no op by name.
+//!
+//! Rules enforced:
+//! - a value is defined before it is read, in its own block or an outer one;
+//! - an op exists in its function's op set, and so does every parameter that is bound;
+//! - operands have an element type of their domain, and one type per domain;
+//! - operands that must be constant are;
+//! - the types of results are those that inference gives;
+//! - the interface names each input and output once, and describes each of them.
+//!
+//! What Core ML demands beyond this of a package is the backend's business.
+
+use crate::{
+    diagnostic::{Diagnostic, codes},
+    ir::{Block, Function, Module, OpId, Value},
+    schema::{Arg, InferCx, Op, OpError, ParamKind},
+    text::print_op,
+};
+use mlconv_tensor::{DType, Type};
+use std::{collections::HashSet, ops::Deref};
+
+/// A module that passed [`verify`]: what writers and runners take. It may fail, never panic.
+#[derive(Clone, Debug)]
+pub struct Verified(Module);
+
+impl Verified {
+    /// The module, to change; it must be verified again.
+    pub fn into_inner(self) -> Module {
+        self.0
+    }
+}
+
+impl Deref for Verified {
+    type Target = Module;
+    fn deref(&self) -> &Module {
+        &self.0
+    }
+}
+
+/// Checks a module; every violation is reported.
+pub fn verify(module: Module) -> Result<Verified, Vec<Diagnostic>> {
+    let mut bad = vec![];
+    if module.functions.is_empty() {
+        bad.push(Diagnostic::error(&codes::V0001, "the program has no function"));
+    }
+    for (i, f) in module.functions.iter().enumerate() {
+        if module.functions[..i].iter().any(|o| o.name == f.name) {
+            bad.push(Diagnostic::error(&codes::V0001, format!("two functions are called `{}`", f.name)));
+        }
+        let mut v = Verifier { f, module: &module, bad: &mut bad };
+        v.signature();
+        v.block(f.body(), &mut HashSet::new());
+    }
+    if bad.is_empty() { Ok(Verified(module)) } else { Err(bad) }
+}
+
+struct Verifier<'a> {
+    f: &'a Function,
+    module: &'a Module,
+    bad: &'a mut Vec<Diagnostic>,
+}
+
+impl Verifier<'_> {
+    fn report(&mut self, d: Diagnostic) {
+        self.bad.push(d.within(format!("function `{}`", self.f.name)));
+    }
+
+    /// Reports a violation of op `id`, underlining `param` in its text.
+    fn report_op(&mut self, id: OpId, param: Option<&str>, why: impl Into<String>) {
+        let line = print_op(self.f, id);
+        let at = param.and_then(|p| argument(&line, p)).unwrap_or(0..line.len());
+        let mut d = Diagnostic::error(&codes::V0001, why).snippet(line, at);
+        if let Some(origin) = self.f.op_data(id).origin
+            && let Some(source) = self.module.origins.sources(origin).first()
+        {
+            d = d.at(source.to_string());
+        }
+        self.report(d);
+    }
+
+    fn signature(&mut self) {
+        let f = self.f;
+        let ports = [("input", f.inputs(), &f.sig.inputs), ("output", f.outputs(), &f.sig.outputs)];
+        for (what, values, ports) in ports {
+            if values.len() != ports.len() {
+                let why = format!("{} {what}s are described, there are {}", ports.len(), values.len());
+                self.report(Diagnostic::error(&codes::V0001, why));
+            }
+            for (i, p) in ports.iter().enumerate() {
+                if p.name.is_empty() || ports[..i].iter().any(|o| o.name == p.name) {
+                    self.report(Diagnostic::error(&codes::V0001, format!("{what} name `{}` is not unique", p.name)));
+                }
+            }
+        }
+        if f.outputs().is_empty() {
+            self.report(Diagnostic::error(&codes::V0001, "the function has no output"));
+        }
+        for v in f.inputs() {
+            if !matches!(f.ty(*v), Type::Tensor(_) | Type::State(_)) {
+                let why = format!("input `{}` is {}, neither a tensor nor a state", f.value(*v).hint, f.ty(*v));
+                self.report(Diagnostic::error(&codes::V0001, why));
+            }
+        }
+    }
+
+    fn block(&mut self, block: Block, seen: &mut HashSet<Value>) {
+        seen.extend(&self.f.block(block).args);
+        let mut here = vec![];
+        for id in self.f.ops_in(block) {
+            self.op(id, seen);
+            let results = &self.f.op_data(id).results;
+            seen.extend(results);
+            here.extend(results.iter().copied());
+        }
+        for v in self.f.yields(block) {
+            if !seen.contains(v) {
+                let why = format!("`%{}` is yielded but not defined there", self.f.value(*v).hint);
+                self.report(Diagnostic::error(&codes::V0001, why));
+            }
+        }
+        // What a block defines, only it can read.
+        for v in here.iter().chain(&self.f.block(block).args) {
+            seen.remove(v);
+        }
+    }
+
+    fn op(&mut self, id: OpId, seen: &mut HashSet<Value>) {
+        let f = self.f;
+        let op: &dyn Op = &*f.op_data(id).op;
+        let schema = op.schema();
+        if !schema.exists_in(f.opset) {
+            let why = match schema.until.filter(|u| *u <= f.opset) {
+                Some(until) => format!("`{}` no longer exists in this form since {until}", op.name()),
+                None => format!("`{}` needs {}, the function is {}", op.name(), schema.since, f.opset),
+            };
+            self.report_op(id, None, why);
+        }
+        let mut bound: Vec<(&str, DType, &'static str)> = vec![];
+        for arg in op.args() {
+            let Some(param) = arg.param else { continue };
+            let Arg::Operands(values) = &arg.arg else { continue };
+            let ParamKind::Operand { domain, constant, .. } = &param.kind else { continue };
+            if !values.is_empty() && !param.exists_in(f.opset) {
+                self.report_op(id, Some(param.name), format!("`{}` does not exist in {}", param.name, f.opset));
+            }
+            for v in values.iter() {
+                if !seen.contains(v) {
+                    self.report_op(id, Some(param.name), format!("`{}` is read before it is defined", param.name));
+                    continue;
+                }
+                if constant.holds_in(f.opset) && !is_constant(f, *v) {
+                    self.report_op(id, Some(param.name), format!("`{}` must be constant", param.name));
+                }
+                let Some(dtype) = element_type(f.ty(*v)) else { continue };
+                if let Some(allowed) = schema.types(domain, f.opset)
+                    && !allowed.contains(&dtype)
+                {
+                    let allowed: Vec<_> = allowed.iter().map(|d| d.name()).collect();
+                    let why = format!("`{}` is {dtype}, wanted {} in {}", param.name, allowed.join(" or "), f.opset);
+                    self.report_op(id, Some(param.name), why);
+                }
+                let var = schema.resolve(domain, f.opset);
+                match bound.iter().find(|(n, ..)| *n == var) {
+                    Some((_, want, other)) if *want != dtype => {
+                        let e = OpError::DType { param: param.name, found: dtype, other, want: *want };
+                        self.report_op(id, Some(param.name), e.to_string());
+                    }
+                    Some(_) => {}
+                    None => bound.push((var, dtype, param.name)),
+                }
+            }
+        }
+        let mut regions = vec![];
+        op.visit_regions(&mut |b| regions.push(b));
+        for b in regions {
+            if f.block(b).parent != Some(id) {
+                self.report_op(id, None, "it does not own its block");
+            }
+            self.block(b, seen);
+        }
+        self.results(id);
+    }
+
+    fn results(&mut self, id: OpId) {
+        let f = self.f;
+        let data = f.op_data(id);
+        match data.op.infer(&InferCx::new(f, f.opset, id.index())) {
+            Err(e) => self.report_op(id, None, e.to_string()),
+            Ok(facts) if facts.len() != data.results.len() => {
+                self.report_op(id, None, format!("it has {} results, wanted {}", data.results.len(), facts.len()));
+            }
+            Ok(facts) => {
+                for (v, fact) in data.results.iter().zip(facts) {
+                    if fact.ty != *f.ty(*v) {
+                        self.report_op(id, None, format!("its result is {}, inferred is {}", f.ty(*v), fact.ty));
+                    }
+                    if fact.ty == Type::Unknown {
+                        self.report_op(id, None, "its result's type is not known");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether `v` is a constant, or computed from constants by `constexpr_*` ops.
+pub fn is_constant(f: &Function, v: Value) -> bool {
+    f.constant(v).is_some() || f.def_op(v).is_some_and(|id| f.op_data(id).op.schema().constexpr)
+}
+
+fn element_type(ty: &Type) -> Option<DType> {
+    match ty {
+        Type::Tensor(t) | Type::State(t) => Some(t.dtype),
+        Type::List { elem, .. } => Some(elem.dtype),
+        Type::Dict { .. } | Type::Unknown => None,
+    }
+}
+
+/// The bytes of `param`'s value in the text of an op.
+fn argument(line: &str, param: &str) -> Option<std::ops::Range<usize>> {
+    let key = format!("{param}=");
+    let found =
+        line.match_indices(&key).find(|(i, _)| line[..*i].chars().next_back().is_some_and(|c| c == '(' || c == ' '));
+    let start = found?.0 + key.len();
+    let (mut depth, mut end) = (0i32, line.len());
+    for (i, c) in line[start..].char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth == 0 => {
+                end = start + i;
+                break;
+            }
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => {
+                end = start + i;
+                break;
+            }
+            _ => {}
+        }
+    }
+    Some(start..end)
+}
