@@ -57,11 +57,11 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             }
             fn visit_operands(&self, visit: &mut dyn FnMut(crate::ir::Value)) {
                 let _ = &visit;
-                #(crate::schema::OperandField::values(&self.#operands).iter().for_each(|v| visit(*v));)*
+                #(for v in crate::schema::OperandField::values(&self.#operands) { visit(*v); })*
             }
             fn visit_operands_mut(&mut self, visit: &mut dyn FnMut(&mut crate::ir::Value)) {
                 let _ = &visit;
-                #(crate::schema::OperandField::values_mut(&mut self.#operands_mut).iter_mut().for_each(&mut *visit);)*
+                #(for v in crate::schema::OperandField::values_mut(&mut self.#operands_mut) { visit(v); })*
             }
             fn visit_regions(&self, visit: &mut dyn FnMut(crate::ir::Block)) {
                 let _ = &visit;

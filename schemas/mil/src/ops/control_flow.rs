@@ -117,7 +117,7 @@ impl Semantics for WhileLoop {
         let mut vars: Tensors = self.loop_vars.iter().map(|v| cx.tensor(*v).clone()).collect();
         for _ in 0..MAX_ITERATIONS {
             let go_on = cx.env.run_block(self.cond, vars.clone())?;
-            if !go_on.first().is_some_and(|t| t.to_bools() == [true]) {
+            if go_on.first().is_none_or(|t| t.to_bools() != [true]) {
                 return Ok(vars);
             }
             vars = cx.env.run_block(self.body, vars)?;
