@@ -11,6 +11,7 @@
 //! This crate knows no framework, file format, pass or runner.
 
 pub mod diagnostic;
+pub mod fold;
 pub mod ir;
 pub mod ops;
 pub mod schema;
