@@ -1,1 +1,15 @@
+//! The Core ML backend: packages, weight files, and the rules that Core ML holds them to.
 
+mod dtypes;
+mod error;
+mod manifest;
+mod package;
+mod rules;
+mod weights;
+
+pub use dtypes::{Field, blob_code, data_type, dtype_of, dtype_of_blob, immediate_field};
+pub use error::{Access, Error, PathProblem, Result};
+pub use manifest::{Item, Manifest};
+pub use package::{Existing, Package, WeightFiles, program, write};
+pub use rules::{Artifact, Finding, OpSignature, Param, RULES, Rule, Signatures, check, is_identifier};
+pub use weights::{Entry, Plan, WEIGHT_FILE, WeightFile, Weights};
