@@ -116,11 +116,14 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// The facts of an op's results, where no size depends on the inputs of the run.
+/// The facts of an op's results, where no size depends on the inputs of the run: not theirs, and not its operands', which
+/// may turn out not to fit.
 fn static_facts(f: &Function, id: OpId) -> Option<Facts> {
-    let results = &f.op_data(id).results;
-    let facts = results.iter().map(|v| &f.value(*v).fact);
-    facts.map(|x| x.ty.tensor().is_none_or(|t| t.shape.known().is_some()).then(|| x.clone())).collect()
+    let known = |v: Value| f.ty(v).tensor().is_none_or(|t| t.shape.known().is_some());
+    let data = f.op_data(id);
+    let mut all_known = true;
+    data.op.visit_operands(&mut |v| all_known &= known(v));
+    data.results.iter().map(|v| (all_known && known(*v)).then(|| f.fact(*v).clone())).collect()
 }
 
 /// Finds, for every op of a block, the values that nothing reads after it.
@@ -206,7 +209,7 @@ impl<'a> Known<'a> {
         let fact = |t: &Tensor| {
             let shape: Dims = t.shape().into();
             let fact = Fact::of(TensorType::new(t.dtype(), &shape));
-            let small = t.dtype().is_int() && t.count() <= Fact::MAX_INTS;
+            let small = Fact::tracks(t.dtype()) && t.count() <= Fact::MAX_INTS;
             if small { fact.with_ints(t.to_i64().into_iter().map(Dim::from)) } else { fact }
         };
         Self { f, operands, facts: operands.iter().map(|(v, t)| (*v, fact(t))).collect() }

@@ -14,11 +14,18 @@ macro_rules! catalogue {
 
 catalogue! {
     activation: [Relu, Softmax];
-    binary: [Add];
+    binary: [
+        Add, Equal, FloorDiv, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr, LogicalXor, Maximum,
+        Minimum, Mod, Mul, NotEqual, Pow, RealDiv, Sub,
+    ];
     constant: [Const, Identity];
     control_flow: [Cond, WhileLoop];
     convolution: [Conv];
     state: [ReadState, WriteState];
+    unary: [
+        Abs, Acos, Asin, Atan, Atanh, Cast, Ceil, Clip, Cos, Cosh, Erf, Exp, Exp2, Floor, Inverse, Log, LogicalNot,
+        Round, Rsqrt, Sign, Sin, Sinh, Sqrt, Square, Tan, Tanh, Threshold,
+    ];
 }
 
 mod unknown;
