@@ -116,11 +116,15 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// The facts of an op's results, where no size depends on the inputs of the run.
+/// The facts of an op's results, where no size of operands or results depends on the inputs of the run. Where one of
+/// an operand does, inference must look at the operands again, even if all sizes of the results are known.
 fn static_facts(f: &Function, id: OpId) -> Option<Facts> {
+    let is_static = |v: Value| f.ty(v).tensor().is_none_or(|t| t.shape.known().is_some());
+    let mut all_static = true;
+    f.op_data(id).op.visit_operands(&mut |v| all_static &= is_static(v));
     let results = &f.op_data(id).results;
-    let facts = results.iter().map(|v| &f.value(*v).fact);
-    facts.map(|x| x.ty.tensor().is_none_or(|t| t.shape.known().is_some()).then(|| x.clone())).collect()
+    (all_static && results.iter().all(|v| is_static(*v)))
+        .then(|| results.iter().map(|v| f.value(*v).fact.clone()).collect())
 }
 
 /// Finds, for every op of a block, the values that nothing reads after it.
@@ -225,6 +229,9 @@ impl FactSource for Known<'_> {
     }
     fn constant(&self, v: Value) -> Option<&Tensor> {
         self.operands.iter().find(|(o, _)| *o == v).map(|(_, t)| t)
+    }
+    fn is_const(&self, v: Value) -> bool {
+        self.f.constant(v).is_some()
     }
     fn block_args(&self, block: Block) -> &[Value] {
         self.f.block_args(block)
