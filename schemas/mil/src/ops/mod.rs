@@ -17,7 +17,8 @@ catalogue! {
     binary: [Add];
     constant: [Const, Identity];
     control_flow: [Cond, WhileLoop];
-    convolution: [Conv];
+    convolution: [Conv, ConvTranspose];
+    pooling: [AvgPool, L2Pool, MaxPool];
     state: [ReadState, WriteState];
 }
 
