@@ -229,6 +229,9 @@ impl FactSource for Known<'_> {
     fn constant(&self, v: Value) -> Option<&Tensor> {
         self.operands.iter().find(|(o, _)| *o == v).map(|(_, t)| t)
     }
+    fn is_const(&self, v: Value) -> bool {
+        self.f.constant(v).is_some()
+    }
     fn block_args(&self, block: Block) -> &[Value] {
         self.f.block_args(block)
     }

@@ -1,6 +1,6 @@
 //! Everything that can go wrong between a package on disk and its parts in memory.
 
-use mlconv_tensor::{DType, Shape};
+use mlconv_tensor::{DType, Shape, Type};
 use std::{fmt, io, path::PathBuf};
 
 /// The result of reading or writing a package.
@@ -160,6 +160,78 @@ pub enum Error {
     NoPackage {
         /// The weight file's name in the program.
         name: String,
+    },
+    /// A value of a kind that no program uses.
+    #[error("a value is {what}")]
+    Value {
+        /// What it is.
+        what: &'static str,
+    },
+    /// A value that no interface can have.
+    #[error("`{name}` is {found}, which no interface has")]
+    Interface {
+        /// The input or output.
+        name: String,
+        /// Its type.
+        found: Type,
+    },
+    /// A function of an op set that is not known.
+    #[error("function `{function}` is written in the op set `{found}`, which is not known")]
+    Opset {
+        /// The function.
+        function: String,
+        /// The op set.
+        found: String,
+    },
+    /// A function without a body for its op set.
+    #[error("function `{function}` has no body for its op set `{opset}`")]
+    NoBlock {
+        /// The function.
+        function: String,
+        /// The op set.
+        opset: String,
+    },
+    /// A value whose type cannot be read.
+    #[error("`{name}` has no type that can be read")]
+    Type {
+        /// The value.
+        name: String,
+    },
+    /// A name that two values have.
+    #[error("`{name}` is defined twice")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// A name that no value has.
+    #[error("{reader} reads `{name}`, which is not defined there")]
+    Undefined {
+        /// The name.
+        name: String,
+        /// Who reads it.
+        reader: String,
+    },
+    /// Blocks nested too deep.
+    #[error("blocks are nested more than {limit} deep")]
+    Nesting {
+        /// The deepest nesting that is read.
+        limit: usize,
+    },
+    /// An operation that cannot be read.
+    #[error("{op}: {why}")]
+    Op {
+        /// The operation.
+        op: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A part of an operation that cannot be read.
+    #[error("{op}: {why}")]
+    Within {
+        /// The operation.
+        op: String,
+        /// What is wrong.
+        why: Box<Error>,
     },
     /// The target of a write exists and may not be replaced.
     #[error("`{}` exists", path.display())]

@@ -6,7 +6,7 @@ use super::{
     opset_name, specification_version,
     values::{immediate_tensor, list, literal, string, string_dictionary, tensor, value_type},
 };
-use crate::{Artifact, Entry, Error, Plan, Result, Weights, check};
+use crate::{Artifact, Plan, Result, check};
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
     ir::{Block, Feature, Function, OpId, Port, Value},
@@ -37,7 +37,7 @@ pub struct Exported {
 /// rule of Core ML.
 pub fn export(module: &Verified) -> Result<Exported, Vec<Diagnostic>> {
     let mut out = write(module).map_err(|e| vec![Diagnostic::error(&codes::X0003, e.to_string())])?;
-    let artifact = Artifact::new(&out.model, &Planned(&out.weights)).with_signatures(&Catalogue);
+    let artifact = Artifact::new(&out.model, &out.weights).with_signatures(&Catalogue);
     let findings = check(&artifact);
     if findings.is_empty() {
         out.renamed.dedup();
@@ -48,15 +48,6 @@ pub fn export(module: &Verified) -> Result<Exported, Vec<Diagnostic>> {
         Diagnostic::error(&codes::X0004, format!("{}: {}", f.rule, f.found)).at(f.place.clone()).help(says)
     };
     Err(findings.iter().map(report).collect())
-}
-
-/// The rules look at weights that are not written yet.
-struct Planned<'a>(&'a Plan);
-
-impl Weights for Planned<'_> {
-    fn entry(&self, _: &str, offset: u64) -> Result<Entry> {
-        self.0.entry(offset).ok_or(Error::Value { what: "a blob that is not planned" })
-    }
 }
 
 fn write(module: &Verified) -> Result<Exported> {

@@ -79,7 +79,7 @@ pub(super) fn immediate_tensor(t: &Tensor) -> Value {
         Field::Floats => tensor_value::Value::Floats(RepeatedFloats { values: t.to_f32().into_owned() }),
         Field::Doubles => tensor_value::Value::Doubles(RepeatedDoubles { values: t.to_f64() }),
         Field::Bools => tensor_value::Value::Bools(RepeatedBools { values: t.to_bools() }),
-        Field::Strings => tensor_value::Value::Strings(RepeatedStrings { values: t.to_str().into_iter().collect() }),
+        Field::Strings => tensor_value::Value::Strings(RepeatedStrings { values: t.to_text().into_iter().collect() }),
     };
     immediate(&type_of(t), value)
 }

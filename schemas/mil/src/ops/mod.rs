@@ -20,7 +20,8 @@ catalogue! {
     ];
     constant: [Const, Identity];
     control_flow: [Cond, WhileLoop];
-    convolution: [Conv];
+    convolution: [Conv, ConvTranspose];
+    pooling: [AvgPool, L2Pool, MaxPool];
     state: [ReadState, WriteState];
     unary: [
         Abs, Acos, Asin, Atan, Atanh, Cast, Ceil, Clip, Cos, Cosh, Erf, Exp, Exp2, Floor, Inverse, Log, LogicalNot,

@@ -12,6 +12,10 @@ pub trait FactSource: Debug {
     fn fact(&self, v: Value) -> &Fact;
     /// The constant that `v` is, where it is one.
     fn constant(&self, v: Value) -> Option<&Tensor>;
+    /// Whether `v` is a constant of the program, not only known in a run.
+    fn is_const(&self, v: Value) -> bool {
+        self.constant(v).is_some()
+    }
     /// The arguments of a nested block.
     fn block_args(&self, block: Block) -> &[Value];
     /// The values that a nested block yields.
@@ -81,6 +85,11 @@ impl<'a> InferCx<'a> {
     /// The constant that `v` is, where it is one.
     pub fn constant(&self, v: Value) -> Option<&'a Tensor> {
         self.source.constant(v)
+    }
+
+    /// Whether `v` is a constant of the program; in a run, other values are known as well.
+    pub fn is_const(&self, v: Value) -> bool {
+        self.source.is_const(v)
     }
 
     /// The arguments of a nested block.
