@@ -287,6 +287,11 @@ impl Function {
         std::iter::successors(self.blocks[block].first, |id| self.ops[*id].next)
     }
 
+    /// The op that follows `id` in its block.
+    pub fn next_op(&self, id: OpId) -> Option<OpId> {
+        self.ops[id].next
+    }
+
     /// The ops of the body, in order, without those of inner blocks.
     pub fn ops(&self) -> impl Iterator<Item = OpId> + '_ {
         self.ops_in(self.body)
