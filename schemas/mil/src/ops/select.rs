@@ -2,7 +2,7 @@
 
 use super::{binary::with_ints_in_range, unary::like};
 use crate::{
-    ir::Value,
+    ir::{Fact, Value},
     schema::{Broadcast, EvalCx, Facts, InferCx, OpError, Semantics, Tensors},
 };
 use mlconv_derive::Op;
@@ -30,7 +30,7 @@ impl Semantics for Select {
     fn infer(&self, cx: &InferCx<'_>) -> Result<Facts, OpError> {
         let (cond, a, b) = (cx.tensor("cond", self.cond)?, cx.tensor("a", self.a)?, cx.tensor("b", self.b)?);
         let shape = cond.shape.broadcast(&a.shape.broadcast(&b.shape)?)?;
-        let (rank, count) = (shape.rank(), shape.count().as_usize());
+        let (rank, count) = (shape.rank(), shape.count().as_usize().filter(|n| *n <= Fact::MAX_INTS));
         let fact = cx.fact_of(a.dtype, shape)?;
         Ok(smallvec![match (count, self.known(cx, count.unwrap_or(0))) {
             (Some(_), Some(ints)) if rank <= 1 => with_ints_in_range(fact, ints),
