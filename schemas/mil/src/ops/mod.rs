@@ -13,7 +13,10 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    activation: [Relu, Softmax];
+    activation: [
+        ClampedRelu, Elu, Gelu, LeakyRelu, LinearActivation, Prelu, Relu, Relu6, ScaledTanh, Sigmoid, SigmoidHard, Silu,
+        Softmax, Softplus, SoftplusParametric, Softsign, ThresholdedRelu,
+    ];
     binary: [
         Add, Equal, FloorDiv, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr, LogicalXor, Maximum,
         Minimum, Mod, Mul, NotEqual, Pow, RealDiv, Sub,
@@ -21,7 +24,18 @@ catalogue! {
     constant: [Const, Identity];
     control_flow: [Cond, WhileLoop];
     convolution: [Conv, ConvTranspose];
+    generator: [Fill, FillLike, OneHot, Range1d];
+    inspection: [NonZero, ShapeOf];
     pooling: [AvgPool, L2Pool, MaxPool];
+    quantization: [Dequantize, Quantize];
+    random: [RandomBernoulli, RandomCategorical, RandomNormal, RandomUniform];
+    reduction: [
+        ReduceArgmax, ReduceArgmin, ReduceL1Norm, ReduceL2Norm, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
+        ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
+    ];
+    scan: [Cumsum];
+    select: [BandPart, Select];
+    sort: [Argsort, Topk];
     state: [ReadState, WriteState];
     unary: [
         Abs, Acos, Asin, Atan, Atanh, Cast, Ceil, Clip, Cos, Cosh, Erf, Exp, Exp2, Floor, Inverse, Log, LogicalNot,
@@ -30,7 +44,9 @@ catalogue! {
 }
 
 mod unknown;
+pub use activation::GeluMode;
 pub use convolution::PadType;
+pub use random::CategoricalMode;
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.

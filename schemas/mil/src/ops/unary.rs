@@ -78,7 +78,9 @@ pub(super) fn like(cx: &InferCx<'_>, x: Value) -> Result<Facts, OpError> {
 /// `f` of every element of `x`.
 pub(super) fn map(cx: &EvalCx<'_>, x: Value, f: impl Fn(f64) -> f64) -> Tensors {
     let mut values = cx.f64(x);
-    values.iter_mut().for_each(|v| *v = f(*v));
+    for v in &mut values {
+        *v = f(*v);
+    }
     smallvec![cx.out(0).of(&values)]
 }
 
