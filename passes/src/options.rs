@@ -52,7 +52,9 @@ impl Pattern {
         self.matches_text(data.op.name())
             || data.results.iter().any(|v| self.matches_text(&f.value(*v).hint))
             || sources.iter().any(|s| {
-                self.matches_text(&s.node) || self.matches_text(&s.op) || (!s.module.is_empty() && self.matches_text(&s.module))
+                self.matches_text(&s.node)
+                    || self.matches_text(&s.op)
+                    || (!s.module.is_empty() && self.matches_text(&s.module))
             })
     }
 }

@@ -19,6 +19,9 @@ pub trait Backend: Sync {
     fn run(&self, op: &dyn Op, cx: &EvalCx<'_>) -> Option<Result<Tensors, OpError>>;
 }
 
+/// Is shown every value as it is computed.
+pub type Observer<'a> = &'a mut dyn FnMut(Value, &Tensor);
+
 /// An op that failed.
 pub(crate) struct OpFailure {
     pub(crate) op: OpId,
@@ -33,7 +36,7 @@ pub(crate) struct Exec<'a> {
     pub(crate) states: HashMap<Value, Tensor>,
     /// What may be freed after each op.
     last_uses: HashMap<OpId, Vec<Value>>,
-    observe: Option<&'a mut dyn FnMut(Value, &Tensor)>,
+    observe: Option<Observer<'a>>,
 }
 
 impl<'a> Exec<'a> {
@@ -41,7 +44,7 @@ impl<'a> Exec<'a> {
         f: &'a Function,
         backend: &'a dyn Backend,
         emulate: Option<Emulate>,
-        observe: Option<&'a mut dyn FnMut(Value, &Tensor)>,
+        observe: Option<Observer<'a>>,
     ) -> Self {
         let mut last_uses = HashMap::new();
         plan_block(f, f.body(), &mut last_uses);

@@ -3,8 +3,8 @@
 use crate::{functions, tensor};
 use indexmap::IndexMap;
 use mlconv_proto::onnx::{
-    self, AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto,
-    attribute_proto::AttributeType, tensor_shape_proto::dimension, type_proto,
+    self, AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_shape_proto::dimension, type_proto,
 };
 use mlconv_source::{Arg, FileError, ModelFiles, Node, SourceDim, SourceGraph, SourceType, SourceValue};
 use mlconv_tensor::{Bytes, DType};

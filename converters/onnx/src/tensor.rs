@@ -74,7 +74,8 @@ fn external(t: &TensorProto, name: &str, files: &ModelFiles) -> Result<Blob> {
             text.trim().parse::<usize>().map(Some).map_err(|_| fail(format!("its {key} is `{text}`, wanted a number")))
         }
     };
-    let path = entry("location").ok_or_else(|| fail("its data are in another file, which it does not name".to_owned()))?;
+    let path =
+        entry("location").ok_or_else(|| fail("its data are in another file, which it does not name".to_owned()))?;
     let bytes = files.map(path).map_err(|why| ReadError::External { name: name.to_owned(), why })?;
     let start = number("offset")?.unwrap_or(0);
     let end = match number("length")? {
@@ -104,7 +105,9 @@ fn typed(t: &TensorProto, dtype: DType) -> Option<Blob> {
         }
         DType::Bool => Tensor::from_bools(&[t.int32_data.len()], ints().map(|v| *v != 0)),
         // Each entry holds one byte of packed elements, lowest bits first, as they are packed everywhere here.
-        DType::I4 | DType::U4 | DType::U2 => return Some(Blob::from(Bytes::from(ints().map(|v| *v as u8).collect::<Vec<_>>()))),
+        DType::I4 | DType::U4 | DType::U2 => {
+            return Some(Blob::from(Bytes::from(ints().map(|v| *v as u8).collect::<Vec<_>>())));
+        }
         DType::Str | DType::U1 | DType::U3 | DType::U6 => return None,
     };
     Some(tensor.blob().clone())
@@ -113,12 +116,20 @@ fn typed(t: &TensorProto, dtype: DType) -> Option<Blob> {
 /// Reads a sparse tensor into a dense one.
 pub(crate) fn read_sparse(t: &SparseTensorProto, files: &ModelFiles) -> Result<Tensor> {
     let (Some(values), Some(indices)) = (&t.values, &t.indices) else {
-        return Err(ReadError::Tensor { name: String::new(), why: "a sparse tensor lacks values or indices".to_owned() });
+        return Err(ReadError::Tensor {
+            name: String::new(),
+            why: "a sparse tensor lacks values or indices".to_owned(),
+        });
     };
     let name = values.name.as_deref().unwrap_or_default();
     let fail = |why: &str| ReadError::Tensor { name: name.to_owned(), why: why.to_owned() };
     let (values, indices) = (read(values, files)?, read(indices, files)?);
-    let dims: Vec<usize> = t.dims.iter().map(|d| usize::try_from(*d)).collect::<std::result::Result<_, _>>().map_err(|_| fail("a dimension is negative"))?;
+    let dims: Vec<usize> = t
+        .dims
+        .iter()
+        .map(|d| usize::try_from(*d))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|_| fail("a dimension is negative"))?;
     let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 28);
     let count = count.ok_or_else(|| fail("a sparse tensor is too large"))?;
     let flat = indices.to_i64();

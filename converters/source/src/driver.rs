@@ -15,6 +15,7 @@ use mlconv_mil::{
 };
 use mlconv_tensor::{DType, Dim, Shape, SymbolInfo, Symbols, Tensor, TensorType, Type};
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -327,8 +328,8 @@ impl State {
                     state: self,
                     block,
                     origin,
-                    read_attrs: Default::default(),
-                    read_inputs: Default::default(),
+                    read_attrs: RefCell::default(),
+                    read_inputs: RefCell::default(),
                 };
                 (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries))
             }

@@ -69,7 +69,7 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
         return Decision::Keep(format!("asked for by `{}`", p.as_str()));
     }
     for arg in &args {
-        if let Some(why) = unfit(f, arg) {
+        if let Some(why) = unfit(f, id, arg) {
             return Decision::Keep(why);
         }
     }
@@ -88,18 +88,18 @@ fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Ite
 }
 
 /// Why an argument does not fit half precision.
-fn unfit(f: &Function, arg: &NamedArg<'_>) -> Option<String> {
+fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<String> {
     match &arg.arg {
         Arg::Operands(_) => f32_operands(f, arg).find_map(|v| {
             let why = unfit_tensor(f.constant(v)?)?;
             Some(format!("`{}` {why}", arg.name))
         }),
         Arg::Attr(Some(Attr::Float(x))) => {
-            let of_domain = matches!(
-                arg.param.map(|p| &p.kind),
-                Some(ParamKind::Attr { dtype: AttrType::Domain(_), .. })
-            );
-            let why = unfit_value(*x).filter(|_| of_domain)?;
+            let Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) = arg.param.map(|p| &p.kind) else {
+                return None;
+            };
+            // It takes the type of the operands of its domain, which is about to change.
+            let why = unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())?;
             Some(format!("`{}` {why}", arg.name))
         }
         Arg::Attr(_) | Arg::Region(_) => None,
@@ -107,10 +107,11 @@ fn unfit(f: &Function, arg: &NamedArg<'_>) -> Option<String> {
 }
 
 fn unfit_value(x: f32) -> Option<String> {
+    // The default epsilon of `log` is the least number there is: it stands for none.
     let half = f16::from_f32(x);
     if x.is_finite() && half.is_infinite() {
         Some(format!("holds {x:e}, beyond 65504"))
-    } else if x != 0.0 && half == f16::ZERO {
+    } else if x.abs() > f32::MIN_POSITIVE && half.to_f32() == 0.0 {
         Some(format!("holds {x:e}, which would become 0"))
     } else {
         None

@@ -11,12 +11,15 @@ use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
     ir::{Block, Feature, Function, OpId, Port, Value},
     ops::Const,
-    schema::{Arg, Attr, AttrType, InferCx, NamedArg, Op, ParamKind},
+    schema::{Arg, Attr, AttrType, InferCx, NamedArg, ParamKind},
     verify::Verified,
 };
 use mlconv_proto::coreml::{
     FeatureDescription, FunctionDescription, Metadata, Model, ModelDescription,
-    mil::{self, Argument, NamedValueType, Operation, argument::{self, Binding}},
+    mil::{
+        self, Argument, NamedValueType, Operation,
+        argument::{self, Binding},
+    },
     model,
 };
 use mlconv_tensor::{DType, Type};
@@ -59,12 +62,20 @@ fn write(module: &Verified) -> Result<Exported> {
     program.attributes.insert("buildInfo".to_owned(), string_dictionary(&build));
     let mut interfaces = vec![];
     for f in &module.functions {
-        let mut w = Writer { f, version, plan: &mut weights, names: Names::default(), values: HashMap::new(), ops: Names::default() };
+        let mut w = Writer {
+            f,
+            version,
+            plan: &mut weights,
+            names: Names::default(),
+            values: HashMap::new(),
+            ops: Names::default(),
+        };
         let function = w.function()?;
         interfaces.push(w.interface(module, &mut renamed)?);
         program.functions.insert(f.name.clone(), function);
     }
-    let mut description = ModelDescription { metadata: Some(metadata(module, &renamed)), ..ModelDescription::default() };
+    let mut description =
+        ModelDescription { metadata: Some(metadata(module, &renamed)), ..ModelDescription::default() };
     match <[FunctionDescription; 1]>::try_from(interfaces) {
         Ok([one]) => {
             description.input = one.input;
@@ -320,31 +331,11 @@ impl Writer<'_> {
         match dtype {
             AttrType::Natural => natural,
             AttrType::Exactly(d) => *d,
-            AttrType::Domain(domain) => attr_domain_dtype(self.f, &*self.f.op_data(id).op, domain).unwrap_or(natural),
+            AttrType::Domain(domain) => self.f.attr_dtype(id, domain).unwrap_or(natural),
         }
     }
-}
-
-/// The element type of an attribute of `domain`: that of the operands of the domain where there are any; where the
-/// domain has operands, none of which is given, that of the op's first operand; else `f32`, which loses nothing.
-pub(crate) fn attr_domain_dtype(f: &Function, op: &dyn Op, domain: &'static str) -> Option<DType> {
-    let schema = op.schema();
-    let var = schema.resolve(domain, f.opset);
-    let (mut first, mut own, mut has_operands) = (None, None, false);
-    for arg in op.args() {
-        let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { continue };
-        let Arg::Operands(values) = &arg.arg else { continue };
-        let dtype = values.first().and_then(|v| f.ty(*v).tensor()).map(|t| t.dtype);
-        first = first.or(dtype);
-        if schema.resolve(domain, f.opset) == var {
-            has_operands = true;
-            own = own.or(dtype);
-        }
-    }
-    own.or(if has_operands { first } else { None })
 }
 
 fn by_name(bindings: Vec<argument::binding::Binding>) -> Argument {
     Argument { arguments: bindings.into_iter().map(|b| Binding { binding: Some(b) }).collect() }
 }
-

@@ -141,7 +141,8 @@ impl<'p> Importer<'_> {
         self.operations(&block.operations, body, &mut scope)?;
         let mut outputs = vec![];
         // In the order of the description, which is what callers see.
-        let described = interface.outputs.iter().map(|o| o.name.as_str()).filter(|o| block.outputs.iter().any(|b| b == o));
+        let described =
+            interface.outputs.iter().map(|o| o.name.as_str()).filter(|o| block.outputs.iter().any(|b| b == o));
         let mut order: Vec<&str> = described.collect();
         order.extend(block.outputs.iter().map(String::as_str).filter(|o| interface.output(o).is_none()));
         for name in order {
@@ -392,7 +393,8 @@ impl<'p> Importer<'_> {
     /// Constants that only configure ops became attributes of theirs.
     fn drop_unread_constants(&mut self) {
         for id in self.f.all_ops() {
-            if self.f.op::<Const>(id).is_some() && self.f.op_data(id).results.iter().all(|v| self.f.uses(*v).is_empty()) {
+            if self.f.op::<Const>(id).is_some() && self.f.op_data(id).results.iter().all(|v| self.f.uses(*v).is_empty())
+            {
                 self.f.remove(id);
             }
         }
@@ -424,4 +426,3 @@ fn label(op: &Operation) -> String {
         None => op.r#type.clone(),
     }
 }
-

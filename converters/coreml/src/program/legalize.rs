@@ -149,9 +149,10 @@ impl Legalizer<'_> {
     /// A classifier's label keeps its type: it is no array.
     fn is_class_label(&self, v: Value) -> bool {
         let dtype = self.f.ty(v).tensor().map(|t| t.dtype);
-        let of_classifier = self.f.def_op(v).is_some_and(|id| {
-            self.f.op_data(id).results.iter().any(|r| matches!(self.f.ty(*r), Type::Dict { .. }))
-        });
+        let of_classifier = self
+            .f
+            .def_op(v)
+            .is_some_and(|id| self.f.op_data(id).results.iter().any(|r| matches!(self.f.ty(*r), Type::Dict { .. })));
         dtype == Some(DType::Str) || of_classifier
     }
 

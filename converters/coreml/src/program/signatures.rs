@@ -19,11 +19,9 @@ impl Signatures for Catalogue {
             return None;
         }
         let param = |p: &mlconv_mil::schema::Param| match &p.kind {
-            ParamKind::Operand { arity, constant, .. } => Some(Param {
-                name: p.name,
-                required_in_file: *arity == Arity::One,
-                constant: constant.holds_in(opset),
-            }),
+            ParamKind::Operand { arity, constant, .. } => {
+                Some(Param { name: p.name, required_in_file: *arity == Arity::One, constant: constant.holds_in(opset) })
+            }
             ParamKind::Attr { default, .. } => Some(Param {
                 name: p.name,
                 // What has a default there is only a convenience of other tools; Core ML wants it bound.

@@ -3,7 +3,7 @@
 use crate::{Error, Field, Plan, Result, WeightFiles, blob_code, data_type, dtype_of, immediate_field};
 use mlconv_mil::schema::Attr;
 use mlconv_proto::coreml::mil::{
-    self, Dimension, DictionaryType, ListType, ListValue, StateType, TensorType as TensorProto, TensorValue, Value,
+    self, DictionaryType, Dimension, ListType, ListValue, StateType, TensorType as TensorProto, TensorValue, Value,
     ValueType, dimension, tensor_value, value, value_type,
 };
 use mlconv_tensor::{Blob, Bytes, DType, Dim, Shape, Tensor, TensorType, Type};
@@ -93,10 +93,8 @@ pub(super) fn string(text: &str) -> Value {
 
 /// A dictionary of strings in place.
 pub(super) fn string_dictionary(pairs: &[(&str, &str)]) -> Value {
-    let pair = |(k, v): &(&str, &str)| mil::dictionary_value::KeyValuePair {
-        key: Some(string(k)),
-        value: Some(string(v)),
-    };
+    let pair =
+        |(k, v): &(&str, &str)| mil::dictionary_value::KeyValuePair { key: Some(string(k)), value: Some(string(v)) };
     let dictionary = mil::DictionaryValue { values: pairs.iter().map(pair).collect() };
     Value {
         doc_string: String::new(),
@@ -125,7 +123,9 @@ pub(super) fn literal(attr: &Attr, dtype: DType) -> Value {
     let scalar: [usize; 0] = [];
     match attr {
         Attr::Int(i) => immediate_tensor(&number(dtype, &scalar, &[*i as f64], &[*i])),
-        Attr::Ints(v) => immediate_tensor(&number(dtype, &[v.len()], &v.iter().map(|i| *i as f64).collect::<Vec<_>>(), v)),
+        Attr::Ints(v) => {
+            immediate_tensor(&number(dtype, &[v.len()], &v.iter().map(|i| *i as f64).collect::<Vec<_>>(), v))
+        }
         Attr::Float(x) => immediate_tensor(&Tensor::from_f64(dtype, &scalar, &[f64::from(*x)])),
         Attr::Floats(v) => {
             let values: Vec<f64> = v.iter().map(|x| f64::from(*x)).collect();
@@ -179,10 +179,9 @@ pub(super) fn read_type(ty: &ValueType, unknown: &mut dyn FnMut(usize) -> Dim) -
             let len = l.length.as_ref().and_then(read_dimension).unwrap_or_else(|| unknown(0));
             Type::List { elem: inner(&l.r#type, unknown)?, len }
         }
-        value_type::Type::DictionaryType(d) => Type::Dict {
-            key: inner(&d.key_type, unknown)?.dtype,
-            value: inner(&d.value_type, unknown)?.dtype,
-        },
+        value_type::Type::DictionaryType(d) => {
+            Type::Dict { key: inner(&d.key_type, unknown)?.dtype, value: inner(&d.value_type, unknown)?.dtype }
+        }
         value_type::Type::TupleType(_) => Type::Unknown,
     })
 }
@@ -210,12 +209,14 @@ pub(super) fn read_value(v: &Value, weights: &WeightFiles) -> Result<Attr> {
     let shape = |ty: Option<&TensorType>| ty.and_then(|t| Some((t.dtype, t.shape.known()?)));
     match v.value.as_ref() {
         Some(value::Value::BlobFileValue(file)) => {
-            let (dtype, shape) = shape(ty.as_ref().and_then(Type::tensor)).ok_or(Error::Value { what: "a blob without a known type" })?;
+            let (dtype, shape) = shape(ty.as_ref().and_then(Type::tensor))
+                .ok_or(Error::Value { what: "a blob without a known type" })?;
             Ok(Attr::Tensor(weights.get(file, dtype, &shape)?))
         }
         Some(value::Value::ImmediateValue(i)) => match i.value.as_ref() {
             Some(value::immediate_value::Value::Tensor(t)) => {
-                let ty = shape(ty.as_ref().and_then(Type::tensor)).ok_or(Error::Value { what: "a tensor without a known type" })?;
+                let ty = shape(ty.as_ref().and_then(Type::tensor))
+                    .ok_or(Error::Value { what: "a tensor without a known type" })?;
                 read_tensor(t, ty.0, &ty.1)
             }
             Some(value::immediate_value::Value::List(l)) => read_list(l, weights),
@@ -261,7 +262,10 @@ fn read_tensor(t: &TensorValue, dtype: DType, shape: &[usize]) -> Result<Attr> {
         }
         _ => return Err(mismatch()),
     };
-    Ok(Attr::Tensor(Tensor::new(dtype, shape, blob).map_err(|_| Error::Value { what: "more or fewer elements than its type says" })?))
+    Ok(Attr::Tensor(
+        Tensor::new(dtype, shape, blob)
+            .map_err(|_| Error::Value { what: "more or fewer elements than its type says" })?,
+    ))
 }
 
 fn read_list(l: &ListValue, weights: &WeightFiles) -> Result<Attr> {
