@@ -2,7 +2,7 @@
 
 mod stage;
 
-pub use stage::Existing;
+pub use stage::{Existing, abandon};
 
 use crate::{
     Access, Entry, Error, Manifest, PathProblem, Plan, Result, WeightFile, Weights, manifest::relative, weights,

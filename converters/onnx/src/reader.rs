@@ -102,7 +102,7 @@ pub fn read(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph> {
     };
     let producer = [model.producer_name.as_deref(), model.producer_version.as_deref()];
     let producer = producer.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    note("source", Some(&format!("onnx {producer}").trim_end().to_owned()));
+    note("source", Some(format!("onnx {producer}").trim_end()));
     note("description", model.doc_string.as_ref().map(|d| String::from_utf8_lossy(d)).as_deref());
     for p in &model.metadata_props {
         note(p.key.as_deref().unwrap_or_default(), p.value.as_deref());
@@ -125,11 +125,14 @@ pub(crate) struct Reader<'m> {
     pub(crate) expanded: usize,
 }
 
+/// Gives a value of a function its name in the graph.
+pub(crate) type Rename<'s> = dyn Fn(&str) -> Arc<str> + 's;
+
 /// What names and attributes mean where a node stands.
 pub(crate) struct Scope<'s> {
     pub(crate) imports: &'s HashMap<&'s str, i64>,
     /// Inside of a function: new names of its values.
-    pub(crate) rename: Option<&'s dyn Fn(&str) -> Arc<str>>,
+    pub(crate) rename: Option<&'s Rename<'s>>,
     /// Inside of a function: the attributes of the call.
     pub(crate) attrs: Option<&'s IndexMap<Arc<str>, Arg>>,
     pub(crate) depth: usize,
@@ -161,17 +164,17 @@ impl<'m> Reader<'m> {
                 return Err(ReadError::Duplicate { what: "initializer", name: name.to_owned() });
             }
         }
-        out.inputs = self.values(&graph.input, "input", scope)?;
+        out.inputs = Self::values(&graph.input, "input", scope)?;
         // An input that has an initializer only states its type.
         out.inputs.retain(|v| !out.constants.contains_key(&v.name));
-        out.outputs = self.values(&graph.output, "output", scope)?;
+        out.outputs = Self::values(&graph.output, "output", scope)?;
         for (index, node) in graph.node.iter().enumerate() {
             self.node(node, index, scope, &mut out.nodes)?;
         }
         Ok(out)
     }
 
-    fn values(&self, values: &[ValueInfoProto], what: &'static str, scope: &Scope<'_>) -> Result<Vec<SourceValue>> {
+    fn values(values: &[ValueInfoProto], what: &'static str, scope: &Scope<'_>) -> Result<Vec<SourceValue>> {
         let mut out: Vec<SourceValue> = vec![];
         for v in values {
             let name = scope.name(v.name.as_deref().unwrap_or_default());

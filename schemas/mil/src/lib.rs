@@ -14,6 +14,7 @@ pub mod diagnostic;
 pub mod fold;
 pub mod ir;
 pub mod ops;
+pub mod reference;
 pub mod schema;
 pub mod text;
 pub mod verify;

@@ -53,6 +53,13 @@ pub(super) fn replace(target: &Path, existing: Existing, fill: &dyn Fn(&Path) ->
     remove(&old).map_err(io_error(Access::Remove, &old))
 }
 
+/// Removes what this process has staged for `target`: for a process that is about to end.
+pub fn abandon(target: &Path) {
+    let (Some(name), Some(parent)) = (target.file_name(), target.parent()) else { return };
+    // Nothing can be done about a folder that stays; the next writer tries again.
+    let _ = fs::remove_dir_all(parent.join(beside(name, &format!("tmp-{}", process::id()))));
+}
+
 /// A folder that is removed when dropped, unless it has been renamed.
 struct Staged(PathBuf);
 
