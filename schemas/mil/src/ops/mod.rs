@@ -14,16 +14,22 @@ macro_rules! catalogue {
 
 catalogue! {
     activation: [Relu, Softmax];
+    attention: [ScaledDotProductAttention];
     binary: [Add];
     constant: [Const, Identity];
     control_flow: [Cond, WhileLoop];
     convolution: [Conv, ConvTranspose];
+    einsum: [Einsum];
+    linear: [Linear, Matmul];
+    normalization: [BatchNorm, InstanceNorm, L2Norm, LayerNorm, LocalResponseNorm];
     pooling: [AvgPool, L2Pool, MaxPool];
+    recurrent: [Gru, Lstm, Rnn];
     state: [ReadState, WriteState];
 }
 
 mod unknown;
 pub use convolution::PadType;
+pub use recurrent::{Activation, Direction, LstmDirection};
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.
