@@ -24,12 +24,21 @@ catalogue! {
     normalization: [BatchNorm, InstanceNorm, L2Norm, LayerNorm, LocalResponseNorm];
     pooling: [AvgPool, L2Pool, MaxPool];
     recurrent: [Gru, Lstm, Rnn];
+    resize: [
+        Affine, Crop, CropResize, CropResizeRoi, Resample, Resize, ResizeBilinear, ResizeNearestNeighbor,
+        UpsampleBilinear, UpsampleNearestNeighbor,
+    ];
+    space: [
+        BatchToSpace, DepthToSpace, PixelShuffle, PixelUnshuffle, SlidingWindows, SpaceToBatch, SpaceToDepth,
+    ];
     state: [ReadState, WriteState];
 }
 
 mod unknown;
 pub use convolution::PadType;
 pub use recurrent::{Activation, Direction, LstmDirection};
+pub use resize::{BoxMode, CoordinatesMode, InterpolationMode, PaddingMode, ResampleMode, SamplingMode};
+pub use space::Margins;
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.
