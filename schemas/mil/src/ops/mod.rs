@@ -14,9 +14,10 @@ macro_rules! catalogue {
 
 catalogue! {
     activation: [
-        ClampedRelu, Elu, Gelu, LeakyRelu, LinearActivation, Prelu, Relu, Relu6, ScaledTanh, Sigmoid, SigmoidHard, Silu,
-        Softmax, Softplus, SoftplusParametric, Softsign, ThresholdedRelu,
+        ClampedRelu, Elu, Gelu, LeakyRelu, LinearActivation, Prelu, Relu, Relu6, ScaledTanh, Sigmoid, SigmoidHard,
+        Silu, Softmax, Softplus, SoftplusParametric, Softsign, ThresholdedRelu,
     ];
+    attention: [ScaledDotProductAttention];
     binary: [
         Add, Equal, FloorDiv, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr, LogicalXor, Maximum,
         Minimum, Mod, Mul, NotEqual, Pow, RealDiv, Sub,
@@ -24,18 +25,27 @@ catalogue! {
     constant: [Const, Identity];
     control_flow: [Cond, WhileLoop];
     convolution: [Conv, ConvTranspose];
+    einsum: [Einsum];
     generator: [Fill, FillLike, OneHot, Range1d];
     inspection: [NonZero, ShapeOf];
+    linear: [Linear, Matmul];
+    normalization: [BatchNorm, InstanceNorm, L2Norm, LayerNorm, LocalResponseNorm];
     pooling: [AvgPool, L2Pool, MaxPool];
     quantization: [Dequantize, Quantize];
     random: [RandomBernoulli, RandomCategorical, RandomNormal, RandomUniform];
+    recurrent: [Gru, Lstm, Rnn];
     reduction: [
         ReduceArgmax, ReduceArgmin, ReduceL1Norm, ReduceL2Norm, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
         ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
     ];
+    resize: [
+        Affine, Crop, CropResize, CropResizeRoi, Resample, Resize, ResizeBilinear, ResizeNearestNeighbor,
+        UpsampleBilinear, UpsampleNearestNeighbor,
+    ];
     scan: [Cumsum];
     select: [BandPart, Select];
     sort: [Argsort, Topk];
+    space: [BatchToSpace, DepthToSpace, PixelShuffle, PixelUnshuffle, SlidingWindows, SpaceToBatch, SpaceToDepth];
     state: [ReadState, WriteState];
     unary: [
         Abs, Acos, Asin, Atan, Atanh, Cast, Ceil, Clip, Cos, Cosh, Erf, Exp, Exp2, Floor, Inverse, Log, LogicalNot,
@@ -47,6 +57,9 @@ mod unknown;
 pub use activation::GeluMode;
 pub use convolution::PadType;
 pub use random::CategoricalMode;
+pub use recurrent::{Activation, Direction, LstmDirection};
+pub use resize::{BoxMode, CoordinatesMode, InterpolationMode, PaddingMode, ResampleMode, SamplingMode};
+pub use space::Margins;
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.

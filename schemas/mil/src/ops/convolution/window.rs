@@ -132,9 +132,9 @@ pub(crate) struct Run {
 }
 
 impl Places {
-    /// The number of elements of the image.
+    /// The number of elements of the image; of an image without channels, it may overflow.
     pub(crate) fn image(&self) -> usize {
-        self.image.iter().product()
+        self.image.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// The number of windows.
@@ -144,7 +144,7 @@ impl Places {
 
     /// The number of elements of a window.
     pub(crate) fn taps(&self) -> usize {
-        self.kernel.iter().product()
+        self.kernel.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// The distance in the image from a window's tap to that of the next window of a row.
