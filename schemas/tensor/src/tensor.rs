@@ -58,10 +58,15 @@ fn owned<T: NoUninit + Send + 'static>(values: Vec<T>) -> Blob {
 impl Tensor {
     /// Reads `blob` as a tensor.
     pub fn new(dtype: DType, shape: &[usize], blob: Blob) -> Result<Self, TensorError> {
+        // A string's length is that of its bytes, so that a tensor holds only one.
+        if dtype == DType::Str && shape.is_empty() {
+            return Ok(Self { dtype, shape: Dims::new(), blob });
+        }
         let want = shape
             .iter()
             .try_fold(1usize, |n, d| n.checked_mul(*d))
             .and_then(|n| packed_len(n, dtype.bits()))
+            .filter(|_| dtype != DType::Str)
             // Zero-size tensors may still claim absurd sizes along other axes; keep strides within range.
             .filter(|_| shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, d| n.checked_mul(*d)).is_some());
         if want != Some(blob.len()) {
@@ -84,13 +89,24 @@ impl Tensor {
         Self::from_vec(&[], vec![value])
     }
 
+    /// A scalar string.
+    pub fn from_text(text: &str) -> Self {
+        Self { dtype: DType::Str, shape: Dims::new(), blob: Blob::from(Bytes::from(text.to_owned())) }
+    }
+
+    /// The scalar string that this is; bytes that are no UTF-8 are replaced.
+    pub fn to_text(&self) -> Option<String> {
+        (self.dtype == DType::Str).then(|| String::from_utf8_lossy(&self.blob.read()).into_owned())
+    }
+
     /// A boolean tensor.
     pub fn from_bools(shape: &[usize], values: impl IntoIterator<Item = bool>) -> Self {
         let bytes: Vec<u8> = values.into_iter().map(u8::from).collect();
         Self { dtype: DType::Bool, ..Self::from_vec(shape, bytes) }
     }
 
-    /// Rounds `values` to `dtype`: to nearest even for floats, truncated and saturated for integers.
+    /// Rounds `values` to `dtype`: to nearest even for floats, truncated and saturated for integers. No number is a
+    /// string: that type gives an empty one.
     pub fn from_f64(dtype: DType, shape: &[usize], values: &[f64]) -> Self {
         macro_rules! cast {
             ($t:ty) => {
@@ -115,10 +131,11 @@ impl Tensor {
             DType::U32 => cast!(u32),
             DType::U64 => cast!(u64),
             DType::Bool => Self::from_bools(shape, values.iter().map(|v| *v != 0.0)),
-            DType::I4 | DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 | DType::Str => {
+            DType::I4 | DType::U1 | DType::U2 | DType::U3 | DType::U4 | DType::U6 => {
                 let ints: Vec<i64> = values.iter().map(|v| *v as i64).collect();
                 Self::from_i64(dtype, shape, &ints)
             }
+            DType::Str => Self::from_text(""),
         }
     }
 
@@ -213,7 +230,7 @@ impl Tensor {
         }
     }
 
-    /// The elements as `i64`: floats are truncated, `u64` saturates.
+    /// The elements as `i64`: floats are truncated, `u64` saturates, a string is 0.
     pub fn to_i64(&self) -> Vec<i64> {
         let bytes = self.blob.read();
         macro_rules! wide {
@@ -239,7 +256,7 @@ impl Tensor {
             DType::F16 | DType::Bf16 | DType::F32 | DType::F64 | DType::F8E4M3 | DType::F8E5M2 => {
                 self.to_f64().iter().map(|v| *v as i64).collect()
             }
-            DType::Str => vec![],
+            DType::Str => vec![0],
         }
     }
 
@@ -277,7 +294,7 @@ impl Tensor {
 
     /// The same bytes read as `dtype` of the same width, as `bool` for `u8`; `None` where the widths differ.
     pub fn reinterpret(&self, dtype: DType) -> Option<Self> {
-        (dtype.bits() == self.dtype.bits()).then(|| Self { dtype, ..self.clone() })
+        (dtype.bits() == self.dtype.bits() && dtype.bits() > 0).then(|| Self { dtype, ..self.clone() })
     }
 
     /// Rows `range` along the first axis, sharing the bytes where elements are whole bytes.
@@ -306,6 +323,9 @@ impl PartialEq for Tensor {
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.dtype, Shape::from(&self.shape))?;
+        if let Some(text) = self.to_text() {
+            return write!(f, " {text:?}");
+        }
         if self.count() <= 64 {
             write!(f, " {:?}", self.to_f64())?;
         }
@@ -421,6 +441,19 @@ mod tests {
         assert!(matches!(t.view::<f32>(), Some(Cow::Borrowed(_))));
         assert!(t.view::<f16>().is_none());
         assert_eq!(t.rows(1..2).expect("a row").to_f64(), [2.0]);
+    }
+
+    #[test]
+    fn a_string_is_a_scalar_that_counts_as_one_element() {
+        let t = Tensor::from_text("größe");
+        assert_eq!((t.dtype(), t.shape(), t.count()), (DType::Str, &[][..], 1));
+        assert_eq!(t.to_text().as_deref(), Some("größe"));
+        assert_eq!((t.to_f64(), t.to_bools()), (vec![0.0], vec![false]));
+        assert_eq!(t.cast(DType::F32).to_f64(), [0.0]);
+        assert_eq!(Tensor::scalar(1f32).cast(DType::Str).to_text().as_deref(), Some(""));
+        assert!(Tensor::new(DType::Str, &[2], Blob::from(Bytes::new())).is_err());
+        assert_eq!(Tensor::new(DType::Str, &[], t.blob().clone()), Ok(t.clone()));
+        assert!(Tensor::scalar(1f32).to_text().is_none() && t.reinterpret(DType::U8).is_none());
     }
 
     #[test]
