@@ -4,7 +4,7 @@ use crate::session::Emulate;
 use mlconv_mil::{
     ir::{Block, Fact, Function, OpId, Value},
     ops::Const,
-    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Tensors},
+    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Opset, Tensors},
 };
 use mlconv_tensor::{DType, Dim, Dims, Tensor, TensorType};
 use std::{
@@ -116,11 +116,14 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// The facts of an op's results, where no size depends on the inputs of the run.
+/// The facts of an op's results, where no size of an operand or result depends on the inputs of the run. Otherwise
+/// inference runs again on the sizes that are there, so that kernels see only operands that fit it.
 fn static_facts(f: &Function, id: OpId) -> Option<Facts> {
-    let results = &f.op_data(id).results;
-    let facts = results.iter().map(|v| &f.value(*v).fact);
-    facts.map(|x| x.ty.tensor().is_none_or(|t| t.shape.known().is_some()).then(|| x.clone())).collect()
+    let data = f.op_data(id);
+    let known = |v: Value| f.ty(v).tensor().is_none_or(|t| t.shape.known().is_some());
+    let mut all = data.results.iter().all(|v| known(*v));
+    data.op.visit_operands(&mut |v| all &= known(v));
+    all.then(|| data.results.iter().map(|v| f.value(*v).fact.clone()).collect())
 }
 
 /// Finds, for every op of a block, the values that nothing reads after it.
@@ -191,6 +194,10 @@ impl Env for OpEnv<'_, '_> {
 
     fn write_state(&self, v: Value, content: Tensor) {
         self.exec.borrow_mut().states.insert(v, content);
+    }
+
+    fn opset(&self) -> Opset {
+        self.exec.borrow().f.opset
     }
 }
 

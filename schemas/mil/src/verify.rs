@@ -152,9 +152,9 @@ impl Verifier<'_> {
                     self.report_op(id, Some(param.name), format!("`{}` must be constant", param.name));
                 }
                 let Some(dtype) = element_type(f.ty(*v)) else { continue };
-                if let Some(allowed) = schema.types(domain, f.opset)
-                    && !allowed.contains(&dtype)
-                {
+                // A domain of every type binds nothing: tuples may mix types, and ops that may not say so themselves.
+                let Some(allowed) = schema.types(domain, f.opset) else { continue };
+                if !allowed.contains(&dtype) {
                     let allowed: Vec<_> = allowed.iter().map(|d| d.name()).collect();
                     let why = format!("`{}` is {dtype}, wanted {} in {}", param.name, allowed.join(" or "), f.opset);
                     self.report_op(id, Some(param.name), why);
