@@ -15,14 +15,27 @@ macro_rules! catalogue {
 catalogue! {
     activation: [Relu, Softmax];
     binary: [Add];
+    classify: [Classify];
     constant: [Const, Identity];
+    constexpr: [ConstexprBlockwiseShiftScale, ConstexprCast, ConstexprLutToDense, ConstexprLutToSparse,
+        ConstexprSparseBlockwiseShiftScale, ConstexprSparseToDense];
+    constexpr_ios16: [ConstexprAffineDequantize, ConstexprCastIos16, ConstexprPackedLutToDense,
+        ConstexprPackedSparseToDense];
     control_flow: [Cond, WhileLoop];
     convolution: [Conv];
+    gather: [Gather, GatherAlongAxis, GatherNd];
+    joining: [Concat, Pad, Reverse, ReverseSequence, Split, Stack, Tile];
+    scatter: [Scatter, ScatterAlongAxis, ScatterNd];
+    shaping: [ExpandDims, Flatten2d, Reshape, ReshapeLike, Squeeze, Transpose];
+    slicing: [SliceByIndex, SliceBySize, SliceUpdate];
     state: [ReadState, WriteState];
+    suppression: [NonMaximumSuppression, NonMaximumSuppressionIos15];
 }
 
 mod unknown;
 pub use convolution::PadType;
+pub use joining::PadMode;
+pub use scatter::ScatterMode;
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.
