@@ -4,7 +4,7 @@ use crate::session::Emulate;
 use mlconv_mil::{
     ir::{Block, Fact, Function, OpId, Value},
     ops::Const,
-    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Tensors},
+    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Opset, Tensors},
 };
 use mlconv_tensor::{DType, Dim, Dims, Tensor, TensorType};
 use std::{
@@ -197,6 +197,10 @@ impl Env for OpEnv<'_, '_> {
 
     fn write_state(&self, v: Value, content: Tensor) {
         self.exec.borrow_mut().states.insert(v, content);
+    }
+
+    fn opset(&self) -> Opset {
+        self.exec.borrow().f.opset
     }
 }
 

@@ -126,6 +126,9 @@ fn compare(want: &Tensor, got: &Tensor) -> Result<(), String> {
     if want.dtype() != got.dtype() || want.shape() != got.shape() {
         return Err("type or shape differs".into());
     }
+    if want.to_text() != got.to_text() {
+        return Err("the text differs".into());
+    }
     let relative = match got.dtype() {
         DType::F16 | DType::Bf16 => 2e-3,
         DType::F32 | DType::F64 => 2e-6,

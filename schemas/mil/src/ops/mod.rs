@@ -22,12 +22,22 @@ catalogue! {
         Add, Equal, FloorDiv, Greater, GreaterEqual, Less, LessEqual, LogicalAnd, LogicalOr, LogicalXor, Maximum,
         Minimum, Mod, Mul, NotEqual, Pow, RealDiv, Sub,
     ];
+    classify: [Classify];
     constant: [Const, Identity];
+    constexpr: [
+        ConstexprBlockwiseShiftScale, ConstexprCast, ConstexprLutToDense, ConstexprLutToSparse,
+        ConstexprSparseBlockwiseShiftScale, ConstexprSparseToDense,
+    ];
+    constexpr_ios16: [
+        ConstexprAffineDequantize, ConstexprCastIos16, ConstexprPackedLutToDense, ConstexprPackedSparseToDense,
+    ];
     control_flow: [Cond, WhileLoop];
     convolution: [Conv, ConvTranspose];
     einsum: [Einsum];
+    gather: [Gather, GatherAlongAxis, GatherNd];
     generator: [Fill, FillLike, OneHot, Range1d];
     inspection: [NonZero, ShapeOf];
+    joining: [Concat, Pad, Reverse, ReverseSequence, Split, Stack, Tile];
     linear: [Linear, Matmul];
     normalization: [BatchNorm, InstanceNorm, L2Norm, LayerNorm, LocalResponseNorm];
     pooling: [AvgPool, L2Pool, MaxPool];
@@ -43,10 +53,14 @@ catalogue! {
         UpsampleBilinear, UpsampleNearestNeighbor,
     ];
     scan: [Cumsum];
+    scatter: [Scatter, ScatterAlongAxis, ScatterNd];
     select: [BandPart, Select];
+    shaping: [ExpandDims, Flatten2d, Reshape, ReshapeLike, Squeeze, Transpose];
+    slicing: [SliceByIndex, SliceBySize, SliceUpdate];
     sort: [Argsort, Topk];
     space: [BatchToSpace, DepthToSpace, PixelShuffle, PixelUnshuffle, SlidingWindows, SpaceToBatch, SpaceToDepth];
     state: [ReadState, WriteState];
+    suppression: [NonMaximumSuppression, NonMaximumSuppressionIos15];
     unary: [
         Abs, Acos, Asin, Atan, Atanh, Cast, Ceil, Clip, Cos, Cosh, Erf, Exp, Exp2, Floor, Inverse, Log, LogicalNot,
         Round, Rsqrt, Sign, Sin, Sinh, Sqrt, Square, Tan, Tanh, Threshold,
@@ -60,6 +74,8 @@ pub use random::CategoricalMode;
 pub use recurrent::{Activation, Direction, LstmDirection};
 pub use resize::{BoxMode, CoordinatesMode, InterpolationMode, PaddingMode, ResampleMode, SamplingMode};
 pub use space::Margins;
+pub use joining::PadMode;
+pub use scatter::ScatterMode;
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.

@@ -102,6 +102,26 @@ impl<'a> InferCx<'a> {
         self.source.block_yields(block)
     }
 
+    /// `fact` with what is known of the elements of `x`: for ops that change the shape alone.
+    pub fn keep_ints(&self, x: Value, fact: Fact) -> Fact {
+        Fact { ints: self.fact(x).ints.clone(), ..fact }
+    }
+
+    /// `fact` with what is known of the elements of `x` at the flat positions that `at` gives for each place: what
+    /// [`Out::gathered`] does to tensors.
+    pub fn gather_ints(&self, x: Value, fact: Fact, mut at: impl FnMut(&[usize]) -> usize) -> Fact {
+        let shape = fact.ty.tensor().and_then(|t| Some((t.dtype, t.shape.known()?)));
+        let (Some(ints), Some((dtype, shape))) = (self.ints(x), shape) else { return fact };
+        let out = Out { dtype, shape };
+        let count = out.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        if count.is_none_or(|n| n > Fact::MAX_INTS) {
+            return fact;
+        }
+        let mut moved = vec![];
+        out.each_index(|index| moved.extend(ints.get(at(index)).cloned()));
+        if moved.len() == out.count() { fact.with_ints(moved) } else { fact }
+    }
+
     /// A size that depends on data: the `k`-th one of this op.
     pub fn unknown(&self, k: usize) -> Dim {
         Dim::symbol(format!("u{}_{k}", self.id))
@@ -132,6 +152,8 @@ pub trait Env {
     fn read_state(&self, v: Value) -> Tensor;
     /// Replaces the content of the state `v`.
     fn write_state(&self, v: Value, content: Tensor);
+    /// The op set of the function.
+    fn opset(&self) -> Opset;
 }
 
 /// What a reference kernel may ask.
@@ -193,6 +215,11 @@ impl<'a> EvalCx<'a> {
     /// Its elements as integers.
     pub fn i64(&self, v: Value) -> Vec<i64> {
         self.tensor(v).to_i64()
+    }
+
+    /// The op set of the function.
+    pub fn opset(&self) -> Opset {
+        self.env.opset()
     }
 
     /// The `i`-th result's type.

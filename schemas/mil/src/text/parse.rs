@@ -382,6 +382,13 @@ impl<'a> Parser<'a> {
         let at = self.last.clone();
         let fail = |why: &str| Err(TextError { why: why.to_owned(), at: at.clone() });
         let Some(shape) = ty.shape.known() else { return fail("a literal has a known shape") };
+        if ty.dtype == DType::Str {
+            return if shape.is_empty() {
+                self.string().map(|s| Tensor::from_text(&s))
+            } else {
+                fail("only a scalar is a string")
+            };
+        }
         let Some(count) = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_SPLAT) else {
             return fail("too large for a literal");
         };

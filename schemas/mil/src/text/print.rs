@@ -172,6 +172,9 @@ impl<'a> Printer<'a> {
     fn tensor(&self, t: &Tensor) -> String {
         let shape = Shape::from(&t.shape().iter().copied().collect::<mlconv_tensor::Dims>());
         let head = format!("{}{shape} ", t.dtype());
+        if let Some(text) = t.to_text() {
+            return format!("{head}{text:?}");
+        }
         let shown = match self.elide {
             Elide::Above(n) if t.count() > n => n.min(4),
             Elide::Above(_) | Elide::Never => t.count(),
