@@ -59,7 +59,8 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
     if format == Format::Package {
         retarget(&mut module, job)?;
     }
-    let fault = |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
+    let fault =
+        |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
     let source = verify(module).map_err(fault)?;
     let mut module = source.clone().into_inner();
     let options = Options { keep_fp32: job.keep_fp32.clone() };
@@ -148,17 +149,25 @@ pub fn parity(
     let mut outputs = vec![];
     for g in &package.functions {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
-        let given = if samples.is_empty() { feed::random_inputs(source, f, seed) } else { feed::match_inputs(f, samples).map_err(|d| vec![d])? };
+        let given = if samples.is_empty() {
+            feed::random_inputs(source, f, seed)
+        } else {
+            feed::match_inputs(f, samples).map_err(|d| vec![d])?
+        };
         let arrays = feed::as_arrays(f, &given);
         let want = execute(source, f, &given, &Reference, &mut States::new())?;
         let given = feed::match_inputs(g, &arrays).map_err(|d| vec![d])?;
         let got = execute(package, g, &given, &Cpu, &mut States::new())?;
         for (i, (port, t)) in g.sig.outputs.iter().zip(&got).enumerate() {
-            let at = f.sig.outputs.iter().position(|p| feed::means(&p.name, &port.name) || p.name == port.name).unwrap_or(i);
-            let name = if package.functions.len() > 1 { format!("{}: {}", g.name, port.name) } else { port.name.to_string() };
+            let at =
+                f.sig.outputs.iter().position(|p| feed::means(&p.name, &port.name) || p.name == port.name).unwrap_or(i);
+            let name =
+                if package.functions.len() > 1 { format!("{}: {}", g.name, port.name) } else { port.name.to_string() };
             match want.get(at) {
                 Some(w) => outputs.push(compare::output(&name, w, t, tolerance)),
-                None => return Err(vec![Diagnostic::error(&codes::N0001, format!("the source has no output `{name}`"))]),
+                None => {
+                    return Err(vec![Diagnostic::error(&codes::N0001, format!("the source has no output `{name}`"))]);
+                }
             }
         }
     }
@@ -194,7 +203,8 @@ pub fn run_error(e: &RunError) -> Diagnostic {
 /// Reads a package back from disk.
 pub fn read_back(target: &Path) -> Result<Verified, Failure> {
     let model = model::read(target, &Request::default())?;
-    let odd: Vec<Diagnostic> = model.warnings.into_iter().filter(|d| d.code != &codes::R0006 || !d.title.contains("names")).collect();
+    let odd: Vec<Diagnostic> =
+        model.warnings.into_iter().filter(|d| d.code != &codes::R0006 || !d.title.contains("names")).collect();
     if !odd.is_empty() {
         return Err(odd.into_iter().map(|d| Diagnostic { severity: Severity::Error, ..d }).collect());
     }

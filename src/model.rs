@@ -100,7 +100,10 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
             let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
             if let Some(spec) = request.inputs.first() {
                 let name = spec.name.as_deref().unwrap_or("x");
-                let d = Diagnostic::error(&codes::L0001, format!("the shapes of a package are fixed: `--input {name}=…` does not apply"));
+                let d = Diagnostic::error(
+                    &codes::L0001,
+                    format!("the shapes of a package are fixed: `--input {name}=…` does not apply"),
+                );
                 return Err(vec![d]);
             }
             let package = Package::read(path).map_err(|e| bad(&e))?;

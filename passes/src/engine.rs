@@ -126,17 +126,17 @@ fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, edit: Edit) -> Result<(), 
             let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
             let f = &mut cx.module.functions[index];
             let hint = f.value(*old).hint.clone();
-            let new = f.insert(Place::Before(id), &[&hint], op, origin).map_err(|e| cx.fail(&e))?;
+            let new = f.insert(Place::Before(id), &[&hint], op, origin).map_err(|e| PassError::new(cx.pass, &e))?;
             match new.as_slice() {
                 [v] => *v,
-                _ => return Err(cx.fail(&"an edit has one result")),
+                _ => return Err(PassError::new(cx.pass, &"an edit has one result")),
             }
         }
     };
     let f = &mut cx.module.functions[index];
     if f.ty(*old) != f.ty(new) {
         let why = format!("an edit of `{}` changes {} to {}", data.op.name(), f.ty(*old), f.ty(new));
-        return Err(cx.fail(&why));
+        return Err(PassError::new(cx.pass, &why));
     }
     f.replace_uses(*old, new);
     f.remove(id);

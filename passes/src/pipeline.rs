@@ -35,6 +35,13 @@ pub struct PassError {
     pub why: String,
 }
 
+impl PassError {
+    /// `pass` failed for this reason.
+    pub fn new(pass: &'static str, why: &dyn Display) -> Self {
+        Self { pass, why: why.to_string() }
+    }
+}
+
 /// What a pass works on.
 pub struct PassCx<'a> {
     /// The module.
@@ -64,11 +71,6 @@ pub struct Note {
 }
 
 impl PassCx<'_> {
-    /// The pass failed.
-    pub fn fail(&self, why: &dyn Display) -> PassError {
-        PassError { pass: self.pass, why: why.to_string() }
-    }
-
     /// A rule nearly fitted.
     pub(crate) fn skipped(&mut self, function: usize, id: OpId, why: &str) {
         self.note(function, id, why, false);

@@ -16,7 +16,7 @@ pub(super) fn read(file: File) -> Result<Arrays, String> {
     let mut out = Arrays::new();
     for i in 0..archive.len() {
         let entry = archive.by_index(i).map_err(|e| format!("the archive is damaged: {e}"))?;
-        let name = entry.name().to_owned();
+        let name = entry.name().map_err(|e| format!("the archive is damaged: {e}"))?.into_owned();
         let Some(key) = name.strip_suffix(".npy") else { return Err(format!("`{name}` is no array")) };
         let mut bytes = vec![];
         let read = entry.take(MAX_BYTES + 1).read_to_end(&mut bytes);

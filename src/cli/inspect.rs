@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         return Ok(Outcome::Done);
     }
     if terminal.is_json() {
-        let functions: Vec<Value> = read.module.functions.iter().map(|f| function_json(f, &read.module.symbols)).collect();
+        let functions: Vec<Value> =
+            read.module.functions.iter().map(|f| function_json(f, &read.module.symbols)).collect();
         terminal.json(&json!({
             "version": report::VERSION,
             "command": "inspect",
@@ -60,7 +61,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
 
 fn metadata(module: &Module) -> BTreeMap<String, String> {
     let m = &module.meta;
-    let own = [("author", &m.author), ("description", &m.description), ("license", &m.license), ("version", &m.version)];
+    let own =
+        [("author", &m.author), ("description", &m.description), ("license", &m.license), ("version", &m.version)];
     let own = own.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.clone()));
     own.chain(m.user.iter().map(|(k, v)| (k.clone(), v.clone()))).collect()
 }
@@ -142,7 +144,7 @@ fn function_text(f: &Function, symbols: &Symbols) -> String {
 
 fn function_json(f: &Function, symbols: &Symbols) -> Value {
     let port = |(kind, p, ty): (&str, &Port, &Type)| {
-        json!({"kind": kind, "name": p.name, "type": ty.to_string(), "description": p.description,
+        json!({"kind": kind, "name": &*p.name, "type": ty.to_string(), "description": p.description,
             "notes": port_notes(p, ty, symbols), "shapes": p.shapes, "default": p.default})
     };
     json!({

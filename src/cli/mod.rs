@@ -95,7 +95,8 @@ fn usage(e: &clap::Error) -> ExitCode {
     let title = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
     let details: Vec<&str> = lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("tip:")).collect();
     let title = if details.is_empty() { title } else { format!("{title}: {}", details.join(" ")) };
-    let d = Diagnostic::error(&codes::L0001, title).help("`mlconv --help` and `mlconv COMMAND --help` list what there is");
+    let d =
+        Diagnostic::error(&codes::L0001, title).help("`mlconv --help` and `mlconv COMMAND --help` list what there is");
     Terminal::new(&args::Common::default()).failed(&[d]);
     ExitCode::from(2)
 }

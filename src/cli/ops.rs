@@ -18,7 +18,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         Some(name) => all.filter(|s| s.name == name).collect(),
     };
     if found.is_empty() {
-        let d = Diagnostic::error(&codes::L0001, format!("there is no op `{}`", args.name.as_deref().unwrap_or_default()));
+        let d =
+            Diagnostic::error(&codes::L0001, format!("there is no op `{}`", args.name.as_deref().unwrap_or_default()));
         return Err(vec![d.help("`mlconv ops` lists all of them")]);
     }
     if terminal.is_json() {
@@ -26,7 +27,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             json!({"name": s.name, "since": s.since.name(), "until": s.until.map(mlconv_mil::schema::Opset::name),
                 "doc": s.doc, "params": s.params.iter().map(|p| json!({"name": p.name, "doc": p.doc})).collect::<Vec<_>>()})
         };
-        terminal.json(&json!({"version": report::VERSION, "command": "ops", "ops": found.iter().map(one).collect::<Vec<_>>()}));
+        terminal.json(
+            &json!({"version": report::VERSION, "command": "ops", "ops": found.iter().map(one).collect::<Vec<_>>()}),
+        );
     } else if args.name.is_some() {
         terminal.result(&found.iter().map(|s| reference::markdown(s)).collect::<Vec<_>>().join("\n"));
     } else {

@@ -6,7 +6,9 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    Diagnostic, arrays, arrays::Arrays, codes, convert, feed, model,
+    Diagnostic, arrays,
+    arrays::Arrays,
+    codes, convert, feed, model,
     names::listed,
     report::{self, table},
 };

@@ -22,7 +22,9 @@ pub fn table(rows: &[Vec<String>]) -> String {
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let numeric = |c: usize| {
-        rows.iter().filter_map(|r| r.get(c)).all(|s| s.starts_with(|x: char| x.is_ascii_digit() || x == '-') || s.is_empty())
+        rows.iter()
+            .filter_map(|r| r.get(c))
+            .all(|s| s.starts_with(|x: char| x.is_ascii_digit() || x == '-') || s.is_empty())
     };
     let right: Vec<bool> = (0..columns).map(numeric).collect();
     let mut out = String::new();
@@ -51,7 +53,8 @@ pub fn parity_lines(outputs: &[OutputDiff]) -> String {
             (None, None) => {
                 let snr = d.snr_db.map_or_else(String::new, |s| format!(", SNR {s:.1} dB"));
                 let cosine = d.cosine.map_or_else(String::new, |c| format!(", cosine {c:.6}"));
-                let broken = if d.non_finite > 0 { format!(", {} not finite alike", d.non_finite) } else { String::new() };
+                let broken =
+                    if d.non_finite > 0 { format!(", {} not finite alike", d.non_finite) } else { String::new() };
                 format!("max abs {:.3e}{snr}{cosine}{broken}", d.max_abs)
             }
         };

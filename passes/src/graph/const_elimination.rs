@@ -22,14 +22,14 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
             let Some(folded) = fold(f, id, MAX_ELEMENTS) else { continue };
             let data = f.op_data(id).clone();
             let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
-            let f = &mut cx.module.functions[index];
+            let (pass, f) = (cx.pass, &mut cx.module.functions[index]);
             for (v, val) in data.results.iter().zip(folded) {
                 let hint = f.value(*v).hint.clone();
                 let new = f.insert(Place::Before(id), &[&hint], Box::new(Const { val }), origin);
-                let new = new.map_err(|e| cx.fail(&e))?[0];
-                cx.module.functions[index].replace_uses(*v, new);
+                let new = new.map_err(|e| PassError::new(pass, &e))?[0];
+                f.replace_uses(*v, new);
             }
-            cx.module.functions[index].remove(id);
+            f.remove(id);
             cx.applied += 1;
         }
     }

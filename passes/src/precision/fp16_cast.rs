@@ -207,7 +207,7 @@ fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> 
         f.remove(id);
         Ok::<_, mlconv_mil::ir::InsertError>(())
     })();
-    result.map_err(|e| cx.fail(&e))?;
+    result.map_err(|e| PassError::new(cx.pass, &e))?;
     cx.applied += 1;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     ir::{Block, Function, OpId, Value},
-    schema::{Effect, Env, EvalCx, Facts, OpError, Tensors},
+    schema::{Effect, Env, EvalCx, Facts, OpError, Opset, Tensors},
 };
 use mlconv_tensor::{DType, Tensor};
 
@@ -37,7 +37,7 @@ pub fn fold(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
     if !constant || operands.iter().map(|(_, t)| t.count()).sum::<usize>() > max_elements.saturating_mul(4) {
         return None;
     }
-    let env = Constants(operands);
+    let env = Constants { operands, opset: f.opset };
     let cx = EvalCx::new(&env, &facts).ok()?;
     data.op.eval(&cx).ok()
 }
@@ -55,11 +55,17 @@ fn known_results(facts: &Facts) -> Option<Tensors> {
     facts.iter().map(one).collect()
 }
 
-struct Constants<'a>(Vec<(Value, &'a Tensor)>);
+struct Constants<'a> {
+    operands: Vec<(Value, &'a Tensor)>,
+    opset: Opset,
+}
 
 impl Env for Constants<'_> {
+    fn opset(&self) -> Opset {
+        self.opset
+    }
     fn tensor(&self, v: Value) -> &Tensor {
-        self.0.iter().find(|(o, _)| *o == v).expect("a kernel reads its own operands").1
+        self.operands.iter().find(|(o, _)| *o == v).expect("a kernel reads its own operands").1
     }
     fn run_block(&self, _: Block, _: Tensors) -> Result<Tensors, OpError> {
         Err(OpError::NoKernel)

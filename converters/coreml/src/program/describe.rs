@@ -1,7 +1,7 @@
 //! Model descriptions: the interface of functions, both ways.
 
 use crate::{Error, Result};
-use mlconv_mil::ir::{ColorLayout, Feature, Function, Port};
+use mlconv_mil::ir::{ColorLayout, Feature, Port};
 use mlconv_proto::coreml::{
     ArrayFeatureType, DictionaryFeatureType, FeatureDescription, FeatureType, ImageFeatureType, Int64FeatureType,
     SizeRange, StateFeatureType, StringFeatureType,
@@ -204,10 +204,4 @@ fn enumerated(shapes: &[Vec<i64>], set: &mut dyn FnMut(usize, i64, i64, Option<i
             set(axis, *min, *max, first.get(axis).copied());
         }
     }
-}
-
-/// The ports of `f` with the values behind them.
-pub(super) fn ports<'a>(f: &'a Function, output: bool) -> impl Iterator<Item = (&'a Port, &'a Type)> {
-    let (values, ports) = if output { (f.outputs(), &f.sig.outputs) } else { (f.inputs(), &f.sig.inputs) };
-    values.iter().map(|v| f.ty(*v)).zip(ports).map(|(t, p)| (p, t))
 }

@@ -316,7 +316,7 @@ impl<'p> Importer<'_> {
         block: Block,
         scope: &Scope<'p>,
     ) -> Result<Vec<Value>> {
-        let mut immediate = |this: &mut Self, value: &mil::Value| match this.read_value(op, value)? {
+        let immediate = |this: &mut Self, value: &mil::Value| match this.read_value(op, value)? {
             Attr::Tensor(val) => {
                 let hint = format!("{}_{param}", op.outputs.first().map_or("v", |o| &o.name));
                 Ok(this.insert(op, block, &[&hint], Box::new(Const { val }))?[0])

@@ -70,12 +70,12 @@ catalogue! {
 mod unknown;
 pub use activation::GeluMode;
 pub use convolution::PadType;
+pub use joining::PadMode;
 pub use random::CategoricalMode;
 pub use recurrent::{Activation, Direction, LstmDirection};
 pub use resize::{BoxMode, CoordinatesMode, InterpolationMode, PaddingMode, ResampleMode, SamplingMode};
-pub use space::Margins;
-pub use joining::PadMode;
 pub use scatter::ScatterMode;
+pub use space::Margins;
 pub use unknown::{Unknown, UnknownArg};
 
 /// The op called `name` in `opset`; where `opset` has none, a form of it from another op set.
