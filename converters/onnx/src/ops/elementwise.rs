@@ -241,16 +241,16 @@ fn is_inf(n: &mut Lower<'_>) -> Lowered {
     }
 }
 
-type Binary = for<'a, 'b> fn(&'a mut Lower<'b>, Value, Value) -> Result<Value, LowerError>;
+type Binary<'a> = fn(&mut Lower<'a>, Value, Value) -> Result<Value, LowerError>;
 
 /// Joins all inputs, from the first to the last.
-fn joined(n: &mut Lower<'_>, f: Binary) -> Result<Value, LowerError> {
+fn joined<'a>(n: &mut Lower<'a>, f: Binary<'a>) -> Result<Value, LowerError> {
     let inputs = n.inputs_from(0)?;
     let (first, rest) = inputs.split_first().ok_or(LowerError::MissingInput { index: 0 })?;
     rest.iter().try_fold(*first, |all, v| f(n, all, *v))
 }
 
-fn variadic(n: &mut Lower<'_>, f: Binary) -> Lowered {
+fn variadic<'a>(n: &mut Lower<'a>, f: Binary<'a>) -> Lowered {
     let y = joined(n, f)?;
     n.done(y)
 }

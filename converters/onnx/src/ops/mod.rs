@@ -27,8 +27,11 @@ macro_rules! families {
 }
 
 families! {
+    activation,
     constant,
     elementwise,
+    reduction,
+    softmax,
 }
 
 /// Every row, by operator.
