@@ -28,8 +28,10 @@ macro_rules! families {
 
 families! {
     activation,
+    convolution,
     constant,
     elementwise,
+    pooling,
     reduction,
     softmax,
 }
