@@ -28,9 +28,13 @@ macro_rules! families {
 
 families! {
     activation,
+    attention,
     convolution,
     constant,
     elementwise,
+    linear,
+    loss,
+    normalization,
     pooling,
     reduction,
     softmax,
