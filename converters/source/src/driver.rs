@@ -71,7 +71,7 @@ pub(crate) struct State {
 /// Lowers `graph` to a module of one function, `main`.
 pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> Lowering {
     let mut state = State {
-        f: Function::new("main", request.opset),
+        f: Function::new("main", request.opset.unwrap_or_default()),
         origins: Origins::default(),
         symbols: Symbols::default(),
         table,
