@@ -27,8 +27,10 @@ macro_rules! families {
 }
 
 families! {
+    attention,
     constant,
     elementwise,
+    loss,
 }
 
 /// Every row, by operator.
