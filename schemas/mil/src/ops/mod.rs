@@ -24,7 +24,8 @@ catalogue! {
     control_flow: [Cond, WhileLoop];
     convolution: [Conv];
     gather: [Gather, GatherAlongAxis, GatherNd];
-    joining: [Concat, Pad, Reverse, ReverseSequence, Split, Stack, Tile];
+    joining: [Concat, Split, Stack];
+    repeating: [Pad, Reverse, ReverseSequence, Tile];
     scatter: [Scatter, ScatterAlongAxis, ScatterNd];
     shaping: [ExpandDims, Flatten2d, Reshape, ReshapeLike, Squeeze, Transpose];
     slicing: [SliceByIndex, SliceBySize, SliceUpdate];
@@ -32,9 +33,10 @@ catalogue! {
     suppression: [NonMaximumSuppression, NonMaximumSuppressionIos15];
 }
 
+mod compressed;
 mod unknown;
 pub use convolution::PadType;
-pub use joining::PadMode;
+pub use repeating::PadMode;
 pub use scatter::ScatterMode;
 pub use unknown::{Unknown, UnknownArg};
 
