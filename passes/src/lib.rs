@@ -1,1 +1,35 @@
+//! Rewrites over the IR: an engine for rules, a catalogue of passes, and pipelines of them.
+//!
+//! A *rule* sees one op as its own struct, and returns what it wants done as a value; it mutates nothing. The engine
+//! checks that the edit keeps the type of what it replaces, applies it, and records where it came from. A *pass* is a list
+//! of rules or a function over a module. This crate knows no framework, file or backend.
 
+mod engine;
+mod graph;
+mod options;
+mod pipeline;
+mod precision;
+
+pub use engine::{Edit, Fit, For, Matcher, Miss, Rule};
+pub use options::{Options, Pattern};
+pub use pipeline::{Note, Pass, PassCx, PassError, Pipeline, Report, Run};
+
+macro_rules! catalogue {
+    ($($folder:ident::$file:ident),* $(,)?) => {
+        /// Every pass.
+        pub static PASSES: &[&Pass] = &[$(&$folder::$file::PASS),*];
+    };
+}
+
+catalogue! {
+    graph::cast_optimization,
+    graph::const_elimination,
+    graph::dead_code_elimination,
+    graph::noop_elimination,
+    precision::fp16_cast,
+}
+
+/// The pass called `name`.
+pub fn by_name(name: &str) -> Option<&'static Pass> {
+    PASSES.iter().copied().find(|p| p.name == name)
+}

@@ -19,6 +19,9 @@ pub trait Backend: Sync {
     fn run(&self, op: &dyn Op, cx: &EvalCx<'_>) -> Option<Result<Tensors, OpError>>;
 }
 
+/// Is shown every value as it is computed.
+pub type Observer<'a> = &'a mut dyn FnMut(Value, &Tensor);
+
 /// An op that failed.
 pub(crate) struct OpFailure {
     pub(crate) op: OpId,
@@ -33,7 +36,7 @@ pub(crate) struct Exec<'a> {
     pub(crate) states: HashMap<Value, Tensor>,
     /// What may be freed after each op.
     last_uses: HashMap<OpId, Vec<Value>>,
-    observe: Option<&'a mut dyn FnMut(Value, &Tensor)>,
+    observe: Option<Observer<'a>>,
 }
 
 impl<'a> Exec<'a> {
@@ -41,7 +44,7 @@ impl<'a> Exec<'a> {
         f: &'a Function,
         backend: &'a dyn Backend,
         emulate: Option<Emulate>,
-        observe: Option<&'a mut dyn FnMut(Value, &Tensor)>,
+        observe: Option<Observer<'a>>,
     ) -> Self {
         let mut last_uses = HashMap::new();
         plan_block(f, f.body(), &mut last_uses);
@@ -116,14 +119,14 @@ impl<'a> Exec<'a> {
     }
 }
 
-/// The facts of an op's results, where no size of an operand or result depends on the inputs of the run. Otherwise
-/// inference runs again on the sizes that are there, so that kernels see only operands that fit it.
+/// The facts of an op's results, where no size depends on the inputs of the run: not theirs, and not its operands', which
+/// may turn out not to fit.
 fn static_facts(f: &Function, id: OpId) -> Option<Facts> {
-    let data = f.op_data(id);
     let known = |v: Value| f.ty(v).tensor().is_none_or(|t| t.shape.known().is_some());
-    let mut all = data.results.iter().all(|v| known(*v));
-    data.op.visit_operands(&mut |v| all &= known(v));
-    all.then(|| data.results.iter().map(|v| f.value(*v).fact.clone()).collect())
+    let data = f.op_data(id);
+    let mut all_known = true;
+    data.op.visit_operands(&mut |v| all_known &= known(v));
+    data.results.iter().map(|v| (all_known && known(*v)).then(|| f.fact(*v).clone())).collect()
 }
 
 /// Finds, for every op of a block, the values that nothing reads after it.
@@ -213,7 +216,7 @@ impl<'a> Known<'a> {
         let fact = |t: &Tensor| {
             let shape: Dims = t.shape().into();
             let fact = Fact::of(TensorType::new(t.dtype(), &shape));
-            let small = t.dtype().is_int() && t.count() <= Fact::MAX_INTS;
+            let small = Fact::tracks(t.dtype()) && t.count() <= Fact::MAX_INTS;
             if small { fact.with_ints(t.to_i64().into_iter().map(Dim::from)) } else { fact }
         };
         Self { f, operands, facts: operands.iter().map(|(v, t)| (*v, fact(t))).collect() }
@@ -232,6 +235,9 @@ impl FactSource for Known<'_> {
     }
     fn constant(&self, v: Value) -> Option<&Tensor> {
         self.operands.iter().find(|(o, _)| *o == v).map(|(_, t)| t)
+    }
+    fn is_const(&self, v: Value) -> bool {
+        self.f.constant(v).is_some()
     }
     fn block_args(&self, block: Block) -> &[Value] {
         self.f.block_args(block)

@@ -10,7 +10,7 @@ pub mod cpu;
 mod exec;
 mod session;
 
-pub use exec::Backend;
+pub use exec::{Backend, Observer};
 pub use session::{Emulate, Options, RunError, Session, States, sample_shape};
 
 /// The backend that has no kernels: every op runs as its own definition says.

@@ -1,13 +1,8 @@
 //! One run of one function: inputs bound and checked, states carried, outputs collected.
 
-use crate::exec::{Backend, Exec};
+use crate::exec::{Backend, Exec, Observer};
 use indexmap::IndexMap;
-use mlconv_mil::{
-    ir::{Function, Value},
-    schema::OpError,
-    text::print_op,
-    verify::Verified,
-};
+use mlconv_mil::{ir::Function, schema::OpError, text::print_op, verify::Verified};
 use mlconv_tensor::{DType, Dims, Shape, Symbols, Tensor, TensorType, Type};
 use std::{collections::HashMap, sync::Arc};
 
@@ -86,7 +81,7 @@ impl<'a> Session<'a> {
         &'s self,
         inputs: &[Option<Tensor>],
         states: &mut States,
-        observe: Option<&'s mut dyn FnMut(Value, &Tensor)>,
+        observe: Option<Observer<'s>>,
     ) -> Result<Vec<Tensor>, RunError> {
         let f = self.f;
         let mut exec = Exec::new(f, self.backend, self.options.emulate, observe);

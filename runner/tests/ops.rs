@@ -137,7 +137,8 @@ fn compare(want: &Tensor, got: &Tensor) -> Result<(), String> {
     let scale = want.to_f64().iter().filter(|v| v.is_finite()).fold(0f64, |m, v| m.max(v.abs()));
     for (i, (w, g)) in want.to_f64().into_iter().zip(got.to_f64()).enumerate() {
         let same = w == g || (w.is_nan() && g.is_nan());
-        if !same && !((w - g).abs() <= relative * w.abs().max(scale * 0.1)) {
+        let near = (w - g).abs() <= relative * w.abs().max(scale * 0.1);
+        if !same && !near {
             return Err(format!("element {i} is {g}, wanted {w}"));
         }
     }

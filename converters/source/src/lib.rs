@@ -1,1 +1,21 @@
+//! What all frontends share: the source graph, the context in which a node is lowered, the driver that walks a graph
+//! with a table of lowerings, and access to files beside a model.
+//!
+//! A reader turns bytes into a [`SourceGraph`]; a table turns its nodes into MIL. Readers hold all format trouble, rows
+//! hold none.
 
+mod driver;
+mod error;
+mod files;
+mod graph;
+mod lower;
+mod spec;
+mod table;
+
+pub use driver::{Entry, Lowering, lower};
+pub use error::LowerError;
+pub use files::{FileError, ModelFiles};
+pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
+pub use lower::{Lower, Lowered, Values};
+pub use spec::{DimSpec, InputSpec, Request, SpecError};
+pub use table::{Row, Table};

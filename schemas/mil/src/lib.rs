@@ -11,8 +11,10 @@
 //! This crate knows no framework, file format, pass or runner.
 
 pub mod diagnostic;
+pub mod fold;
 pub mod ir;
 pub mod ops;
+pub mod reference;
 pub mod schema;
 pub mod text;
 pub mod verify;

@@ -152,7 +152,7 @@ impl Verifier<'_> {
                     self.report_op(id, Some(param.name), format!("`{}` must be constant", param.name));
                 }
                 let Some(dtype) = element_type(f.ty(*v)) else { continue };
-                // A domain of every type binds nothing: tuples may mix types, and ops that may not say so themselves.
+                // A domain of any type binds nothing: each operand has its own.
                 let Some(allowed) = schema.types(domain, f.opset) else { continue };
                 if !allowed.contains(&dtype) {
                     let allowed: Vec<_> = allowed.iter().map(|d| d.name()).collect();

@@ -82,6 +82,11 @@ impl Dim {
         }
     }
 
+    /// Whether the two may be equal for some values of their symbols: not where both are known and differ.
+    pub fn may_equal(&self, other: &Self) -> bool {
+        self.as_known().zip(other.as_known()).is_none_or(|(a, b)| a == b)
+    }
+
     /// Whether this is the integer `n`.
     pub fn is(&self, n: i64) -> bool {
         self.as_known() == Some(n)

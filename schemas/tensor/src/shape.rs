@@ -107,11 +107,7 @@ impl Shape {
 
     /// Whether the shapes may be equal for some values of their symbols.
     pub fn may_equal(&self, other: &Self) -> bool {
-        self.rank() == other.rank()
-            && self.0.iter().zip(&other.0).all(|(a, b)| match (a.as_known(), b.as_known()) {
-                (Some(a), Some(b)) => a == b,
-                _ => true,
-            })
+        self.rank() == other.rank() && self.0.iter().zip(&other.0).all(|(a, b)| a.may_equal(b))
     }
 
     /// The same shape with `axis` set to `dim`.

@@ -3,9 +3,9 @@
 use super::{Arena, Fact, Handle, OriginId, Port, Signature};
 use crate::{
     ops::Const,
-    schema::{FactSource, InferCx, Op, OpError, Opset},
+    schema::{Arg, FactSource, InferCx, Op, OpError, Opset, ParamKind},
 };
-use mlconv_tensor::{Tensor, Type};
+use mlconv_tensor::{DType, Tensor, Type};
 use smallvec::SmallVec;
 use std::{any::Any, sync::Arc};
 
@@ -287,6 +287,11 @@ impl Function {
         std::iter::successors(self.blocks[block].first, |id| self.ops[*id].next)
     }
 
+    /// The op that follows `id` in its block.
+    pub fn next_op(&self, id: OpId) -> Option<OpId> {
+        self.ops[id].next
+    }
+
     /// The ops of the body, in order, without those of inner blocks.
     pub fn ops(&self) -> impl Iterator<Item = OpId> + '_ {
         self.ops_in(self.body)
@@ -438,6 +443,27 @@ impl Function {
         if let Some(i) = uses.iter().position(|u| *u == at) {
             uses.remove(i);
         }
+    }
+
+    /// The element type that an attribute of `domain` has beside the operands of `id`: that of the operands of the same
+    /// domain; where the domain has operands and none is given, that of the op's first operand. `None` where the domain
+    /// is of attributes alone: then 32 bits lose nothing.
+    pub fn attr_dtype(&self, id: OpId, domain: &'static str) -> Option<DType> {
+        let op = &self.ops[id].op;
+        let schema = op.schema();
+        let var = schema.resolve(domain, self.opset);
+        let (mut first, mut own, mut has_operands) = (None, None, false);
+        for arg in op.args() {
+            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { continue };
+            let Arg::Operands(values) = &arg.arg else { continue };
+            let dtype = values.first().and_then(|v| self.ty(*v).tensor()).map(|t| t.dtype);
+            first = first.or(dtype);
+            if schema.resolve(domain, self.opset) == var {
+                has_operands = true;
+                own = own.or(dtype);
+            }
+        }
+        own.or(if has_operands { first } else { None })
     }
 
     /// Infers the facts of every result again, in order, as after a change of an input's type.

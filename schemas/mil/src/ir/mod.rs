@@ -9,7 +9,7 @@ pub use function::{Block, BlockData, Def, Function, InsertError, OpData, OpId, P
 pub use origin::{Origin, OriginId, Origins, SourceInfo};
 
 use indexmap::IndexMap;
-use mlconv_tensor::{Dim, Symbols, Type};
+use mlconv_tensor::{DType, Dim, Symbols, Type};
 use std::sync::Arc;
 
 /// A program: functions over shared symbols and origins.
@@ -108,13 +108,19 @@ pub enum ColorLayout {
 pub struct Fact {
     /// Its type.
     pub ty: Type,
-    /// Its elements in row-major order, where it is a small integer tensor and they are known, perhaps symbolically.
+    /// Its elements in row-major order, where it is a small tensor of integers or booleans (0 or 1) and they are known,
+    /// perhaps symbolically.
     pub ints: Option<Arc<[Dim]>>,
 }
 
 impl Fact {
     /// Element counts up to this are tracked as known integers.
     pub const MAX_INTS: usize = 64;
+
+    /// Whether elements of `dtype` are tracked.
+    pub fn tracks(dtype: DType) -> bool {
+        dtype.is_int() || dtype == DType::Bool
+    }
 
     /// A fact that knows no values.
     pub fn of(ty: impl Into<Type>) -> Self {

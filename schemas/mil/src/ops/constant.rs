@@ -22,7 +22,7 @@ impl Semantics for Const {
         let shape: Dims = self.val.shape().into();
         let _ = cx;
         let fact = Fact::of(TensorType::new(self.val.dtype(), &shape));
-        let small = self.val.dtype().is_int() && self.val.count() <= Fact::MAX_INTS;
+        let small = Fact::tracks(self.val.dtype()) && self.val.count() <= Fact::MAX_INTS;
         Ok(smallvec![if small { fact.with_ints(self.val.to_i64().into_iter().map(Dim::from)) } else { fact }])
     }
     fn eval(&self, _: &EvalCx<'_>) -> Result<Tensors, OpError> {

@@ -58,14 +58,18 @@ impl Op for Unknown {
     fn visit_operands(&self, visit: &mut dyn FnMut(Value)) {
         for (_, arg) in &self.args {
             if let UnknownArg::Operands(v) = arg {
-                v.iter().for_each(|v| visit(*v));
+                for v in v {
+                    visit(*v);
+                }
             }
         }
     }
     fn visit_operands_mut(&mut self, visit: &mut dyn FnMut(&mut Value)) {
         for (_, arg) in &mut self.args {
             if let UnknownArg::Operands(v) = arg {
-                v.iter_mut().for_each(&mut *visit);
+                for v in v {
+                    visit(v);
+                }
             }
         }
     }

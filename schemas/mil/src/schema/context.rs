@@ -12,6 +12,10 @@ pub trait FactSource: Debug {
     fn fact(&self, v: Value) -> &Fact;
     /// The constant that `v` is, where it is one.
     fn constant(&self, v: Value) -> Option<&Tensor>;
+    /// Whether `v` is a constant of the program, not only known in a run.
+    fn is_const(&self, v: Value) -> bool {
+        self.constant(v).is_some()
+    }
     /// The arguments of a nested block.
     fn block_args(&self, block: Block) -> &[Value];
     /// The values that a nested block yields.
@@ -81,6 +85,11 @@ impl<'a> InferCx<'a> {
     /// The constant that `v` is, where it is one.
     pub fn constant(&self, v: Value) -> Option<&'a Tensor> {
         self.source.constant(v)
+    }
+
+    /// Whether `v` is a constant of the program; in a run, other values are known as well.
+    pub fn is_const(&self, v: Value) -> bool {
+        self.source.is_const(v)
     }
 
     /// The arguments of a nested block.
@@ -173,7 +182,9 @@ impl<'a> EvalCx<'a> {
                     let shape: Dims = t.shape.iter().map(|d| d.as_usize().unwrap_or(0)).collect();
                     let count = t.shape.count();
                     // Kernels compute in 8-byte elements: more than this is 8 GiB. Unknown counts are judged by the kernel.
-                    if count.as_known().is_some_and(|n| n > 1 << 30) {
+                    // Strides are products of sizes even where one is zero.
+                    let steps = shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, d| n.checked_mul(*d));
+                    if count.as_known().is_some_and(|n| n > 1 << 30) || steps.is_none() {
                         return Err(OpError::TooLarge { count });
                     }
                     Out { dtype: t.dtype, shape }
@@ -308,5 +319,31 @@ impl Broadcast {
     /// The flat position in the small tensor of the element at `index` of the large one.
     pub fn at(&self, index: &[usize]) -> usize {
         index.iter().zip(&self.steps).map(|(i, s)| i * s).sum()
+    }
+}
+
+/// The rows of a tensor along one axis. A tensor without elements has none.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// Elements of a row.
+    pub len: usize,
+    step: usize,
+    count: usize,
+}
+
+impl Rows {
+    /// The rows of a tensor of this shape along `axis`, which it has.
+    pub fn new(shape: &[usize], axis: usize) -> Self {
+        let (len, step) = (shape[axis], shape[axis + 1..].iter().product());
+        let count = if len == 0 { 0 } else { step * shape[..axis].iter().product::<usize>() };
+        Self { len, step, count }
+    }
+
+    /// The flat positions of each row's elements; rows in row-major order.
+    pub fn iter(self) -> impl Iterator<Item = impl DoubleEndedIterator<Item = usize> + ExactSizeIterator + Clone> {
+        (0..self.count).map(move |i| {
+            let start = i / self.step * self.step * self.len + i % self.step;
+            (0..self.len).map(move |k| start + k * self.step)
+        })
     }
 }

@@ -96,3 +96,10 @@ pub enum OpError {
         why: Box<OpError>,
     },
 }
+
+impl OpError {
+    /// The value `found` of `param` is none that the op allows.
+    pub fn value(param: &'static str, found: impl ToString, want: impl Into<Cow<'static, str>>) -> Self {
+        Self::Value { param, found: found.to_string(), want: want.into() }
+    }
+}

@@ -8,7 +8,7 @@ mod opset;
 
 pub use args::{Args, OperandField};
 pub use attr::{Attr, AttrField, Floats, Ints, mil_name, parse_mil_name};
-pub use context::{Broadcast, Env, EvalCx, FactSource, InferCx, Out};
+pub use context::{Broadcast, Env, EvalCx, FactSource, InferCx, Out, Rows};
 pub use error::OpError;
 pub use opset::Opset;
 

@@ -20,7 +20,7 @@ impl Namer {
         let mut name: String =
             hint.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
         if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-            name.insert_str(0, "v");
+            name.insert(0, 'v');
         }
         name
     }

@@ -128,8 +128,10 @@ impl<'a> Printer<'a> {
         let kind = arg.param.map(|p| &p.kind);
         match &arg.arg {
             Arg::Operands(values) => {
-                let many = !matches!(kind, Some(ParamKind::Operand { arity: Arity::One | Arity::Optional, .. }))
-                    && !(kind.is_none() && values.len() == 1);
+                let many = match kind {
+                    Some(ParamKind::Operand { arity, .. }) => *arity == Arity::Many,
+                    _ => values.len() != 1,
+                };
                 let names: Vec<String> = values.iter().map(|v| format!("%{}", self.name(*v))).collect();
                 match (many, names.as_slice()) {
                     (false, []) => None,

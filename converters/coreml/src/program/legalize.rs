@@ -1,0 +1,194 @@
+//! Adapts a module to what Core ML takes: element types and ranks at the interface, outputs that are values of their
+//! own, inputs that are read, blocks that yield what they compute.
+
+use mlconv_mil::{
+    diagnostic::{Diagnostic, codes},
+    ir::{Block, Def, Fact, Feature, Function, InsertError, Module, OpId, Place, Port, Value},
+    ops::{Cast, ExpandDims, Identity, Squeeze},
+    schema::{Op, Opset},
+};
+use mlconv_tensor::{DType, TensorType, Type};
+
+/// The greatest rank of a tensor.
+const MAX_RANK: usize = 5;
+
+/// Changes `module` in place; what was changed at the interface. An error names what cannot be expressed.
+pub fn legalize(module: &mut Module) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+    let (mut notes, mut bad) = (vec![], vec![]);
+    for f in &mut module.functions {
+        let mut l = Legalizer { f, notes: &mut notes };
+        if let Err(e) = l.run() {
+            bad.push(Diagnostic::error(&codes::P0001, e.to_string()).at("adapting the interface"));
+        }
+        ranks(f, &mut bad);
+    }
+    if bad.is_empty() { Ok(notes) } else { Err(bad) }
+}
+
+/// Names every tensor of too high a rank; operands of ops that decode weights may have more.
+fn ranks(f: &Function, bad: &mut Vec<Diagnostic>) {
+    for id in f.all_ops() {
+        let data = f.op_data(id);
+        let for_constexpr = |v: &Value| {
+            let reads = f.uses(*v).iter().all(|u| match u {
+                mlconv_mil::ir::Use::Op(id) => f.op_data(*id).op.schema().constexpr,
+                mlconv_mil::ir::Use::Yield(_) => false,
+            });
+            reads && !f.uses(*v).is_empty()
+        };
+        for v in data.results.iter().filter(|v| !for_constexpr(v)) {
+            let Some(rank) = f.ty(*v).tensor().map(|t| t.shape.rank()).filter(|r| *r > MAX_RANK) else { continue };
+            let name = data.op.name();
+            let title = format!("`{name}` makes `{}` of rank {rank}, Core ML has at most {MAX_RANK}", f.value(*v).hint);
+            bad.push(Diagnostic::error(&codes::X0003, title));
+        }
+    }
+}
+
+struct Legalizer<'a> {
+    f: &'a mut Function,
+    notes: &'a mut Vec<Diagnostic>,
+}
+
+impl Legalizer<'_> {
+    fn run(&mut self) -> Result<(), InsertError> {
+        self.inputs()?;
+        self.outputs()?;
+        self.blocks()?;
+        self.unread_inputs()
+    }
+
+    /// The element type that the interface has for `dtype`.
+    fn interface_type(&self, dtype: DType) -> DType {
+        match dtype {
+            DType::F32 | DType::I32 => dtype,
+            DType::F16 if self.f.opset >= Opset::Ios16 => dtype,
+            DType::I8 if self.f.opset >= Opset::Ios26 => dtype,
+            d if d.is_float() => DType::F32,
+            _ => DType::I32,
+        }
+    }
+
+    fn note(&mut self, what: &str, name: &str, from: &TensorType, to: &TensorType) {
+        let title = format!("{what} `{name}` is {to}, as Core ML has no {from} at the interface");
+        self.notes.push(Diagnostic::warning(&codes::F0107, title));
+    }
+
+    /// Inputs of types that the interface lacks, and scalars, are converted at the start.
+    fn inputs(&mut self) -> Result<(), InsertError> {
+        for (i, v) in self.f.inputs().to_vec().into_iter().enumerate() {
+            let Type::Tensor(from) = self.f.ty(v).clone() else { continue };
+            let mut to = TensorType { dtype: self.interface_type(from.dtype), shape: from.shape.clone() };
+            if matches!(self.f.sig.inputs[i].feature, Feature::Image(_)) {
+                to.dtype = from.dtype;
+            }
+            if to.shape.rank() == 0 {
+                to.shape = [1].into();
+            }
+            if to == from {
+                continue;
+            }
+            let name = self.f.sig.inputs[i].name.to_string();
+            self.note("input", &name, &from, &to);
+            // What reads the input now reads its converted form; the conversion alone reads the input.
+            let first = self.f.ops().next();
+            let place = first.map_or(Place::End(self.f.body()), Place::Before);
+            let uses_input = self.f.add_block();
+            let stand_in = self.f.add_arg(uses_input, &name, Fact::of(from.clone()));
+            self.f.replace_uses(v, stand_in);
+            self.f.set_fact(v, Fact::of(to.clone()));
+            let mut now = v;
+            if from.shape.rank() == 0 {
+                now = self.insert(place, &name, Squeeze { x: now, axes: Some(vec![0]) })?;
+            }
+            if from.dtype != to.dtype {
+                now = self.insert(place, &name, Cast { x: now, dtype: from.dtype })?;
+            }
+            self.f.replace_uses(stand_in, now);
+        }
+        Ok(())
+    }
+
+    /// Outputs of types that the interface lacks, and scalars, are converted; each output is a value of its own that an
+    /// op computes.
+    fn outputs(&mut self) -> Result<(), InsertError> {
+        let end = Place::End(self.f.body());
+        let ports: Vec<Port> = self.f.sig.outputs.clone();
+        let mut taken: Vec<Value> = vec![];
+        let mut outputs = vec![];
+        for (mut v, port) in self.f.outputs().to_vec().into_iter().zip(ports) {
+            if let Type::Tensor(from) = self.f.ty(v).clone()
+                && !matches!(port.feature, Feature::Image(_))
+                && !self.is_class_label(v)
+            {
+                let mut to = TensorType { dtype: self.interface_type(from.dtype), shape: from.shape.clone() };
+                if to.shape.rank() == 0 {
+                    to.shape = [1].into();
+                }
+                if to != from {
+                    self.note("output", &port.name.clone(), &from, &to);
+                }
+                if to.dtype != from.dtype {
+                    v = self.insert(end, &port.name, Cast { x: v, dtype: to.dtype })?;
+                }
+                if from.shape.rank() == 0 {
+                    v = self.insert(end, &port.name, ExpandDims { x: v, axes: vec![0] })?;
+                }
+            }
+            let constant = mlconv_mil::verify::is_constant(self.f, v);
+            if matches!(self.f.value(v).def, Def::Arg(..)) || constant || taken.contains(&v) {
+                v = self.insert(end, &port.name, Identity { x: v })?;
+            }
+            taken.push(v);
+            outputs.push((port, v));
+        }
+        self.f.set_outputs(outputs);
+        Ok(())
+    }
+
+    /// A classifier's label keeps its type: it is no array.
+    fn is_class_label(&self, v: Value) -> bool {
+        let dtype = self.f.ty(v).tensor().map(|t| t.dtype);
+        let of_classifier = self
+            .f
+            .def_op(v)
+            .is_some_and(|id| self.f.op_data(id).results.iter().any(|r| matches!(self.f.ty(*r), Type::Dict { .. })));
+        dtype == Some(DType::Str) || of_classifier
+    }
+
+    /// Inner blocks yield values that they compute, each once.
+    fn blocks(&mut self) -> Result<(), InsertError> {
+        let mut blocks: Vec<Block> = vec![];
+        for id in self.f.all_ops() {
+            self.f.op_data(id).op.visit_regions(&mut |b| blocks.push(b));
+        }
+        for b in blocks {
+            let mut yields = vec![];
+            for mut v in self.f.yields(b).to_vec() {
+                let computed_here = self.f.def_op(v).is_some_and(|id: OpId| self.f.op_data(id).block == b);
+                if !computed_here || yields.contains(&v) || mlconv_mil::verify::is_constant(self.f, v) {
+                    let hint = self.f.value(v).hint.to_string();
+                    v = self.insert(Place::End(b), &hint, Identity { x: v })?;
+                }
+                yields.push(v);
+            }
+            self.f.set_yields(b, yields);
+        }
+        Ok(())
+    }
+
+    /// Every input is read.
+    fn unread_inputs(&mut self) -> Result<(), InsertError> {
+        for v in self.f.inputs().to_vec() {
+            if self.f.uses(v).is_empty() && matches!(self.f.ty(v), Type::Tensor(_)) {
+                let hint = format!("{}_tmp", self.f.value(v).hint);
+                self.insert(Place::End(self.f.body()), &hint, Identity { x: v })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, place: Place, hint: &str, op: impl Op) -> Result<Value, InsertError> {
+        Ok(self.f.insert(place, &[hint], Box::new(op), None)?[0])
+    }
+}

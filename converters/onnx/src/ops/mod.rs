@@ -1,0 +1,38 @@
+//! The table: one row per *meaning* of an operator, not per release of it.
+//!
+//! A file holds a family: its rows on top, and below them the functions that are longer than a line. A row reads every
+//! argument by name, computes, and emits; what a shape comes to is the business of the ops' own inference.
+
+use mlconv_source::Table;
+use std::sync::LazyLock;
+
+/// Rows of a family: `"Op" versions => lowering;`, where the lowering is a function or a closure over
+/// [`Lower`](mlconv_source::Lower).
+macro_rules! rows {
+    ($($(#[$domain:literal])? $op:literal $versions:expr => $lower:expr;)*) => {
+        pub(crate) static ROWS: &[mlconv_source::Row] = &[$(mlconv_source::Row {
+            domain: rows!(@domain $($domain)?), op: $op, versions: $versions, lower: $lower,
+        }),*];
+    };
+    (@domain) => { "" };
+    (@domain $domain:literal) => { $domain };
+}
+
+/// The families; a line here declares the module and adds its rows.
+macro_rules! families {
+    ($($family:ident),* $(,)?) => {
+        $(mod $family;)*
+        static FAMILIES: &[&[mlconv_source::Row]] = &[$($family::ROWS),*];
+    };
+}
+
+families! {
+    constant,
+    elementwise,
+}
+
+/// Every row, by operator.
+pub fn table() -> &'static Table {
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(FAMILIES.iter().copied().flatten()));
+    &TABLE
+}

@@ -1,0 +1,447 @@
+//! The context in which one node is lowered.
+
+use crate::{
+    Arg, LowerError, Node, SourceGraph,
+    driver::{Entry, Frame, State},
+};
+use mlconv_mil::{
+    ir::{Block, Fact, Function, OriginId, Place, Value},
+    ops,
+    schema::{Op, Opset},
+};
+use mlconv_tensor::{DType, Shape, Tensor, TensorType, Type};
+use smallvec::SmallVec;
+use std::{cell::RefCell, collections::BTreeSet, sync::Arc};
+
+/// Values made by a lowering.
+pub type Values = SmallVec<[Value; 1]>;
+
+/// What a lowering returns: one entry per output of the node, in order.
+pub type Lowered = Result<Vec<Entry>, LowerError>;
+
+/// One node being lowered. Reading an argument marks it; one left unread is an error.
+pub struct Lower<'a> {
+    /// The node.
+    pub node: &'a Node,
+    pub(crate) state: &'a mut State,
+    pub(crate) block: Block,
+    pub(crate) origin: OriginId,
+    pub(crate) read_attrs: RefCell<BTreeSet<String>>,
+    pub(crate) read_inputs: RefCell<BTreeSet<usize>>,
+}
+
+type Result<T, E = LowerError> = std::result::Result<T, E>;
+
+impl Lower<'_> {
+    /// The function being written.
+    pub fn f(&self) -> &Function {
+        &self.state.f
+    }
+
+    /// The op set being written in.
+    pub fn opset(&self) -> Opset {
+        self.state.f.opset
+    }
+
+    // Inputs.
+
+    /// How many positional inputs are given, absent ones in between included.
+    pub fn input_count(&self) -> usize {
+        self.node.inputs.len()
+    }
+
+    /// How many outputs are named.
+    pub fn output_count(&self) -> usize {
+        self.node.outputs.len()
+    }
+
+    /// Whether output `i` is wanted.
+    pub fn wants(&self, i: usize) -> bool {
+        self.node.outputs.get(i).is_some_and(|o| !o.is_empty())
+    }
+
+    /// The value of input `i`, which must be there.
+    pub fn input(&mut self, i: usize) -> Result<Value> {
+        self.optional(i)?.ok_or(LowerError::MissingInput { index: i })
+    }
+
+    /// The value of input `i`, where it is there.
+    pub fn optional(&mut self, i: usize) -> Result<Option<Value>> {
+        self.read_inputs.borrow_mut().insert(i);
+        match self.node.inputs.get(i) {
+            None | Some(Arg::None) => Ok(None),
+            Some(Arg::Value(name)) => {
+                let name = name.clone();
+                self.state.value(&name, self.block).map(Some)
+            }
+            Some(other) => {
+                let (found, name) = (other.to_string(), format!("input {i}").into());
+                Err(LowerError::Attr { name, found, want: "a value".into() })
+            }
+        }
+    }
+
+    /// The values of all inputs from `from` on.
+    pub fn inputs_from(&mut self, from: usize) -> Result<Vec<Value>> {
+        (from..self.input_count()).map(|i| self.input(i)).collect()
+    }
+
+    /// Input `i` as the source has it, before types are narrowed, where it is constant.
+    pub fn constant(&mut self, i: usize) -> Result<Option<Tensor>> {
+        self.read_inputs.borrow_mut().insert(i);
+        let Some(Arg::Value(name)) = self.node.inputs.get(i) else { return Ok(None) };
+        match self.state.entry(name) {
+            Some(Entry::Const(t)) => Ok(Some(t.clone())),
+            Some(Entry::Value(v)) => Ok(self.state.f.constant(*v).cloned()),
+            Some(Entry::Poisoned) => Err(LowerError::Poisoned),
+            None => Ok(None),
+        }
+    }
+
+    /// The integers of input `i`, which must be known; `None` where it is absent.
+    pub fn ints_input(&mut self, i: usize) -> Result<Option<Vec<i64>>> {
+        if matches!(self.node.inputs.get(i), None | Some(Arg::None)) {
+            return Ok(None);
+        }
+        if let Some(t) = self.constant(i)? {
+            return Ok(Some(t.to_i64()));
+        }
+        let v = self.input(i)?;
+        self.known_ints(v).map(Some).ok_or(LowerError::NotConstant { index: i })
+    }
+
+    /// Marks input `i` as read: the lowering knows it and has no use for it.
+    pub fn ignore_input(&self, i: usize) {
+        self.read_inputs.borrow_mut().insert(i);
+    }
+
+    // Attributes.
+
+    fn attr(&self, name: &'static str) -> Option<&Arg> {
+        self.read_attrs.borrow_mut().insert(name.to_owned());
+        self.node.attrs.get(name)
+    }
+
+    fn wrong<T>(name: &'static str, found: &Arg, want: &'static str) -> Result<T> {
+        Err(LowerError::Attr { name: name.into(), found: found.to_string(), want: want.into() })
+    }
+
+    /// Marks an attribute as read: the lowering knows it and has no use for it.
+    pub fn ignore(&self, name: &'static str) {
+        let _ = self.attr(name);
+    }
+
+    /// An integer attribute.
+    pub fn int(&self, name: &'static str) -> Result<Option<i64>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Int(i)) => Ok(Some(*i)),
+            Some(Arg::Bool(b)) => Ok(Some(i64::from(*b))),
+            Some(other) => Self::wrong(name, other, "an integer"),
+        }
+    }
+
+    /// An integer attribute, or `default`.
+    pub fn int_or(&self, name: &'static str, default: i64) -> Result<i64> {
+        Ok(self.int(name)?.unwrap_or(default))
+    }
+
+    /// An integer attribute that is a flag.
+    pub fn flag(&self, name: &'static str, default: bool) -> Result<bool> {
+        Ok(self.int(name)?.map_or(default, |i| i != 0))
+    }
+
+    /// A float attribute.
+    pub fn float(&self, name: &'static str) -> Result<Option<f32>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Float(x)) => Ok(Some(*x as f32)),
+            Some(Arg::Int(i)) => Ok(Some(*i as f32)),
+            Some(other) => Self::wrong(name, other, "a float"),
+        }
+    }
+
+    /// A float attribute, or `default`.
+    pub fn float_or(&self, name: &'static str, default: f32) -> Result<f32> {
+        Ok(self.float(name)?.unwrap_or(default))
+    }
+
+    /// An attribute of integers.
+    pub fn ints(&self, name: &'static str) -> Result<Option<Vec<i64>>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Ints(v)) => Ok(Some(v.clone())),
+            Some(Arg::Int(i)) => Ok(Some(vec![*i])),
+            Some(other) => Self::wrong(name, other, "integers"),
+        }
+    }
+
+    /// An attribute of floats.
+    pub fn floats(&self, name: &'static str) -> Result<Option<Vec<f32>>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Floats(v)) => Ok(Some(v.iter().map(|x| *x as f32).collect())),
+            Some(other) => Self::wrong(name, other, "floats"),
+        }
+    }
+
+    /// A string attribute.
+    pub fn str(&self, name: &'static str) -> Result<Option<&str>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Str(s)) => Ok(Some(s)),
+            Some(other) => Self::wrong(name, other, "a string"),
+        }
+    }
+
+    /// A string attribute, or `default`.
+    pub fn str_or<'s>(&'s self, name: &'static str, default: &'s str) -> Result<&'s str> {
+        Ok(self.str(name)?.unwrap_or(default))
+    }
+
+    /// An attribute of strings.
+    pub fn strs(&self, name: &'static str) -> Result<Option<Vec<String>>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Strs(v)) => Ok(Some(v.clone())),
+            Some(other) => Self::wrong(name, other, "strings"),
+        }
+    }
+
+    /// A tensor attribute.
+    pub fn tensor(&self, name: &'static str) -> Result<Option<Tensor>> {
+        match self.attr(name) {
+            None => Ok(None),
+            Some(Arg::Tensor(t)) => Ok(Some(t.clone())),
+            Some(other) => Self::wrong(name, other, "a tensor"),
+        }
+    }
+
+    /// An error about the value of an attribute.
+    pub fn bad_attr<T>(&self, name: &'static str, want: impl Into<std::borrow::Cow<'static, str>>) -> Result<T> {
+        let found = self.node.attrs.get(name).map_or_else(|| "absent".to_owned(), ToString::to_string);
+        Err(LowerError::Attr { name: name.into(), found, want: want.into() })
+    }
+
+    // Facts.
+
+    /// What is known of `v`.
+    pub fn fact(&self, v: Value) -> &Fact {
+        &self.state.f.value(v).fact
+    }
+
+    /// The tensor type of `v`.
+    pub fn ty(&self, v: Value) -> Result<&TensorType> {
+        match self.state.f.ty(v) {
+            Type::Tensor(t) => Ok(t),
+            Type::Unknown => Err(LowerError::Poisoned),
+            other => Err(LowerError::form(format!("a value of type {other}"))),
+        }
+    }
+
+    /// The shape of `v`.
+    pub fn shape(&self, v: Value) -> Result<Shape> {
+        Ok(self.ty(v)?.shape.clone())
+    }
+
+    /// The rank of `v`.
+    pub fn rank(&self, v: Value) -> Result<usize> {
+        Ok(self.ty(v)?.shape.rank())
+    }
+
+    /// The element type of `v`.
+    pub fn dtype(&self, v: Value) -> Result<DType> {
+        Ok(self.ty(v)?.dtype)
+    }
+
+    /// The shape of `v`, which must be fixed; `what` depends on it.
+    pub fn fixed_shape(&self, v: Value, what: &str) -> Result<Vec<i64>> {
+        let shape = &self.ty(v)?.shape;
+        let known: Option<Vec<i64>> = shape.iter().map(mlconv_tensor::Dim::as_known).collect();
+        known.ok_or_else(|| LowerError::NotFixed { what: what.to_owned() })
+    }
+
+    /// `axis` resolved for `v`.
+    pub fn axis(&self, v: Value, axis: i64) -> Result<usize> {
+        Ok(self.ty(v)?.shape.axis(axis)?.index())
+    }
+
+    /// The integers that `v` holds, where they are known numbers.
+    pub fn known_ints(&self, v: Value) -> Option<Vec<i64>> {
+        let fact = self.fact(v);
+        match &fact.ints {
+            Some(ints) => ints.iter().map(mlconv_tensor::Dim::as_known).collect(),
+            None => self.state.f.constant(v).filter(|t| !t.dtype().is_float()).map(Tensor::to_i64),
+        }
+    }
+
+    /// The constant that `v` is, where it is one.
+    pub fn const_of(&self, v: Value) -> Option<&Tensor> {
+        self.state.f.constant(v)
+    }
+
+    // Making values.
+
+    /// Adds an op; its results.
+    pub fn ops(&mut self, op: impl Op) -> Result<Values> {
+        let node = self.node;
+        let hints: SmallVec<[&str; 4]> = match node.outputs.as_slice() {
+            [] => SmallVec::from_slice(&[&*node.name]),
+            outputs => outputs.iter().map(|o| if o.is_empty() { &*node.name } else { &**o }).collect(),
+        };
+        self.state.insert(Place::End(self.block), &hints, Box::new(op), Some(self.origin))
+    }
+
+    /// Adds an op of one result; that result.
+    pub fn op(&mut self, op: impl Op) -> Result<Value> {
+        let values = self.ops(op)?;
+        match values.as_slice() {
+            [v] => Ok(*v),
+            _ => Err(LowerError::Results { found: values.len(), want: 1 }),
+        }
+    }
+
+    /// Adds the op that is the node's own result.
+    pub fn emit(&mut self, op: impl Op) -> Lowered {
+        Ok(self.ops(op)?.into_iter().map(Entry::Value).collect())
+    }
+
+    /// Returns a value as the node's one result.
+    pub fn done(&self, v: Value) -> Lowered {
+        Ok(vec![Entry::Value(v)])
+    }
+
+    /// Returns a constant as the node's one result, narrowed where it is used as a value.
+    pub fn literal(&self, t: Tensor) -> Lowered {
+        Ok(vec![Entry::Const(t)])
+    }
+
+    /// A constant of a type that Core ML has.
+    pub fn add_const(&mut self, t: Tensor) -> Result<Value> {
+        let t = narrow(&self.node.name, &t)?;
+        self.op(ops::Const { val: t })
+    }
+
+    /// A constant vector of 32-bit integers.
+    pub fn const_ints(&mut self, ints: &[i64]) -> Result<Value> {
+        self.add_const(Tensor::from_i64(DType::I64, &[ints.len()], ints))
+    }
+
+    /// A constant 32-bit integer.
+    pub fn const_int(&mut self, int: i64) -> Result<Value> {
+        self.add_const(Tensor::from_i64(DType::I64, &[], &[int]))
+    }
+
+    /// A constant scalar of `dtype`.
+    pub fn const_scalar(&mut self, dtype: DType, value: f64) -> Result<Value> {
+        self.add_const(Tensor::from_f64(dtype, &[], &[value]))
+    }
+
+    /// A constant scalar of the element type of `v`.
+    pub fn scalar_like(&mut self, v: Value, value: f64) -> Result<Value> {
+        let dtype = self.dtype(v)?;
+        self.const_scalar(dtype, value)
+    }
+
+    /// `v` in another element type; itself where it has it already.
+    pub fn cast(&mut self, v: Value, dtype: DType) -> Result<Value> {
+        if self.dtype(v)? == dtype { Ok(v) } else { self.op(ops::Cast { x: v, dtype }) }
+    }
+
+    // Nested graphs.
+
+    /// A graph attribute.
+    pub fn graph(&self, name: &'static str) -> Result<&SourceGraph> {
+        match self.attr(name) {
+            None => Err(LowerError::MissingAttr { name }),
+            Some(Arg::Graph(g)) => Ok(g),
+            Some(other) => Self::wrong(name, other, "a graph"),
+        }
+    }
+
+    /// Lowers a nested graph in place, as if its nodes stood here; what it returns.
+    pub fn inline(&mut self, graph: &SourceGraph, args: &[Value]) -> Result<Vec<Entry>> {
+        let mut frame = Frame::default();
+        for (input, v) in graph.inputs.iter().zip(args) {
+            frame.define(input.name.clone(), Entry::Value(*v));
+        }
+        self.state.nested(graph, frame, self.block)
+    }
+
+    /// Lowers a nested graph to a block of its own, with arguments of these facts; the block yields what the graph
+    /// returns.
+    pub fn block(&mut self, graph: &SourceGraph, args: &[Fact]) -> Result<Block> {
+        let block = self.state.f.add_block();
+        let mut frame = Frame::default();
+        for (input, fact) in graph.inputs.iter().zip(args) {
+            let v = self.state.f.add_arg(block, &input.name, fact.clone());
+            frame.define(input.name.clone(), Entry::Value(v));
+        }
+        let returned = self.state.nested(graph, frame, block)?;
+        let yields =
+            returned.into_iter().map(|e| self.state.materialize(&Arc::from(""), e, block)).collect::<Result<_>>()?;
+        self.state.f.set_yields(block, yields);
+        Ok(block)
+    }
+
+    /// Runs `make` with a new block as the place where ops are added; the block yields what it returns.
+    pub fn new_block(
+        &mut self,
+        args: &[Fact],
+        make: impl FnOnce(&mut Self, &[Value]) -> Result<Vec<Value>>,
+    ) -> Result<Block> {
+        let block = self.state.f.add_block();
+        let values: Vec<Value> = args.iter().map(|f| self.state.f.add_arg(block, "arg", f.clone())).collect();
+        let outer = std::mem::replace(&mut self.block, block);
+        let yields = make(self, &values);
+        self.block = outer;
+        self.state.f.set_yields(block, yields?);
+        Ok(block)
+    }
+
+    /// The value of an entry, as a constant op where it is a constant.
+    pub fn entry_value(&mut self, e: Entry) -> Result<Value> {
+        self.state.materialize(&self.node.name.clone(), e, self.block)
+    }
+}
+
+/// `t` in a type that MIL computes with: 64-bit types become 32-bit ones, small integers `i32`, odd floats `f32`. A
+/// value that does not fit is an error.
+pub(crate) fn narrow(name: &str, t: &Tensor) -> Result<Tensor> {
+    let to = narrowed(t.dtype()).ok_or_else(|| LowerError::form(format!("a tensor of {}", t.dtype())))?;
+    if to == t.dtype() {
+        return Ok(t.clone());
+    }
+    let fail = |value: String| LowerError::DoesNotFit { name: name.to_owned(), value, dtype: to };
+    match t.dtype() {
+        DType::U64 => {
+            let values = t.view::<u64>().unwrap_or_default();
+            if let Some(v) = values.iter().find(|v| i32::try_from(**v).is_err()) {
+                return Err(fail(v.to_string()));
+            }
+        }
+        DType::I64 | DType::U32 => {
+            if let Some(v) = t.to_i64().iter().find(|v| i32::try_from(**v).is_err()) {
+                return Err(fail(v.to_string()));
+            }
+        }
+        DType::F64 => {
+            let values = t.to_f64();
+            if let Some(v) = values.iter().find(|v| v.is_finite() && !(**v as f32).is_finite()) {
+                return Err(fail(v.to_string()));
+            }
+        }
+        _ => {}
+    }
+    Ok(t.cast(to))
+}
+
+/// The type in which MIL computes with elements of `dtype`; `None` for strings.
+pub(crate) fn narrowed(dtype: DType) -> Option<DType> {
+    match dtype {
+        DType::F16 | DType::F32 | DType::I32 | DType::Bool => Some(dtype),
+        DType::Str => None,
+        d if d.is_float() => Some(DType::F32),
+        _ => Some(DType::I32),
+    }
+}

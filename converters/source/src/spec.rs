@@ -1,0 +1,164 @@
+//! What a user asks of a conversion: shapes and types of inputs, and which outputs to keep.
+
+use mlconv_mil::schema::Opset;
+use mlconv_tensor::DType;
+
+/// A request to a frontend.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The op set to write in.
+    pub opset: Opset,
+    /// What is said of inputs.
+    pub inputs: Vec<InputSpec>,
+    /// The outputs to keep, in this order; empty is all.
+    pub outputs: Vec<String>,
+}
+
+/// What a user says of one input: `NAME=SHAPE[:DTYPE]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputSpec {
+    /// The input; `None` where there is only one.
+    pub name: Option<String>,
+    /// Its shape.
+    pub dims: Vec<DimSpec>,
+    /// Its element type, where it is not the source's.
+    pub dtype: Option<DType>,
+}
+
+/// One dimension of a requested shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DimSpec {
+    /// A size, as in `224`.
+    Known(i64),
+    /// A range, as in `[1..512]`; `[1..512:128]` adds a default.
+    Range {
+        /// The least size.
+        min: i64,
+        /// The greatest size.
+        max: i64,
+        /// The size to assume; the least one where it is not said.
+        default: Option<i64>,
+    },
+    /// A choice, as in `{128,256}`; the first is the default.
+    OneOf(Vec<i64>),
+    /// A symbol that other inputs may share, as in `s0`.
+    Symbol(String),
+}
+
+/// Why a shape could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// A dimension is none of the forms.
+    #[error("`{0}` is no dimension, wanted a size such as `224`, a range `[1..512]`, a choice `{{128,256}}` or a name")]
+    Dim(String),
+    /// A range is empty or not positive.
+    #[error("range `{0}` is empty, or its default lies outside of it")]
+    Range(String),
+    /// An unknown element type.
+    #[error("`{0}` is no element type, wanted `f32`, `f16`, `i32` or `bool`")]
+    DType(String),
+}
+
+impl InputSpec {
+    /// Reads `NAME=SHAPE[:DTYPE]`, where `NAME=` may be left out. A scalar's shape is empty.
+    pub fn parse(text: &str) -> Result<Self, SpecError> {
+        // A name may hold anything, `=` included; a shape holds none.
+        let (name, rest) = match text.rsplit_once('=') {
+            Some((name, rest)) => (Some(name.to_owned()), rest),
+            None => (None, text),
+        };
+        // A `:` inside brackets belongs to a range.
+        let (shape, dtype) = match rest.rfind(':').filter(|at| !rest[*at..].contains(']')) {
+            Some(at) => (&rest[..at], Some(parse_dtype(&rest[at + 1..])?)),
+            None => (rest, None),
+        };
+        let dims = split_dims(shape).into_iter().map(DimSpec::parse).collect::<Result<_, _>>()?;
+        Ok(Self { name, dims, dtype })
+    }
+}
+
+fn parse_dtype(text: &str) -> Result<DType, SpecError> {
+    let name = match text {
+        "float32" | "fp32" => "f32",
+        "float16" | "fp16" => "f16",
+        "int32" => "i32",
+        other => other,
+    };
+    DType::from_name(name).ok_or_else(|| SpecError::DType(text.to_owned()))
+}
+
+/// Splits at each `x` outside of brackets that separates dimensions: one that follows a size, a bracket or a name.
+fn split_dims(shape: &str) -> Vec<&str> {
+    if shape.is_empty() {
+        return vec![];
+    }
+    let (mut out, mut start, mut depth) = (vec![], 0, 0);
+    for (i, c) in shape.char_indices() {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth -= 1,
+            'x' | ',' if depth == 0 && i > start => {
+                out.push(&shape[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    out.push(&shape[start..]);
+    out
+}
+
+impl DimSpec {
+    fn parse(text: &str) -> Result<Self, SpecError> {
+        let bad = || SpecError::Dim(text.to_owned());
+        let size = |s: &str| s.trim().parse::<i64>().ok().filter(|n| (0..1 << 31).contains(n)).ok_or_else(bad);
+        if let Some(range) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+            let (range, default) = match range.split_once(':') {
+                Some((range, default)) => (range, Some(size(default)?)),
+                None => (range, None),
+            };
+            let (min, max) = range.split_once("..").ok_or_else(bad)?;
+            let (min, max) = (size(min)?, size(max)?);
+            if min < 1 || min > max || default.is_some_and(|d| !(min..=max).contains(&d)) {
+                return Err(SpecError::Range(text.to_owned()));
+            }
+            return Ok(Self::Range { min, max, default });
+        }
+        if let Some(sizes) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
+            return Ok(Self::OneOf(sizes.split(',').map(size).collect::<Result<_, _>>()?));
+        }
+        if text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
+            return Ok(Self::Symbol(text.to_owned()));
+        }
+        size(text).map(Self::Known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_read_as_documented() {
+        let spec = |text| InputSpec::parse(text).expect("a shape");
+        let x = spec("x:0=1x3x[1..512:128]x{64,128}xs0:f16");
+        assert_eq!((x.name.as_deref(), x.dtype), (Some("x:0"), Some(DType::F16)));
+        assert_eq!(
+            x.dims,
+            [
+                DimSpec::Known(1),
+                DimSpec::Known(3),
+                DimSpec::Range { min: 1, max: 512, default: Some(128) },
+                DimSpec::OneOf(vec![64, 128]),
+                DimSpec::Symbol("s0".into()),
+            ]
+        );
+        assert_eq!(spec("2x128").name, None);
+        assert!(spec("sr=").dims.is_empty());
+        for bad in ["x=1x", "x=[5..2]", "x=[1..9:10]", "x=1x-2", "x=1x2:f99", "x={a}", "x=99999999999"] {
+            assert!(InputSpec::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

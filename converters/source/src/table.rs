@@ -1,0 +1,45 @@
+//! Tables of lowerings.
+
+use crate::{Lower, Lowered};
+use std::{collections::HashMap, ops::RangeInclusive};
+
+/// How one operator is lowered, in a range of operator set versions.
+pub struct Row {
+    /// The operator's domain; empty for the format's own.
+    pub domain: &'static str,
+    /// The operator.
+    pub op: &'static str,
+    /// The versions in which it has this meaning.
+    pub versions: RangeInclusive<i64>,
+    /// Makes MIL of one node.
+    pub lower: fn(&mut Lower<'_>) -> Lowered,
+}
+
+/// Rows, indexed by operator.
+pub struct Table(HashMap<(&'static str, &'static str), Vec<&'static Row>>);
+
+impl Table {
+    /// Indexes `rows`.
+    pub fn new(rows: impl IntoIterator<Item = &'static Row>) -> Self {
+        let mut index: HashMap<_, Vec<&'static Row>> = HashMap::new();
+        for row in rows {
+            index.entry((row.domain, row.op)).or_default().push(row);
+        }
+        Self(index)
+    }
+
+    /// The row of an operator; `Err` has the versions that are there where only the version is wrong.
+    pub fn row(&self, domain: &str, op: &str, version: i64) -> Result<&'static Row, Option<String>> {
+        let rows = self.0.get(&(domain, op)).ok_or(None)?;
+        rows.iter().find(|r| r.versions.contains(&version)).copied().ok_or_else(|| {
+            let said = rows.iter().map(|r| format!("{} to {}", r.versions.start(), r.versions.end()));
+            Some(said.collect::<Vec<_>>().join(", "))
+        })
+    }
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}::{} {:?}", self.domain, self.op, self.versions)
+    }
+}

@@ -1,0 +1,80 @@
+//! What a user asks of passes.
+
+use mlconv_mil::ir::{Function, Module, OpId};
+
+/// Options of all passes.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Ops that stay in 32-bit precision.
+    pub keep_fp32: Vec<Pattern>,
+}
+
+/// A pattern over ops: `*` stands for any text, and the rest for itself. It is held against the op's type, the names of
+/// its results, and the names and modules of the source nodes that it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// A pattern from its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `text` is of this form.
+    pub fn matches_text(&self, text: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or("")) else { return false };
+        let mut parts = parts.peekable();
+        if parts.peek().is_none() {
+            return rest.is_empty();
+        }
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            match rest.find(part) {
+                Some(at) => rest = &rest[at + part.len()..],
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether the op is meant.
+    pub fn matches(&self, module: &Module, f: &Function, id: OpId) -> bool {
+        let data = f.op_data(id);
+        let sources = data.origin.map(|o| module.origins.sources(o)).unwrap_or_default();
+        self.matches_text(data.op.name())
+            || data.results.iter().any(|v| self.matches_text(&f.value(*v).hint))
+            || sources.iter().any(|s| {
+                self.matches_text(&s.node)
+                    || self.matches_text(&s.op)
+                    || (!s.module.is_empty() && self.matches_text(&s.module))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_text() {
+        for (pattern, text, want) in [
+            ("softmax", "softmax", true),
+            ("softmax", "softmax_1", false),
+            ("*norm*", "layer_norm_3", true),
+            ("encoder.*.attn", "encoder.3.attn", true),
+            ("encoder.*.attn", "encoder.3.mlp", false),
+            ("*", "", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(Pattern::new(pattern).matches_text(text), want, "{pattern} {text}");
+        }
+    }
+}

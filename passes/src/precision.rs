@@ -1,0 +1,3 @@
+//! Passes that change the precision of a computation.
+
+pub(crate) mod fp16_cast;

@@ -1,0 +1,213 @@
+//! Computes in half precision what half precision can hold.
+
+use crate::{Pass, PassCx, PassError, Pattern, Run};
+use mlconv_mil::{
+    ir::{Def, Function, OpId, Place, Value},
+    ops::{Cast, Const},
+    schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
+};
+use mlconv_tensor::{DType, Tensor, Type, f16};
+use std::collections::HashMap;
+
+pub(crate) static PASS: Pass = Pass {
+    name: "fp16_cast",
+    doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant does not fit or the op is to be kept.",
+    run: Run::Function(run),
+};
+
+fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
+    for index in 0..cx.module.functions.len() {
+        let mut halves = Halves::default();
+        for id in cx.module.functions[index].all_ops() {
+            match decide(cx, index, id) {
+                Decision::NotFloat => {}
+                Decision::Keep(why) => cx.note(index, id, &why, true),
+                Decision::Half => to_half(cx, index, id, &mut halves)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Decision {
+    /// The op has nothing to cast, or cannot be cast.
+    NotFloat,
+    Keep(String),
+    Half,
+}
+
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
+    let f = &cx.module.functions[index];
+    let data = f.op_data(id);
+    let (op, schema) = (&*data.op, data.op.schema());
+    let mut has_region = false;
+    op.visit_regions(&mut |_| has_region = true);
+    // A cast says itself what it makes; a constant is cast where it is read; compressed weights keep their type.
+    let own_type = f.op::<Cast>(id).is_some() || f.op::<Const>(id).is_some() || schema.constexpr;
+    if has_region || own_type || schema.effect != Effect::None {
+        return Decision::NotFloat;
+    }
+    let args = op.args();
+    let mut any = false;
+    for arg in &args {
+        for v in f32_operands(f, arg) {
+            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
+            if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
+                return Decision::NotFloat;
+            }
+            // Types that hold any element are of ops that move values; lists and states have types of their own.
+            if !matches!(f.ty(v), Type::Tensor(_)) {
+                return Decision::NotFloat;
+            }
+            any = true;
+        }
+    }
+    if !any {
+        return Decision::NotFloat;
+    }
+    if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
+        return Decision::Keep(format!("asked for by `{}`", p.as_str()));
+    }
+    for arg in &args {
+        if let Some(why) = unfit(f, id, arg) {
+            return Decision::Keep(why);
+        }
+    }
+    Decision::Half
+}
+
+fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Item = Value> + 'a {
+    let values = match &arg.arg {
+        Arg::Operands(v) => v.as_ref(),
+        Arg::Attr(_) | Arg::Region(_) => &[],
+    };
+    values.iter().copied().filter(|v| match f.ty(*v) {
+        Type::Tensor(t) => t.dtype == DType::F32,
+        _ => false,
+    })
+}
+
+/// Why an argument does not fit half precision.
+fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<String> {
+    match &arg.arg {
+        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| {
+            let why = unfit_tensor(f.constant(v)?)?;
+            Some(format!("`{}` {why}", arg.name))
+        }),
+        Arg::Attr(Some(Attr::Float(x))) => {
+            let Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) = arg.param.map(|p| &p.kind) else {
+                return None;
+            };
+            // It takes the type of the operands of its domain, which is about to change.
+            let why = unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())?;
+            Some(format!("`{}` {why}", arg.name))
+        }
+        Arg::Attr(_) | Arg::Region(_) => None,
+    }
+}
+
+fn unfit_value(x: f32) -> Option<String> {
+    // The default epsilon of `log` is the least number there is: it stands for none.
+    let half = f16::from_f32(x);
+    if x.is_finite() && half.is_infinite() {
+        Some(format!("holds {x:e}, beyond 65504"))
+    } else if x.abs() > f32::MIN_POSITIVE && half.to_f32() == 0.0 {
+        Some(format!("holds {x:e}, which would become 0"))
+    } else {
+        None
+    }
+}
+
+/// Elements up to which a constant is taken to hold numbers that each mean something, such as an epsilon. Among many
+/// weights a few that vanish do not matter.
+const FEW: usize = 64;
+
+fn unfit_tensor(t: &Tensor) -> Option<String> {
+    if t.count() <= FEW {
+        return t.to_f32().iter().find_map(|x| unfit_value(*x));
+    }
+    let mut found = None;
+    let _ = t.blob().chunks(&mut |bytes| {
+        let over = bytemuck_f32(bytes).find(|x| x.is_finite() && x.abs() >= 65520.0);
+        found = over.map(|x| format!("holds {x:e}, beyond 65504"));
+        if found.is_some() { Err(()) } else { Ok(()) }
+    });
+    found
+}
+
+fn bytemuck_f32(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+/// The half-precision twin of each 32-bit value that has one.
+#[derive(Default)]
+struct Halves(HashMap<Value, Value>);
+
+impl Halves {
+    fn of(&mut self, f: &mut Function, v: Value) -> Result<Value, mlconv_mil::ir::InsertError> {
+        if let Some(half) = self.0.get(&v) {
+            return Ok(*half);
+        }
+        let hint = format!("{}_to_fp16", f.value(v).hint);
+        // Right behind the definition: there it is in reach of every reader.
+        let place = after(f, v);
+        let (op, origin): (Box<dyn Op>, _) = match (f.constant(v), f.def_op(v)) {
+            (Some(t), def) => (Box::new(Const { val: t.cast(DType::F16) }), def.and_then(|id| f.op_data(id).origin)),
+            (None, def) => (Box::new(Cast { x: v, dtype: DType::F16 }), def.and_then(|id| f.op_data(id).origin)),
+        };
+        let half = f.insert(place, &[&hint], op, origin)?[0];
+        self.0.insert(v, half);
+        Ok(half)
+    }
+}
+
+/// The place right behind the definition of `v`.
+fn after(f: &Function, v: Value) -> Place {
+    let (block, first) = match f.value(v).def {
+        Def::Arg(block, _) => (block, f.ops_in(block).next()),
+        Def::Result(id, _) => {
+            let block = f.op_data(id).block;
+            (block, f.next_op(id))
+        }
+    };
+    first.map_or(Place::End(block), Place::Before)
+}
+
+/// Puts a half-precision twin in the place of an op, with casts back for whoever reads 32 bits.
+fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> Result<(), PassError> {
+    let data = cx.module.functions[index].op_data(id).clone();
+    let mut operands = vec![];
+    for arg in data.op.args() {
+        operands.extend(f32_operands(&cx.module.functions[index], &arg));
+    }
+    let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
+    let f = &mut cx.module.functions[index];
+    let result = (|| {
+        let mut twins = HashMap::new();
+        for v in operands {
+            twins.insert(v, halves.of(f, v)?);
+        }
+        let mut op = data.op.clone();
+        op.visit_operands_mut(&mut |v| *v = twins.get(v).copied().unwrap_or(*v));
+        let hints: Vec<String> = data.results.iter().map(|v| f.value(*v).hint.to_string()).collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
+        let results = f.insert(Place::Before(id), &hints, op, origin)?;
+        for (old, new) in data.results.iter().zip(&results) {
+            let half = f.ty(*new).tensor().is_some_and(|t| t.dtype == DType::F16);
+            let single = f.ty(*old).tensor().is_some_and(|t| t.dtype == DType::F32);
+            let mut replacement = *new;
+            if half && single {
+                let hint = format!("{}_to_fp32", f.value(*old).hint);
+                let cast = Cast { x: *new, dtype: DType::F32 };
+                replacement = f.insert(Place::Before(id), &[&hint], Box::new(cast), origin)?[0];
+                halves.0.insert(replacement, *new);
+            }
+            f.replace_uses(*old, replacement);
+        }
+        f.remove(id);
+        Ok::<_, mlconv_mil::ir::InsertError>(())
+    })();
+    result.map_err(|e| PassError::new(cx.pass, &e))?;
+    cx.applied += 1;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Evaluates ops whose operands are all constant.
+
+use crate::{
+    ir::{Block, Function, OpId, Value},
+    schema::{Effect, Env, EvalCx, Facts, OpError, Opset, Tensors},
+};
+use mlconv_tensor::{DType, Tensor};
+
+/// The results of `id`, where they follow from constants alone and hold at most `max_elements`.
+///
+/// Ops that decode compressed weights are left alone: folding them would undo the compression.
+pub fn fold(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
+    let data = f.op_data(id);
+    let schema = data.op.schema();
+    if schema.effect != Effect::None || schema.constexpr || data.results.is_empty() {
+        return None;
+    }
+    let facts: Facts = data.results.iter().map(|v| f.value(*v).fact.clone()).collect();
+    let mut count = 0usize;
+    for fact in &facts {
+        let shape = fact.ty.tensor()?.shape.known()?;
+        count = count.checked_add(shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))?)?;
+    }
+    if count > max_elements {
+        return None;
+    }
+    if let Some(known) = known_results(&facts) {
+        return Some(known);
+    }
+    let mut operands = vec![];
+    let mut constant = true;
+    data.op.visit_operands(&mut |v| match f.constant(v) {
+        Some(t) => operands.push((v, t)),
+        None => constant = false,
+    });
+    data.op.visit_regions(&mut |_| constant = false);
+    if !constant || operands.iter().map(|(_, t)| t.count()).sum::<usize>() > max_elements.saturating_mul(4) {
+        return None;
+    }
+    let env = Constants { operands, opset: f.opset };
+    let cx = EvalCx::new(&env, &facts).ok()?;
+    data.op.eval(&cx).ok()
+}
+
+/// Results whose elements inference knows already.
+fn known_results(facts: &Facts) -> Option<Tensors> {
+    let one = |fact: &crate::ir::Fact| {
+        let t = fact.ty.tensor()?;
+        let ints: Vec<i64> = fact.ints.as_ref()?.iter().map(mlconv_tensor::Dim::as_known).collect::<Option<_>>()?;
+        let shape = t.shape.known()?;
+        let fits = t.dtype == DType::Bool
+            || t.dtype.int_range().is_some_and(|(lo, hi)| ints.iter().all(|i| (lo..=hi).contains(&i128::from(*i))));
+        (fits && shape.iter().product::<usize>() == ints.len()).then(|| Tensor::from_i64(t.dtype, &shape, &ints))
+    };
+    facts.iter().map(one).collect()
+}
+
+struct Constants<'a> {
+    operands: Vec<(Value, &'a Tensor)>,
+    opset: Opset,
+}
+
+impl Env for Constants<'_> {
+    fn opset(&self) -> Opset {
+        self.opset
+    }
+    fn tensor(&self, v: Value) -> &Tensor {
+        self.operands.iter().find(|(o, _)| *o == v).expect("a kernel reads its own operands").1
+    }
+    fn run_block(&self, _: Block, _: Tensors) -> Result<Tensors, OpError> {
+        Err(OpError::NoKernel)
+    }
+    fn read_state(&self, _: Value) -> Tensor {
+        Tensor::scalar(0f32)
+    }
+    fn write_state(&self, _: Value, _: Tensor) {}
+}

@@ -1,0 +1,42 @@
+//! Arrays in files: `.npy`, and `.npz` archives of them.
+
+mod npy;
+mod npz;
+
+use crate::{Diagnostic, codes};
+use indexmap::IndexMap;
+use mlconv_tensor::Tensor;
+use std::path::Path;
+
+/// Named arrays, in the order of their file.
+pub type Arrays = IndexMap<String, Tensor>;
+
+/// Reads the array in a `.npy` file.
+pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
+    let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+    npy::parse(&bytes).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+}
+
+/// Reads every array of a `.npz` file.
+pub fn read_npz(path: &Path) -> Result<Arrays, Diagnostic> {
+    let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
+    npz::read(file).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+}
+
+/// Writes a `.npz` file, whole or not at all. The same arrays give the same bytes.
+pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
+    let fail = |why: String| Diagnostic::error(&codes::X0001, why).at(path.display().to_string());
+    let Some(name) = path.file_name() else { return Err(fail("the path names no file".to_owned())) };
+    let mut staged = path.to_path_buf();
+    staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
+    let written = npz::write(&staged, arrays).and_then(|()| std::fs::rename(&staged, path).map_err(|e| e.to_string()));
+    written.map_err(|why| {
+        // The staged file may not be there; nothing can be done about one that stays.
+        let _ = std::fs::remove_file(&staged);
+        fail(why)
+    })
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {
+    Diagnostic::error(&codes::R0001, format!("cannot read the file: {e}")).at(path.display().to_string())
+}

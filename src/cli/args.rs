@@ -1,0 +1,189 @@
+//! Arguments that several commands share.
+
+use crate::{Diagnostic, Failure, arrays, arrays::Arrays, codes};
+use clap::ValueEnum;
+use mlconv_mil::schema::Opset;
+use mlconv_passes::Pattern;
+use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
+use mlconv_source::{InputSpec, Request};
+use std::path::{Path, PathBuf};
+
+/// For every command.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Common {
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Print results and errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Threads to use; 0 is one per core
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    pub(crate) jobs: usize,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { format: Format::Text, quiet: false, jobs: 0 }
+    }
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs; see docs/json.md
+    Json,
+}
+
+/// A deployment target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// iOS 15, macOS 12
+    Ios15,
+    /// iOS 16, macOS 13
+    Ios16,
+    /// iOS 17, macOS 14
+    Ios17,
+    /// iOS 18, macOS 15
+    Ios18,
+    /// iOS 26, macOS 26
+    Ios26,
+}
+
+impl Target {
+    pub(crate) fn opset(self) -> Opset {
+        match self {
+            Self::Ios15 => Opset::Ios15,
+            Self::Ios16 => Opset::Ios16,
+            Self::Ios17 => Opset::Ios17,
+            Self::Ios18 => Opset::Ios18,
+            Self::Ios26 => Opset::Ios26,
+        }
+    }
+}
+
+/// How a model is imported.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Import {
+    /// Minimum deployment target
+    #[arg(long, value_enum, default_value_t = Target::Ios17)]
+    pub(crate) target: Target,
+    /// Shape of an input, such as `x=1x3x224x224`, `1x[1..512]`, `1x{128,256}` or `s0`, with `:f16` for its type; repeatable
+    #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
+    pub(crate) input: Vec<String>,
+    /// Keep only this output; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub(crate) output: Vec<String>,
+}
+
+impl Import {
+    pub(crate) fn request(&self) -> Result<Request, Failure> {
+        let inputs: Result<Vec<InputSpec>, Failure> = self
+            .input
+            .iter()
+            .map(|text| {
+                let bad = |e| vec![Diagnostic::error(&codes::L0001, format!("--input {text}: {e}"))];
+                InputSpec::parse(text).map_err(bad)
+            })
+            .collect();
+        Ok(Request { opset: self.target.opset(), inputs: inputs?, outputs: self.output.clone() })
+    }
+}
+
+/// The precision to compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    /// Half precision, wherever it can hold the values
+    Fp16,
+    /// Single precision
+    Fp32,
+}
+
+/// How a model is rewritten.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Rewrite {
+    /// Compute precision; inputs and outputs keep the source's types
+    #[arg(long, value_enum, default_value_t = Precision::Fp16)]
+    pub(crate) precision: Precision,
+    /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) keep_fp32: Vec<String>,
+}
+
+impl Rewrite {
+    pub(crate) fn patterns(&self) -> Vec<Pattern> {
+        self.keep_fp32.iter().map(Pattern::new).collect()
+    }
+}
+
+/// What runs a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// Each op as its definition says: slow and exact
+    Reference,
+    /// Fast kernels for the CPU
+    Cpu,
+    /// Fast kernels for the GPU
+    Gpu,
+}
+
+impl BackendName {
+    pub(crate) fn backend(self) -> Result<&'static dyn Backend, Failure> {
+        match self {
+            Self::Reference => Ok(&Reference),
+            Self::Cpu => Ok(&Cpu),
+            Self::Gpu => {
+                let d = Diagnostic::error(&codes::L0001, "this build has no GPU backend");
+                Err(vec![d.help("run with `--backend cpu`")])
+            }
+        }
+    }
+}
+
+/// Arithmetic to imitate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EmulateName {
+    /// Round every value to half precision, as a half-precision device would
+    Fp16,
+}
+
+impl From<EmulateName> for Emulate {
+    fn from(e: EmulateName) -> Self {
+        match e {
+            EmulateName::Fp16 => Self::F16,
+        }
+    }
+}
+
+/// Reads arrays given as `FILE.npz`, `FILE.npy` or `NAME=FILE.npy`.
+pub(crate) fn read_arrays(given: &[String]) -> Result<Arrays, Failure> {
+    let mut out = Arrays::new();
+    for text in given {
+        let named = text.rsplit_once('=').filter(|_| !Path::new(text).exists());
+        let (name, path) = match named {
+            Some((name, path)) => (Some(name.to_owned()), PathBuf::from(path)),
+            None => (None, PathBuf::from(text)),
+        };
+        let is_npz = path.extension().is_some_and(|e| e == "npz");
+        let arrays = match (&name, is_npz) {
+            (None, true) => arrays::read_npz(&path).map_err(|d| vec![d])?,
+            (Some(_), true) => {
+                let d = Diagnostic::error(&codes::L0001, format!("{text}: an archive names its arrays itself"));
+                return Err(vec![d.help("give a .npy file, or the archive without a name")]);
+            }
+            (name, false) => {
+                let t = arrays::read_npy(&path).map_err(|d| vec![d])?;
+                let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+                [(name.clone().unwrap_or(stem), t)].into_iter().collect()
+            }
+        };
+        for (name, t) in arrays {
+            if out.insert(name.clone(), t).is_some() {
+                return Err(vec![Diagnostic::error(&codes::L0001, format!("array `{name}` is given twice"))]);
+            }
+        }
+    }
+    Ok(out)
+}

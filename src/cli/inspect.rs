@@ -1,0 +1,157 @@
+//! `mlconv inspect`
+
+use super::{CommandResult, Outcome, args::Import, terminal::Terminal};
+use crate::{
+    convert, model,
+    report::{self, bytes, table},
+};
+use mlconv_mil::{
+    ir::{Function, Module, Port},
+    ops::Const,
+    text::{Elide, print},
+};
+use mlconv_tensor::{Symbols, Type};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The model
+    model: PathBuf,
+    /// Print the program
+    #[arg(long)]
+    mil: bool,
+    /// Print the program with every element of every constant
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    import: Import,
+}
+
+pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    let read = model::read(&args.model, &args.import.request()?)?;
+    terminal.warn(&read.warnings);
+    if args.mil || args.full {
+        let elide = if args.full { Elide::Never } else { Elide::Above(16) };
+        terminal.result(&print(&read.module, elide));
+        return Ok(Outcome::Done);
+    }
+    if terminal.is_json() {
+        let functions: Vec<Value> =
+            read.module.functions.iter().map(|f| function_json(f, &read.module.symbols)).collect();
+        terminal.json(&json!({
+            "version": report::VERSION,
+            "command": "inspect",
+            "format": read.format.name(),
+            "metadata": metadata(&read.module),
+            "functions": functions,
+        }));
+        return Ok(Outcome::Done);
+    }
+    let mut out = format!("{}\n", read.format.name());
+    for (key, value) in metadata(&read.module) {
+        out += &format!("  {key}: {value}\n");
+    }
+    for f in &read.module.functions {
+        out += &function_text(f, &read.module.symbols);
+    }
+    terminal.result(&out);
+    Ok(Outcome::Done)
+}
+
+fn metadata(module: &Module) -> BTreeMap<String, String> {
+    let m = &module.meta;
+    let own =
+        [("author", &m.author), ("description", &m.description), ("license", &m.license), ("version", &m.version)];
+    let own = own.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v.clone()));
+    own.chain(m.user.iter().map(|(k, v)| (k.clone(), v.clone()))).collect()
+}
+
+/// The ports of a function, each with its kind and type.
+fn ports(f: &Function) -> Vec<(&'static str, &Port, &Type)> {
+    let kind = |ty: &Type| if matches!(ty, Type::State(_)) { "state" } else { "input" };
+    let inputs = f.inputs().iter().zip(&f.sig.inputs).map(|(v, p)| (kind(f.ty(*v)), p, f.ty(*v)));
+    let outputs = f.outputs().iter().zip(&f.sig.outputs).map(|(v, p)| ("output", p, f.ty(*v)));
+    inputs.chain(outputs).collect()
+}
+
+/// What else there is to know of a port: flexible sizes, enumerated shapes, defaults.
+fn port_notes(port: &Port, ty: &Type, symbols: &Symbols) -> Vec<String> {
+    let mut out = vec![];
+    if let Some(t) = ty.tensor() {
+        for d in t.shape.iter() {
+            d.visit_symbols(&mut |s| {
+                if let Some(info) = symbols.get(s) {
+                    let max = info.max.map_or("…".to_owned(), |m| m.to_string());
+                    let default = info.default.map_or_else(String::new, |d| format!(", default {d}"));
+                    out.push(format!("{s} is {} to {max}{default}", info.min));
+                }
+            });
+        }
+    }
+    if !port.shapes.is_empty() {
+        let shapes: Vec<String> = port.shapes.iter().map(|s| format!("{s:?}")).collect();
+        out.push(format!("one of {}", shapes.join(" ")));
+    }
+    if let Some(default) = port.default {
+        out.push(format!("optional, {default} by default"));
+    }
+    if let mlconv_mil::ir::Feature::Image(layout) = port.feature {
+        out.push(format!("image, {layout:?}"));
+    }
+    out
+}
+
+/// Op names with their counts, most frequent first.
+fn histogram(f: &Function) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for id in f.all_ops().into_iter().filter(|id| f.op::<Const>(*id).is_none()) {
+        *counts.entry(f.op_data(id).op.name().to_owned()).or_default() += 1;
+    }
+    let mut out: Vec<_> = counts.into_iter().collect();
+    out.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    out
+}
+
+/// Constants by element type: how many, and their bytes.
+fn weights(f: &Function) -> BTreeMap<&'static str, (usize, u64)> {
+    let mut out: BTreeMap<&'static str, (usize, u64)> = BTreeMap::new();
+    for id in f.all_ops() {
+        if let Some(c) = f.op::<Const>(id) {
+            let entry = out.entry(c.val.dtype().name()).or_default();
+            entry.0 += 1;
+            entry.1 += c.val.blob().len() as u64;
+        }
+    }
+    out
+}
+
+fn function_text(f: &Function, symbols: &Symbols) -> String {
+    let mut out = format!("\nfunction {} ({}, {} ops)\n", f.name, f.opset, convert::op_count(f));
+    let rows: Vec<Vec<String>> = ports(f)
+        .into_iter()
+        .map(|(kind, p, ty)| {
+            vec![kind.to_owned(), p.name.to_string(), ty.to_string(), port_notes(p, ty, symbols).join("; ")]
+        })
+        .collect();
+    out += &table(&rows);
+    out += "ops\n";
+    out += &table(&histogram(f).into_iter().map(|(n, c)| vec![n, c.to_string()]).collect::<Vec<_>>());
+    out += "constants\n";
+    let row = |(d, (n, b)): (&str, (usize, u64))| vec![d.to_owned(), n.to_string(), bytes(b)];
+    out + &table(&weights(f).into_iter().map(row).collect::<Vec<_>>())
+}
+
+fn function_json(f: &Function, symbols: &Symbols) -> Value {
+    let port = |(kind, p, ty): (&str, &Port, &Type)| {
+        json!({"kind": kind, "name": &*p.name, "type": ty.to_string(), "description": p.description,
+            "notes": port_notes(p, ty, symbols), "shapes": p.shapes, "default": p.default})
+    };
+    json!({
+        "name": f.name,
+        "opset": f.opset.name(),
+        "ports": ports(f).into_iter().map(port).collect::<Vec<_>>(),
+        "ops": histogram(f).into_iter().map(|(n, c)| json!({"op": n, "count": c})).collect::<Vec<_>>(),
+        "constants": weights(f).into_iter().map(|(d, (n, b))| json!({"dtype": d, "count": n, "bytes": b})).collect::<Vec<_>>(),
+    })
+}

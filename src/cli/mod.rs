@@ -1,0 +1,105 @@
+//! Arguments in, exit status out. One file a command: what was typed becomes what is meant, the library does it, and a
+//! report is printed.
+
+mod args;
+mod check;
+mod convert;
+mod inspect;
+mod ops;
+mod passes;
+mod run;
+mod terminal;
+mod verify;
+
+use crate::{Diagnostic, Failure, codes};
+use clap::{Parser, Subcommand, error::ErrorKind};
+use std::process::ExitCode;
+use terminal::Terminal;
+
+/// Convert, run and verify Core ML models: no Python, no framework, no Mac.
+#[derive(Debug, Parser)]
+#[command(name = "mlconv", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: args::Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Import a model, optimise it, write an .mlpackage, and verify what was written
+    Convert(convert::Args),
+    /// Run a package, or any importable model, on this machine
+    Run(run::Args),
+    /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
+    Verify(verify::Args),
+    /// Show inputs, outputs, states, functions, ops and weights
+    Inspect(inspect::Args),
+    /// List everything that stands in the way of a conversion; write nothing
+    Check(check::Args),
+    /// List the passes, or explain one
+    Passes(passes::Args),
+    /// List the ops, or show one
+    Ops(ops::Args),
+}
+
+/// How a command that did its work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All is well: exit 0.
+    Done,
+    /// It is done, and the models differ, a threshold is missed, or something asked for was not applied: exit 1.
+    Differs,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    let terminal = Terminal::new(&cli.common);
+    let done = match cli.command {
+        Command::Convert(args) => convert::run(args, &terminal),
+        Command::Run(args) => run::run(&args, &terminal),
+        Command::Verify(args) => verify::run(&args, &terminal),
+        Command::Inspect(args) => inspect::run(&args, &terminal),
+        Command::Check(args) => check::run(&args, &terminal),
+        Command::Passes(args) => passes::run(&args, &terminal),
+        Command::Ops(args) => ops::run(&args, &terminal),
+    };
+    match done {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Differs) => ExitCode::from(1),
+        Err(failure) => {
+            terminal.failed(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Help and version go to stdout; anything else is a diagnostic like every other.
+fn usage(e: &clap::Error) -> ExitCode {
+    if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe is no error.
+        let _ = e.print();
+        return ExitCode::SUCCESS;
+    }
+    if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = e.print();
+        return ExitCode::from(2);
+    }
+    let text = e.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let title = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
+    let details: Vec<&str> = lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("tip:")).collect();
+    let title = if details.is_empty() { title } else { format!("{title}: {}", details.join(" ")) };
+    let d =
+        Diagnostic::error(&codes::L0001, title).help("`mlconv --help` and `mlconv COMMAND --help` list what there is");
+    Terminal::new(&args::Common::default()).failed(&[d]);
+    ExitCode::from(2)
+}
+
+/// The result of a command.
+pub(crate) type CommandResult = Result<Outcome, Failure>;

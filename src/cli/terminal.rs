@@ -1,0 +1,112 @@
+//! Where text goes: results to stdout, talk to stderr.
+
+use super::args::{Common, Format};
+use crate::Diagnostic;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mlconv_mil::diagnostic::Severity;
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
+
+/// The user's terminal, or what stands in for it.
+pub(crate) struct Terminal {
+    pub(crate) format: Format,
+    quiet: bool,
+    colour: bool,
+}
+
+/// A step that takes a while; it shows itself on a terminal after half a second.
+pub(crate) struct Step(ProgressBar);
+
+impl Terminal {
+    pub(crate) fn new(common: &Common) -> Self {
+        let no_colour = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        if common.jobs > 0 {
+            // It can be set once a process; a second time would be a mistake of ours that changes nothing.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(common.jobs).build_global();
+        }
+        Self { format: common.format, quiet: common.quiet, colour: std::io::stderr().is_terminal() && !no_colour }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Prints a result. A closed pipe is no error.
+    pub(crate) fn result(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes());
+        if !text.ends_with('\n') {
+            let _ = out.write_all(b"\n");
+        }
+        let _ = out.flush();
+    }
+
+    /// Prints a result for programs.
+    pub(crate) fn json(&self, value: &serde_json::Value) {
+        self.result(&format!("{value:#}"));
+    }
+
+    /// Says something by the way.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.quiet {
+            self.stderr(text);
+        }
+    }
+
+    /// Says what was adapted.
+    pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
+        if !self.quiet {
+            warnings.iter().for_each(|d| self.diagnostic(d));
+        }
+    }
+
+    /// Says why a command failed.
+    pub(crate) fn failed(&self, failure: &[Diagnostic]) {
+        if self.is_json() {
+            let errors: Vec<_> = failure.iter().map(crate::report::diagnostic).collect();
+            self.json(&serde_json::json!({ "version": crate::report::VERSION, "errors": errors }));
+        }
+        let errors = failure.iter().filter(|d| d.severity == Severity::Error);
+        errors.for_each(|d| self.diagnostic(d));
+    }
+
+    fn diagnostic(&self, d: &Diagnostic) {
+        let text = d.to_string();
+        if !self.colour {
+            return self.stderr(&text);
+        }
+        let (head, rest) = text.split_once('\n').unwrap_or((&text, ""));
+        let code = match d.severity {
+            Severity::Error => 31,
+            Severity::Warning => 33,
+        };
+        let (kind, title) = head.split_once(": ").unwrap_or(("", head));
+        let rest = if rest.is_empty() { String::new() } else { format!("\n{rest}") };
+        self.stderr(&format!("\x1b[1;{code}m{kind}\x1b[0m\x1b[1m: {title}\x1b[0m{rest}"));
+    }
+
+    fn stderr(&self, text: &str) {
+        let mut err = std::io::stderr().lock();
+        let _ = writeln!(err, "{text}");
+    }
+
+    /// Begins a step.
+    pub(crate) fn step(&self, what: &'static str) -> Step {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Step(bar)
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,78 @@
+//! `mlconv verify`
+
+use super::{
+    CommandResult, Outcome,
+    args::{Import, Target, read_arrays},
+    terminal::Terminal,
+};
+use crate::{
+    compare::Tolerance,
+    convert, model,
+    report::{self, parity_lines},
+};
+use mlconv_mil::{ir::Module, schema::Opset, verify::verify};
+use mlconv_source::Request;
+use mlconv_tensor::{DType, Type};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The package
+    package: PathBuf,
+    /// The model that it comes from, or another package
+    #[arg(long, value_name = "SOURCE")]
+    against: PathBuf,
+    /// Shape of an input of the source; repeatable
+    #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
+    input: Vec<String>,
+    /// Inputs to run: `FILE.npz` or `NAME=FILE.npy`; repeatable
+    #[arg(long, value_name = "FILE")]
+    sample: Vec<String>,
+    /// Seed of the random inputs that are run where there are no samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Least signal over noise of an output, in dB; by default what the package's precision allows
+    #[arg(long, value_name = "DB")]
+    min_snr: Option<f64>,
+}
+
+pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    let samples = read_arrays(&args.sample)?;
+    let (package, source) = {
+        let _step = terminal.step("importing");
+        let package = model::read(&args.package, &Request::default())?;
+        terminal.warn(&package.warnings);
+        let opset = package.module.functions.first().map_or(Opset::default(), |f| f.opset);
+        let import = Import { target: Target::Ios17, input: args.input.clone(), output: vec![] };
+        let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
+        (verify(package.module)?, verify(source.module)?)
+    };
+    let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
+    let tolerance = match args.min_snr {
+        Some(min_snr_db) => Tolerance { min_snr_db, max_rel: 0.0 },
+        None => base,
+    };
+    let parity = {
+        let _step = terminal.step("running both");
+        convert::parity(&source, &package, &samples, args.seed, tolerance)?
+    };
+    if terminal.is_json() {
+        let mut out = report::parity(&parity);
+        out["version"] = json!(report::VERSION);
+        out["command"] = json!("verify");
+        terminal.json(&out);
+    } else {
+        terminal.say(&format!("compared with {}, on {}:", parity.against, parity.inputs));
+        terminal.result(&parity_lines(&parity.outputs));
+    }
+    Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
+}
+
+/// Whether anything is computed in half precision.
+fn has_halves(module: &Module) -> bool {
+    let half = |ty: &Type| ty.tensor().is_some_and(|t| t.dtype == DType::F16);
+    module.functions.iter().any(|f| {
+        f.all_ops().iter().any(|id| f.op_data(*id).results.iter().any(|v| half(f.ty(*v)) && f.constant(*v).is_none()))
+    })
+}

@@ -1,0 +1,18 @@
+//! Convert, run and verify Core ML models, on any operating system.
+//!
+//! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
+//! any model into the IR, [`convert`] makes a package of it, [`feed`] and [`compare`] run two models on the same inputs.
+
+pub mod arrays;
+pub mod cli;
+pub mod compare;
+pub mod convert;
+pub mod feed;
+pub mod model;
+mod names;
+pub mod report;
+
+pub use mlconv_mil::diagnostic::{Diagnostic, codes};
+
+/// What a failed command says: at least one diagnostic is an error.
+pub type Failure = Vec<Diagnostic>;

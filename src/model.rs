@@ -1,0 +1,167 @@
+//! Reads any model into the IR, by what its bytes are.
+
+use crate::{Diagnostic, Failure, codes};
+use mlconv_coreml::Package;
+use mlconv_mil::{diagnostic::Severity, ir::Module};
+use mlconv_source::{FileError, ModelFiles, Request, SourceGraph};
+use mlconv_tensor::map_file;
+use std::{fs::File, path::Path};
+
+/// A model that has been read.
+#[derive(Debug)]
+pub struct Model {
+    /// What it was.
+    pub format: Format,
+    /// The model.
+    pub module: Module,
+    /// What was adapted or is odd; no errors.
+    pub warnings: Vec<Diagnostic>,
+    /// Nodes of the source, or ops of the package.
+    pub source_ops: usize,
+}
+
+/// A format that models come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// An ONNX file.
+    Onnx,
+    /// An `.mlpackage`, or a model file on its own.
+    Package,
+}
+
+impl Format {
+    /// A name for a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Onnx => "ONNX",
+            Self::Package => "mlpackage",
+        }
+    }
+}
+
+/// Recognises the format of `path` by its content.
+pub fn format(path: &Path) -> Result<Format, Diagnostic> {
+    if path.is_dir() {
+        return Ok(Format::Package);
+    }
+    let mut head = [0u8; 64];
+    let read = File::open(path).and_then(|mut f| {
+        use std::io::Read;
+        let mut n = 0;
+        while n < head.len() {
+            match f.read(&mut head[n..])? {
+                0 => break,
+                k => n += k,
+            }
+        }
+        Ok(n)
+    });
+    let n = read.map_err(|e| unreadable(path, &e))?;
+    let head = &head[..n];
+    let unknown = |what: &str| {
+        let d = Diagnostic::error(&codes::R0002, format!("the file {what}")).at(path.display().to_string());
+        d.help("models are .onnx files and .mlpackage folders")
+    };
+    if head.is_empty() {
+        return Err(unknown("is empty"));
+    }
+    if head.starts_with(b"PK\x03\x04") {
+        return Err(unknown("is a zip archive; PyTorch's archives are not supported yet"));
+    }
+    if head.starts_with(b"version https://git-lfs") {
+        return Err(unknown("is a Git LFS pointer, not the model itself").help("fetch it with `git lfs pull`"));
+    }
+    let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match suffix.as_str() {
+        // The first field of both is a small number, so the suffix decides where it says anything.
+        "mlmodel" => Ok(Format::Package),
+        _ if mlconv_onnx::looks_like_onnx(head) => Ok(Format::Onnx),
+        _ => Err(unknown("is of no format that is known")),
+    }
+}
+
+/// Reads a model; every blocker is reported together.
+pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
+    match format(path).map_err(|d| vec![d])? {
+        Format::Onnx => {
+            let graph = read_onnx(path).map_err(|d| vec![d])?;
+            let mut source_ops = 0;
+            graph.visit_nodes(&mut |_| source_ops += 1);
+            let lowered = mlconv_source::lower(&graph, mlconv_onnx::table(), request);
+            let file = path.display().to_string();
+            let diagnostics: Vec<Diagnostic> =
+                lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
+            if diagnostics.iter().any(|d| d.severity == Severity::Error) {
+                return Err(diagnostics);
+            }
+            Ok(Model { format: Format::Onnx, module: lowered.module, warnings: diagnostics, source_ops })
+        }
+        Format::Package => {
+            let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
+            if let Some(spec) = request.inputs.first() {
+                let name = spec.name.as_deref().unwrap_or("x");
+                let d = Diagnostic::error(
+                    &codes::L0001,
+                    format!("the shapes of a package are fixed: `--input {name}=…` does not apply"),
+                );
+                return Err(vec![d]);
+            }
+            let package = Package::read(path).map_err(|e| bad(&e))?;
+            let (module, warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
+            let source_ops = module.functions.iter().map(|f| f.all_ops().len()).sum();
+            Ok(Model { format: Format::Package, module, warnings, source_ops })
+        }
+    }
+}
+
+/// Reads an ONNX file as a source graph.
+pub fn read_onnx(path: &Path) -> Result<SourceGraph, Diagnostic> {
+    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+    let files = ModelFiles::beside(path);
+    mlconv_onnx::read(bytes, &files).map_err(|e| {
+        let code = match &e {
+            mlconv_onnx::ReadError::External { why: FileError::Leaves { .. }, .. } => &codes::R0004,
+            mlconv_onnx::ReadError::External { why: FileError::Io { .. }, .. } => &codes::R0001,
+            mlconv_onnx::ReadError::Tensor { .. } => &codes::R0005,
+            _ => &codes::R0003,
+        };
+        Diagnostic::error(code, e.to_string()).at(path.display().to_string())
+    })
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {
+    Diagnostic::error(&codes::R0001, format!("cannot read the file: {e}")).at(path.display().to_string())
+}
+
+/// What is wrong with a package, as a person should be told.
+pub fn package_error(e: &mlconv_coreml::Error) -> Diagnostic {
+    use mlconv_coreml::Error as E;
+    let code = match e {
+        E::Io { .. } | E::LfsPointer { .. } => &codes::R0001,
+        E::UnsafePath { .. } => &codes::R0004,
+        E::WeightHeader { .. }
+        | E::WeightVersion { .. }
+        | E::BlobOutOfFile { .. }
+        | E::BlobSentinel { .. }
+        | E::BlobCode { .. }
+        | E::BlobType { .. }
+        | E::BlobSize { .. }
+        | E::BlobOrder { .. } => &codes::R0005,
+        E::Exists { .. } | E::NotReplaceable { .. } | E::NoName { .. } => &codes::X0002,
+        E::Decode { .. } | E::NotAProgram { .. } => &codes::R0003,
+        _ => &codes::R0006,
+    };
+    let mut title = e.to_string();
+    // The cause is what the operating system or a decoder said.
+    let mut cause = std::error::Error::source(e);
+    while let Some(c) = cause {
+        title = format!("{title}: {c}");
+        cause = c.source();
+    }
+    let d = Diagnostic::error(code, title);
+    match e {
+        E::LfsPointer { .. } => d.help("fetch it with `git lfs pull`"),
+        E::Exists { .. } => d.help("replace it with `--force`"),
+        _ => d,
+    }
+}

@@ -1,0 +1,40 @@
+//! Reports: plain data, rendered as text or JSON.
+
+mod text;
+
+pub use text::{bytes, parity_lines, table};
+
+use crate::{Diagnostic, compare::OutputDiff, convert::Parity};
+use serde_json::{Value, json};
+
+/// The version of every JSON report; it grows when a field changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// A diagnostic for programs.
+pub fn diagnostic(d: &Diagnostic) -> Value {
+    json!({
+        "code": d.code.id,
+        "severity": match d.severity {
+            mlconv_mil::diagnostic::Severity::Error => "error",
+            mlconv_mil::diagnostic::Severity::Warning => "warning",
+        },
+        "title": d.title,
+        "place": d.place,
+        "line": d.snippet.as_ref().map(|(line, _)| line),
+        "help": d.help,
+    })
+}
+
+/// A comparison for programs.
+pub fn parity(p: &Parity) -> Value {
+    json!({
+        "pass": p.pass(),
+        "inputs": p.inputs,
+        "against": p.against,
+        "outputs": p.outputs.iter().map(output).collect::<Vec<_>>(),
+    })
+}
+
+fn output(d: &OutputDiff) -> Value {
+    serde_json::to_value(d).unwrap_or_default()
+}

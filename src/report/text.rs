@@ -1,0 +1,80 @@
+//! Text for people.
+
+use crate::compare::OutputDiff;
+
+/// A size with a unit.
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if n < 1000 {
+        return format!("{n} bytes");
+    }
+    let (mut value, mut unit) = (n as f64 / 1000.0, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Rows in columns, two spaces apart; columns of numbers are right-aligned.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|s| s.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let numeric = |c: usize| {
+        rows.iter()
+            .filter_map(|r| r.get(c))
+            .all(|s| s.starts_with(|x: char| x.is_ascii_digit() || x == '-') || s.is_empty())
+    };
+    let right: Vec<bool> = (0..columns).map(numeric).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (c, cell) in row.iter().enumerate() {
+            let pad = " ".repeat(widths[c] - cell.chars().count());
+            line += &if right[c] { format!("{pad}{cell}  ") } else { format!("{cell}{pad}  ") };
+        }
+        out += "  ";
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+/// One line per output.
+pub fn parity_lines(outputs: &[OutputDiff]) -> String {
+    let row = |d: &OutputDiff| {
+        let verdict = if d.pass { "ok" } else { "DIFFERS" };
+        let measure = match (&d.mismatch, d.unequal) {
+            (Some(why), _) => why.clone(),
+            (None, Some(0)) => "equal".to_owned(),
+            (None, Some(n)) => format!("{n} of {} differ", d.count),
+            (None, None) if d.max_abs == 0.0 && d.non_finite == 0 => "equal".to_owned(),
+            (None, None) => {
+                let snr = d.snr_db.map_or_else(String::new, |s| format!(", SNR {s:.1} dB"));
+                let cosine = d.cosine.map_or_else(String::new, |c| format!(", cosine {c:.6}"));
+                let broken =
+                    if d.non_finite > 0 { format!(", {} not finite alike", d.non_finite) } else { String::new() };
+                format!("max abs {:.3e}{snr}{cosine}{broken}", d.max_abs)
+            }
+        };
+        vec![d.name.clone(), d.ty.clone(), verdict.to_owned(), measure]
+    };
+    table(&outputs.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!([bytes(12), bytes(1500), bytes(51_000_000)], ["12 bytes", "1.5 kB", "51.0 MB"]);
+    }
+
+    #[test]
+    fn numbers_are_aligned_at_the_right() {
+        let rows = [vec!["conv".to_owned(), "12".to_owned()], vec!["relu".to_owned(), "3".to_owned()]];
+        assert_eq!(table(&rows), "  conv  12\n  relu   3\n");
+    }
+}
