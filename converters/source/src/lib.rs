@@ -9,7 +9,10 @@ mod driver;
 mod error;
 mod files;
 mod graph;
+mod interface;
 mod lower;
+mod order;
+mod problems;
 mod spec;
 mod table;
 
