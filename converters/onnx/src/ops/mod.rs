@@ -29,8 +29,8 @@ macro_rules! families {
 families! {
     activation,
     attention,
-    convolution,
     constant,
+    convolution,
     elementwise,
     linear,
     loss,
