@@ -10,6 +10,7 @@ mod error;
 mod files;
 mod graph;
 mod lower;
+mod rearrange;
 mod spec;
 mod table;
 

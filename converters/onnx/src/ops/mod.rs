@@ -29,6 +29,9 @@ macro_rules! families {
 families! {
     activation,
     constant,
+    index,
+    join,
+    shape,
     elementwise,
     reduction,
     softmax,
