@@ -29,9 +29,12 @@ macro_rules! families {
 families! {
     activation,
     constant,
+    control,
     index,
     join,
+    order,
     shape,
+    space,
     elementwise,
     reduction,
     softmax,
