@@ -32,8 +32,11 @@ families! {
     constant,
     convolution,
     elementwise,
+    linear,
     loss,
+    normalization,
     pooling,
+    recurrent,
     reduction,
     softmax,
 }
