@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! Attention in all its forms, and rotary embeddings.
-
-rows! {}
-=======
 //! Attention.
 
 use crate::{LATEST, tensor};
@@ -303,4 +298,3 @@ fn rotary_embedding(n: &mut Lower<'_>) -> Lowered {
     }
     n.done(y)
 }
->>>>>>> onnx-1

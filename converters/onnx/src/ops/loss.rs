@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! Losses that appear in exported graphs.
-
-rows! {}
-=======
 //! Losses.
 
 use super::softmax::log_softmax;
@@ -82,4 +77,3 @@ fn loss(n: &mut Lower<'_>, x: Value) -> Result<Value> {
         _ => n.bad_attr("reduction", "`none`, `sum` or `mean`"),
     }
 }
->>>>>>> onnx-1

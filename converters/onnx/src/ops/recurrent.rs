@@ -117,8 +117,9 @@ fn lower(n: &mut Lower<'_>, kind: Kind) -> Lowered {
         let wanted = n.wants(i + 1);
         results.push(if wanted { Some(stack(n, values, i64::from(batch_first))?) } else { None });
     }
+    let count = n.output_count();
     let entry = |r: Option<Value>| r.map_or(Ok(Entry::Poisoned), |v| n.cast(v, dtype).map(Entry::Value));
-    results.into_iter().take(n.output_count()).map(entry).collect()
+    results.into_iter().take(count).map(entry).collect()
 }
 
 fn read(n: &mut Lower<'_>, kind: Kind, batch_first: bool) -> Result<Layer> {
