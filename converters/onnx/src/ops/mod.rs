@@ -30,15 +30,21 @@ families! {
     activation,
     attention,
     constant,
+    control,
     convolution,
     elementwise,
+    index,
+    join,
     linear,
     loss,
     normalization,
+    order,
     pooling,
     recurrent,
     reduction,
+    shape,
     softmax,
+    space,
 }
 
 /// Every row, by operator.
