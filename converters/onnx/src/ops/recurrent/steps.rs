@@ -1,11 +1,11 @@
 //! Recurrent layers as plain arithmetic, step by step.
 
-use super::{Direction, Kind, Layer, Result, Run, range, zeros};
+use super::{Direction, Function, Kind, Layer, Result, Run, range, zeros};
 use mlconv_mil::{
     ir::{Fact, Value},
     ops,
 };
-use mlconv_source::{Lower, LowerError, Size};
+use mlconv_source::{Lower, LowerError};
 
 /// Steps up to which they are written one after the other; more become a loop.
 const UNROLLED: i64 = 256;
@@ -47,7 +47,7 @@ fn looped(n: &mut Lower<'_>, cell: &Cell<'_>) -> Result<Run> {
     let mut vars = vec![zero];
     vars.extend(&cell.direction.state);
     if cell.layer.sequence {
-        vars.push(zeros(n, x, &[Size::Of(x, 0), Size::Of(x, 1), Size::Known(hidden)])?);
+        vars.push(zeros(n, x, &[0, 1], hidden)?);
     }
     let facts = vars.iter().map(|v| Ok(Fact::of(n.ty(*v)?.clone()))).collect::<Result<Vec<_>>>()?;
     let cond = n.new_block(&facts, |n, vars| Ok(vec![n.less(vars[0], steps)?]))?;
@@ -189,7 +189,8 @@ impl<'a> Cell<'a> {
         let c = n.add(kept, added)?;
         let output = self.peep(n, output, 1, c)?;
         let output = self.apply(n, 0, output)?;
-        let shown = self.apply(n, 2, c)?;
+        // The cell is not clipped on its way out: ONNX Runtime does not, and the standard's words allow both.
+        let shown = self.function(2)?.apply(n, c)?;
         Ok(vec![n.mul(output, shown)?, c])
     }
 
@@ -201,12 +202,15 @@ impl<'a> Cell<'a> {
         n.add(gate, seen)
     }
 
-    /// Function `i` of `x`.
+    /// Function `i` of `x`, clipped.
     fn apply(&self, n: &mut Lower<'_>, i: usize, mut x: Value) -> Result<Value> {
         if let Some(clip) = self.layer.clip {
             x = n.op(ops::Clip { x, alpha: -clip, beta: clip })?;
         }
-        let function = self.direction.functions.get(i).ok_or(LowerError::Poisoned)?;
-        function.apply(n, x)
+        self.function(i)?.apply(n, x)
+    }
+
+    fn function(&self, i: usize) -> Result<Function> {
+        self.direction.functions.get(i).copied().ok_or(LowerError::Poisoned)
     }
 }
