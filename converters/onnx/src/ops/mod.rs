@@ -40,6 +40,7 @@ families! {
     normalization,
     order,
     pooling,
+    recurrent,
     reduction,
     shape,
     softmax,
