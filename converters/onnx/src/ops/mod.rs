@@ -36,6 +36,7 @@ families! {
     loss,
     normalization,
     pooling,
+    recurrent,
     reduction,
     softmax,
 }
