@@ -281,11 +281,81 @@ fn direct(n: &mut Lower<'_>, layer: &Layer) -> Result<Option<Made>> {
     if !expressible {
         return Ok(None);
     }
+    if layer.kind == Kind::Lstm && layer.backwards.len() == 2 && layer.activations_of(0) == layer.activations_of(1) {
+        return bidirectional_lstm(n, layer).map(Some);
+    }
     let mut directions = vec![];
     for (direction, backwards) in layer.backwards.iter().enumerate() {
         directions.push(one_direction(n, layer, direction, *backwards)?);
     }
     together(n, directions).map(Some)
+}
+
+/// Both directions in one op, whose states and results are `[b, d * h]`.
+fn bidirectional_lstm(n: &mut Lower<'_>, layer: &Layer) -> Result<Made> {
+    let mut initial = vec![];
+    for which in 0..2 {
+        let both = vec![layer.first(n, which, 0)?, layer.first(n, which, 1)?];
+        initial.push(n.concat(both, 1)?);
+    }
+    let values = lstm(n, layer, [0, 1], ops::LstmDirection::Bidirectional, [initial[0], initial[1]])?;
+    let [sequence, last, cell] = values.as_slice() else { return Err(LowerError::Poisoned) };
+    let (two, hidden) = (Size::Known(2), Size::Known(layer.hidden));
+    let mut apart = |v: Value| n.reshape(v, &[Size::Of(layer.x, 1), two, hidden]);
+    let (last, cell) = (apart(*last)?, apart(*cell)?);
+    let sequence = n.reshape(*sequence, &[Size::Of(layer.x, 0), Size::Of(layer.x, 1), two, hidden])?;
+    Ok(Made { sequence, last, cell: Some(cell) })
+}
+
+/// Core ML's op, with the parameters of the directions given; those of the second matter where it is bidirectional.
+fn lstm(
+    n: &mut Lower<'_>,
+    layer: &Layer,
+    directions: [usize; 2],
+    direction: ops::LstmDirection,
+    [initial_h, initial_c]: [Value; 2],
+) -> Result<mlconv_source::Values> {
+    let (hidden, order) = (layer.hidden, layer.kind.order());
+    let names = layer.activations_of(directions[0]).iter().filter_map(Activation::mil).collect::<Vec<_>>();
+    let [recurrent_activation, cell_activation, activation] = names.as_slice() else { return Err(LowerError::Poisoned) };
+    let mut parameters = vec![];
+    for which in directions {
+        let of = |n: &mut Lower<'_>, v: Value, order: &[i64]| {
+            let v = of_direction(n, v, which)?;
+            reordered(n, v, hidden, order)
+        };
+        let (weight, recurrence) = (of(n, layer.weight, order)?, of(n, layer.recurrence, order)?);
+        let peephole = layer.peephole.map(|p| of(n, p, &[0, 2, 1])).transpose()?;
+        let bias = match layer.biases(n, which)? {
+            Some((of_input, of_state)) => {
+                let sum = n.add(of_input, of_state)?;
+                Some(reordered(n, sum, hidden, order)?)
+            }
+            None => None,
+        };
+        parameters.push((weight, recurrence, bias, peephole));
+    }
+    let back = Some(parameters[1]).filter(|_| direction == ops::LstmDirection::Bidirectional);
+    let (weight_ih, weight_hh, bias, peephole) = parameters[0];
+    n.ops(ops::Lstm {
+        x: layer.x,
+        initial_h,
+        initial_c,
+        weight_ih,
+        weight_hh,
+        bias,
+        peephole,
+        weight_ih_back: back.map(|p| p.0),
+        weight_hh_back: back.map(|p| p.1),
+        bias_back: back.and_then(|p| p.2),
+        peephole_back: back.and_then(|p| p.3),
+        direction,
+        output_sequence: true,
+        recurrent_activation: *recurrent_activation,
+        cell_activation: *cell_activation,
+        activation: *activation,
+        clip: None,
+    })
 }
 
 /// The results of the directions side by side: `[t, b, d, h]` and `[b, d, h]`.
@@ -306,6 +376,13 @@ fn together(n: &mut Lower<'_>, directions: Vec<Made>) -> Result<Made> {
 }
 
 fn one_direction(n: &mut Lower<'_>, layer: &Layer, direction: usize, backwards: bool) -> Result<Made> {
+    let initial_h = layer.first(n, 0, direction)?;
+    if layer.kind == Kind::Lstm {
+        let initial = [initial_h, layer.first(n, 1, direction)?];
+        let way = if backwards { ops::LstmDirection::Reverse } else { ops::LstmDirection::Forward };
+        let values = lstm(n, layer, [direction; 2], way, initial)?;
+        return forwards(n, &values, backwards);
+    }
     let (x, hidden, order) = (layer.x, layer.hidden, layer.kind.order());
     let weight_ih = of_direction(n, layer.weight, direction)?;
     let weight_ih = reordered(n, weight_ih, hidden, order)?;
@@ -321,7 +398,6 @@ fn one_direction(n: &mut Lower<'_>, layer: &Layer, direction: usize, backwards: 
             bias = Some(reordered(n, sum, hidden, order)?);
         }
     }
-    let initial_h = layer.first(n, 0, direction)?;
     let plain = if backwards { ops::Direction::Reverse } else { ops::Direction::Forward };
     let activations: Vec<ops::Activation> =
         layer.activations_of(direction).iter().filter_map(Activation::mil).collect();
@@ -350,38 +426,14 @@ fn one_direction(n: &mut Lower<'_>, layer: &Layer, direction: usize, backwards: 
             reset_after: layer.linear_before_reset,
             input_bias,
         })?,
-        (Kind::Lstm, [gates, cell, activation]) => {
-            let initial_c = layer.first(n, 1, direction)?;
-            let peephole = match layer.peephole {
-                Some(p) => {
-                    let p = of_direction(n, p, direction)?;
-                    Some(reordered(n, p, hidden, &[0, 2, 1])?)
-                }
-                None => None,
-            };
-            n.ops(ops::Lstm {
-                x,
-                initial_h,
-                initial_c,
-                weight_ih,
-                weight_hh,
-                bias,
-                peephole,
-                weight_ih_back: None,
-                weight_hh_back: None,
-                bias_back: None,
-                peephole_back: None,
-                direction: if backwards { ops::LstmDirection::Reverse } else { ops::LstmDirection::Forward },
-                output_sequence,
-                recurrent_activation: *gates,
-                cell_activation: *cell,
-                activation: *activation,
-                clip: None,
-            })?
-        }
         _ => return Err(LowerError::Poisoned),
     };
-    let [sequence, last, cell @ ..] = values.as_slice() else { return Err(LowerError::Poisoned) };
+    forwards(n, &values, backwards)
+}
+
+/// The results of one direction, each at the step it was computed from.
+fn forwards(n: &mut Lower<'_>, values: &[Value], backwards: bool) -> Result<Made> {
+    let [sequence, last, cell @ ..] = values else { return Err(LowerError::Poisoned) };
     // Core ML puts out a sequence in the order in which it computes it.
     let sequence = if backwards { n.op(ops::Reverse { x: *sequence, axes: Some(vec![0]) })? } else { *sequence };
     Ok(Made { sequence, last: *last, cell: cell.first().copied() })
