@@ -29,16 +29,22 @@ macro_rules! families {
 families! {
     activation,
     attention,
-    convolution,
     constant,
+    control,
+    convolution,
     elementwise,
+    index,
+    join,
     linear,
     loss,
     normalization,
+    order,
     pooling,
     recurrent,
     reduction,
+    shape,
     softmax,
+    space,
 }
 
 /// Every row, by operator.
