@@ -519,7 +519,7 @@ struct Cell {
 
 impl Cell {
     /// What the state adds to the gates.
-    fn from_state(&self, n: &mut Lower<'_>, h: Value) -> Result<Value> {
+    fn of_state(&self, n: &mut Lower<'_>, h: Value) -> Result<Value> {
         let product = n.matmul(h, self.recurrence, false, true)?;
         match self.bias {
             Some(bias) => n.add(product, bias),
@@ -541,13 +541,13 @@ impl Cell {
     }
 
     fn rnn(&self, n: &mut Lower<'_>, layer: &Layer, input: Value, h: Value) -> Result<Value> {
-        let state = self.from_state(n, h)?;
+        let state = self.of_state(n, h)?;
         let sum = n.add(input, state)?;
         self.activate(n, layer, 0, sum)
     }
 
     fn gru(&self, n: &mut Lower<'_>, layer: &Layer, input: Value, h: Value) -> Result<Value> {
-        let state = self.from_state(n, h)?;
+        let state = self.of_state(n, h)?;
         let both = n.add(input, state)?;
         let (z, r) = (self.gate(n, both, 0)?, self.gate(n, both, 1)?);
         let (z, r) = (self.activate(n, layer, 0, z)?, self.activate(n, layer, 0, r)?);
@@ -577,7 +577,7 @@ impl Cell {
     }
 
     fn lstm(&self, n: &mut Lower<'_>, layer: &Layer, input: Value, h: Value, c: Value) -> Result<(Value, Value)> {
-        let state = self.from_state(n, h)?;
+        let state = self.of_state(n, h)?;
         let gates = n.add(input, state)?;
         let peek = |n: &mut Lower<'_>, gate: Value, which: i64, c: Value| match self.peephole {
             Some(p) => {
