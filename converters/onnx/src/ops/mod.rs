@@ -28,16 +28,20 @@ macro_rules! families {
 
 families! {
     activation,
+    attention,
     constant,
     control,
+    convolution,
+    elementwise,
     index,
     join,
+    loss,
     order,
-    shape,
-    space,
-    elementwise,
+    pooling,
     reduction,
+    shape,
     softmax,
+    space,
 }
 
 /// Every row, by operator.
