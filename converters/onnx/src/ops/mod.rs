@@ -27,8 +27,15 @@ macro_rules! families {
 }
 
 families! {
+    activation,
+    attention,
     constant,
+    convolution,
     elementwise,
+    loss,
+    pooling,
+    reduction,
+    softmax,
 }
 
 /// Every row, by operator.

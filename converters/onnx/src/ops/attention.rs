@@ -1,0 +1,3 @@
+//! Attention in all its forms, and rotary embeddings.
+
+rows! {}

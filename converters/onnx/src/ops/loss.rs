@@ -1,0 +1,3 @@
+//! Losses that appear in exported graphs.
+
+rows! {}
