@@ -39,7 +39,9 @@ fn celu(n: &mut Lower<'_>) -> Lowered {
     }
     let scaled = n.scale(x, 1.0 / f64::from(alpha))?;
     if alpha > 0.0 {
-        return n.emit(ops::Elu { x: scaled, alpha });
+        let y = n.op(ops::Elu { x: scaled, alpha: 1.0 })?;
+        let y = n.scale(y, alpha.into())?;
+        return n.done(y);
     }
     let grown = n.exp(scaled)?;
     let grown = n.add_number(grown, -1.0)?;
