@@ -13,6 +13,7 @@ mod interface;
 mod lower;
 mod order;
 mod problems;
+mod rearrange;
 mod spec;
 mod table;
 

@@ -30,14 +30,20 @@ families! {
     activation,
     attention,
     constant,
+    control,
     convolution,
     elementwise,
+    index,
+    join,
     linear,
     loss,
     normalization,
+    order,
     pooling,
     reduction,
+    shape,
     softmax,
+    space,
 }
 
 /// Every row, by operator.
