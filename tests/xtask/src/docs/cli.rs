@@ -27,7 +27,7 @@ const RULES: &str = "\
 - stdout carries the result, stderr everything else. With `--format json` the result is JSON, described in [json.md](json.md).
 - Exit status: 0 done; 1 done, but the models differ, or something that was asked for was not applied; 2 not done.
 - Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
-- Outputs appear whole or not at all. What exists is replaced with `--force` only.
+- Outputs appear whole or not at all. A package that exists is replaced with `--force` only.
 - The same input and options give the same bytes, whatever `--jobs` says.
 - A model is recognised by its content: an ONNX file, an `.mlpackage` folder, or an `.mlmodel` file with an ML program.";
 
