@@ -210,11 +210,11 @@ impl ReadInputs {
         Given { samples: &self.samples, labels: self.labels.as_ref(), seed: self.seed }
     }
 
-    /// Says which arrays were for no input.
-    pub(crate) fn mention_unused(&self, parity: &Parity, terminal: &Terminal) {
-        let unused: Vec<&String> = parity.unused.iter().filter(|u| self.labelled_by.as_ref() != Some(u)).collect();
-        if !unused.is_empty() {
-            terminal.say(&format!("not used, as no input has the name: {}", listed(unused)));
+    /// Says which arrays were of no use; the labels are not among them.
+    pub(crate) fn mention_unused(&self, parity: &mut Parity, terminal: &Terminal) {
+        parity.unused.retain(|u| self.labelled_by.as_ref() != Some(u));
+        if !parity.unused.is_empty() {
+            terminal.say(&format!("not used, as no input has the name: {}", listed(&parity.unused)));
         }
     }
 }

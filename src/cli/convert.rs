@@ -58,11 +58,10 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("verifying");
         let written = convert::read_back(&args.out)?;
         let tolerance = if half { Tolerance::F16 } else { Tolerance::F32 };
-        Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
+        let mut parity = convert::parity(&prepared.source, &written, inputs.given(), tolerance)?;
+        inputs.mention_unused(&mut parity, terminal);
+        Some(parity)
     };
-    if let Some(parity) = &parity {
-        inputs.mention_unused(parity, terminal);
-    }
     let size = package_size(&args.out);
     if terminal.is_json() {
         terminal.json(&summary(&args.out, &prepared, parity.as_ref(), size));

@@ -49,15 +49,16 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         Some(min_snr_db) => Tolerance { min_snr_db, max_rel: 0.0 },
         None => base,
     };
-    let parity = {
+    let mut parity = {
         let _step = terminal.step("running both");
         convert::parity(&source, &package, inputs.given(), tolerance)?
     };
-    inputs.mention_unused(&parity, terminal);
+    inputs.mention_unused(&mut parity, terminal);
     if terminal.is_json() {
-        let mut out = report::parity(&parity);
-        out["version"] = json!(report::VERSION);
-        out["command"] = json!("verify");
+        let mut out = json!({"version": report::VERSION, "command": "verify"});
+        if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(&parity).as_object_mut()) {
+            out.append(parity);
+        }
         terminal.json(&out);
     } else {
         terminal.say(&format!("compared with {}, on {}:", parity.against, parity.inputs));
