@@ -43,10 +43,11 @@ pub(super) fn exp(x: f32) -> f32 {
     p * power(half) * power(bits - half)
 }
 
-/// `1 / (1 + e^-x)`.
+/// `1 / (1 + e^-x)`, in a form that does not overflow.
 #[inline]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    let e = exp(-x.abs());
+    (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
 }
 
 /// The hyperbolic tangent.
