@@ -367,7 +367,7 @@ fn unary_ops() {
         let (name, attrs) = op.split_once(':').unwrap_or((op, ""));
         let fill = if matches!(name, "sqrt" | "rsqrt" | "log") { Fill::Positive } else { Fill::Special };
         // The angles of sines are reduced, and what is near 0 is measured by the terms of the sum that it is.
-        let sum = if matches!(name, "sin" | "cos" | "linear_activation" | "sigmoid_hard" | "gelu") { 1 } else { 0 };
+        let sum = usize::from(matches!(name, "sin" | "cos" | "linear_activation" | "sigmoid_hard" | "gelu"));
         for shape in [vec![], vec![3, 5], vec![7, 50, 101]] {
             family(1, |_| {
                 case(format!("%y = {name}(x=%a, {attrs})").replace(", )", ")"), vec![(shape.clone(), fill, false)], sum)
