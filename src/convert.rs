@@ -171,7 +171,7 @@ pub fn parity(
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
         let pair = Pair { source, f, package, g, tolerance };
         let samples = if given.samples.is_empty() {
-            Samples { runs: vec![feed::random_inputs(source, f, given.seed)], unused: vec![] }
+            Samples { runs: vec![feed::random_inputs(source, f, given.seed).map_err(|d| vec![d])?], unused: vec![] }
         } else {
             feed::samples(f, given.samples, given.labels.map(Labels::len)).map_err(|d| vec![d])?
         };
