@@ -41,6 +41,12 @@ fn the_convolutional_network_stays_as_good() {
 }
 
 #[test]
+fn the_recurrent_network_stays_as_good() {
+    assert_eq!(correct("digits_gru/model.onnx", "fp16"), (350, 350));
+    assert_eq!(correct("digits_gru/model.onnx", "fp32"), (350, 350));
+}
+
+#[test]
 fn the_transformer_stays_as_good() {
     assert_eq!(correct("digits_transformer/model.onnx", "fp16"), (352, 352));
     assert_eq!(correct("digits_transformer/model.onnx", "fp32"), (352, 352));

@@ -53,16 +53,17 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     }
     terminal.warn(&prepared.warnings);
     terminal.warn(&prepared.unapplied);
-    let parity = if args.no_verify {
+    let mut parity = if args.no_verify {
         None
     } else {
         let _step = terminal.step("verifying");
         let written = convert::read_back(&args.out)?;
         let tolerance = if half { Tolerance::F16 } else { Tolerance::F32 };
-        let mut parity = convert::parity(&prepared.source, &written, inputs.given(), tolerance)?;
-        inputs.mention_unused(&mut parity, terminal);
-        Some(parity)
+        Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
     };
+    if let Some(parity) = &mut parity {
+        inputs.mention_unused(parity, terminal);
+    }
     let size = package_size(&args.out);
     if terminal.is_json() {
         terminal.json(&summary(&args.out, &prepared, parity.as_ref(), size));
