@@ -98,19 +98,24 @@ fn package_files(path: &Path) -> [Vec<u8>; 3] {
     ]
 }
 
-#[test]
-fn onnx_files() {
-    let mut good: Vec<Vec<u8>> =
-        files(&fixtures().join("models"), "onnx").iter().map(|p| fs::read(p).expect("readable")).collect();
+/// An ONNX file of two nodes.
+fn small_model() -> Vec<u8> {
     let f32 = mlconv_proto::onnx::tensor_proto::DataType::Float;
-    let small = Onnx::new()
+    Onnx::new()
         .input("x", f32, &[2, 3])
         .weight("w", &[3], &[1.0, -2.0, 0.5])
         .node("Add", &["x", "w"], &["a"])
         .node("Relu", &["a"], &["y"])
-        .output("y", f32, &[2, 3]);
+        .output("y", f32, &[2, 3])
+        .bytes()
+}
+
+#[test]
+fn onnx_files() {
+    let mut good: Vec<Vec<u8>> =
+        files(&fixtures().join("models"), "onnx").iter().map(|p| fs::read(p).expect("readable")).collect();
     // The small one is there more often: it is damaged where it matters.
-    good.extend(vec![small.bytes(); 4]);
+    good.extend(vec![small_model(); 4]);
     let make = |seed: u64| {
         let mut n = Numbers::new(seed);
         let (i, k) = (n.below(good.len()), n.below(good.len()));
@@ -185,4 +190,27 @@ fn array_files() {
         n.damaged(&good[i], &npz)
     };
     torture("arrays", 10_000, &make, &bodies::tensors);
+}
+
+/// Files for the fuzz targets to start from.
+#[test]
+#[ignore = "writes to the source tree"]
+fn seeds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let put = |target: &str, files: Vec<Vec<u8>>| {
+        let folder = corpus.join(target);
+        fs::create_dir_all(&folder).expect("room");
+        for (i, bytes) in files.iter().enumerate() {
+            fs::write(folder.join(format!("seed-{i:03}")), bytes).expect("room");
+        }
+    };
+    put("mil_text", programs().into_iter().map(String::into_bytes).collect());
+    put("package", packages().iter().map(|[a, b, c]| bodies::join_package(a, b, c)).collect());
+    put("weights", packages().into_iter().map(|[_, _, w]| w).filter(|w| !w.is_empty()).collect());
+    let read = |suffix: &str| {
+        let all = files(&fixtures().join("models"), suffix);
+        all.iter().map(|p| fs::read(p).expect("readable")).collect::<Vec<_>>()
+    };
+    put("onnx", [read("onnx"), vec![small_model()]].concat());
+    put("tensors", read("npz"));
 }

@@ -1,11 +1,7 @@
 //! `.npz` archives.
 
 use super::{Arrays, npy};
-use std::{
-    fs::File,
-    io::{BufWriter, Read, Seek, Write},
-    path::Path,
-};
+use std::io::{Read, Seek, Write};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 /// Bytes that all arrays together may unpack to: a small archive may hold any number of zeros.
@@ -33,9 +29,8 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
     Ok(out)
 }
 
-pub(super) fn write(path: &Path, arrays: &Arrays) -> Result<(), String> {
-    let file = File::create(path).map_err(|e| e.to_string())?;
-    let mut zip = ZipWriter::new(BufWriter::new(file));
+pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), String> {
+    let mut zip = ZipWriter::new(file);
     // A fixed date: the same arrays give the same bytes.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
