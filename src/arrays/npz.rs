@@ -1,7 +1,11 @@
 //! `.npz` archives.
 
 use super::{Arrays, npy};
-use std::io::{Read, Seek, Write};
+use std::{
+    cell::RefCell,
+    io::{self, Read, Seek, SeekFrom, Write},
+    rc::Rc,
+};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 /// Bytes that all arrays together may unpack to: a small archive may hold any number of zeros.
@@ -30,7 +34,8 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
 }
 
 pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), String> {
-    let mut zip = ZipWriter::new(file);
+    let failure = Rc::default();
+    let mut zip = ZipWriter::new(Quiet { inner: file, failure: Rc::clone(&failure) });
     // A fixed date: the same arrays give the same bytes.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
@@ -41,5 +46,41 @@ pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), Stri
         npy::write(&mut zip, t).map_err(|e| e.to_string())?;
     }
     let mut inner = zip.finish().map_err(|e| e.to_string())?;
-    inner.flush().map_err(|e| e.to_string())
+    inner.flush().map_err(|e| e.to_string())?;
+    failure.take().map_or(Ok(()), |e: io::Error| Err(e.to_string()))
+}
+
+/// A file that takes everything once it has failed: a [`ZipWriter`] that is dropped after an error prints to stderr.
+struct Quiet<W> {
+    inner: W,
+    failure: Rc<RefCell<Option<io::Error>>>,
+}
+
+impl<W> Quiet<W> {
+    fn guarded<T>(&mut self, instead: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> T {
+        if self.failure.borrow().is_some() {
+            return instead;
+        }
+        act(&mut self.inner).unwrap_or_else(|e| {
+            self.failure.replace(Some(e));
+            instead
+        })
+    }
+}
+
+impl<W: Write> Write for Quiet<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(self.guarded(buf.len(), |w| w.write_all(buf).map(|()| buf.len())))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.guarded((), Write::flush);
+        Ok(())
+    }
+}
+
+impl<W: Seek> Seek for Quiet<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        Ok(self.guarded(0, |w| w.seek(to)))
+    }
 }

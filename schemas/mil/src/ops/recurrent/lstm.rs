@@ -179,4 +179,3 @@ impl LstmWeights {
         Self { gates, peephole: peephole.map(|p| cx.f64(p)), hidden: cx.shape(hh)[1] }
     }
 }
-
