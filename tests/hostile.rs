@@ -121,7 +121,7 @@ fn onnx_files() {
         let (i, k) = (n.below(good.len()), n.below(good.len()));
         if n.below(4) == 0 { n.damaged(&good[i], &good[k]) } else { n.damaged_message(&good[i]) }
     };
-    torture("onnx", 600, &make, &bodies::onnx);
+    torture("onnx", 2000, &make, &bodies::onnx);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn packages_of_files() {
         }
         bodies::join_package(&manifest, &model, &weights)
     };
-    torture("package", 3000, &make, &|bytes| bodies::package(bytes, dir.path()));
+    torture("package", 800, &make, &|bytes| bodies::package(bytes, dir.path()));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn program_texts() {
             n.damaged_text(&good[i], &good[k]).into_bytes()
         }
     };
-    torture("mil", 3000, &make, &bodies::mil_text);
+    torture("mil", 6000, &make, &bodies::mil_text);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
 
 pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), String> {
     let failure = Rc::default();
-    let mut zip = ZipWriter::new(Quiet { inner: file, failure: Rc::clone(&failure) });
+    let mut zip = ZipWriter::new(Quiet { inner: file, failure: Rc::clone(&failure), at: 0, end: 0 });
     // A fixed date: the same arrays give the same bytes.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
@@ -54,33 +54,45 @@ pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), Stri
 struct Quiet<W> {
     inner: W,
     failure: Rc<RefCell<Option<io::Error>>>,
+    /// The position, and the length so far.
+    at: u64,
+    end: u64,
 }
 
 impl<W> Quiet<W> {
-    fn guarded<T>(&mut self, instead: T, act: impl FnOnce(&mut W) -> io::Result<T>) -> T {
-        if self.failure.borrow().is_some() {
-            return instead;
-        }
-        act(&mut self.inner).unwrap_or_else(|e| {
+    fn unless_failed(&mut self, act: impl FnOnce(&mut W) -> io::Result<()>) {
+        if self.failure.borrow().is_none()
+            && let Err(e) = act(&mut self.inner)
+        {
             self.failure.replace(Some(e));
-            instead
-        })
+        }
     }
 }
 
 impl<W: Write> Write for Quiet<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        Ok(self.guarded(buf.len(), |w| w.write_all(buf).map(|()| buf.len())))
+        self.unless_failed(|w| w.write_all(buf));
+        self.at += buf.len() as u64;
+        self.end = self.end.max(self.at);
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.guarded((), Write::flush);
+        self.unless_failed(Write::flush);
         Ok(())
     }
 }
 
 impl<W: Seek> Seek for Quiet<W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        Ok(self.guarded(0, |w| w.seek(to)))
+        let to = match to {
+            SeekFrom::Start(n) => Some(n),
+            SeekFrom::End(n) => self.end.checked_add_signed(n),
+            SeekFrom::Current(n) => self.at.checked_add_signed(n),
+        };
+        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        let at = self.at;
+        self.unless_failed(|w| w.seek(SeekFrom::Start(at)).map(|_| ()));
+        Ok(at)
     }
 }
