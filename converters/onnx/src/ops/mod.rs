@@ -39,6 +39,7 @@ families! {
     order,
     pooling,
     reduction,
+    resize,
     shape,
     softmax,
     space,
