@@ -44,6 +44,7 @@ families! {
     reduction,
     resize,
     shape,
+    signal,
     softmax,
     space,
 }
