@@ -47,6 +47,8 @@ families! {
     space,
 }
 
+mod walk;
+
 /// Every row, by operator.
 pub fn table() -> &'static Table {
     static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(FAMILIES.iter().copied().flatten()));
