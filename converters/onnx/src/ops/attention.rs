@@ -20,7 +20,7 @@ rows! {
 type Result<T, E = LowerError> = std::result::Result<T, E>;
 
 /// The number of heads that attribute `name` says.
-fn heads(n: &Lower<'_>, name: &'static str) -> Result<i64> {
+pub(super) fn heads(n: &Lower<'_>, name: &'static str) -> Result<i64> {
     match n.int(name)? {
         Some(heads) if (1..1 << 31).contains(&heads) => Ok(heads),
         Some(_) => n.bad_attr(name, "at least 1"),
@@ -29,7 +29,7 @@ fn heads(n: &Lower<'_>, name: &'static str) -> Result<i64> {
 }
 
 /// `[b, t, heads * d]` as `[b, heads, t, d]`.
-pub(super) fn split_heads(n: &mut Lower<'_>, x: Value, heads: i64) -> Result<Value> {
+fn split_heads(n: &mut Lower<'_>, x: Value, heads: i64) -> Result<Value> {
     let x = n.reshape(x, &[Size::Of(x, 0), Size::Of(x, 1), Size::Known(heads), Size::Rest])?;
     n.transpose(x, &[0, 2, 1, 3])
 }

@@ -36,6 +36,7 @@ families! {
     index,
     join,
     linear,
+    linear_attention,
     loss,
     normalization,
     order,

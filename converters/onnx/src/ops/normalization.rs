@@ -6,7 +6,7 @@ use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
 use mlconv_tensor::DType;
 
 rows! {
-    "BatchNormalization" 7..=13 => batch_norm;
+    "BatchNormalization" 6..=13 => batch_norm;
     "BatchNormalization" 14..=LATEST => batch_norm_or_training;
     "GroupNormalization" 18..=20 => |n| group_norm(n, true);
     "GroupNormalization" 21..=LATEST => |n| group_norm(n, false);
@@ -33,6 +33,7 @@ fn per_channel(n: &mut Lower<'_>, v: Value, x: Value) -> Result<Value> {
 
 fn batch_norm(n: &mut Lower<'_>) -> Lowered {
     n.ignore("momentum");
+    n.ignore("is_test");
     let together = n.flag("spatial", true)?;
     if (1..5).any(|i| n.wants(i)) {
         return Err(LowerError::form("normalizing while training"));
