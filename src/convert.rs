@@ -148,11 +148,9 @@ pub fn parity(
     let mut outputs = vec![];
     for g in &package.functions {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
-        let given = if samples.is_empty() {
-            feed::random_inputs(source, f, seed)
-        } else {
-            feed::match_inputs(f, samples).map_err(|d| vec![d])?
-        };
+        let given =
+            if samples.is_empty() { feed::random_inputs(source, f, seed) } else { feed::match_inputs(f, samples) }
+                .map_err(|d| vec![d])?;
         let arrays = feed::as_arrays(f, &given);
         let want = execute(source, f, &given, &Reference, &mut States::new())?;
         let given = feed::match_inputs(g, &arrays).map_err(|d| vec![d])?;

@@ -93,22 +93,30 @@ pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnost
     if kept { Ok(converted) } else { fail(", and not every value fits") }
 }
 
+/// Elements of made-up inputs, all together: a model may declare any shape.
+const MAX_RANDOM: usize = 1 << 28;
+
 /// Inputs of the declared types and default shapes, made from `seed`: normal floats, integers and booleans 0 or 1.
-pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Vec<Option<Tensor>> {
-    let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
+pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
     tensor_inputs(f)
         .map(|(port, ty)| {
             let shape = match port.shapes.first() {
                 Some(default) => default.iter().map(|n| usize::try_from(*n).unwrap_or(1)).collect(),
                 None => sample_shape(&ty.shape, &module.symbols),
             };
-            let count: usize = shape.iter().product();
+            let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let Some((count, rest)) = count.and_then(|n| Some((n, left.checked_sub(n)?))) else {
+                let title = format!("input `{}` is {ty}, too large to be made up", port.name);
+                return Err(Diagnostic::error(&codes::N0003, title).help("give inputs, or shapes that are smaller"));
+            };
+            left = rest;
             let values: Vec<f64> = match (ty.dtype.is_float(), port.feature) {
                 (true, Feature::Image(_)) => (0..count).map(|_| (random.uniform() * 256.0).floor()).collect(),
                 (true, Feature::Tensor) => (0..count).map(|_| random.normal()).collect(),
                 (false, _) => (0..count).map(|_| f64::from(u8::from(random.uniform() < 0.5))).collect(),
             };
-            Some(Tensor::from_f64(ty.dtype, &shape, &values))
+            Ok(Some(Tensor::from_f64(ty.dtype, &shape, &values)))
         })
         .collect()
 }

@@ -3,7 +3,9 @@
 use crate::{Pass, PassCx, PassError, Pattern, Run};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
-    ops::{Cast, Const, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh},
+    ops::{
+        Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh,
+    },
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, Type, f16};
@@ -20,7 +22,12 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
         let mut halves = Halves::default();
         let mut wide = HashSet::new();
         for id in cx.module.functions[index].all_ops() {
-            match decide(cx, index, id, &wide) {
+            if cx.module.functions[index].op_data(id).op.schema().constexpr {
+                let f = &mut cx.module.functions[index];
+                halves.decode(f, id).map_err(|e| PassError::new(cx.pass, &e))?;
+                continue;
+            }
+            match decide(cx, index, id, &halves, &wide) {
                 Decision::NotFloat => {}
                 Decision::Keep(why) => cx.note(index, id, &why, true),
                 Decision::Wide(why) => {
@@ -62,14 +69,14 @@ fn is_bounded(f: &Function, id: OpId) -> bool {
 }
 
 /// What to do with an op; `wide` holds the values that may be beyond half precision.
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Decision {
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, halves: &Halves, wide: &HashSet<Value>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
     let mut has_region = false;
     op.visit_regions(&mut |_| has_region = true);
-    // A cast says itself what it makes; a constant is cast where it is read; compressed weights keep their type.
-    let own_type = f.op::<Cast>(id).is_some() || f.op::<Const>(id).is_some() || schema.constexpr;
+    // A cast says itself what it makes; a constant is cast where it is read.
+    let own_type = f.op::<Cast>(id).is_some() || f.op::<Const>(id).is_some();
     if has_region || own_type || schema.effect != Effect::None {
         return Decision::NotFloat;
     }
@@ -77,7 +84,12 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Dec
     let mut any = false;
     for arg in &args {
         for v in f32_operands(f, arg) {
-            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
+            let Some(ParamKind::Operand { domain, constant, .. }) = arg.param.map(|p| &p.kind) else {
+                return Decision::NotFloat;
+            };
+            if constant.holds_in(f.opset) && f.constant(v).is_none() && !halves.0.contains_key(&v) {
+                return Decision::Keep(format!("`{}` is decoded to values that half precision may not hold", arg.name));
+            }
             if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
                 return Decision::NotFloat;
             }
@@ -191,6 +203,85 @@ impl Halves {
         self.0.insert(v, half);
         Ok(half)
     }
+}
+
+impl Halves {
+    /// Decodes compressed weights to half precision: a cast of what is decoded would be no constant.
+    fn decode(&mut self, f: &mut Function, id: OpId) -> Result<(), mlconv_mil::ir::InsertError> {
+        let data = f.op_data(id).clone();
+        let source = f.op::<ConstexprCast>(id).map(|c| c.source_val);
+        if let Some(source) = source.or(f.op::<ConstexprCastIos16>(id).map(|c| c.source_val)) {
+            let half = data.results.iter().filter(|v| is_single(f, **v) && is_half(f, source));
+            self.0.extend(half.map(|v| (*v, source)));
+            return Ok(());
+        }
+        if !data.results.iter().any(|v| is_single(f, *v)) || !decodes_to_half(f, id) {
+            return Ok(());
+        }
+        let mut twins = HashMap::new();
+        for arg in data.op.args() {
+            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { continue };
+            if data.op.schema().types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
+                continue;
+            }
+            for v in f32_operands(f, &arg).collect::<Vec<_>>() {
+                if f.constant(v).is_none() && !self.0.contains_key(&v) {
+                    return Ok(());
+                }
+                twins.insert(v, self.of(f, v)?);
+            }
+        }
+        if twins.is_empty() {
+            return Ok(());
+        }
+        let mut op = data.op.clone();
+        op.visit_operands_mut(&mut |v| *v = twins.get(v).copied().unwrap_or(*v));
+        let hints: Vec<String> = data.results.iter().map(|v| format!("{}_to_fp16", f.value(*v).hint)).collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
+        let place = f.next_op(id).map_or(Place::End(data.block), Place::Before);
+        let decoded = f.insert(place, &hints, op, data.origin)?;
+        for (old, new) in data.results.iter().zip(&decoded) {
+            if is_single(f, *old) {
+                self.0.insert(*old, *new);
+            } else {
+                f.replace_uses(*old, *new);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_single(f: &Function, v: Value) -> bool {
+    f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F32)
+}
+
+fn is_half(f: &Function, v: Value) -> bool {
+    f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16)
+}
+
+/// Whether half precision holds whatever a `constexpr_*` op decodes: the numbers it is given, and the greatest integer
+/// times the greatest scale.
+fn decodes_to_half(f: &Function, id: OpId) -> bool {
+    let (mut scale, mut data) = (None, 1.0);
+    for arg in f.op_data(id).op.args() {
+        if unfit(f, id, &arg).is_some() {
+            return false;
+        }
+        let Arg::Operands(values) = &arg.arg else { continue };
+        let Some(t) = values.first().and_then(|v| f.ty(*v).tensor()) else { continue };
+        match arg.name {
+            "scale" => scale = values.first().and_then(|v| f.constant(*v)),
+            // An offset is of the same type, and doubles the range at most.
+            "data" | "nonzero_data" | "quantized_data" if t.dtype.is_int() => {
+                data = f64::from(t.dtype.bits() + 1).exp2()
+            }
+            "data" | "nonzero_data" if t.dtype.is_float() && f.op_data(id).op.name().ends_with("scale") => {
+                return false;
+            }
+            _ => {}
+        }
+    }
+    scale.is_none_or(|t| t.to_f64().iter().all(|s| s.abs() * data <= 65504.0))
 }
 
 /// The place right behind the definition of `v`.
