@@ -53,6 +53,8 @@ families! {
     space,
 }
 
+mod walk;
+
 /// Every row, by operator.
 pub fn table() -> &'static Table {
     static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows()));
