@@ -227,7 +227,7 @@ fn read(n: &mut Lower<'_>, kind: Kind, by_batch: bool) -> Result<Layer> {
 
 /// The part of `v` that belongs to a direction, without the axis of directions.
 fn of_direction(n: &mut Lower<'_>, v: Value, direction: usize) -> Result<Value> {
-    let part = if n.shape(v)?[0].is(1) { v } else { n.slice(v, 0, direction as i64, Some(direction as i64 + 1))? };
+    let part = if n.shape(v)?.first().is_some_and(|d| d.is(1)) { v } else { n.slice(v, 0, direction as i64, Some(direction as i64 + 1))? };
     n.squeeze(part, &[0])
 }
 
