@@ -46,6 +46,29 @@ impl Lower<'_> {
         self.squeeze(one, &[0])
     }
 
+    /// What `x` was before it was reshaped to a rank that Core ML does not have; `x` where it was not.
+    ///
+    /// Its elements are the same; a reshape of it to sizes that do not depend on its own is the same too.
+    pub fn before_reshape(&self, x: Value) -> Value {
+        let mut x = x;
+        while self.rank(x).is_ok_and(|rank| rank > MAX_RANK) {
+            let from = self.f().def::<ops::Reshape>(x).map(|r| r.x);
+            match from.or_else(|| self.f().def::<ops::ExpandDims>(x).map(|e| e.x)) {
+                Some(from) => x = from,
+                None => break,
+            }
+        }
+        x
+    }
+
+    /// Where to ask for the size of `v` along an axis: at what it was reshaped from, if that has the size too and `v` is
+    /// of too high a rank.
+    pub(crate) fn same_size(&self, v: Value, axis: usize) -> Result<(Value, usize)> {
+        let (size, from) = (self.shape(v)?.get(axis).cloned(), self.before_reshape(v));
+        let found = self.shape(from)?.iter().position(|d| Some(d) == size.as_ref());
+        Ok(found.filter(|_| from != v).map_or((v, axis), |at| (from, at)))
+    }
+
     /// The sizes of `x`, each by itself.
     pub fn own_sizes(&self, x: Value) -> Result<Vec<Size>> {
         Ok((0..self.rank(x)?).map(|axis| Size::Of(x, axis)).collect())
@@ -164,6 +187,7 @@ impl Lower<'_> {
             });
         }
         let shape = self.concat(values, 0)?;
+        let x = self.before_reshape(x);
         self.op(ops::Reshape { x, shape })
     }
 
@@ -309,11 +333,16 @@ impl Lower<'_> {
             let shape = self.shape(x)?;
             let sizes: Option<Vec<i64>> = axes.iter().map(|a| shape.get(*a).and_then(Dim::as_known)).collect();
             if let Some(sizes) = sizes.filter(|s| !s.is_empty()) {
-                let from_start = |(i, index): (usize, &i64)| if *index < 0 { index + sizes[i % sizes.len()] } else { *index };
+                let from_start =
+                    |(i, index): (usize, &i64)| if *index < 0 { index + sizes[i % sizes.len()] } else { *index };
                 let ints: Vec<i64> = ints.iter().enumerate().map(from_start).collect();
                 return self.add_const(Tensor::from_i64(DType::I32, &dims, &ints));
             }
-        } else if self.fact(indices).ints.as_ref().is_some_and(|i| i.iter().all(|d| d.as_known().is_some_and(|n| n >= 0)))
+        } else if self
+            .fact(indices)
+            .ints
+            .as_ref()
+            .is_some_and(|i| i.iter().all(|d| d.as_known().is_some_and(|n| n >= 0)))
         {
             return Ok(indices);
         }

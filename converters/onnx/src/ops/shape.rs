@@ -46,7 +46,13 @@ fn reshape_by_input(n: &mut Lower<'_>) -> Lowered {
         let y = n.reshape_to(x, &sizes)?;
         return n.done(y);
     }
-    if !sizes.iter().any(|d| d.is(0)) {
+    if tracked && !sizes.iter().any(|d| d.is(0)) {
+        let x = n.before_reshape(x);
+        return n.emit(ops::Reshape { x, shape });
+    }
+    if !tracked {
+        let shape = zeros_replaced(n, x, shape, sizes.len())?;
+        let x = n.before_reshape(x);
         return n.emit(ops::Reshape { x, shape });
     }
     let mut parts = vec![];
@@ -58,6 +64,16 @@ fn reshape_by_input(n: &mut Lower<'_>) -> Lowered {
     }
     let shape = n.concat(parts, 0)?;
     n.emit(ops::Reshape { x, shape })
+}
+
+/// `shape`, of `len` sizes of which nothing is known, with the sizes of `x` in place of 0.
+fn zeros_replaced(n: &mut Lower<'_>, x: Value, shape: Value, len: usize) -> Result<Value, LowerError> {
+    let rank = n.rank(x)?;
+    let own: Vec<Size> = (0..len).map(|i| if i < rank { Size::Of(x, i) } else { Size::Known(0) }).collect();
+    let own = n.sizes_exactly(&own)?;
+    let zero = n.const_int(0)?;
+    let kept = n.equal(shape, zero)?;
+    n.select(kept, own, shape)
 }
 
 fn reshape_to_none(n: &mut Lower<'_>) -> Lowered {
