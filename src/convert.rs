@@ -93,14 +93,13 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
 
 /// A package may be written for a newer target than it was, not for an older one.
 fn retarget(module: &mut Module, job: &Job) -> Result<(), Failure> {
+    let Some(target) = job.request.opset else { return Ok(()) };
     for f in &mut module.functions {
-        if f.opset <= job.request.opset {
-            f.opset = job.request.opset;
-        } else {
-            let title = format!("the package needs {}, the target is {}", f.opset, job.request.opset);
-            let d = Diagnostic::error(&codes::X0003, title);
+        if f.opset > target {
+            let d = Diagnostic::error(&codes::X0003, format!("the package needs {}, the target is {target}", f.opset));
             return Err(vec![d.help(format!("convert it with `--target {}`", f.opset))]);
         }
+        f.opset = target;
     }
     Ok(())
 }

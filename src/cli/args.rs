@@ -67,9 +67,9 @@ impl Target {
 /// How a model is imported.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Import {
-    /// Minimum deployment target
-    #[arg(long, value_enum, default_value_t = Target::Ios17)]
-    pub(crate) target: Target,
+    /// Minimum deployment target [default: ios17, or that of the package]
+    #[arg(long, value_enum)]
+    pub(crate) target: Option<Target>,
     /// Shape of an input, such as `x=1x3x224x224`, `1x[1..512]`, `1x{128,256}` or `s0`, with `:f16` for its type; repeatable
     #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
     pub(crate) input: Vec<String>,
@@ -88,7 +88,7 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
-        Ok(Request { opset: self.target.opset(), inputs: inputs?, outputs: self.output.clone() })
+        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone() })
     }
 }
 

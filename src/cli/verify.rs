@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Target, read_arrays},
+    args::{Import, read_arrays},
     terminal::Terminal,
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     convert, model,
     report::{self, parity_lines},
 };
-use mlconv_mil::{ir::Module, schema::Opset, verify::verify};
+use mlconv_mil::{ir::Module, verify::verify};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Type};
 use serde_json::json;
@@ -43,8 +43,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("importing");
         let package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
-        let opset = package.module.functions.first().map_or(Opset::default(), |f| f.opset);
-        let import = Import { target: Target::Ios17, input: args.input.clone(), output: vec![] };
+        let opset = package.module.functions.first().map(|f| f.opset);
+        let import = Import { target: None, input: args.input.clone(), output: vec![] };
         let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
         (verify(package.module)?, verify(source.module)?)
     };

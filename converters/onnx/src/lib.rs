@@ -9,4 +9,4 @@ pub use ops::table;
 pub use reader::{ReadError, looks_like_onnx, read};
 
 /// The newest version of the `ai.onnx` operator set that the table knows.
-pub const LATEST: i64 = 27;
+pub const LATEST: i64 = 28;

@@ -4,14 +4,20 @@
 //! A reader turns bytes into a [`SourceGraph`]; a table turns its nodes into MIL. Readers hold all format trouble, rows
 //! hold none.
 
+mod compose;
 mod driver;
 mod error;
 mod files;
 mod graph;
+mod interface;
 mod lower;
+mod order;
+mod problems;
+mod rearrange;
 mod spec;
 mod table;
 
+pub use compose::Size;
 pub use driver::{Entry, Lowering, lower};
 pub use error::LowerError;
 pub use files::{FileError, ModelFiles};

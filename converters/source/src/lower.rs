@@ -32,7 +32,7 @@ pub struct Lower<'a> {
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
 
-impl Lower<'_> {
+impl<'a> Lower<'a> {
     /// The function being written.
     pub fn f(&self) -> &Function {
         &self.state.f
@@ -117,7 +117,7 @@ impl Lower<'_> {
 
     // Attributes.
 
-    fn attr(&self, name: &'static str) -> Option<&Arg> {
+    fn attr(&self, name: &'static str) -> Option<&'a Arg> {
         self.read_attrs.borrow_mut().insert(name.to_owned());
         self.node.attrs.get(name)
     }
@@ -186,7 +186,7 @@ impl Lower<'_> {
     }
 
     /// A string attribute.
-    pub fn str(&self, name: &'static str) -> Result<Option<&str>> {
+    pub fn str(&self, name: &'static str) -> Result<Option<&'a str>> {
         match self.attr(name) {
             None => Ok(None),
             Some(Arg::Str(s)) => Ok(Some(s)),
@@ -195,7 +195,7 @@ impl Lower<'_> {
     }
 
     /// A string attribute, or `default`.
-    pub fn str_or<'s>(&'s self, name: &'static str, default: &'s str) -> Result<&'s str> {
+    pub fn str_or(&self, name: &'static str, default: &'a str) -> Result<&'a str> {
         Ok(self.str(name)?.unwrap_or(default))
     }
 
@@ -351,7 +351,7 @@ impl Lower<'_> {
     // Nested graphs.
 
     /// A graph attribute.
-    pub fn graph(&self, name: &'static str) -> Result<&SourceGraph> {
+    pub fn graph(&self, name: &'static str) -> Result<&'a SourceGraph> {
         match self.attr(name) {
             None => Err(LowerError::MissingAttr { name }),
             Some(Arg::Graph(g)) => Ok(g),

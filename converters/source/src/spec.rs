@@ -6,8 +6,8 @@ use mlconv_tensor::DType;
 /// A request to a frontend.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// The op set to write in.
-    pub opset: Opset,
+    /// The op set to write in; `None` is the default one.
+    pub opset: Option<Opset>,
     /// What is said of inputs.
     pub inputs: Vec<InputSpec>,
     /// The outputs to keep, in this order; empty is all.

@@ -3,11 +3,11 @@
 use crate::{Pass, PassCx, PassError, Pattern, Run};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
-    ops::{Cast, Const},
+    ops::{Cast, Const, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh},
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, Type, f16};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
@@ -18,10 +18,18 @@ pub(crate) static PASS: Pass = Pass {
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         let mut halves = Halves::default();
+        let mut wide = HashSet::new();
         for id in cx.module.functions[index].all_ops() {
-            match decide(cx, index, id) {
+            match decide(cx, index, id, &wide) {
                 Decision::NotFloat => {}
                 Decision::Keep(why) => cx.note(index, id, &why, true),
+                Decision::Wide(why) => {
+                    cx.note(index, id, &why, true);
+                    let f = &cx.module.functions[index];
+                    if !is_bounded(f, id) {
+                        wide.extend(&f.op_data(id).results);
+                    }
+                }
                 Decision::Half => to_half(cx, index, id, &mut halves)?,
             }
         }
@@ -33,10 +41,28 @@ enum Decision {
     /// The op has nothing to cast, or cannot be cast.
     NotFloat,
     Keep(String),
+    /// As `Keep`, and what the op gives may be beyond half precision as well.
+    Wide(String),
     Half,
 }
 
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
+/// Whether the op's results lie within a few units of zero, whatever its operands are.
+fn is_bounded(f: &Function, id: OpId) -> bool {
+    let bounded: [fn(&Function, OpId) -> bool; 8] = [
+        |f, id| f.op::<Softmax>(id).is_some(),
+        |f, id| f.op::<Sigmoid>(id).is_some(),
+        |f, id| f.op::<SigmoidHard>(id).is_some(),
+        |f, id| f.op::<Tanh>(id).is_some(),
+        |f, id| f.op::<Erf>(id).is_some(),
+        |f, id| f.op::<Sin>(id).is_some(),
+        |f, id| f.op::<Cos>(id).is_some(),
+        |f, id| f.op::<Relu6>(id).is_some(),
+    ];
+    bounded.iter().any(|is| is(f, id))
+}
+
+/// What to do with an op; `wide` holds the values that may be beyond half precision.
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
@@ -69,11 +95,24 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
         return Decision::Keep(format!("asked for by `{}`", p.as_str()));
     }
     for arg in &args {
-        if let Some(why) = unfit(f, id, arg) {
-            return Decision::Keep(why);
+        match unfit(f, id, arg) {
+            Some(Unfit::Vanishes(x)) => {
+                return Decision::Keep(format!("`{}` holds {x:e}, which would become 0", arg.name));
+            }
+            Some(Unfit::Overflows(x)) => return Decision::Wide(format!("`{}` holds {x:e}, beyond 65504", arg.name)),
+            None => {}
+        }
+        if f32_operands(f, arg).any(|v| wide.contains(&v)) {
+            return Decision::Wide(format!("`{}` may be beyond 65504", arg.name));
         }
     }
     Decision::Half
+}
+
+/// A number that half precision cannot hold.
+enum Unfit {
+    Overflows(f32),
+    Vanishes(f32),
 }
 
 fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Item = Value> + 'a {
@@ -87,32 +126,28 @@ fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Ite
     })
 }
 
-/// Why an argument does not fit half precision.
-fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<String> {
+/// A number in an argument that does not fit half precision.
+fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<Unfit> {
     match &arg.arg {
-        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| {
-            let why = unfit_tensor(f.constant(v)?)?;
-            Some(format!("`{}` {why}", arg.name))
-        }),
+        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| unfit_tensor(f.constant(v)?)),
         Arg::Attr(Some(Attr::Float(x))) => {
             let Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) = arg.param.map(|p| &p.kind) else {
                 return None;
             };
             // It takes the type of the operands of its domain, which is about to change.
-            let why = unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())?;
-            Some(format!("`{}` {why}", arg.name))
+            unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())
         }
         Arg::Attr(_) | Arg::Region(_) => None,
     }
 }
 
-fn unfit_value(x: f32) -> Option<String> {
-    // The default epsilon of `log` is the least number there is: it stands for none.
+fn unfit_value(x: f32) -> Option<Unfit> {
     let half = f16::from_f32(x);
     if x.is_finite() && half.is_infinite() {
-        Some(format!("holds {x:e}, beyond 65504"))
+        Some(Unfit::Overflows(x))
     } else if x.abs() > f32::MIN_POSITIVE && half.to_f32() == 0.0 {
-        Some(format!("holds {x:e}, which would become 0"))
+        // The default epsilon of `log` is the least number there is: it stands for none.
+        Some(Unfit::Vanishes(x))
     } else {
         None
     }
@@ -122,21 +157,18 @@ fn unfit_value(x: f32) -> Option<String> {
 /// weights a few that vanish do not matter.
 const FEW: usize = 64;
 
-fn unfit_tensor(t: &Tensor) -> Option<String> {
+fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     if t.count() <= FEW {
         return t.to_f32().iter().find_map(|x| unfit_value(*x));
     }
     let mut found = None;
+    // Weights are seen a chunk at a time: they may be larger than memory.
     let _ = t.blob().chunks(&mut |bytes| {
-        let over = bytemuck_f32(bytes).find(|x| x.is_finite() && x.abs() >= 65520.0);
-        found = over.map(|x| format!("holds {x:e}, beyond 65504"));
+        let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        found = values.into_iter().find(|x| x.is_finite() && x.abs() >= 65520.0).map(Unfit::Overflows);
         if found.is_some() { Err(()) } else { Ok(()) }
     });
     found
-}
-
-fn bytemuck_f32(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 /// The half-precision twin of each 32-bit value that has one.

@@ -13,7 +13,7 @@
 use crate::{
     diagnostic::{Diagnostic, codes},
     ir::{Block, Function, Module, OpId, Value},
-    schema::{Arg, InferCx, Op, OpError, ParamKind},
+    schema::{Arg, AttrDefault, InferCx, Op, OpError, ParamKind},
     text::print_op,
 };
 use mlconv_tensor::{DType, Type};
@@ -138,6 +138,12 @@ impl Verifier<'_> {
         let mut bound: Vec<(&str, DType, &'static str)> = vec![];
         for arg in op.args() {
             let Some(param) = arg.param else { continue };
+            if let (Arg::Attr(Some(value)), ParamKind::Attr { default, .. }) = (&arg.arg, &param.kind)
+                && !param.exists_in(f.opset)
+                && !matches!(default, AttrDefault::Value(d) if d().as_ref() == Some(value))
+            {
+                self.report_op(id, Some(param.name), format!("`{}` does not exist in {}", param.name, f.opset));
+            }
             let Arg::Operands(values) = &arg.arg else { continue };
             let ParamKind::Operand { domain, constant, .. } = &param.kind else { continue };
             if !values.is_empty() && !param.exists_in(f.opset) {

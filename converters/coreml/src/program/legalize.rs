@@ -4,10 +4,10 @@
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
     ir::{Block, Def, Fact, Feature, Function, InsertError, Module, OpId, Place, Port, Value},
-    ops::{Cast, ExpandDims, Identity, Squeeze},
+    ops::{Add, Cast, Const, ExpandDims, Identity, LogicalAnd, LogicalOr, Mul, Select, Squeeze},
     schema::{Op, Opset},
 };
-use mlconv_tensor::{DType, TensorType, Type};
+use mlconv_tensor::{DType, Tensor, TensorType, Type};
 
 /// The greatest rank of a tensor.
 const MAX_RANK: usize = 5;
@@ -55,6 +55,7 @@ impl Legalizer<'_> {
         self.inputs()?;
         self.outputs()?;
         self.blocks()?;
+        self.selects()?;
         self.unread_inputs()
     }
 
@@ -173,6 +174,37 @@ impl Legalizer<'_> {
                 yields.push(v);
             }
             self.f.set_yields(b, yields);
+        }
+        Ok(())
+    }
+
+    /// `select` is documented to broadcast its condition too, yet coremltools infers its shape from the other operands
+    /// alone. One of them is given the whole shape, so that both readings agree.
+    fn selects(&mut self) -> Result<(), InsertError> {
+        for id in self.f.all_ops() {
+            let Some(op) = self.f.op::<Select>(id).cloned() else { continue };
+            let shape = |v: Value| self.f.ty(v).tensor().map(|t| t.shape.clone()).unwrap_or_default();
+            let result = self.f.op_data(id).results[0];
+            if shape(op.a).broadcast(&shape(op.b)).ok() == Some(shape(result)) {
+                continue;
+            }
+            let Some(dtype) = self.f.ty(op.a).tensor().map(|t| t.dtype) else { continue };
+            let hint = self.f.value(op.a).hint.to_string();
+            let at = Place::Before(id);
+            // Falsehood, or zero, of the shape of the condition, beside which `a` is itself.
+            let wide = if dtype == DType::Bool {
+                let never = self.insert(at, &hint, Const { val: Tensor::from_bools(&[], [false]) })?;
+                let none = self.insert(at, &hint, LogicalAnd { x: op.cond, y: never })?;
+                self.insert(at, &hint, LogicalOr { x: none, y: op.a })?
+            } else {
+                let zero = self.insert(at, &hint, Const { val: Tensor::splat(dtype, &[], 0.0) })?;
+                let ones = self.insert(at, &hint, Cast { x: op.cond, dtype })?;
+                let none = self.insert(at, &hint, Mul { x: ones, y: zero })?;
+                self.insert(at, &hint, Add { x: none, y: op.a })?
+            };
+            let new = self.insert(at, &self.f.value(result).hint.to_string(), Select { a: wide, ..op })?;
+            self.f.replace_uses(result, new);
+            self.f.remove(id);
         }
         Ok(())
     }

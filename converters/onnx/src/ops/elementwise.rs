@@ -1,15 +1,319 @@
-//! Elementwise arithmetic.
+//! Elementwise arithmetic, comparisons, logic, casts and choices.
 
-use crate::LATEST;
-use mlconv_mil::ops;
-use mlconv_source::{Lower, Lowered};
+use crate::{LATEST, tensor};
+use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_tensor::{DType, Tensor};
 
 rows! {
-    "Add" 7..=LATEST => |n| { let (x, y) = (n.input(0)?, n.input(1)?); n.emit(ops::Add { x, y }) };
-    "Relu" 6..=LATEST => relu;
+    "Abs" 6..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::Abs { x }) };
+    "Acos" 7..=LATEST => |n| unary(n, |x| ops::Acos { x });
+    "Acosh" 9..=LATEST => acosh;
+    "Add" 1..=LATEST => |n| binary(n, |x, y| ops::Add { x, y });
+    "And" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
+    "Asin" 7..=LATEST => |n| unary(n, |x| ops::Asin { x });
+    "Asinh" 9..=LATEST => asinh;
+    "Atan" 7..=LATEST => |n| unary(n, |x| ops::Atan { x });
+    "Atanh" 9..=LATEST => |n| unary(n, |x| ops::Atanh { x });
+    "BitShift" 11..=LATEST => bit_shift;
+    "Cast" 6..=LATEST => cast;
+    "CastLike" 15..=LATEST => cast_like;
+    "Ceil" 6..=LATEST => |n| unary(n, |x| ops::Ceil { x });
+    "Clip" 6..=10 => clip_by_attributes;
+    "Clip" 11..=LATEST => clip;
+    "Cos" 7..=LATEST => |n| unary(n, |x| ops::Cos { x });
+    "Cosh" 9..=LATEST => |n| unary(n, |x| ops::Cosh { x });
+    "Div" 1..=LATEST => |n| binary(n, |x, y| ops::RealDiv { x, y });
+    "Equal" 1..=LATEST => |n| compare(n, |x, y| ops::Equal { x, y });
+    "Erf" 9..=LATEST => |n| unary(n, |x| ops::Erf { x });
+    "Exp" 6..=LATEST => |n| unary(n, |x| ops::Exp { x });
+    "Floor" 6..=LATEST => |n| unary(n, |x| ops::Floor { x });
+    "Greater" 1..=LATEST => |n| compare(n, |x, y| ops::Greater { x, y });
+    "GreaterOrEqual" 12..=LATEST => |n| compare(n, |x, y| ops::GreaterEqual { x, y });
+    "IsInf" 10..=LATEST => is_inf;
+    "IsNaN" 9..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::NotEqual { x, y: x }) };
+    "Less" 1..=LATEST => |n| compare(n, |x, y| ops::Less { x, y });
+    "LessOrEqual" 12..=LATEST => |n| compare(n, |x, y| ops::LessEqual { x, y });
+    "Log" 6..=LATEST => |n| unary(n, |x| ops::Log { x, epsilon: 1e-45 });
+    "Max" 6..=LATEST => |n| variadic(n, Lower::maximum);
+    "Mean" 6..=LATEST => mean;
+    "Min" 6..=LATEST => |n| variadic(n, Lower::minimum);
+    "Mod" 10..=LATEST => modulo;
+    "Mul" 1..=LATEST => |n| binary(n, |x, y| ops::Mul { x, y });
+    "Neg" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.scale(x, -1.0)?; n.done(y) };
+    "Not" 1..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::LogicalNot { x }) };
+    "Or" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalOr { x, y });
+    "Pow" 1..=LATEST => pow;
+    "Reciprocal" 6..=LATEST => reciprocal;
+    "Round" 11..=LATEST => |n| unary(n, |x| ops::Round { x });
+    "Sign" 9..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::Sign { x }) };
+    "Sin" 7..=LATEST => |n| unary(n, |x| ops::Sin { x });
+    "Sinh" 9..=LATEST => |n| unary(n, |x| ops::Sinh { x });
+    "Sqrt" 6..=LATEST => |n| unary(n, |x| ops::Sqrt { x });
+    "Sub" 1..=LATEST => |n| binary(n, |x, y| ops::Sub { x, y });
+    "Sum" 6..=LATEST => |n| variadic(n, Lower::add);
+    "Tan" 7..=LATEST => |n| unary(n, |x| ops::Tan { x });
+    "Tanh" 6..=LATEST => |n| unary(n, |x| ops::Tanh { x });
+    "Where" 9..=LATEST => select;
+    "Xor" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalXor { x, y });
 }
 
-fn relu(n: &mut Lower<'_>) -> Lowered {
+/// An op on floats; integers are computed with as floats.
+fn unary<O: Op>(n: &mut Lower<'_>, op: fn(Value) -> O) -> Lowered {
     let x = n.input(0)?;
-    n.emit(ops::Relu { x })
+    let dtype = n.dtype(x)?;
+    if dtype.is_float() {
+        return n.emit(op(x));
+    }
+    let x = n.as_float(x)?;
+    let y = n.op(op(x))?;
+    let y = n.cast(y, dtype)?;
+    n.done(y)
+}
+
+/// The two operands. Before version 7, the second was broadcast where the node says so, from an axis on.
+fn operands(n: &mut Lower<'_>) -> Result<(Value, Value), LowerError> {
+    let (x, y) = (n.input(0)?, n.input(1)?);
+    if n.node.version >= 7 {
+        return Ok((x, y));
+    }
+    n.ignore("consumed_inputs");
+    let (broadcast, axis) = (n.flag("broadcast", false)?, n.int("axis")?);
+    let Some(axis) = axis.filter(|_| broadcast) else { return Ok((x, y)) };
+    let (rank, own) = (n.rank(x)?, n.rank(y)?);
+    let behind = rank.checked_sub(n.axis(x, axis)? + own);
+    let Some(behind) = behind else { return n.bad_attr("axis", "an axis from which on the second operand fits") };
+    let axes: Vec<i64> = (0..behind).map(|i| (own + i) as i64).collect();
+    Ok((x, n.expand_dims(y, &axes)?))
+}
+
+fn binary<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
+    let (x, y) = operands(n)?;
+    n.emit(op(x, y))
+}
+
+/// A comparison; booleans are compared as integers.
+fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
+    let (x, y) = operands(n)?;
+    if n.dtype(x)? == DType::Bool {
+        let (x, y) = (n.cast(x, DType::I32)?, n.cast(y, DType::I32)?);
+        return n.emit(op(x, y));
+    }
+    n.emit(op(x, y))
+}
+
+/// `log(x + sqrt(x^2 - 1))`, the root in two factors, which do not overflow.
+fn acosh(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let (below, above) = (n.add_number(x, -1.0)?, n.add_number(x, 1.0)?);
+    let (below, above) = (n.sqrt(below)?, n.sqrt(above)?);
+    let root = n.mul(below, above)?;
+    let sum = n.add(x, root)?;
+    n.emit(ops::Log { x: sum, epsilon: 1e-45 })
+}
+
+/// `sign(x) * log(|x| + sqrt(x^2 + 1))`, of which the logarithm loses precision near 0; there
+/// `atanh(x / sqrt(x^2 + 1))`, the same number, does not.
+fn asinh(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let size = n.abs(x)?;
+    let square = n.mul(x, x)?;
+    let square = n.add_number(square, 1.0)?;
+    let root = n.sqrt(square)?;
+    let ratio = n.div(x, root)?;
+    let near = n.op(ops::Atanh { x: ratio })?;
+    let sum = n.add(size, root)?;
+    let far = n.log(sum)?;
+    let sign = n.op(ops::Sign { x })?;
+    let far = n.mul(far, sign)?;
+    let limit = n.scalar_like(x, 0.5)?;
+    let small = n.less(size, limit)?;
+    n.emit(ops::Select { cond: small, a: near, b: far })
+}
+
+fn bit_shift(n: &mut Lower<'_>) -> Lowered {
+    let (x, by) = (n.input(0)?, n.input(1)?);
+    let left = match n.str("direction")? {
+        Some("LEFT") => true,
+        Some("RIGHT") => false,
+        _ => return n.bad_attr("direction", "`LEFT` or `RIGHT`"),
+    };
+    let two = n.const_int(2)?;
+    let factor = n.op(ops::Pow { x: two, y: by })?;
+    if left { n.emit(ops::Mul { x, y: factor }) } else { n.emit(ops::FloorDiv { x, y: factor }) }
+}
+
+fn cast(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("saturate");
+    n.ignore("round_mode");
+    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
+    let Some(to) = i32::try_from(to).ok().and_then(tensor::dtype) else {
+        return n.bad_attr("to", "a type that Core ML computes with");
+    };
+    // A constant keeps its own type as far as the source goes on to compute with it.
+    if let Some(t) = n.constant(0)? {
+        let whole = t.dtype().is_int() || t.dtype() == DType::Bool;
+        if whole && matches!(to, DType::I64 | DType::Bool) && t.dtype() != DType::U64 {
+            let ints = t.to_i64();
+            return n.literal(match to {
+                DType::Bool => Tensor::from_bools(t.shape(), ints.iter().map(|i| *i != 0)),
+                _ => Tensor::from_i64(to, t.shape(), &ints),
+            });
+        }
+    }
+    let x = n.input(0)?;
+    let y = convert(n, x, to)?;
+    n.done(y)
+}
+
+/// `x` as an element type of the source, in the type that stands for it.
+fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> {
+    match to {
+        DType::F16 | DType::F32 | DType::I32 | DType::Bool => n.cast(x, to),
+        DType::F64 | DType::Bf16 => n.cast(x, DType::F32),
+        DType::I64 | DType::U64 | DType::U32 => n.cast(x, DType::I32),
+        DType::U8 | DType::I8 | DType::U16 | DType::I16 => {
+            let whole = n.dtype(x)? == DType::I32;
+            let y = n.cast(x, DType::I32)?;
+            // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
+            let (bits, signed) = (to.bits(), matches!(to, DType::I8 | DType::I16));
+            let range = 1i64 << bits;
+            let low = if signed { -(range / 2) } else { 0 };
+            let fits = n.known_ints(y).is_some_and(|v| v.iter().all(|i| (low..low + range).contains(i)));
+            if !whole || fits {
+                return Ok(y);
+            }
+            let modulus = n.const_int(range)?;
+            let y = if signed { n.add_number(y, -low as f64)? } else { y };
+            let y = n.op(ops::Mod { x: y, y: modulus })?;
+            if signed { n.add_number(y, low as f64) } else { Ok(y) }
+        }
+        other => Err(LowerError::form(format!("a cast to {other}"))),
+    }
+}
+
+fn cast_like(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("saturate");
+    n.ignore("round_mode");
+    let (x, like) = (n.input(0)?, n.input(1)?);
+    let to = match n.constant(1)? {
+        Some(t) => t.dtype(),
+        None => n.dtype(like)?,
+    };
+    let y = convert(n, x, to)?;
+    n.done(y)
+}
+
+fn clip_by_attributes(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let (low, high) = (n.float("min")?, n.float("max")?);
+    let bound = |n: &mut Lower<'_>, v: Option<f32>| v.map(|v| n.scalar_like(x, f64::from(v))).transpose();
+    let (low, high) = (bound(n, low)?, bound(n, high)?);
+    clip_between(n, x, low, high)
+}
+
+fn clip(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let (low, high) = (n.optional(1)?, n.optional(2)?);
+    clip_between(n, x, low, high)
+}
+
+fn clip_between(n: &mut Lower<'_>, x: Value, low: Option<Value>, high: Option<Value>) -> Lowered {
+    let number = |n: &Lower<'_>, v: Option<Value>| n.const_of(v?)?.to_f64().first().map(|x| *x as f32);
+    if let (Some(alpha), Some(beta), true) = (number(n, low), number(n, high), n.dtype(x)?.is_float())
+        && alpha < beta
+    {
+        return n.emit(ops::Clip { x, alpha, beta });
+    }
+    let mut y = x;
+    if let Some(low) = low {
+        y = n.maximum(y, low)?;
+    }
+    if let Some(high) = high {
+        y = n.minimum(y, high)?;
+    }
+    n.done(y)
+}
+
+fn is_inf(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let (below, above) = (n.flag("detect_negative", true)?, n.flag("detect_positive", true)?);
+    let infinity = |n: &mut Lower<'_>, sign: f64| n.scalar_like(x, sign * f64::INFINITY);
+    match (below, above) {
+        (true, true) => {
+            let (x, y) = (n.abs(x)?, infinity(n, 1.0)?);
+            n.emit(ops::Equal { x, y })
+        }
+        (true, false) => {
+            let y = infinity(n, -1.0)?;
+            n.emit(ops::Equal { x, y })
+        }
+        (false, true) => {
+            let y = infinity(n, 1.0)?;
+            n.emit(ops::Equal { x, y })
+        }
+        // Nothing is less than itself.
+        (false, false) => n.emit(ops::Less { x, y: x }),
+    }
+}
+
+type Binary<'a> = fn(&mut Lower<'a>, Value, Value) -> Result<Value, LowerError>;
+
+/// Joins all inputs, from the first to the last.
+fn joined<'a>(n: &mut Lower<'a>, f: Binary<'a>) -> Result<Value, LowerError> {
+    let inputs = n.inputs_from(0)?;
+    let (first, rest) = inputs.split_first().ok_or(LowerError::MissingInput { index: 0 })?;
+    rest.iter().try_fold(*first, |all, v| f(n, all, *v))
+}
+
+fn variadic<'a>(n: &mut Lower<'a>, f: Binary<'a>) -> Lowered {
+    let y = joined(n, f)?;
+    n.done(y)
+}
+
+fn mean(n: &mut Lower<'_>) -> Lowered {
+    let sum = joined(n, Lower::add)?;
+    let y = n.scale(sum, 1.0 / n.input_count().max(1) as f64)?;
+    n.done(y)
+}
+
+fn reciprocal(n: &mut Lower<'_>) -> Lowered {
+    let y = n.input(0)?;
+    let one = n.scalar_like(y, 1.0)?;
+    n.emit(ops::RealDiv { x: one, y })
+}
+
+/// Of sign and size apart, as a quotient that is subtracted loses the digits of a small remainder.
+fn modulo(n: &mut Lower<'_>) -> Lowered {
+    let (x, y) = (n.input(0)?, n.input(1)?);
+    if !n.flag("fmod", false)? {
+        return n.emit(ops::Mod { x, y });
+    }
+    let (size, by) = (n.abs(x)?, n.abs(y)?);
+    let rest = n.op(ops::Mod { x: size, y: by })?;
+    let sign = n.op(ops::Sign { x })?;
+    n.emit(ops::Mul { x: rest, y: sign })
+}
+
+fn pow(n: &mut Lower<'_>) -> Lowered {
+    let (x, y) = operands(n)?;
+    let (base, exponent) = (n.dtype(x)?, n.dtype(y)?);
+    // The result has the type of the base.
+    let common = match (base.is_float(), exponent.is_float()) {
+        (true, _) => base,
+        (false, true) => DType::F32,
+        (false, false) => base,
+    };
+    if base == common && exponent == common {
+        return n.emit(ops::Pow { x, y });
+    }
+    let (x, y) = (n.cast(x, common)?, n.cast(y, common)?);
+    let power = n.op(ops::Pow { x, y })?;
+    let power = n.cast(power, base)?;
+    n.done(power)
+}
+
+fn select(n: &mut Lower<'_>) -> Lowered {
+    let (cond, a, b) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    n.emit(ops::Select { cond, a, b })
 }

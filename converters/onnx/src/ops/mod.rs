@@ -27,8 +27,25 @@ macro_rules! families {
 }
 
 families! {
+    activation,
+    attention,
     constant,
+    control,
+    convolution,
     elementwise,
+    index,
+    join,
+    linear,
+    linear_attention,
+    loss,
+    normalization,
+    order,
+    pooling,
+    recurrent,
+    reduction,
+    shape,
+    softmax,
+    space,
 }
 
 /// Every row, by operator.

@@ -172,7 +172,13 @@ fn int_pow(x: i64, y: i64) -> i64 {
     match (u32::try_from(y), x) {
         (Ok(y), _) => x.wrapping_pow(y),
         (Err(_), 1) => 1,
-        (Err(_), -1) => if y % 2 == 0 { 1 } else { -1 },
+        (Err(_), -1) => {
+            if y % 2 == 0 {
+                1
+            } else {
+                -1
+            }
+        }
         (Err(_), _) => 0,
     }
 }

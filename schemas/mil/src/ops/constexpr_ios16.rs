@@ -1,6 +1,9 @@
 //! Compressed weights in the forms of iOS16: parameters are literals in a file, and chains do not exist.
 
-use super::constexpr::{check_mask, filled, infer_cast, dense, entries, from_raw, raw, scaled, size_of, Rounding};
+use super::{
+    compressed::{Rounding, check_mask, dense, entries, filled, from_raw, raw, scaled, size_of},
+    constexpr::infer_cast,
+};
 use crate::{
     ir::Value,
     schema::{EvalCx, Facts, InferCx, OpError, Semantics, Tensors},

@@ -82,7 +82,8 @@ fn place(dims: &[usize], axis: usize, index_dims: &[usize], batch: usize, at: &[
 
 /// `batch_dims` as a number of axes, at most `most`.
 fn batch_dims(batch_dims: i64, most: usize) -> Result<usize, OpError> {
-    let fail = || OpError::Value { param: "batch_dims", found: batch_dims.to_string(), want: format!("0 to {most}").into() };
+    let fail =
+        || OpError::Value { param: "batch_dims", found: batch_dims.to_string(), want: format!("0 to {most}").into() };
     usize::try_from(batch_dims).ok().filter(|n| *n <= most).ok_or_else(fail)
 }
 
@@ -101,11 +102,7 @@ pub(super) fn same_sizes(
 }
 
 /// Indices resolved to positions; the `i`-th one is along an axis of `size(i)` elements.
-pub(super) fn positions(
-    indices: &[i64],
-    opset: Opset,
-    size: impl Fn(usize) -> usize,
-) -> Result<Vec<usize>, OpError> {
+pub(super) fn positions(indices: &[i64], opset: Opset, size: impl Fn(usize) -> usize) -> Result<Vec<usize>, OpError> {
     let resolve = |(i, index): (usize, &i64)| {
         let n = size(i);
         let at = if *index < 0 && opset < Opset::Ios17 { index.saturating_add(n as i64) } else { *index };
@@ -198,9 +195,7 @@ impl Semantics for GatherNd {
         let batch = batch_dims(self.batch_dims, lead.len().min(x.shape.rank()))?;
         let depth = depth(cx, self.indices, last, x.shape.rank() - batch)?;
         same_sizes(cx, "indices", self.indices, &x.shape[..batch], &lead[..batch])?;
-        if let (true, Some(ints), Some(dims)) =
-            (self.validate_indices, cx.known_ints(self.indices), x.shape.known())
-        {
+        if let (true, Some(ints), Some(dims)) = (self.validate_indices, cx.known_ints(self.indices), x.shape.known()) {
             positions(&ints, cx.opset, |i| dims[batch + i % depth.max(1)])?;
         }
         cx.result(x.dtype, lead.iter().chain(&x.shape[batch + depth..]).cloned().collect::<Shape>())

@@ -108,10 +108,7 @@ pub(super) fn scalar(cx: &EvalCx<'_>, v: Option<Value>, default: f64) -> f64 {
 }
 
 /// Those of `params` that are not there, as scalars of `dtype`.
-pub(super) fn absent(
-    dtype: DType,
-    params: &[(&'static str, Option<Value>, f64)],
-) -> Vec<(&'static str, Tensor)> {
+pub(super) fn absent(dtype: DType, params: &[(&'static str, Option<Value>, f64)]) -> Vec<(&'static str, Tensor)> {
     let absent = params.iter().filter(|(_, v, _)| v.is_none());
     absent.map(|(param, _, default)| (*param, Tensor::splat(dtype, &[], *default))).collect()
 }

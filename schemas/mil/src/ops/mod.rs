@@ -37,7 +37,7 @@ catalogue! {
     gather: [Gather, GatherAlongAxis, GatherNd];
     generator: [Fill, FillLike, OneHot, Range1d];
     inspection: [NonZero, ShapeOf];
-    joining: [Concat, Pad, Reverse, ReverseSequence, Split, Stack, Tile];
+    joining: [Concat, Split, Stack];
     linear: [Linear, Matmul];
     normalization: [BatchNorm, InstanceNorm, L2Norm, LayerNorm, LocalResponseNorm];
     pooling: [AvgPool, L2Pool, MaxPool];
@@ -48,6 +48,7 @@ catalogue! {
         ReduceArgmax, ReduceArgmin, ReduceL1Norm, ReduceL2Norm, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean,
         ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
     ];
+    repeating: [Pad, Reverse, ReverseSequence, Tile];
     resize: [
         Affine, Crop, CropResize, CropResizeRoi, Resample, Resize, ResizeBilinear, ResizeNearestNeighbor,
         UpsampleBilinear, UpsampleNearestNeighbor,
@@ -67,12 +68,13 @@ catalogue! {
     ];
 }
 
+mod compressed;
 mod unknown;
 pub use activation::GeluMode;
 pub use convolution::{PadType, Places as WindowPlaces, Run as WindowRun};
-pub use joining::PadMode;
 pub use random::CategoricalMode;
 pub use recurrent::{Activation, Direction, LstmDirection};
+pub use repeating::PadMode;
 pub use resize::{BoxMode, CoordinatesMode, InterpolationMode, PaddingMode, ResampleMode, SamplingMode};
 pub use scatter::ScatterMode;
 pub use slicing::Places as SlicePlaces;

@@ -78,8 +78,8 @@ macro_rules! pooling {
                     return Ok(smallvec![out.of(&[])]);
                 }
                 let places = self.places(cx.shape(x), &out.shape);
-                let eval: fn(&Self, &Places, &[f64]) -> Vec<f64> = $eval;
-                Ok(smallvec![out.of(&eval(self, &places, &cx.f64(x)))])
+                let eval: fn(&Self, &Places, &[f64], usize) -> Vec<f64> = $eval;
+                Ok(smallvec![out.of(&eval(self, &places, &cx.f64(x), out.count()))])
             }
         }
     };
@@ -90,9 +90,9 @@ pooling! {
     ///
     /// Result: `T[n, c, *d_out]`, `d_out` as for [`Conv`](super::Conv) without dilation. Padding counts as zeros; what
     /// reaches over the end of the padded image, in `ceil_mode`, does not count.
-    AvgPool = "avg_pool", 3..=5, |op, places, x| {
+    AvgPool = "avg_pool", 3..=5, |op, places, x, count| {
         let sizes = places.sizes(!op.exclude_padding_from_average);
-        fold(places, x, 0.0, |sum, x| sum + x).into_iter().zip(sizes.into_iter().cycle()).map(|(y, n)| y / n).collect()
+        fold(places, x, count, 0.0, |sum, x| sum + x).into_iter().zip(sizes.into_iter().cycle()).map(|(y, n)| y / n).collect()
     },
     /// Whether to divide by the number of elements that are not padding.
     exclude_padding_from_average
@@ -102,8 +102,8 @@ pooling! {
     /// The greatest element of each window, in 1, 2 or 3 spatial dimensions; NaN where one is NaN.
     ///
     /// Result: `T[n, c, *d_out]`, `d_out` as for [`Conv`](super::Conv) without dilation. Padding never is the greatest.
-    MaxPool = "max_pool", 3..=5, |_, places, x| {
-        fold(places, x, f64::NEG_INFINITY, |max, x| if x > max || x.is_nan() { x } else { max })
+    MaxPool = "max_pool", 3..=5, |_, places, x, count| {
+        fold(places, x, count, f64::NEG_INFINITY, |max, x| if x > max || x.is_nan() { x } else { max })
     }
 }
 
@@ -111,20 +111,16 @@ pooling! {
     /// The root of the sum of squares of each window, in 1 or 2 spatial dimensions.
     ///
     /// Result: `T[n, c, *d_out]`, `d_out` as for [`Conv`](super::Conv) without dilation. Padding counts as zeros.
-    L2Pool = "l2_pool", 3..=4, |_, places, x| {
-        fold(places, x, 0.0, |sum, x| sum + x * x).into_iter().map(f64::sqrt).collect()
+    L2Pool = "l2_pool", 3..=4, |_, places, x, count| {
+        fold(places, x, count, 0.0, |sum, x| sum + x * x).into_iter().map(f64::sqrt).collect()
     }
 }
 
-/// Folds the elements of each window that lie inside of their image.
-fn fold(places: &Places, x: &[f64], first: f64, f: fn(f64, f64) -> f64) -> Vec<f64> {
-    let image = places.image();
-    let images = x.len().checked_div(image).unwrap_or(0);
-    let mut y = vec![first; images * places.windows()];
-    if y.is_empty() {
-        return y;
-    }
-    for (y, x) in y.chunks_exact_mut(places.windows()).zip(x.chunks_exact(image)) {
+/// Folds the elements of each window that lie inside of their image, into `count` results.
+fn fold(places: &Places, x: &[f64], count: usize, first: f64, f: fn(f64, f64) -> f64) -> Vec<f64> {
+    let mut y = vec![first; count];
+    // Of images without pixels, windows see nothing but padding.
+    for (y, x) in y.chunks_exact_mut(places.windows()).zip(x.chunks_exact(places.image().max(1))) {
         places.each_run(|run| {
             let read = x[run.image..].iter().step_by(places.step());
             y[run.windows].iter_mut().zip(read).for_each(|(y, x)| *y = f(*y, *x));

@@ -100,13 +100,7 @@ fn log_sum_exp(x: &[f64]) -> f64 {
     if max.is_infinite() { max } else { x.iter().map(|v| (v - max).exp()).sum::<f64>().ln() + max }
 }
 
-fn infer(
-    cx: &InferCx<'_>,
-    x: Value,
-    axes: Option<&[i64]>,
-    keep_dims: bool,
-    kernel: &Kernel,
-) -> Result<Facts, OpError> {
+fn infer(cx: &InferCx<'_>, x: Value, axes: Option<&[i64]>, keep_dims: bool, kernel: &Kernel) -> Result<Facts, OpError> {
     let tx = cx.ranked("x", x, 1..)?;
     let reduced = reduced_axes(&tx.shape, axes)?;
     let dims = tx.shape.iter().zip(&reduced);
@@ -238,7 +232,11 @@ fn eval_arg(cx: &EvalCx<'_>, x: Value, axis: i64, better: fn(f64, f64) -> bool) 
     let (values, shape) = (cx.f64(x), cx.shape(x));
     let rows = Rows::new(shape, Shape::from(shape).axis(axis)?.index());
     if rows.len == 0 {
-        return Err(OpError::Value { param: "x", found: "empty".into(), want: "at least one element to choose".into() });
+        return Err(OpError::Value {
+            param: "x",
+            found: "empty".into(),
+            want: "at least one element to choose".into(),
+        });
     }
     let best = rows.iter().map(|row| {
         let first = row.clone().next().map_or(f64::NAN, |i| values[i]);

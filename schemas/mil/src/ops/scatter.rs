@@ -233,8 +233,7 @@ impl Semantics for ScatterNd {
         let depth = depth(cx, self.indices, last, data.shape.rank())?;
         let want: Shape = lead.iter().chain(&data.shape[depth..]).cloned().collect();
         same_sizes(cx, "updates", self.updates, &want, &updates.shape)?;
-        if let (true, Some(ints), Some(dims)) =
-            (self.validate_indices, cx.known_ints(self.indices), data.shape.known())
+        if let (true, Some(ints), Some(dims)) = (self.validate_indices, cx.known_ints(self.indices), data.shape.known())
         {
             positions(&ints, cx.opset, |i| dims[i % depth.max(1)])?;
         }

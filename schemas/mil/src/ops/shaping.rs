@@ -36,7 +36,9 @@ impl Semantics for Reshape {
             return Ok(smallvec![cx.keep_ints(self.x, fact)]);
         }
         match shape.shape[0].as_usize() {
-            Some(rank) if rank <= Fact::MAX_INTS => cx.result(x.dtype, (0..rank).map(|i| cx.unknown(i)).collect::<Shape>()),
+            Some(rank) if rank <= Fact::MAX_INTS => {
+                cx.result(x.dtype, (0..rank).map(|i| cx.unknown(i)).collect::<Shape>())
+            }
             _ => Err(cx.operand("shape", self.shape, "a short vector of known length")),
         }
     }
@@ -136,7 +138,8 @@ impl Semantics for ReshapeLike {
             let dims = &cx.tensor("ref_tensors", *v)?.shape;
             let rank = dims.rank() as i64;
             let bound = |n: i64| (if n < 0 { n.saturating_add(rank) } else { n }).clamp(0, rank) as usize;
-            let (begin, end) = (bound(self.begins[i]), if self.end_masks[i] { dims.rank() } else { bound(self.ends[i]) });
+            let (begin, end) =
+                (bound(self.begins[i]), if self.end_masks[i] { dims.rank() } else { bound(self.ends[i]) });
             shape.dims_mut().extend(dims.get(begin..end).unwrap_or_default().iter().cloned());
         }
         if (shape.count() - x.shape.count()).as_known().is_some_and(|n| n != 0) {
@@ -170,7 +173,11 @@ impl Semantics for ExpandDims {
         let mut new = shape.axes(&self.axes)?;
         new.sort();
         if new.windows(2).any(|w| w[0] == w[1]) {
-            return Err(OpError::Value { param: "axes", found: format!("{:?}", self.axes), want: "different axes".into() });
+            return Err(OpError::Value {
+                param: "axes",
+                found: format!("{:?}", self.axes),
+                want: "different axes".into(),
+            });
         }
         let kept: SmallVec<[usize; 6]> = (0..shape.rank()).filter(|i| !new.iter().any(|a| a.index() == *i)).collect();
         for (i, dim) in kept.into_iter().zip(x.shape.iter()) {

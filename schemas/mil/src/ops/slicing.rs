@@ -248,7 +248,11 @@ impl Places {
             return Ok(());
         }
         let want = Shape::from(shape).to_string();
-        Err(OpError::Value { param: "begin", found: format!("that of a slice {}", Shape::from(&self.shape)), want: want.into() })
+        Err(OpError::Value {
+            param: "begin",
+            found: format!("that of a slice {}", Shape::from(&self.shape)),
+            want: want.into(),
+        })
     }
 }
 

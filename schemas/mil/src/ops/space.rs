@@ -166,9 +166,7 @@ impl Semantics for SpaceToBatch {
         let x = cx.ranked("x", self.x, 4..=4)?;
         let [b0, b1] = block(&self.block_shape)?;
         let padding = margins("paddings", self.paddings)?;
-        let size = |i: usize, by: i64| {
-            divided(cx, self.x, &(&x.shape[i + 2] + (padding[i][0] + padding[i][1])), by)
-        };
+        let size = |i: usize, by: i64| divided(cx, self.x, &(&x.shape[i + 2] + (padding[i][0] + padding[i][1])), by);
         let shape = [&x.shape[0] * (b0 * b1), x.shape[1].clone(), size(0, b0)?, size(1, b1)?];
         cx.result(x.dtype, shape)
     }

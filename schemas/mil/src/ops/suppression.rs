@@ -175,7 +175,11 @@ impl Rule {
         score: impl Fn(usize, usize) -> f64,
     ) -> Vec<usize> {
         let best: Vec<(usize, f64)> = (0..count)
-            .map(|b| (0..classes).map(|c| (c, score(b, c))).fold((0, f64::NEG_INFINITY), |x, y| if y.1 > x.1 { y } else { x }))
+            .map(|b| {
+                (0..classes)
+                    .map(|c| (c, score(b, c)))
+                    .fold((0, f64::NEG_INFINITY), |x, y| if y.1 > x.1 { y } else { x })
+            })
             .collect();
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|a, b| best[*b].1.total_cmp(&best[*a].1));

@@ -82,7 +82,14 @@ impl Window<'_> {
     /// The windows of a run, their number along each spatial dimension being `counts`.
     pub(crate) fn places(&self, sizes: &[usize], kernel: &[usize], counts: &[usize]) -> Places {
         let skipped = 3 - sizes.len();
-        let mut p = Places { image: [1; 3], windows: [1; 3], kernel: [1; 3], stride: [1; 3], dilation: [1; 3], pad: [(0, 0); 3] };
+        let mut p = Places {
+            image: [1; 3],
+            windows: [1; 3],
+            kernel: [1; 3],
+            stride: [1; 3],
+            dilation: [1; 3],
+            pad: [(0, 0); 3],
+        };
         for i in 0..sizes.len() {
             let k = skipped + i;
             (p.image[k], p.windows[k], p.kernel[k]) = (sizes[i], counts[i], kernel[i]);

@@ -254,9 +254,8 @@ impl Reader {
         out.each_index(|index| {
             let image = &x[(index[0] * shape[1] + index[1]) * height * width..][..height * width];
             let (w, h) = place(index[0], index[2], index[3]);
-            let [w, h] = [(w, width), (h, height)].map(|(at, size)| {
-                self.padding.inside(self.coordinates.pixel(at, size, self.align_corners), size)
-            });
+            let [w, h] = [(w, width), (h, height)]
+                .map(|(at, size)| self.padding.inside(self.coordinates.pixel(at, size, self.align_corners), size));
             let pixel = |h: f64, w: f64| {
                 let inside = (0.0..height as f64).contains(&h) && (0.0..width as f64).contains(&w);
                 if inside { image[h as usize * width + w as usize] } else { self.value }

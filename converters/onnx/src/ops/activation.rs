@@ -1,0 +1,214 @@
+//! Activation functions.
+
+use crate::LATEST;
+use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_tensor::DType;
+
+rows! {
+    "Celu" 12..=LATEST => celu;
+    "Dropout" 7..=11 => |n| { n.ignore("ratio"); dropout(n) };
+    "Dropout" 12..=LATEST => dropout_by_inputs;
+    "Elu" 6..=LATEST => |n| { let alpha = n.float_or("alpha", 1.0)?; simple(n, |x| ops::Elu { x, alpha }) };
+    "Gelu" 20..=LATEST => gelu;
+    "HardSigmoid" 6..=LATEST => hard_sigmoid;
+    "HardSwish" 14..=LATEST => hard_swish;
+    "LeakyRelu" 6..=LATEST => leaky_relu;
+    "Mish" 18..=LATEST => mish;
+    "PRelu" 1..=LATEST => prelu;
+    "Relu" 6..=LATEST => relu;
+    "Selu" 6..=LATEST => selu;
+    "Shrink" 9..=LATEST => shrink;
+    "Sigmoid" 6..=LATEST => |n| simple(n, |x| ops::Sigmoid { x });
+    "Softplus" 1..=LATEST => |n| simple(n, |x| ops::Softplus { x });
+    "Softsign" 1..=LATEST => |n| simple(n, |x| ops::Softsign { x });
+    "SwiGLU" 28..=LATEST => swiglu;
+    "Swish" 24..=LATEST => swish;
+    "ThresholdedRelu" 10..=LATEST => thresholded_relu;
+}
+
+fn simple<O: Op>(n: &mut Lower<'_>, op: impl Fn(Value) -> O) -> Lowered {
+    let x = n.input(0)?;
+    n.emit(op(x))
+}
+
+fn celu(n: &mut Lower<'_>) -> Lowered {
+    let (x, alpha) = (n.input(0)?, n.float_or("alpha", 1.0)?);
+    if alpha == 0.0 {
+        return n.bad_attr("alpha", "a number other than 0");
+    }
+    let scaled = n.scale(x, 1.0 / f64::from(alpha))?;
+    if alpha > 0.0 {
+        let y = n.op(ops::Elu { x: scaled, alpha: 1.0 })?;
+        let y = n.scale(y, alpha.into())?;
+        return n.done(y);
+    }
+    let grown = n.exp(scaled)?;
+    let grown = n.add_number(grown, -1.0)?;
+    let grown = n.scale(grown, alpha.into())?;
+    let zero = n.scalar_like(x, 0.0)?;
+    let (above, below) = (n.maximum(x, zero)?, n.minimum(grown, zero)?);
+    n.emit(ops::Add { x: above, y: below })
+}
+
+/// Nothing is dropped: models are run, not trained.
+fn dropout(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let mut results = n.done(x)?;
+    if n.wants(1) {
+        let shape = n.op(ops::ShapeOf { x })?;
+        let mask = match n.node.version {
+            ..10 => n.scalar_like(x, 1.0)?,
+            _ => n.const_scalar(DType::Bool, 1.0)?,
+        };
+        results.extend(n.emit(ops::Fill { shape, value: Some(mask) })?);
+    }
+    Ok(results)
+}
+
+fn dropout_by_inputs(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("seed");
+    let training = match n.constant(2)? {
+        Some(t) => t.to_bools().contains(&true),
+        None if n.optional(2)?.is_some() => return Err(LowerError::NotConstant { index: 2 }),
+        None => false,
+    };
+    let ratio = if training { n.constant(1)?.map_or(vec![0.5], |t| t.to_f64()) } else { vec![] };
+    n.ignore_input(1);
+    if ratio.iter().any(|r| *r != 0.0) {
+        return Err(LowerError::form("dropout while training"));
+    }
+    dropout(n)
+}
+
+fn gelu(n: &mut Lower<'_>) -> Lowered {
+    let mode = match n.str_or("approximate", "none")? {
+        "none" => ops::GeluMode::Exact,
+        "tanh" => ops::GeluMode::Tanh,
+        _ => return n.bad_attr("approximate", "`none` or `tanh`"),
+    };
+    simple(n, |x| ops::Gelu { x, mode })
+}
+
+fn hard_sigmoid(n: &mut Lower<'_>) -> Lowered {
+    let (alpha, beta) = (n.float_or("alpha", 0.2)?, n.float_or("beta", 0.5)?);
+    simple(n, |x| ops::SigmoidHard { x, alpha, beta })
+}
+
+fn hard_swish(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let gate = n.op(ops::SigmoidHard { x, alpha: 1.0 / 6.0, beta: 0.5 })?;
+    n.emit(ops::Mul { x, y: gate })
+}
+
+fn leaky_relu(n: &mut Lower<'_>) -> Lowered {
+    let alpha = n.float_or("alpha", 0.01)?;
+    simple(n, |x| ops::LeakyRelu { x, alpha })
+}
+
+fn mish(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let softplus = n.op(ops::Softplus { x })?;
+    let gate = n.op(ops::Tanh { x: softplus })?;
+    n.emit(ops::Mul { x, y: gate })
+}
+
+fn prelu(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("consumed_inputs");
+    let (x, mut slope) = (n.input(0)?, n.input(1)?);
+    if n.node.version < 7 && n.rank(slope)? == 1 && !n.shape(slope)?[0].is(1) {
+        // There is a slope for each channel, not for each element along the last axis.
+        let axes: Vec<i64> = (1..n.rank(x)?.saturating_sub(1) as i64).collect();
+        slope = n.expand_dims(slope, &axes)?;
+    }
+    if let Some(alpha) = channel_slopes(n, x, slope)? {
+        return n.emit(ops::Prelu { x, alpha });
+    }
+    let zero = n.scalar_like(x, 0.0)?;
+    let (above, below) = (n.maximum(x, zero)?, n.minimum(x, zero)?);
+    let below = n.mul(below, slope)?;
+    n.emit(ops::Add { x: above, y: below })
+}
+
+/// The slopes as one number for each channel of an image, where they are constant and have that form.
+fn channel_slopes(n: &mut Lower<'_>, x: Value, slope: Value) -> Result<Option<Value>, LowerError> {
+    let Some(slopes) = n.const_of(slope).cloned() else { return Ok(None) };
+    let shape = n.shape(x)?;
+    if shape.rank() != 4 || !n.dtype(x)?.is_float() {
+        return Ok(None);
+    }
+    let Some(channels) = shape[1].as_usize() else { return Ok(None) };
+    let form: Vec<usize> = slopes.shape().iter().copied().skip_while(|d| *d == 1).collect();
+    if form != [channels, 1, 1] {
+        return Ok(None);
+    }
+    n.add_const(slopes.reshape(&[channels])).map(Some)
+}
+
+fn relu(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    if n.dtype(x)?.is_float() {
+        return n.emit(ops::Relu { x });
+    }
+    let zero = n.scalar_like(x, 0.0)?;
+    n.emit(ops::Maximum { x, y: zero })
+}
+
+/// The default constants are those of Klambauer et al. 2017, as the ONNX specification rounds them.
+fn selu(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let alpha = n.float_or("alpha", 1.673_263_2)?;
+    let gamma = n.float_or("gamma", 1.050_701)?;
+    let y = n.op(ops::Elu { x, alpha })?;
+    let y = n.scale(y, gamma.into())?;
+    n.done(y)
+}
+
+fn shrink(n: &mut Lower<'_>) -> Lowered {
+    let (bias, lambd) = (n.float_or("bias", 0.0)?, n.float_or("lambd", 0.5)?);
+    let x = n.input(0)?;
+    let dtype = n.dtype(x)?;
+    let x = n.as_float(x)?;
+    let (low, high, zero) =
+        (n.scalar_like(x, -f64::from(lambd))?, n.scalar_like(x, lambd.into())?, n.scalar_like(x, 0.0)?);
+    let (below, above) = (n.less(x, low)?, n.less(high, x)?);
+    let (raised, lowered) = (n.add_number(x, bias.into())?, n.add_number(x, -f64::from(bias))?);
+    let y = n.select(above, lowered, zero)?;
+    let y = n.select(below, raised, y)?;
+    let y = n.cast(y, dtype)?;
+    n.done(y)
+}
+
+/// `x * sigmoid(alpha * x)`.
+fn gated(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
+    let alpha = n.float_or("alpha", 1.0)?;
+    if alpha == 1.0 {
+        return n.op(ops::Silu { x });
+    }
+    let scaled = n.scale(x, alpha.into())?;
+    let gate = n.op(ops::Sigmoid { x: scaled })?;
+    n.mul(x, gate)
+}
+
+fn swish(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let y = gated(n, x)?;
+    n.done(y)
+}
+
+fn swiglu(n: &mut Lower<'_>) -> Lowered {
+    let (gate, x) = (n.input(0)?, n.input(1)?);
+    let y = gated(n, gate)?;
+    n.emit(ops::Mul { x: y, y: x })
+}
+
+/// ONNX keeps what is above `alpha`, Core ML what is not below: the number after `alpha` makes them agree.
+fn thresholded_relu(n: &mut Lower<'_>) -> Lowered {
+    let (x, alpha) = (n.input(0)?, n.float_or("alpha", 1.0)?);
+    if n.dtype(x)? == DType::F32 {
+        return n.emit(ops::ThresholdedRelu { x, alpha: alpha.next_up() });
+    }
+    let (limit, zero) = (n.scalar_like(x, alpha.into())?, n.scalar_like(x, 0.0)?);
+    let above = n.less(limit, x)?;
+    n.emit(ops::Select { cond: above, a: x, b: zero })
+}

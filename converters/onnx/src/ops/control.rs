@@ -1,0 +1,229 @@
+//! Branches and loops.
+
+use crate::LATEST;
+use mlconv_mil::{
+    ir::{Fact, Value},
+    ops,
+};
+use mlconv_source::{Entry, Lower, LowerError, Lowered, SourceGraph};
+use mlconv_tensor::{Dim, Tensor};
+
+rows! {
+    "If" 1..=LATEST => branch;
+    "Loop" 1..=LATEST => repeat;
+    "Scan" 9..=LATEST => scan;
+}
+
+/// Turns up to which a loop is written out.
+const MAX_TURNS: i64 = 1024;
+/// Nodes up to which a loop is written out.
+const MAX_NODES: i64 = 1 << 16;
+
+fn branch(n: &mut Lower<'_>) -> Lowered {
+    let (yes, no) = (n.graph("then_branch")?, n.graph("else_branch")?);
+    let condition = n.input(0)?;
+    if let Some(known) = truth(n, condition) {
+        return n.inline(if known { yes } else { no }, &[]);
+    }
+    let pred = n.as_scalar(condition)?;
+    let (true_fn, false_fn) = (n.block(yes, &[])?, n.block(no, &[])?);
+    let (a, b) = (n.f().yields(true_fn).to_vec(), n.f().yields(false_fn).to_vec());
+    for (a, b) in a.iter().zip(&b) {
+        let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
+        if x.dtype != y.dtype || x.shape.rank() != y.shape.rank() {
+            let form = format!(
+                "a condition that is not known, of branches that give {x} and {y}: if the condition depends on a shape, \
+                 fix it with `--input`"
+            );
+            return Err(LowerError::form(form));
+        }
+    }
+    n.emit(ops::Cond { pred, true_fn, false_fn })
+}
+
+/// Whether a boolean of one element holds, where that is known.
+fn truth(n: &Lower<'_>, v: Value) -> Option<bool> {
+    match n.known_ints(v)?.as_slice() {
+        [b] => Some(*b != 0),
+        _ => None,
+    }
+}
+
+fn repeat(n: &mut Lower<'_>) -> Lowered {
+    let body = n.graph("body")?;
+    let most = match n.constant(0)? {
+        Some(t) => Some(t.to_i64()),
+        None => n.optional(0)?.and_then(|v| n.known_ints(v)),
+    };
+    let most = most.and_then(|m| m.first().copied());
+    let limit = if most.is_none() { n.optional(0)? } else { None };
+    let condition = n.optional(1)?;
+    let vars = n.inputs_from(2)?;
+    let scans = body.outputs.len().checked_sub(vars.len() + 1);
+    let Some(scans) = scans.filter(|_| body.inputs.len() == vars.len() + 2) else {
+        return Err(LowerError::form(format!("a body of {} inputs for {} variables", body.inputs.len(), vars.len())));
+    };
+    let first = condition.map(|c| truth(n, c).ok_or(c));
+    if first == Some(Ok(false)) && scans == 0 {
+        return Ok(vars.into_iter().map(Entry::Value).collect());
+    }
+    let known_turns = limit.is_none() && !matches!(first, Some(Err(_)));
+    if known_turns && steady(body) {
+        let turns = most.ok_or_else(|| LowerError::form("a loop without end"))?.max(0);
+        if turns <= MAX_TURNS && turns.saturating_mul(body.nodes.len() as i64) <= MAX_NODES {
+            return written_out(n, body, vars, turns, scans);
+        }
+    }
+    if scans > 0 {
+        return Err(LowerError::form("a loop of unknown or many turns that collects values"));
+    }
+    let limit = match (limit, most) {
+        (Some(limit), _) => Some(n.as_scalar(limit)?),
+        (None, Some(most)) => Some(n.const_int(most.min(i64::from(i32::MAX)))?),
+        (None, None) => None,
+    };
+    let go_on = match condition {
+        Some(c) => n.as_scalar(c)?,
+        None => n.add_const(Tensor::from_bools(&[], [true]))?,
+    };
+    looped(n, body, limit, go_on, vars)
+}
+
+/// Whether the condition that the body of a loop returns is the one it is given, or true.
+fn steady(body: &SourceGraph) -> bool {
+    let (Some(out), Some(given)) = (body.outputs.first(), body.inputs.get(1)) else { return false };
+    let mut name = out.name.clone();
+    for _ in 0..body.nodes.len() + 1 {
+        if name == given.name {
+            return true;
+        }
+        if let Some(t) = body.constants.get(&name) {
+            return t.to_bools() == [true];
+        }
+        let Some(node) = body.nodes.iter().find(|node| node.outputs.first() == Some(&name)) else { return false };
+        match &*node.op {
+            "Identity" | "Cast" => match node.inputs.first() {
+                Some(mlconv_source::Arg::Value(from)) => name = from.clone(),
+                _ => return false,
+            },
+            "Constant" => {
+                return matches!(node.attrs.get("value"), Some(mlconv_source::Arg::Tensor(t)) if t.to_bools() == [true]);
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+fn written_out(n: &mut Lower<'_>, body: &SourceGraph, mut vars: Vec<Value>, turns: i64, scans: usize) -> Lowered {
+    let mut collected: Vec<Vec<Value>> = vec![vec![]; scans];
+    for turn in 0..turns {
+        let (turn, go_on) = (n.const_int(turn)?, n.add_const(Tensor::from_bools(&[], [true]))?);
+        let args: Vec<Value> = [turn, go_on].into_iter().chain(vars.iter().copied()).collect();
+        let mut returned = n.inline(body, &args)?.into_iter().skip(1);
+        for var in &mut vars {
+            *var = n.entry_value(returned.next().unwrap_or(Entry::Poisoned))?;
+        }
+        for (entry, all) in returned.zip(&mut collected) {
+            all.push(n.entry_value(entry)?);
+        }
+    }
+    let mut out: Vec<Entry> = vars.into_iter().map(Entry::Value).collect();
+    for values in collected {
+        out.push(Entry::Value(stacked(n, values, 0, false)?));
+    }
+    Ok(out)
+}
+
+/// The values one after the other along a new axis.
+fn stacked(n: &mut Lower<'_>, mut values: Vec<Value>, axis: i64, backward: bool) -> Result<Value, LowerError> {
+    if values.is_empty() {
+        return Err(LowerError::form("a loop of no turns that collects values"));
+    }
+    if backward {
+        values.reverse();
+    }
+    n.op(ops::Stack { values, axis })
+}
+
+fn looped(
+    n: &mut Lower<'_>,
+    body: &SourceGraph,
+    limit: Option<Value>,
+    go_on: Value,
+    vars: Vec<Value>,
+) -> Lowered {
+    let turn = n.const_int(0)?;
+    let loop_vars: Vec<Value> = [turn, go_on].into_iter().chain(vars).collect();
+    let facts: Vec<Fact> = loop_vars.iter().map(|v| Fact::of(n.fact(*v).ty.clone())).collect();
+    let cond = n.new_block(&facts, |n, args| {
+        let [turn, go_on, ..] = args else { return Err(LowerError::Poisoned) };
+        let Some(limit) = limit else { return n.op(ops::Identity { x: *go_on }).map(|v| vec![v]) };
+        let more = n.less(*turn, limit)?;
+        Ok(vec![n.and(more, *go_on)?])
+    })?;
+    let inner = n.new_block(&facts, |n, args| {
+        let returned = n.inline(body, args)?;
+        let turn = args.first().copied().ok_or(LowerError::Poisoned)?;
+        let mut next = vec![n.add_number(turn, 1.0)?];
+        for entry in returned {
+            next.push(n.entry_value(entry)?);
+        }
+        if let Some(go_on) = next.get(1).copied() {
+            next[1] = n.as_scalar(go_on)?;
+        }
+        Ok(next)
+    })?;
+    let results = n.ops(ops::WhileLoop { loop_vars, cond, body: inner })?;
+    Ok(results.into_iter().skip(2).map(Entry::Value).collect())
+}
+
+fn scan(n: &mut Lower<'_>) -> Lowered {
+    let body = n.graph("body")?;
+    let scans = usize::try_from(n.int_or("num_scan_inputs", 1)?).unwrap_or(0);
+    let inputs = n.inputs_from(0)?;
+    let Some(states) = inputs.len().checked_sub(scans).filter(|_| scans > 0) else {
+        return n.bad_attr("num_scan_inputs", format!("1 to {}", inputs.len()));
+    };
+    let outputs = body.outputs.len().saturating_sub(states);
+    let list = |n: &Lower<'_>, name, count: usize| -> Result<Vec<i64>, LowerError> {
+        let given = n.ints(name)?.unwrap_or_else(|| vec![0; count]);
+        if given.len() == count { Ok(given) } else { n.bad_attr(name, format!("{count} numbers")) }
+    };
+    let (axes, directions) = (list(n, "scan_input_axes", scans)?, list(n, "scan_input_directions", scans)?);
+    let (out_axes, out_directions) =
+        (list(n, "scan_output_axes", outputs)?, list(n, "scan_output_directions", outputs)?);
+    let (mut vars, sources) = (inputs[..states].to_vec(), &inputs[states..]);
+    let mut turns = None;
+    let mut along = vec![];
+    for (x, axis) in sources.iter().zip(&axes) {
+        let axis = n.axis(*x, *axis)?;
+        along.push(axis);
+        turns = turns.or(n.shape(*x)?.get(axis).and_then(Dim::as_known));
+    }
+    let turns = turns.ok_or_else(|| LowerError::NotFixed { what: "the number of turns".to_owned() })?;
+    if turns > MAX_TURNS || turns.saturating_mul(body.nodes.len() as i64) > MAX_NODES {
+        return Err(LowerError::form(format!("a scan of {turns} turns")));
+    }
+    let mut collected: Vec<Vec<Value>> = vec![vec![]; outputs];
+    for turn in 0..turns {
+        let mut args = vars.clone();
+        for ((x, axis), direction) in sources.iter().zip(&along).zip(&directions) {
+            let at = if *direction == 0 { turn } else { turns - 1 - turn };
+            let part = n.slice(*x, *axis, at, Some(at + 1))?;
+            args.push(n.squeeze(part, &[*axis as i64])?);
+        }
+        let mut returned = n.inline(body, &args)?.into_iter();
+        for var in &mut vars {
+            *var = n.entry_value(returned.next().unwrap_or(Entry::Poisoned))?;
+        }
+        for (entry, all) in returned.zip(&mut collected) {
+            all.push(n.entry_value(entry)?);
+        }
+    }
+    let mut out: Vec<Entry> = vars.into_iter().map(Entry::Value).collect();
+    for ((values, axis), direction) in collected.into_iter().zip(&out_axes).zip(&out_directions) {
+        out.push(Entry::Value(stacked(n, values, *axis, *direction != 0)?));
+    }
+    Ok(out)
+}

@@ -1,0 +1,455 @@
+//! Operators that join, part, cut and pad.
+
+use crate::LATEST;
+use mlconv_mil::{ir::Value, ops, ops::PadMode};
+use mlconv_source::{Lower, LowerError, Lowered, Size};
+use mlconv_tensor::{DType, Tensor};
+
+rows! {
+    "Concat" 1..=LATEST => concat;
+    "Split" 1..=12 => |n| { let sizes = n.ints("split")?; split(n, sizes, None) };
+    "Split" 13..=17 => |n| { let sizes = n.ints_input(1)?; split(n, sizes, None) };
+    "Split" 18..=LATEST => |n| {
+        let (sizes, count) = (n.ints_input(1)?, n.int("num_outputs")?);
+        split(n, sizes, count)
+    };
+    "Slice" 1..=9 => slice_by_attributes;
+    "Slice" 10..=LATEST => slice_by_inputs;
+    "Pad" 1..=1 => |n| { let pads = n.ints("paddings")?; pad_by_attributes(n, pads) };
+    "Pad" 2..=10 => |n| { let pads = n.ints("pads")?; pad_by_attributes(n, pads) };
+    "Pad" 11..=LATEST => pad_by_inputs;
+    "CenterCropPad" 18..=LATEST => center_crop_pad;
+}
+
+fn concat(n: &mut Lower<'_>) -> Lowered {
+    let axis = n.int_or("axis", 1)?;
+    // Vectors of 64-bit integers are joined as they are: what is out of the range of 32 bits may still mean something.
+    let mut joined = vec![];
+    for i in 0..n.input_count() {
+        match n.constant(i)?.filter(|t| t.dtype() == DType::I64 && t.shape().len() == 1) {
+            Some(t) => joined.extend(t.to_i64()),
+            None => return concat_values(n, axis),
+        }
+    }
+    n.literal(Tensor::from_vec(&[joined.len()], joined))
+}
+
+fn concat_values(n: &mut Lower<'_>, axis: i64) -> Lowered {
+    let values = n.inputs_from(0)?;
+    let mut kept = vec![];
+    for v in &values {
+        let shape = n.shape(*v)?;
+        let axis = shape.axis(axis)?.index();
+        if !shape[axis].is(0) {
+            kept.push(*v);
+        }
+    }
+    match (kept.is_empty(), values.first()) {
+        (true, None) => Err(LowerError::MissingInput { index: 0 }),
+        (true, Some(first)) => n.done(*first),
+        (false, _) => {
+            let y = n.concat(kept, axis)?;
+            n.done(y)
+        }
+    }
+}
+
+fn split(n: &mut Lower<'_>, sizes: Option<Vec<i64>>, count: Option<i64>) -> Lowered {
+    let axis = n.int_or("axis", 0)?;
+    let x = n.input(0)?;
+    let axis = n.axis(x, axis)?;
+    let outputs = n.output_count() as i64;
+    let parts = count.unwrap_or(outputs);
+    let size = n.shape(x)?[axis].as_known();
+    let sizes = match (sizes, size) {
+        (Some(sizes), _) => Some(sizes),
+        // The last one is smaller where they do not come out even.
+        (None, Some(size)) if parts > 0 && size % parts != 0 => {
+            let each = size / parts + i64::from(size % parts != 0);
+            Some((0..parts).map(|i| (size - each * i).clamp(0, each)).collect())
+        }
+        (None, _) => None,
+    };
+    if outputs == 1 {
+        return n.done(x);
+    }
+    let num_splits = if sizes.is_none() { Some(parts) } else { None };
+    n.emit(ops::Split { x, num_splits, split_sizes: sizes, axis: axis as i64 })
+}
+
+fn slice_by_attributes(n: &mut Lower<'_>) -> Lowered {
+    let starts = n.ints("starts")?.ok_or(LowerError::MissingAttr { name: "starts" })?;
+    let ends = n.ints("ends")?.ok_or(LowerError::MissingAttr { name: "ends" })?;
+    let axes = n.ints("axes")?;
+    let x = n.input(0)?;
+    slice(n, x, Bounds::Known(starts), Bounds::Known(ends), axes, None)
+}
+
+fn slice_by_inputs(n: &mut Lower<'_>) -> Lowered {
+    let (axes, steps) = (n.ints_input(3)?, n.ints_input(4)?);
+    let (starts, ends) = (bounds(n, 1)?, bounds(n, 2)?);
+    let x = n.input(0)?;
+    slice(n, x, starts, ends, axes, steps)
+}
+
+/// Where slices begin or end, per axis that is sliced.
+enum Bounds {
+    Known(Vec<i64>),
+    Open(Value, Vec<Option<i64>>),
+}
+
+impl Bounds {
+    fn len(&self) -> usize {
+        match self {
+            Self::Known(v) => v.len(),
+            Self::Open(_, v) => v.len(),
+        }
+    }
+
+    fn known(&self, i: usize) -> Option<i64> {
+        match self {
+            Self::Known(v) => v.get(i).copied(),
+            Self::Open(_, v) => v.get(i).copied().flatten(),
+        }
+    }
+
+    /// Bound `i`, which is not known, as a vector of one integer.
+    fn value(&self, n: &mut Lower<'_>, i: usize) -> Result<Value, LowerError> {
+        match self {
+            Self::Known(_) => Err(LowerError::Poisoned),
+            Self::Open(v, _) => n.element(*v, i),
+        }
+    }
+}
+
+fn bounds(n: &mut Lower<'_>, i: usize) -> Result<Bounds, LowerError> {
+    if let Some(t) = n.constant(i)? {
+        return Ok(Bounds::Known(t.to_i64()));
+    }
+    let v = n.input(i)?;
+    let known: Vec<Option<i64>> = n.elements(v)?.iter().map(mlconv_tensor::Dim::as_known).collect();
+    Ok(match known.iter().copied().collect::<Option<Vec<i64>>>() {
+        Some(known) => Bounds::Known(known),
+        None => Bounds::Open(v, known),
+    })
+}
+
+/// Bounds beyond this are the ends of an axis, whatever its size.
+const FAR: i64 = i32::MAX as i64;
+
+fn slice(
+    n: &mut Lower<'_>,
+    x: Value,
+    starts: Bounds,
+    ends: Bounds,
+    axes: Option<Vec<i64>>,
+    steps: Option<Vec<i64>>,
+) -> Lowered {
+    let (rank, count) = (n.rank(x)?, starts.len());
+    let axes = axes.unwrap_or_else(|| (0..count as i64).collect());
+    let steps = steps.unwrap_or_else(|| vec![1; count]);
+    if axes.len() != count || steps.len() != count || ends.len() != count {
+        return Err(LowerError::form(format!("{count} starts beside {} ends and {} axes", ends.len(), axes.len())));
+    }
+    let shape = n.shape(x)?;
+    let (mut begin, mut end) = (vec![Ok(0); rank], vec![Ok(0); rank]);
+    let (mut begin_mask, mut end_mask, mut stride) = (vec![true; rank], vec![true; rank], vec![1; rank]);
+    for (i, (axis, step)) in axes.iter().zip(&steps).enumerate() {
+        let axis = shape.axis(*axis)?.index();
+        if *step == 0 {
+            return Err(LowerError::form("a step of 0"));
+        }
+        // Steps as long as any axis take its first element alone, whatever they are.
+        stride[axis] = (*step).clamp(-FAR, FAR);
+        let size = shape[axis].as_known();
+        match (starts.known(i), size) {
+            (Some(start), Some(size)) => {
+                let start = if start < 0 { start.saturating_add(size) } else { start };
+                let first = if *step > 0 { start.clamp(0, size) } else { start.clamp(0, size - 1) };
+                (begin[axis], begin_mask[axis]) = (Ok(first), false);
+            }
+            // Where the step is negative, a start before the axis leaves nothing; one is never written so.
+            (Some(start), None) => {
+                let masked = if *step > 0 { start == 0 || start <= -FAR } else { start >= FAR };
+                (begin[axis], begin_mask[axis]) = (Ok(start.clamp(-FAR, FAR)), masked);
+                if masked {
+                    begin[axis] = Ok(0);
+                }
+            }
+            (None, _) => (begin[axis], begin_mask[axis]) = (Err(starts.value(n, i)?), false),
+        }
+        match (ends.known(i), size) {
+            (Some(end_at), Some(size)) => {
+                let stop = if end_at < 0 { end_at.saturating_add(size) } else { end_at };
+                let last = if *step > 0 { stop.clamp(0, size) } else { stop.clamp(-1, size - 1) };
+                (end[axis], end_mask[axis]) = if last < 0 { (Ok(0), true) } else { (Ok(last), false) };
+            }
+            (Some(end_at), None) => {
+                let masked = if *step > 0 { end_at >= FAR } else { end_at <= -FAR };
+                (end[axis], end_mask[axis]) = (Ok(if masked { 0 } else { end_at.clamp(-FAR, FAR) }), masked);
+            }
+            (None, _) => (end[axis], end_mask[axis]) = (Err(ends.value(n, i)?), false),
+        }
+    }
+    let whole = (0..rank).all(|i| {
+        let from_start = begin_mask[i] || begin[i] == Ok(0);
+        let to_end = end_mask[i] || shape[i].as_known().is_some_and(|size| end[i] == Ok(size));
+        stride[i] == 1 && from_start && to_end
+    });
+    if whole {
+        return n.done(x);
+    }
+    let (begin, end) = (vector(n, &begin)?, vector(n, &end)?);
+    n.emit(ops::SliceByIndex {
+        x,
+        begin,
+        end,
+        stride: Some(stride),
+        begin_mask: Some(begin_mask),
+        end_mask: Some(end_mask),
+        squeeze_mask: None,
+    })
+}
+
+/// A vector of numbers and of vectors of one number.
+fn vector(n: &mut Lower<'_>, parts: &[Result<i64, Value>]) -> Result<Value, LowerError> {
+    if let Some(known) = parts.iter().map(|p| p.ok()).collect::<Option<Vec<i64>>>() {
+        return n.const_ints(&known);
+    }
+    let mut values = vec![];
+    for part in parts {
+        values.push(match part {
+            Ok(known) => n.const_ints(&[*known])?,
+            Err(v) => *v,
+        });
+    }
+    n.concat(values, 0)
+}
+
+/// How the outside of a tensor is filled.
+#[derive(Clone, Copy, PartialEq)]
+enum Fill {
+    Constant(f64),
+    Reflect,
+    Edge,
+    Wrap,
+}
+
+fn fill_mode(n: &Lower<'_>, value: f64) -> Result<Fill, LowerError> {
+    match n.str_or("mode", "constant")? {
+        "constant" => Ok(Fill::Constant(value)),
+        "reflect" => Ok(Fill::Reflect),
+        "edge" => Ok(Fill::Edge),
+        "wrap" => Ok(Fill::Wrap),
+        _ => n.bad_attr("mode", "`constant`, `reflect`, `edge` or `wrap`"),
+    }
+}
+
+fn pad_by_attributes(n: &mut Lower<'_>, pads: Option<Vec<i64>>) -> Lowered {
+    let pads = pads.ok_or(LowerError::MissingAttr { name: "pads" })?;
+    let value = n.float_or("value", 0.0)?;
+    let fill = fill_mode(n, f64::from(value))?;
+    let x = n.input(0)?;
+    let pairs = pairs(n, x, &pads, None)?;
+    let y = pad(n, x, &pairs, fill)?;
+    n.done(y)
+}
+
+fn pad_by_inputs(n: &mut Lower<'_>) -> Lowered {
+    let axes = n.ints_input(3)?;
+    let value = match n.optional(2)? {
+        None => 0.0,
+        Some(v) => match n.const_of(v).map(Tensor::to_f64).as_deref() {
+            Some([value, ..]) => *value,
+            Some([]) => 0.0,
+            None => return Err(LowerError::NotConstant { index: 2 }),
+        },
+    };
+    let fill = fill_mode(n, value)?;
+    let x = n.input(0)?;
+    match n.ints_input(1) {
+        Ok(pads) => {
+            let pads = pads.ok_or(LowerError::MissingInput { index: 1 })?;
+            let pairs = pairs(n, x, &pads, axes)?;
+            let y = pad(n, x, &pairs, fill)?;
+            n.done(y)
+        }
+        Err(LowerError::NotConstant { .. }) => pad_at_run_time(n, x, axes, fill),
+        Err(e) => Err(e),
+    }
+}
+
+/// What is added before and after, for each axis of `x`.
+fn pairs(n: &Lower<'_>, x: Value, pads: &[i64], axes: Option<Vec<i64>>) -> Result<Vec<(i64, i64)>, LowerError> {
+    let rank = n.rank(x)?;
+    let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
+    if pads.len() != axes.len() * 2 {
+        return Err(LowerError::form(format!("{} pads for {} axes", pads.len(), axes.len())));
+    }
+    let mut pairs = vec![(0, 0); rank];
+    for (i, axis) in axes.iter().enumerate() {
+        pairs[n.axis(x, *axis)?] = (pads[i], pads[i + axes.len()]);
+    }
+    Ok(pairs)
+}
+
+fn pad(n: &mut Lower<'_>, x: Value, pairs: &[(i64, i64)], fill: Fill) -> Result<Value, LowerError> {
+    if let Some(far) = pairs.iter().flat_map(|p| [p.0, p.1]).find(|p| p.abs() > FAR) {
+        return Err(LowerError::form(format!("padding by {far}")));
+    }
+    let cut = pairs.iter().enumerate().filter(|(_, p)| p.0 < 0 || p.1 < 0);
+    let cuts: Vec<_> = cut.map(|(i, p)| (i, (-p.0).max(0), (p.1 < 0).then_some(p.1), 1)).collect();
+    let x = if cuts.is_empty() { x } else { n.slice_by(x, &cuts)? };
+    let pairs: Vec<(i64, i64)> = pairs.iter().map(|p| (p.0.max(0), p.1.max(0))).collect();
+    let Some(first) = pairs.iter().position(|p| *p != (0, 0)) else { return Ok(x) };
+    let dtype = n.dtype(x)?;
+    if let Fill::Constant(value) = fill {
+        if dtype.is_float() {
+            let flat: Vec<i64> = pairs.iter().flat_map(|p| [p.0, p.1]).collect();
+            return n.pad(x, &flat, value as f32);
+        }
+        return pad_by_joining(n, x, &pairs, value);
+    }
+    let (mode, rank) = (if fill == Fill::Edge { PadMode::Replicate } else { PadMode::Reflect }, pairs.len());
+    let shape = n.shape(x)?;
+    let near = pairs.iter().zip(shape.iter()).all(|(p, d)| {
+        let most = if fill == Fill::Reflect { d.as_known().map(|d| d - 1) } else { d.as_known() };
+        most.is_none_or(|most| p.0 <= most && p.1 <= most)
+    });
+    // Core ML reflects and replicates along the last two axes only.
+    if dtype.is_float() && fill != Fill::Wrap && first + 2 >= rank && near {
+        let flat: Vec<i64> = pairs[first..].iter().flat_map(|p| [p.0, p.1]).collect();
+        let pad = n.const_ints(&flat)?;
+        return n.op(ops::Pad { x, pad, mode, constant_val: 0.0 });
+    }
+    let mut y = x;
+    for (axis, pair) in pairs.iter().enumerate().filter(|(_, p)| **p != (0, 0)) {
+        let Some(size) = shape[axis].as_known() else {
+            y = pad_open_axis(n, y, axis, *pair, fill)?;
+            continue;
+        };
+        let places: Vec<i64> = (-pair.0..size + pair.1).map(|i| inside(i, size, fill)).collect();
+        y = n.gather_at(y, axis, &places)?;
+    }
+    Ok(y)
+}
+
+/// The place inside of `0..size` that `i` stands for.
+fn inside(i: i64, size: i64, fill: Fill) -> i64 {
+    match fill {
+        Fill::Edge | Fill::Constant(_) => i.clamp(0, (size - 1).max(0)),
+        Fill::Wrap => i.rem_euclid(size.max(1)),
+        Fill::Reflect if size <= 1 => 0,
+        Fill::Reflect => (size - 1) - (i.rem_euclid(2 * (size - 1)) - (size - 1)).abs(),
+    }
+}
+
+/// Pads an axis of open size, which must be as long as the padding.
+fn pad_open_axis(
+    n: &mut Lower<'_>,
+    x: Value,
+    axis: usize,
+    (before, after): (i64, i64),
+    fill: Fill,
+) -> Result<Value, LowerError> {
+    let mut parts = vec![];
+    let reversed = |n: &mut Lower<'_>, v: Value| n.op(ops::Reverse { x: v, axes: Some(vec![axis as i64]) });
+    let repeated = |n: &mut Lower<'_>, v: Value, times: i64| n.concat(vec![v; times as usize], axis as i64);
+    if before > 4096 || after > 4096 {
+        return Err(LowerError::NotFixed { what: "such wide padding".to_owned() });
+    }
+    if before > 0 {
+        parts.push(match fill {
+            Fill::Wrap => n.slice(x, axis, -before, None)?,
+            Fill::Reflect => {
+                let part = n.slice(x, axis, 1, Some(before + 1))?;
+                reversed(n, part)?
+            }
+            Fill::Edge | Fill::Constant(_) => {
+                let part = n.slice(x, axis, 0, Some(1))?;
+                repeated(n, part, before)?
+            }
+        });
+    }
+    parts.push(x);
+    if after > 0 {
+        parts.push(match fill {
+            Fill::Wrap => n.slice(x, axis, 0, Some(after))?,
+            Fill::Reflect => {
+                let part = n.slice(x, axis, -after - 1, Some(-1))?;
+                reversed(n, part)?
+            }
+            Fill::Edge | Fill::Constant(_) => {
+                let part = n.slice(x, axis, -1, None)?;
+                repeated(n, part, after)?
+            }
+        });
+    }
+    n.concat(parts, axis as i64)
+}
+
+/// Puts constants around an `x` that is not of floats.
+fn pad_by_joining(n: &mut Lower<'_>, x: Value, pairs: &[(i64, i64)], value: f64) -> Result<Value, LowerError> {
+    let mut y = x;
+    for (axis, pair) in pairs.iter().enumerate() {
+        let mut parts = vec![];
+        for (i, count) in [pair.0, pair.1].into_iter().enumerate() {
+            if i == 1 {
+                parts.push(y);
+            }
+            if count > 0 {
+                let mut sizes = n.own_sizes(y)?;
+                sizes[axis] = Size::Known(count);
+                let (shape, value) = (n.sizes_exactly(&sizes)?, n.scalar_like(y, value)?);
+                parts.push(n.op(ops::Fill { shape, value: Some(value) })?);
+            }
+        }
+        y = n.concat(parts, axis as i64)?;
+    }
+    Ok(y)
+}
+
+fn pad_at_run_time(n: &mut Lower<'_>, x: Value, axes: Option<Vec<i64>>, fill: Fill) -> Lowered {
+    let Fill::Constant(value) = fill else { return Err(LowerError::NotConstant { index: 1 }) };
+    let (rank, mut pads) = (n.rank(x)?, n.input(1)?);
+    if let Some(axes) = axes {
+        let mut parts = vec![];
+        for k in 0..2 * rank {
+            let mut found = None;
+            for (i, axis) in axes.iter().enumerate() {
+                if n.axis(x, *axis)? == k % rank {
+                    found = Some(if k < rank { i } else { i + axes.len() });
+                }
+            }
+            parts.push(match found {
+                Some(i) => n.element(pads, i)?,
+                None => n.const_ints(&[0])?,
+            });
+        }
+        pads = n.concat(parts, 0)?;
+    }
+    let pads = n.reshape_to(pads, &[2, rank as i64])?;
+    let pads = n.transpose(pads, &[1, 0])?;
+    let pad = n.reshape_to(pads, &[2 * rank as i64])?;
+    let y = n.in_float(x, |n, x| n.op(ops::Pad { x, pad, mode: PadMode::Constant, constant_val: value as f32 }))?;
+    n.done(y)
+}
+
+fn center_crop_pad(n: &mut Lower<'_>) -> Lowered {
+    let sizes = n.ints_input(1)?.ok_or(LowerError::MissingInput { index: 1 })?;
+    let x = n.input(0)?;
+    let axes = n.ints("axes")?.unwrap_or_else(|| (0..sizes.len() as i64).collect());
+    if axes.len() != sizes.len() {
+        return n.bad_attr("axes", format!("{} axes, one per size", sizes.len()));
+    }
+    let shape = n.fixed_shape(x, "the part that is cropped or padded")?;
+    let mut pairs = vec![(0, 0); shape.len()];
+    for (axis, size) in axes.iter().zip(&sizes) {
+        let axis = n.axis(x, *axis)?;
+        let more = size.saturating_sub(shape[axis]);
+        // Of an odd number, the end has one more, whether it is cut or added.
+        pairs[axis] = (more / 2, more - more / 2);
+    }
+    let y = pad(n, x, &pairs, Fill::Constant(0.0))?;
+    n.done(y)
+}

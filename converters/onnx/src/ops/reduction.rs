@@ -1,0 +1,93 @@
+//! Reductions.
+
+use crate::LATEST;
+use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_tensor::DType;
+
+rows! {
+    "ArgMax" 1..=LATEST => |n| arg(n, |x, axis, keep_dims| ops::ReduceArgmax { x, axis, keep_dims, output_dtype: DType::I32 });
+    "ArgMin" 1..=LATEST => |n| arg(n, |x, axis, keep_dims| ops::ReduceArgmin { x, axis, keep_dims, output_dtype: DType::I32 });
+    "ReduceL1" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceL1Norm { x, axes, keep_dims }, size);
+    "ReduceL2" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceL2Norm { x, axes, keep_dims }, size);
+    "ReduceLogSum" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceLogSum { x, axes, keep_dims }, log);
+    "ReduceLogSumExp" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceLogSumExp { x, axes, keep_dims }, same);
+    "ReduceMax" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMax { x, axes, keep_dims }, same);
+    "ReduceMean" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMean { x, axes, keep_dims }, same);
+    "ReduceMin" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMin { x, axes, keep_dims }, same);
+    "ReduceProd" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceProd { x, axes, keep_dims }, same);
+    "ReduceSum" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceSum { x, axes, keep_dims }, same);
+    "ReduceSumSquare" 1..=LATEST =>
+        |n| reduce(n, |x, axes, keep_dims| ops::ReduceSumSquare { x, axes, keep_dims }, |n, x| n.mul(x, x));
+}
+
+/// What a reduction makes of a single element.
+type OfOne<'a> = fn(&mut Lower<'a>, Value) -> Result<Value, LowerError>;
+
+fn same(_: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
+    Ok(x)
+}
+
+fn size(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
+    n.abs(x)
+}
+
+fn log(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
+    let dtype = n.dtype(x)?;
+    let x = n.as_float(x)?;
+    let y = n.log(x)?;
+    n.cast(y, dtype)
+}
+
+/// A reduction over axes given as an attribute, or as an input; the two never occur together.
+fn reduce<'a, O: Op>(
+    n: &mut Lower<'a>,
+    op: fn(Value, Option<Vec<i64>>, bool) -> O,
+    of_one: OfOne<'a>,
+) -> Lowered {
+    let x = n.input(0)?;
+    let keep_dims = n.flag("keepdims", true)?;
+    let noop = n.flag("noop_with_empty_axes", false)?;
+    let axes = match n.ints("axes")? {
+        Some(axes) => Some(axes),
+        None => n.ints_input(1)?,
+    };
+    let axes = axes.filter(|a| !a.is_empty());
+    let dtype = n.dtype(x)?;
+    // Of truth values, the greatest and the least are asked for.
+    let x = if dtype == DType::Bool { n.cast(x, DType::I32)? } else { x };
+    let rank = n.rank(x)?;
+    let y = if rank == 0 || (noop && axes.is_none()) {
+        of_one(n, x)?
+    } else {
+        let mut axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
+        for axis in &mut axes {
+            *axis = n.axis(x, *axis)? as i64;
+        }
+        axes.sort_unstable();
+        axes.dedup();
+        n.op(op(x, Some(axes), keep_dims))?
+    };
+    let y = n.cast(y, dtype)?;
+    n.done(y)
+}
+
+fn arg<O: Op>(n: &mut Lower<'_>, op: fn(Value, i64, bool) -> O) -> Lowered {
+    let x = n.input(0)?;
+    let (axis, keep_dims) = (n.int_or("axis", 0)?, n.flag("keepdims", true)?);
+    let last = n.flag("select_last_index", false)?;
+    if n.rank(x)? == 0 {
+        let y = n.const_int(0)?;
+        return n.done(y);
+    }
+    let axis = n.axis(x, axis)? as i64;
+    if !last {
+        return n.emit(op(x, axis, keep_dims));
+    }
+    let turned = n.op(ops::Reverse { x, axes: Some(vec![axis]) })?;
+    let from_end = n.op(op(turned, axis, keep_dims))?;
+    let size = n.size_of(x, axis as usize)?;
+    let size = n.squeeze(size, &[0])?;
+    let end = n.add_number(size, -1.0)?;
+    n.emit(ops::Sub { x: end, y: from_end })
+}

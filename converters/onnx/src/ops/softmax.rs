@@ -1,0 +1,75 @@
+//! Softmax and its kin.
+
+use crate::LATEST;
+use mlconv_mil::{ir::Value, ops};
+use mlconv_source::{Lower, LowerError, Lowered, Size};
+use mlconv_tensor::{DType, Tensor};
+
+rows! {
+    "Hardmax" 1..=12 => |n| flattened(n, hardmax);
+    "Hardmax" 13..=LATEST => |n| along(n, hardmax);
+    "LogSoftmax" 1..=12 => |n| flattened(n, log_softmax);
+    "LogSoftmax" 13..=LATEST => |n| along(n, log_softmax);
+    "Softmax" 1..=12 => |n| flattened(n, softmax);
+    "Softmax" 13..=LATEST => |n| along(n, softmax);
+}
+
+type Kind<'a> = fn(&mut Lower<'a>, Value, usize) -> Result<Value, LowerError>;
+
+fn along<'a>(n: &mut Lower<'a>, kind: Kind<'a>) -> Lowered {
+    let x = n.input(0)?;
+    let axis = n.int_or("axis", -1)?;
+    let axis = n.axis(x, axis)?;
+    let y = kind(n, x, axis)?;
+    n.done(y)
+}
+
+/// Over all axes from `axis` on together, as older versions have it.
+fn flattened<'a>(n: &mut Lower<'a>, kind: Kind<'a>) -> Lowered {
+    let x = n.input(0)?;
+    let axis = n.int_or("axis", 1)?;
+    let shape = n.shape(x)?;
+    let axis = if axis == shape.rank() as i64 { shape.rank() } else { n.axis(x, axis)? };
+    let large: Vec<usize> = (axis..shape.rank()).filter(|i| !shape[*i].is(1)).collect();
+    match large.as_slice() {
+        [] if axis < shape.rank() => {
+            let y = kind(n, x, axis)?;
+            n.done(y)
+        }
+        [one] => {
+            let y = kind(n, x, *one)?;
+            n.done(y)
+        }
+        _ => {
+            let kept = (0..axis).map(|i| Size::Of(x, i));
+            let flat = if axis == shape.rank() { Size::Known(1) } else { Size::Rest };
+            let sizes: Vec<Size> = kept.chain([flat]).collect();
+            let flat = n.reshape(x, &sizes)?;
+            let y = kind(n, flat, axis)?;
+            let y = n.reshape_as(y, x)?;
+            n.done(y)
+        }
+    }
+}
+
+fn softmax(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value, LowerError> {
+    n.op(ops::Softmax { x, axis: axis as i64 })
+}
+
+/// The logarithm of the softmax along an axis, computed so that no exponential overflows.
+pub(super) fn log_softmax(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value, LowerError> {
+    let axes = Some(vec![axis as i64]);
+    let max = n.op(ops::ReduceMax { x, axes: axes.clone(), keep_dims: true })?;
+    let x = n.sub(x, max)?;
+    let sum = n.op(ops::ReduceLogSumExp { x, axes, keep_dims: true })?;
+    n.sub(x, sum)
+}
+
+fn hardmax(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value, LowerError> {
+    let (dtype, axis) = (n.dtype(x)?, axis as i64);
+    let indices = n.op(ops::ReduceArgmax { x, axis, keep_dims: false, output_dtype: DType::I32 })?;
+    let size = n.size_of(x, axis as usize)?;
+    let size = n.squeeze(size, &[0])?;
+    let (on, off) = (n.add_const(Tensor::splat(dtype, &[], 1.0))?, n.add_const(Tensor::splat(dtype, &[], 0.0))?);
+    n.op(ops::OneHot { indices, one_hot_vector_size: size, axis, on_value: Some(on), off_value: Some(off) })
+}

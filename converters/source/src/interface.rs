@@ -1,0 +1,157 @@
+//! The inputs of the function: what the user asks for, else what the source states.
+
+use crate::{
+    DimSpec, InputSpec, Request, SourceDim, SourceGraph, SourceType,
+    driver::{Entry, Frame, State},
+    lower::narrowed,
+};
+use mlconv_mil::{
+    diagnostic::{Diagnostic, codes},
+    ir::Port,
+    text::Namer,
+};
+use mlconv_tensor::{DType, Dim, Shape, SymbolInfo, TensorType};
+
+/// The greatest size of a dimension for which the source states none.
+const OPEN_MAX: i64 = 65536;
+
+impl State {
+    /// Adds the function's inputs.
+    pub(crate) fn interface(&mut self, graph: &SourceGraph, request: &Request, frame: &mut Frame) {
+        let wanted: Vec<_> = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).collect();
+        let mut used = vec![false; request.inputs.len()];
+        for input in &wanted {
+            let spec = request.inputs.iter().position(|s| match &s.name {
+                Some(name) => **name == *input.name || Namer::legal(&input.name) == *name,
+                None => wanted.len() == 1,
+            });
+            if let Some(i) = spec {
+                used[i] = true;
+            }
+            match self.input_type(&input.name, input.ty.as_ref(), spec.map(|i| &request.inputs[i])) {
+                Ok((ty, shapes)) => {
+                    let mut port = Port::new(input.name.clone());
+                    port.description.clone_from(&input.description);
+                    port.shapes = shapes;
+                    let v = self.f.add_input(port, ty);
+                    frame.define(input.name.clone(), Entry::Value(v));
+                }
+                Err(d) => {
+                    self.problems.plain(d.at(format!("input `{}`", input.name)));
+                    frame.define(input.name.clone(), Entry::Poisoned);
+                }
+            }
+        }
+        for (spec, _) in request.inputs.iter().zip(used).filter(|(_, used)| !used) {
+            let names: Vec<_> = wanted.iter().map(|i| format!("`{}`", i.name)).collect();
+            let title = match &spec.name {
+                Some(name) => format!("the model has no input `{name}`"),
+                None => "an input shape without a name, but the model has several inputs".to_owned(),
+            };
+            let d = Diagnostic::error(&codes::L0001, title);
+            self.problems.plain(d.help(format!("its inputs are {}", names.join(", "))));
+        }
+    }
+
+    /// The type of an input: what the user asks for, else what the source states.
+    fn input_type(
+        &mut self,
+        name: &str,
+        stated: Option<&SourceType>,
+        spec: Option<&InputSpec>,
+    ) -> Result<(TensorType, Vec<Vec<i64>>), Diagnostic> {
+        let dtype = spec.and_then(|s| s.dtype).or(stated.map(|t| t.dtype)).unwrap_or(DType::F32);
+        let Some(narrow) = narrowed(dtype) else {
+            return Err(Diagnostic::error(&codes::F0102, format!("inputs of type {dtype} are not supported")));
+        };
+        if narrow != dtype {
+            let title = format!("input `{name}` is {narrow}, as Core ML has no {dtype} inputs");
+            self.problems.plain(Diagnostic::warning(&codes::F0107, title));
+        }
+        let stated_dims = stated.and_then(|t| t.shape.as_ref());
+        if let Some(spec) = spec {
+            if let Some(dims) = stated_dims {
+                let fits = dims.len() == spec.dims.len()
+                    && dims.iter().zip(&spec.dims).all(|(d, s)| match (d, s) {
+                        (SourceDim::Known(a), DimSpec::Known(b)) => a == b,
+                        (SourceDim::Known(_), _) => false,
+                        _ => true,
+                    });
+                if !fits {
+                    let ty = stated.map(ToString::to_string).unwrap_or_default();
+                    return Err(Diagnostic::error(&codes::L0001, format!("the requested shape does not fit {ty}")));
+                }
+            }
+            let (shape, shapes) = self.requested_shape(name, &spec.dims);
+            return Ok((TensorType::new(narrow, shape), shapes));
+        }
+        let Some(dims) = stated_dims else {
+            let d = Diagnostic::error(&codes::F0105, "the model does not state its shape");
+            return Err(d.help(format!("say it with `--input {name}=1x3x224x224`")));
+        };
+        let shape: Vec<Dim> = dims.iter().enumerate().map(|(axis, d)| self.stated_dim(name, axis, d)).collect();
+        Ok((TensorType::new(narrow, shape), vec![]))
+    }
+
+    fn requested_shape(&mut self, name: &str, dims: &[DimSpec]) -> (Shape, Vec<Vec<i64>>) {
+        let choices = dims.iter().map(|d| if let DimSpec::OneOf(v) = d { v.len() } else { 1 }).max().unwrap_or(1);
+        let mut shape = vec![];
+        for (axis, d) in dims.iter().enumerate() {
+            let symbol = format!("{}_{axis}", Namer::legal(name));
+            shape.push(match d {
+                DimSpec::Known(n) => Dim::from(*n),
+                DimSpec::Range { min, max, default } => {
+                    let default = Some(default.unwrap_or(*min));
+                    self.symbols.set(symbol.as_str(), SymbolInfo { min: *min, max: Some(*max), default });
+                    Dim::symbol(symbol)
+                }
+                DimSpec::OneOf(v) => {
+                    let (min, max) = (v.iter().min().copied().unwrap_or(1), v.iter().max().copied());
+                    self.symbols.set(symbol.as_str(), SymbolInfo { min, max, default: v.first().copied() });
+                    Dim::symbol(symbol)
+                }
+                DimSpec::Symbol(s) => {
+                    if self.symbols.get(s).is_none() {
+                        let info = SymbolInfo { min: 1, max: Some(OPEN_MAX), default: None };
+                        self.symbols.set(s.as_str(), info);
+                    }
+                    Dim::symbol(s.as_str())
+                }
+            });
+        }
+        // Choices go together: the first of one axis with the first of another.
+        let enumerated = dims.iter().any(|d| matches!(d, DimSpec::OneOf(_)));
+        let nth = |k: usize| {
+            dims.iter().map(move |d| match d {
+                DimSpec::Known(n) => *n,
+                DimSpec::OneOf(v) => v.get(k).or(v.last()).copied().unwrap_or(1),
+                DimSpec::Range { min, default, .. } => default.unwrap_or(*min),
+                DimSpec::Symbol(_) => 1,
+            })
+        };
+        let shapes = if enumerated { (0..choices).map(|k| nth(k).collect()).collect() } else { vec![] };
+        (Shape::from(shape), shapes)
+    }
+
+    fn stated_dim(&mut self, input: &str, axis: usize, d: &SourceDim) -> Dim {
+        let dim = match d {
+            SourceDim::Known(n) => return Dim::from(*n),
+            SourceDim::Named(text) => Dim::parse(text).unwrap_or_else(|| Dim::symbol(Namer::legal(text))),
+            SourceDim::Unknown => Dim::symbol(format!("{}_{axis}", Namer::legal(input))),
+        };
+        let mut open = vec![];
+        dim.visit_symbols(&mut |s| {
+            if self.symbols.get(s).is_none() {
+                open.push(s.clone());
+            }
+        });
+        for s in open {
+            self.symbols.set(s.clone(), SymbolInfo { min: 1, max: Some(OPEN_MAX), default: None });
+            let title =
+                format!("size `{s}` of input `{input}` has no limit in the source; the package allows 1 to {OPEN_MAX}");
+            let d = Diagnostic::warning(&codes::F0107, title);
+            self.problems.plain(d.help("give it a size or range with `--input`, as in `--input x=1x[1..512]`"));
+        }
+        dim
+    }
+}

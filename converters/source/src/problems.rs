@@ -1,0 +1,85 @@
+//! What went wrong with nodes, collected and grouped.
+
+use crate::{LowerError, Node};
+use indexmap::IndexMap;
+use mlconv_mil::{
+    diagnostic::{Diagnostic, codes},
+    ir::SourceInfo,
+};
+
+/// A node, as a message names it.
+pub(crate) fn place(node: &Node) -> String {
+    SourceInfo {
+        node: node.name.clone(),
+        op: node.operator().into(),
+        module: node.module.clone(),
+        line: node.line.clone(),
+    }
+    .to_string()
+}
+
+/// What went wrong, equal problems of several nodes together.
+#[derive(Default)]
+pub(crate) struct Problems {
+    plain: Vec<Diagnostic>,
+    nodes: IndexMap<(String, String), (Diagnostic, Vec<String>)>,
+}
+
+impl Problems {
+    pub(crate) fn plain(&mut self, d: Diagnostic) {
+        self.plain.push(d);
+    }
+
+    pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>) {
+        let title = match versions {
+            None => format!("`{}` is not supported", node.operator()),
+            Some(v) => format!("`{}` of version {} is not supported, only {v}", node.operator(), node.version),
+        };
+        self.add(node, Diagnostic::error(&codes::F0101, title));
+    }
+
+    pub(crate) fn failed(&mut self, node: &Node, e: &LowerError) {
+        let code = match e {
+            LowerError::Unread { .. } | LowerError::UnreadInput { .. } => &codes::F0103,
+            LowerError::DoesNotFit { .. } => &codes::F0104,
+            LowerError::Form { .. } => &codes::F0101,
+            _ => &codes::F0102,
+        };
+        let mut d = Diagnostic::error(code, format!("`{}`: {e}", node.operator()));
+        d.help = e.help().map(str::to_owned);
+        if let LowerError::Unread { name } = e {
+            let line = brief(node);
+            let at = line.find(&format!("{name}=")).unwrap_or(0);
+            let end = line[at..].find([',', ')']).map_or(line.len(), |n| at + n);
+            d = d.snippet(line, at..end);
+        }
+        self.add(node, d);
+    }
+
+    fn add(&mut self, node: &Node, d: Diagnostic) {
+        let key = (node.operator(), d.title.clone());
+        self.nodes.entry(key).or_insert_with(|| (d, vec![])).1.push(place(node));
+    }
+
+    pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
+        let mut out = self.plain;
+        for (mut d, places) in self.nodes.into_values() {
+            if places.len() > 1 {
+                d.title = format!("{} ({} nodes)", d.title, places.len());
+            }
+            let more = places.len().saturating_sub(3);
+            d.place = places.into_iter().take(3).collect();
+            if more > 0 {
+                d.place.push(format!("and {more} more"));
+            }
+            out.push(d);
+        }
+        out
+    }
+}
+
+/// A node as one short line.
+fn brief(node: &Node) -> String {
+    let line = node.to_string();
+    if line.len() <= 200 { line } else { line.chars().take(200).collect::<String>() + "…" }
+}
