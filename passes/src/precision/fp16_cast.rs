@@ -3,9 +3,7 @@
 use crate::{Pass, PassCx, PassError, Pattern, Run};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
-    ops::{
-        Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh,
-    },
+    ops::{Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh},
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, Type, f16};
@@ -273,7 +271,7 @@ fn decodes_to_half(f: &Function, id: OpId) -> bool {
             "scale" => scale = values.first().and_then(|v| f.constant(*v)),
             // An offset is of the same type, and doubles the range at most.
             "data" | "nonzero_data" | "quantized_data" if t.dtype.is_int() => {
-                data = f64::from(t.dtype.bits() + 1).exp2()
+                data = f64::from(t.dtype.bits() + 1).exp2();
             }
             "data" | "nonzero_data" if t.dtype.is_float() && f.op_data(id).op.name().ends_with("scale") => {
                 return false;
