@@ -18,7 +18,7 @@ use mlconv_mil::{
 };
 use mlconv_passes::{Options, Pattern, Pipeline};
 use mlconv_runner::{Options as RunOptions, Reference, RunError, Session, States, cpu::Cpu};
-use mlconv_source::Request;
+use mlconv_source::{DimSpec, InputSpec, Request};
 use mlconv_tensor::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,8 @@ pub struct Job {
     pub half: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
+    /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
+    pub samples: Arrays,
 }
 
 /// A model that is ready to be written.
@@ -58,7 +60,7 @@ pub struct Prepared {
 
 /// Imports and rewrites a model; nothing is written.
 pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
-    let Model { format, mut module, warnings: mut all, source_ops } = model::read(&job.model, &job.request)?;
+    let Model { format, mut module, warnings: mut all, source_ops } = read(job)?;
     if format == Format::Package {
         retarget(&mut module, job)?;
     }
@@ -92,6 +94,27 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
     }
     let ops = module.functions.iter().map(op_count).sum();
     Ok(Prepared { source, format, module, package, warnings: all, unapplied, source_ops, ops })
+}
+
+/// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
+fn read(job: &Job) -> Result<Model, Failure> {
+    let failure = match model::read(&job.model, &job.request) {
+        Err(failure) if !job.samples.is_empty() && model::format(&job.model) == Ok(Format::Onnx) => failure,
+        read => return read,
+    };
+    let Ok(graph) = model::read_onnx(&job.model) else { return Err(failure) };
+    let said = |name: &str| job.request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
+    let mut request = job.request.clone();
+    for input in graph.inputs.iter().filter(|i| !said(&i.name)) {
+        let Some((_, t)) = job.samples.iter().find(|(name, _)| feed::means(name, &input.name)) else { continue };
+        let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+        request.inputs.push(InputSpec { name: Some(input.name.to_string()), dims, dtype: None });
+    }
+    // The first failure is about what was asked; it stands where the samples do not help.
+    let mut model = model::read(&job.model, &request).map_err(|_| failure)?;
+    let title = "input sizes are fixed to those of the samples: with open sizes the model cannot be converted";
+    model.warnings.push(Diagnostic::warning(&codes::F0107, title).help("say them with `--input` to be sure of them"));
+    Ok(model)
 }
 
 /// A package may be written for a newer target than it was, not for an older one.

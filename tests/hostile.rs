@@ -96,25 +96,30 @@ fn package_files(path: &Path) -> [Vec<u8>; 3] {
     ]
 }
 
-#[test]
-fn onnx_files() {
-    let mut good: Vec<Vec<u8>> =
-        files(&fixtures().join("models"), "onnx").iter().map(|p| fs::read(p).expect("readable")).collect();
+/// An ONNX file of two nodes.
+fn small_model() -> Vec<u8> {
     let f32 = mlconv_proto::onnx::tensor_proto::DataType::Float;
-    let small = Onnx::new()
+    Onnx::new()
         .input("x", f32, &[2, 3])
         .weight("w", &[3], &[1.0, -2.0, 0.5])
         .node("Add", &["x", "w"], &["a"])
         .node("Relu", &["a"], &["y"])
-        .output("y", f32, &[2, 3]);
+        .output("y", f32, &[2, 3])
+        .bytes()
+}
+
+#[test]
+fn onnx_files() {
+    let mut good: Vec<Vec<u8>> =
+        files(&fixtures().join("models"), "onnx").iter().map(|p| fs::read(p).expect("readable")).collect();
     // The small one is there more often: it is damaged where it matters.
-    good.extend(vec![small.bytes(); 4]);
+    good.extend(vec![small_model(); 4]);
     let make = |seed: u64| {
         let mut n = Numbers::new(seed);
         let (i, k) = (n.below(good.len()), n.below(good.len()));
         if n.below(4) == 0 { n.damaged(&good[i], &good[k]) } else { n.damaged_message(&good[i]) }
     };
-    torture("onnx", 600, &make, &bodies::onnx);
+    torture("onnx", 2000, &make, &bodies::onnx);
 }
 
 #[test]
@@ -131,7 +136,7 @@ fn packages_of_files() {
         }
         bodies::join_package(&manifest, &model, &weights)
     };
-    torture("package", 3000, &make, &|bytes| bodies::package(bytes, dir.path()));
+    torture("package", 800, &make, &|bytes| bodies::package(bytes, dir.path()));
 }
 
 #[test]
@@ -157,7 +162,7 @@ fn program_texts() {
             n.damaged_text(&good[i], &good[k]).into_bytes()
         }
     };
-    torture("mil", 3000, &make, &bodies::mil_text);
+    torture("mil", 6000, &make, &bodies::mil_text);
 }
 
 #[test]
@@ -183,4 +188,27 @@ fn array_files() {
         n.damaged(&good[i], &npz)
     };
     torture("arrays", 10_000, &make, &bodies::tensors);
+}
+
+/// Files for the fuzz targets to start from.
+#[test]
+#[ignore = "writes to the source tree"]
+fn seeds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let put = |target: &str, files: Vec<Vec<u8>>| {
+        let folder = corpus.join(target);
+        fs::create_dir_all(&folder).expect("room");
+        for (i, bytes) in files.iter().enumerate() {
+            fs::write(folder.join(format!("seed-{i:03}")), bytes).expect("room");
+        }
+    };
+    put("mil_text", programs().into_iter().map(String::into_bytes).collect());
+    put("package", packages().iter().map(|[a, b, c]| bodies::join_package(a, b, c)).collect());
+    put("weights", packages().into_iter().map(|[_, _, w]| w).filter(|w| !w.is_empty()).collect());
+    let read = |suffix: &str| {
+        let all = files(&fixtures().join("models"), suffix);
+        all.iter().map(|p| fs::read(p).expect("readable")).collect::<Vec<_>>()
+    };
+    put("onnx", [read("onnx"), vec![small_model()]].concat());
+    put("tensors", read("npz"));
 }

@@ -6,7 +6,7 @@ mod npz;
 use crate::{Diagnostic, codes};
 use indexmap::IndexMap;
 use mlconv_tensor::Tensor;
-use std::path::Path;
+use std::{io::BufWriter, path::Path};
 
 /// Named arrays, in the order of their file.
 pub type Arrays = IndexMap<String, Tensor>;
@@ -35,11 +35,25 @@ pub fn read_npz(path: &Path) -> Result<Arrays, Diagnostic> {
 
 /// Writes a `.npz` file, whole or not at all. The same arrays give the same bytes.
 pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
-    let fail = |why: String| Diagnostic::error(&codes::X0001, why).at(path.display().to_string());
-    let Some(name) = path.file_name() else { return Err(fail("the path names no file".to_owned())) };
-    let mut staged = path.to_path_buf();
+    let fail = |why: String| {
+        let title = format!("the arrays cannot be written: {why}");
+        Diagnostic::error(&codes::X0001, title).at(path.display().to_string())
+    };
+    // A link leads to the file that is meant; a device or a pipe is written to, never replaced.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if std::fs::metadata(&real).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        let mut whole = std::io::Cursor::new(vec![]);
+        npz::write(&mut whole, arrays).map_err(&fail)?;
+        return std::fs::write(&real, whole.into_inner()).map_err(|e| fail(e.to_string()));
+    }
+    let Some(name) = real.file_name() else { return Err(fail("the path names no file".to_owned())) };
+    let mut staged = real.clone();
     staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
-    let written = npz::write(&staged, arrays).and_then(|()| std::fs::rename(&staged, path).map_err(|e| e.to_string()));
+    let io = |e: std::io::Error| e.to_string();
+    let written = std::fs::File::create(&staged)
+        .map_err(io)
+        .and_then(|f| npz::write(BufWriter::new(f), arrays))
+        .and_then(|()| std::fs::rename(&staged, &real).map_err(io));
     written.map_err(|why| {
         // The staged file may not be there; nothing can be done about one that stays.
         let _ = std::fs::remove_file(&staged);

@@ -2,9 +2,9 @@
 
 use super::{Arrays, npy};
 use std::{
-    fs::File,
-    io::{BufWriter, Read, Seek, Write},
-    path::Path,
+    cell::RefCell,
+    io::{self, Read, Seek, SeekFrom, Write},
+    rc::Rc,
 };
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
@@ -33,9 +33,9 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
     Ok(out)
 }
 
-pub(super) fn write(path: &Path, arrays: &Arrays) -> Result<(), String> {
-    let file = File::create(path).map_err(|e| e.to_string())?;
-    let mut zip = ZipWriter::new(BufWriter::new(file));
+pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), String> {
+    let failure = Rc::default();
+    let mut zip = ZipWriter::new(Quiet { inner: file, failure: Rc::clone(&failure), at: 0, end: 0 });
     // A fixed date: the same arrays give the same bytes.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
@@ -46,5 +46,53 @@ pub(super) fn write(path: &Path, arrays: &Arrays) -> Result<(), String> {
         npy::write(&mut zip, t).map_err(|e| e.to_string())?;
     }
     let mut inner = zip.finish().map_err(|e| e.to_string())?;
-    inner.flush().map_err(|e| e.to_string())
+    inner.flush().map_err(|e| e.to_string())?;
+    failure.take().map_or(Ok(()), |e: io::Error| Err(e.to_string()))
+}
+
+/// A file that takes everything once it has failed: a [`ZipWriter`] that is dropped after an error prints to stderr.
+struct Quiet<W> {
+    inner: W,
+    failure: Rc<RefCell<Option<io::Error>>>,
+    /// The position, and the length so far.
+    at: u64,
+    end: u64,
+}
+
+impl<W> Quiet<W> {
+    fn unless_failed(&mut self, act: impl FnOnce(&mut W) -> io::Result<()>) {
+        if self.failure.borrow().is_none()
+            && let Err(e) = act(&mut self.inner)
+        {
+            self.failure.replace(Some(e));
+        }
+    }
+}
+
+impl<W: Write> Write for Quiet<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.unless_failed(|w| w.write_all(buf));
+        self.at += buf.len() as u64;
+        self.end = self.end.max(self.at);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_failed(Write::flush);
+        Ok(())
+    }
+}
+
+impl<W: Seek> Seek for Quiet<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let to = match to {
+            SeekFrom::Start(n) => Some(n),
+            SeekFrom::End(n) => self.end.checked_add_signed(n),
+            SeekFrom::Current(n) => self.at.checked_add_signed(n),
+        };
+        self.at = to.ok_or(io::ErrorKind::InvalidInput)?;
+        let at = self.at;
+        self.unless_failed(|w| w.seek(SeekFrom::Start(at)).map(|_| ()));
+        Ok(at)
+    }
 }

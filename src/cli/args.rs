@@ -184,7 +184,7 @@ pub(crate) struct Inputs {
 
 /// What two models are run on, read.
 pub(crate) struct ReadInputs {
-    samples: Arrays,
+    pub(crate) samples: Arrays,
     labels: Option<Labels>,
     /// The array of the samples' file that the labels are, if they are one.
     labelled_by: Option<String>,

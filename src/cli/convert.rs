@@ -40,7 +40,8 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     let inputs = args.inputs.read()?;
     let half = args.rewrite.precision == Precision::Fp16;
     let request = args.import.request()?;
-    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns() };
+    let samples = inputs.samples.clone();
+    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns(), samples };
     let prepared = {
         let _step = terminal.step("importing and optimising");
         convert::prepare(&job)?

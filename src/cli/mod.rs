@@ -69,7 +69,7 @@ pub fn main() -> ExitCode {
         Command::Passes(args) => passes::run(&args, &terminal),
         Command::Ops(args) => ops::run(&args, &terminal),
     };
-    match done {
+    match done.and_then(|outcome| terminal.finish().map(|()| outcome)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Differs) => ExitCode::from(1),
         Err(failure) => {
@@ -102,7 +102,11 @@ fn usage(e: &clap::Error) -> ExitCode {
     let title = if details.is_empty() { title } else { format!("{title}: {}", details.join(" ")) };
     let d =
         Diagnostic::error(&codes::L0001, title).help("`mlconv --help` and `mlconv COMMAND --help` list what there is");
-    Terminal::new(&args::Common::default()).failed(&[d]);
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let json =
+        words.iter().any(|w| w == "--format=json") || words.windows(2).any(|w| w[0] == "--format" && w[1] == "json");
+    let format = if json { args::Format::Json } else { args::Format::Text };
+    Terminal::new(&args::Common { format, ..args::Common::default() }).failed(&[d]);
     ExitCode::from(2)
 }
 

@@ -1,11 +1,12 @@
 //! Where text goes: results to stdout, talk to stderr.
 
 use super::args::{Common, Format};
-use crate::Diagnostic;
+use crate::{Diagnostic, Failure, codes};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
-    io::{IsTerminal, Write},
+    cell::RefCell,
+    io::{self, IsTerminal, Write},
     time::Duration,
 };
 
@@ -14,6 +15,8 @@ pub(crate) struct Terminal {
     pub(crate) format: Format,
     quiet: bool,
     colour: bool,
+    /// Why results could not be printed.
+    broken: RefCell<Option<io::Error>>,
 }
 
 /// A step that takes a while; it shows itself on a terminal after half a second.
@@ -26,21 +29,30 @@ impl Terminal {
             // It can be set once a process; a second time would be a mistake of ours that changes nothing.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(common.jobs).build_global();
         }
-        Self { format: common.format, quiet: common.quiet, colour: std::io::stderr().is_terminal() && !no_colour }
+        let colour = io::stderr().is_terminal() && !no_colour;
+        Self { format: common.format, quiet: common.quiet, colour, broken: RefCell::default() }
     }
 
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
 
-    /// Prints a result. A closed pipe is no error.
+    /// Prints a result.
     pub(crate) fn result(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes());
-        if !text.ends_with('\n') {
-            let _ = out.write_all(b"\n");
+        let mut out = io::stdout().lock();
+        let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
+        if let Err(e) = written {
+            self.broken.replace(Some(e));
         }
-        let _ = out.flush();
+    }
+
+    /// Fails where a result could not be printed. A reader that has read enough closes its pipe: that is no error.
+    pub(crate) fn finish(&self) -> Result<(), Failure> {
+        match self.broken.take().filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
+            None => Ok(()),
+            Some(e) => Err(vec![Diagnostic::error(&codes::X0001, format!("the result cannot be printed: {e}"))]),
+        }
     }
 
     /// Prints a result for programs.

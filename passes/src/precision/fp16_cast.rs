@@ -23,9 +23,11 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
             if cx.module.functions[index].op_data(id).op.schema().constexpr {
                 let f = &mut cx.module.functions[index];
                 halves.decode(f, id).map_err(|e| PassError::new(cx.pass, &e))?;
+                let single = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
+                wide.extend(single.filter(|v| !halves.0.contains_key(*v)));
                 continue;
             }
-            match decide(cx, index, id, &halves, &wide) {
+            match decide(cx, index, id, &wide) {
                 Decision::NotFloat => {}
                 Decision::Keep(why) => cx.note(index, id, &why, true),
                 Decision::Wide(why) => {
@@ -67,7 +69,7 @@ fn is_bounded(f: &Function, id: OpId) -> bool {
 }
 
 /// What to do with an op; `wide` holds the values that may be beyond half precision.
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId, halves: &Halves, wide: &HashSet<Value>) -> Decision {
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
@@ -82,12 +84,7 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, halves: &Halves, wide: &HashS
     let mut any = false;
     for arg in &args {
         for v in f32_operands(f, arg) {
-            let Some(ParamKind::Operand { domain, constant, .. }) = arg.param.map(|p| &p.kind) else {
-                return Decision::NotFloat;
-            };
-            if constant.holds_in(f.opset) && f.constant(v).is_none() && !halves.0.contains_key(&v) {
-                return Decision::Keep(format!("`{}` is decoded to values that half precision may not hold", arg.name));
-            }
+            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
             if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
                 return Decision::NotFloat;
             }

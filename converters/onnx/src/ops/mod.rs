@@ -33,6 +33,8 @@ families! {
     control,
     convolution,
     elementwise,
+    generator,
+    grid,
     index,
     join,
     linear,
@@ -41,12 +43,17 @@ families! {
     normalization,
     order,
     pooling,
+    quantize,
     recurrent,
     reduction,
+    resize,
     shape,
+    signal,
     softmax,
     space,
 }
+
+mod walk;
 
 /// Every row, by operator.
 pub fn table() -> &'static Table {

@@ -1,0 +1,488 @@
+//! The command line as users and scripts see it: what is printed where, exit statuses, and what is left on disk.
+
+mod support;
+
+use mlconv::arrays::{Arrays, read_npz, write_npz};
+use mlconv_proto::onnx::{StringStringEntryProto, tensor_proto::DataLocation, tensor_proto::DataType};
+use mlconv_tensor::{Bytes, Tensor};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+use support::{
+    files,
+    onnx::{Onnx, tensor},
+};
+use tempfile::TempDir;
+
+const F32: DataType = DataType::Float;
+
+/// A folder to work in, removed in the end.
+struct Place(TempDir);
+
+/// What a command did.
+struct Done {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, bytes).expect("room");
+        path
+    }
+
+    /// A file of arrays.
+    fn arrays(&self, name: &str, arrays: &[(&str, Tensor)]) -> PathBuf {
+        let path = self.path(name);
+        let arrays: Arrays = arrays.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect();
+        write_npz(&path, &arrays).expect("room");
+        path
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Done {
+        Done::of(self.command(env!("CARGO_BIN_EXE_mlconv"), args).output().expect("it starts"))
+    }
+
+    /// Names of everything in the folder, in order.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Every file of a package with its bytes.
+    fn package(&self, name: &str) -> Vec<(String, Vec<u8>)> {
+        let root = self.path(name);
+        let mut out = vec![];
+        for suffix in ["json", "mlmodel", "bin"] {
+            for path in files(&root, suffix) {
+                let inner = path.strip_prefix(&root).expect("inside").display().to_string();
+                out.push((inner, fs::read(path).expect("readable")));
+            }
+        }
+        assert!(out.len() > 1, "{name} is a package");
+        out
+    }
+}
+
+impl Done {
+    fn of(out: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        Self { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
+    }
+
+    /// The command did its work.
+    #[track_caller]
+    fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self
+    }
+
+    /// The command failed with one diagnostic of this code that contains `text`, and printed no result.
+    #[track_caller]
+    fn fails(&self, code: &str, text: &str) {
+        assert_eq!(self.code, Some(2), "{}{}", self.stdout, self.stderr);
+        assert_eq!(self.stdout, "", "{}", self.stderr);
+        let heads: Vec<&str> = self.stderr.lines().filter(|l| l.starts_with("error")).collect();
+        assert_eq!(heads.len(), 1, "one diagnostic: {}", self.stderr);
+        assert!(heads[0].starts_with(&format!("error[{code}]: ")), "wanted {code}: {}", self.stderr);
+        assert!(self.stderr.contains(text), "wanted `{text}`: {}", self.stderr);
+        for leak in ["panicked", "RUST_BACKTRACE", "Some(", "Err(", "unwrap"] {
+            assert!(!self.stderr.contains(leak), "{}", self.stderr);
+        }
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        let json: Value = serde_json::from_str(&self.stdout).expect("stdout is JSON and nothing else");
+        assert!(json["version"].is_u64(), "{json}");
+        json
+    }
+}
+
+/// `y = relu(x + w)`, `x: f32[2, 3]`.
+fn small() -> Onnx {
+    Onnx::new()
+        .input("x", F32, &[2, 3])
+        .weight("w", &[3], &[1.0, -2.0, 0.5])
+        .node("Add", &["x", "w"], &["a"])
+        .node("Relu", &["a"], &["y"])
+        .output("y", F32, &[2, 3])
+}
+
+/// A model of the given megabytes of weights, in a sparse file beside it.
+fn large(place: &Place, megabytes: usize) -> PathBuf {
+    const PART: usize = 1 << 24;
+    let mut model = Onnx::new().input("x", F32, &[1]);
+    let data = fs::File::create(place.path("weights.data")).expect("room");
+    data.set_len((megabytes << 20) as u64).expect("room");
+    let mut last = "x".to_owned();
+    for i in 0..(megabytes << 20) / PART {
+        use std::os::unix::fs::FileExt;
+        // Equal weights would be stored once.
+        data.write_all_at(&(i as f32 + 1.0).to_le_bytes(), (i * PART) as u64).expect("room");
+        let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+        let mut weight = tensor(&format!("w{i}"), F32, &[(PART / 4) as i64], Bytes::new());
+        weight.raw_data = None;
+        weight.data_location = Some(DataLocation::External as i32);
+        weight.external_data = vec![
+            entry("location", "weights.data".to_owned()),
+            entry("offset", (i * PART).to_string()),
+            entry("length", PART.to_string()),
+        ];
+        model.graph().initializer.push(weight);
+        let next = format!("y{i}");
+        model = model.node("Add", &[&last, &format!("w{i}")], &[&next]);
+        last = next;
+    }
+    let model = model.output(&last, F32, &[(PART / 4) as i64]);
+    place.file("large.onnx", &model.bytes())
+}
+
+#[test]
+fn a_conversion_prints_the_path_and_nothing_else() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    let done = place.run(&["convert", "m.onnx", "-o", "out.mlpackage"]).ok();
+    assert_eq!(done.stdout, "out.mlpackage\n");
+    assert!(done.stderr.contains("2 nodes of ONNX") && done.stderr.contains("y  f32[2, 3]"), "{}", done.stderr);
+    assert_eq!(place.names(), ["m.onnx", "out.mlpackage"]);
+    let quiet = place.run(&["convert", "m.onnx", "-o", "quiet.mlpackage", "--quiet"]).ok();
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("quiet.mlpackage\n", ""));
+}
+
+#[test]
+fn an_existing_target_is_replaced_only_by_force() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    place.run(&["convert", "m.onnx", "-o", "out.mlpackage"]).ok();
+    let before = place.package("out.mlpackage");
+    place.run(&["convert", "m.onnx", "-o", "out.mlpackage", "--precision", "fp32"]).fails("X0002", "--force");
+    assert_eq!(place.package("out.mlpackage"), before);
+    place.run(&["convert", "m.onnx", "-o", "out.mlpackage", "--precision", "fp32", "--force"]).ok();
+    assert_ne!(place.package("out.mlpackage"), before);
+    assert_eq!(place.names(), ["m.onnx", "out.mlpackage"]);
+}
+
+#[test]
+fn what_is_no_package_is_never_replaced() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    fs::create_dir(place.path("home.mlpackage")).expect("room");
+    place.file("home.mlpackage/diary", b"dear");
+    place.file("file.mlpackage", b"text");
+    for target in ["home.mlpackage", "file.mlpackage"] {
+        place.run(&["convert", "m.onnx", "-o", target, "--force"]).fails("X0002", target);
+    }
+    assert_eq!(fs::read(place.path("home.mlpackage/diary")).expect("there"), b"dear");
+    assert_eq!(place.names(), ["file.mlpackage", "home.mlpackage", "m.onnx"]);
+    place.run(&["convert", "m.onnx", "-o", "out"]).fails("L0001", ".mlpackage");
+}
+
+#[test]
+fn equal_runs_give_equal_bytes() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    let mut sources = vec![place.path("m.onnx")];
+    sources.push(place.path("one.mlpackage"));
+    place.run(&["convert", "m.onnx", "-o", "one.mlpackage"]).ok();
+    for source in sources {
+        let source = source.display().to_string();
+        for (name, jobs) in [("a", "1"), ("b", "2"), ("c", "2"), ("d", "0")] {
+            let out = format!("{name}.mlpackage");
+            place.run(&["convert", &source, "-o", &out, "--jobs", jobs, "--force"]).ok();
+        }
+        let first = place.package("a.mlpackage");
+        for other in ["b.mlpackage", "c.mlpackage", "d.mlpackage"] {
+            assert!(place.package(other) == first, "{source}: {other} has other bytes");
+        }
+    }
+    let outputs = |name: &str, jobs: &str| {
+        place.run(&["run", "one.mlpackage", "--outputs", name, "--jobs", jobs]).ok();
+        fs::read(place.path(name)).expect("written")
+    };
+    assert_eq!(outputs("a.npz", "1"), outputs("b.npz", "2"));
+}
+
+#[test]
+fn models_of_the_fixtures_convert_and_agree() {
+    let place = Place::new();
+    for path in files(&support::fixtures().join("models"), "onnx") {
+        let (path, out) = (path.display().to_string(), place.path("out.mlpackage").display().to_string());
+        for precision in ["fp32", "fp16"] {
+            place.run(&["convert", &path, "-o", &out, "--precision", precision, "--force"]).ok();
+            let first = place.package("out.mlpackage");
+            place.run(&["convert", &path, "-o", &out, "--precision", precision, "--force", "--jobs", "1"]).ok();
+            assert!(place.package("out.mlpackage") == first, "{path}: {precision} has other bytes with one thread");
+            let done = place.run(&["verify", &out, "--against", &path]).ok();
+            assert!(done.stdout.contains("logits"), "{}", done.stdout);
+        }
+    }
+}
+
+#[test]
+fn json_is_versioned_and_alone_on_stdout() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    let convert = ["convert", "m.onnx", "-o", "p.mlpackage", "--format", "json"];
+    let json = place.run(&convert).ok().json();
+    assert_eq!((&json["command"], &json["parity"]["pass"]), (&"convert".into(), &true.into()));
+    for command in [
+        &["inspect", "p.mlpackage"][..],
+        &["check", "m.onnx"],
+        &["verify", "p.mlpackage", "--against", "m.onnx"],
+        &["run", "p.mlpackage"],
+        &["passes"],
+        &["ops"],
+        &["ops", "conv"],
+    ] {
+        let json = place.run(&[command, &["--format", "json"]].concat()).ok().json();
+        assert_eq!(json["command"], command[0], "{json}");
+    }
+    // A failure is JSON as well, and the diagnostic is on stderr all the same.
+    for failing in [&["inspect", "none.onnx", "--format", "json"][..], &["inspect", "--format=json"], &convert] {
+        let done = place.run(failing);
+        assert_eq!(done.code, Some(2));
+        assert!(done.json()["errors"][0]["code"].is_string(), "{}", done.stdout);
+        assert!(done.stderr.starts_with("error["), "{}", done.stderr);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_one_diagnostic() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    place.run(&["convert", "none.onnx", "-o", "p.mlpackage"]).fails("R0001", "none.onnx");
+    place.run(&["convert", "m.onnx"]).fails("L0001", "-o");
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--target", "ios3"]).fails("L0001", "ios3");
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--bogus"]).fails("L0001", "--bogus");
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--output", "z"]).fails("L0001", "`z`");
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--input", "x=1x2x"]).fails("L0001", "dimension");
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--input", "q=1x2"]).fails("L0001", "`q`");
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--input", "x=7x7"]).fails("L0001", "does not fit");
+    place.run(&["convert", "m.onnx", "-o", "no/such/p.mlpackage"]).fails("X0001", "no/such");
+    place.run(&["nonsense"]).fails("L0001", "nonsense");
+    place.run(&["ops", "nonsense"]).fails("L0001", "nonsense");
+    place.run(&["passes", "nonsense"]).fails("L0001", "nonsense");
+    place.run(&["run", "m.onnx", "--function", "f"]).fails("L0001", "`f`");
+    place.run(&["run", "m.onnx", "--inputs", "none.npz"]).fails("R0001", "none.npz");
+    place.run(&["run", "m.onnx", "--inputs", "m.onnx"]).fails("R0007", "m.onnx");
+    assert_eq!(place.names(), ["m.onnx"]);
+    let nothing = place.run(&[]);
+    assert_eq!(nothing.code, Some(2));
+    assert!(place.run(&["--help"]).ok().stdout.contains("convert"));
+    assert!(place.run(&["--version"]).ok().stdout.starts_with("mlconv "));
+}
+
+#[test]
+fn every_blocker_is_listed_and_nothing_is_written() {
+    let place = Place::new();
+    let model = small().node("Bogus", &["y"], &["b"]).node("Bogus", &["b"], &["c"]).node("Other", &["x"], &["d"]);
+    place.file("m.onnx", &model.output("c", F32, &[2, 3]).output("d", F32, &[2, 3]).bytes());
+    let done = place.run(&["check", "m.onnx"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for part in ["`Bogus` is not supported", "`Other` is not supported", "2 blockers"] {
+        assert!(done.stdout.contains(part), "{part}: {}", done.stdout);
+    }
+    let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(2), ""));
+    assert!(done.stderr.contains("Bogus") && done.stderr.contains("Other"), "{}", done.stderr);
+    assert_eq!(place.names(), ["m.onnx"]);
+}
+
+#[test]
+fn what_is_asked_for_and_not_applied_is_status_one() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--keep-fp32", "softmax*"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), "p.mlpackage\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("warning[L0002]") && done.stderr.contains("softmax*"), "{}", done.stderr);
+}
+
+#[test]
+fn models_that_differ_are_status_one() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    let mut other = small();
+    other.graph().initializer.clear();
+    place.file("other.onnx", &other.weight("w", &[3], &[9.0, 9.0, 9.0]).bytes());
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+    place.run(&["verify", "p.mlpackage", "--against", "m.onnx"]).ok();
+    let done = place.run(&["verify", "p.mlpackage", "--against", "other.onnx"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stdout.contains("DIFFERS"), "{}", done.stdout);
+    let strict = place.run(&["verify", "p.mlpackage", "--against", "m.onnx", "--min-snr", "500"]);
+    assert!(matches!(strict.code, Some(0 | 1)), "{}", strict.stderr);
+}
+
+#[test]
+fn odd_names_are_renamed_and_both_are_understood() {
+    let place = Place::new();
+    let (input, output) = ("serving/in put:0", "/out.1");
+    let model = Onnx::new().input(input, F32, &[2]).node("Relu", &[input], &[output]).output(output, F32, &[2]);
+    place.file("m.onnx", &model.bytes());
+    let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+    assert!(done.stderr.contains("`serving/in put:0` is called `serving_in_put_0`"), "{}", done.stderr);
+    let x = Tensor::from_vec(&[2], vec![-1f32, 2.0]);
+    for (file, name) in [("a.npz", input), ("b.npz", "serving_in_put_0"), ("c.npz", "nothing alike")] {
+        place.arrays(file, &[(name, x.clone())]);
+        place.run(&["run", "p.mlpackage", "--inputs", file, "--outputs", "y.npz"]).ok();
+        let y = read_npz(&place.path("y.npz")).expect("arrays");
+        assert_eq!(y.keys().collect::<Vec<_>>(), [output]);
+        assert_eq!(y[output].to_f64(), [0.0, 2.0], "{name}");
+    }
+    place.run(&["verify", "p.mlpackage", "--against", "m.onnx", "--sample", "a.npz"]).ok();
+}
+
+#[test]
+fn arrays_that_do_not_fit_are_named() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+    let ones = |shape: &[usize]| Tensor::from_vec(shape, vec![1f32; shape.iter().product()]);
+    for model in ["m.onnx", "p.mlpackage"] {
+        let run = |arrays: &[(&str, Tensor)]| {
+            place.arrays("in.npz", arrays);
+            place.run(&["run", model, "--inputs", "in.npz", "--outputs", "out.npz"])
+        };
+        run(&[("x", ones(&[3, 3]))]).fails("N0003", "input `x` is f32[3, 3], wanted f32[2, 3]");
+        run(&[("x", ones(&[6]))]).fails("N0003", "input `x` is f32[6], wanted f32[2, 3]");
+        run(&[("x", Tensor::from_vec(&[2, 3], vec![1i32; 6]))])
+            .fails("N0003", "input `x` is i32[2, 3], wanted f32[2, 3]");
+        run(&[("x", Tensor::from_vec(&[2, 3], vec![0.1f64; 6]))]).fails("N0003", "not every value fits");
+        run(&[("x", ones(&[2, 3])), ("z", ones(&[2, 3]))]).fails("N0003", "`z`");
+        run(&[]).fails("N0003", "input `x` is missing, wanted f32[2, 3]");
+        run(&[("x", Tensor::from_vec(&[2, 3], vec![0.5f64; 6]))]).ok();
+    }
+    assert_eq!(place.names(), ["in.npz", "m.onnx", "out.npz", "p.mlpackage"]);
+}
+
+#[cfg(unix)]
+mod unix {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_no_error() {
+        let place = Place::new();
+        let script = format!("'{}' ops --format json; echo $? >status", env!("CARGO_BIN_EXE_mlconv"));
+        let mut child =
+            place.command("sh", &["-c", &script]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+        // Nobody reads; the pipe closes.
+        drop(child.stdout.take());
+        let done = Done::of(child.wait_with_output().expect("it ends"));
+        assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
+        assert_eq!(fs::read_to_string(place.path("status")).expect("written"), "0\n");
+    }
+
+    #[test]
+    fn a_full_disk_under_stdout_is_an_error() {
+        if !Path::new("/dev/full").exists() {
+            return;
+        }
+        let place = Place::new();
+        let script = format!("'{}' ops >/dev/full", env!("CARGO_BIN_EXE_mlconv"));
+        let done = Done::of(place.command("sh", &["-c", &script]).output().expect("sh"));
+        done.fails("X0001", "cannot be printed");
+    }
+
+    #[test]
+    fn a_device_is_written_to_and_stays_one() {
+        let place = Place::new();
+        place.file("m.onnx", &small().bytes());
+        place.run(&["run", "m.onnx", "--outputs", "/dev/null"]).ok();
+        assert!(!fs::metadata("/dev/null").expect("there").is_file());
+        std::os::unix::fs::symlink("real.npz", place.path("link.npz")).expect("a link");
+        place.file("real.npz", b"old");
+        place.run(&["run", "m.onnx", "--outputs", "link.npz"]).ok();
+        assert!(place.path("link.npz").is_symlink());
+        assert_eq!(read_npz(&place.path("real.npz")).expect("arrays").len(), 1);
+    }
+
+    /// Runs a command that may write no file of more than a kilobyte.
+    fn on_a_full_disk(place: &Place, args: &str) -> Done {
+        let script = format!("trap '' XFSZ; ulimit -f 1; exec '{}' {args}", env!("CARGO_BIN_EXE_mlconv"));
+        Done::of(place.command("sh", &["-c", &script]).output().expect("sh"))
+    }
+
+    #[test]
+    fn a_full_disk_leaves_nothing() {
+        let place = Place::new();
+        place.file("m.onnx", &small().bytes());
+        let x = vec![1f32; 4096];
+        let wide = Onnx::new().input("x", F32, &[4096]).weight("w", &[4096], &x).node("Add", &["x", "w"], &["y"]);
+        place.file("wide.onnx", &wide.output("y", F32, &[4096]).bytes());
+        on_a_full_disk(&place, "convert wide.onnx -o p.mlpackage").fails("X0001", "p.mlpackage");
+        on_a_full_disk(&place, "run wide.onnx --outputs y.npz").fails("X0001", "y.npz");
+        assert_eq!(place.names(), ["m.onnx", "wide.onnx"]);
+        // What was there stays.
+        place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+        let before = place.package("p.mlpackage");
+        on_a_full_disk(&place, "convert wide.onnx -o p.mlpackage --force").fails("X0001", "p.mlpackage");
+        assert_eq!(place.package("p.mlpackage"), before);
+        assert_eq!(place.names(), ["m.onnx", "p.mlpackage", "wide.onnx"]);
+    }
+
+    /// Starts a conversion and ends it with `signal` as soon as it writes.
+    fn interrupted(place: &Place, signal: &str) -> std::process::ExitStatus {
+        let convert = ["convert", "large.onnx", "-o", "p.mlpackage", "--no-verify", "--precision", "fp32"];
+        let mut child =
+            place.command(env!("CARGO_BIN_EXE_mlconv"), &convert).stdout(Stdio::null()).spawn().expect("starts");
+        let staged = format!(".p.mlpackage.tmp-{}", child.id());
+        let start = Instant::now();
+        while !place.path(&staged).exists() {
+            assert!(start.elapsed() < Duration::from_secs(120), "it never writes");
+            assert!(child.try_wait().expect("a child").is_none(), "it ended before it wrote");
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(20));
+        assert!(!place.path("p.mlpackage").exists(), "the target is there before it is whole");
+        let kill = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+        assert!(kill.success());
+        child.wait().expect("it ends")
+    }
+
+    #[test]
+    fn a_killed_conversion_leaves_no_target() {
+        let place = Place::new();
+        large(&place, 512);
+        assert!(!interrupted(&place, "-KILL").success());
+        assert!(!place.path("p.mlpackage").exists());
+        // The next conversion to the same target removes what the killed one left.
+        place.file("m.onnx", &small().bytes());
+        place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+        assert_eq!(place.names(), ["large.onnx", "m.onnx", "p.mlpackage", "weights.data"]);
+    }
+
+    #[test]
+    fn an_interrupted_conversion_leaves_nothing() {
+        let place = Place::new();
+        large(&place, 512);
+        for signal in ["-INT", "-TERM"] {
+            assert!(!interrupted(&place, signal).success());
+            assert_eq!(place.names(), ["large.onnx", "weights.data"], "{signal}");
+        }
+    }
+}
