@@ -4,7 +4,7 @@ use crate::{Diagnostic, Failure, codes};
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
 use mlconv_source::{FileError, ModelFiles, Request, SourceGraph};
-use mlconv_tensor::map_file;
+use mlconv_tensor::{Bytes, map_file};
 use std::{fs::File, path::Path};
 
 /// A model that has been read.
@@ -117,15 +117,19 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
 /// Reads an ONNX file as a source graph.
 pub fn read_onnx(path: &Path) -> Result<SourceGraph, Diagnostic> {
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    let files = ModelFiles::beside(path);
-    mlconv_onnx::read(bytes, &files).map_err(|e| {
+    read_onnx_bytes(bytes, &ModelFiles::beside(path)).map_err(|d| d.at(path.display().to_string()))
+}
+
+/// Reads the bytes of an ONNX file as a source graph; other files that it names are among `files`.
+pub fn read_onnx_bytes(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph, Diagnostic> {
+    mlconv_onnx::read(bytes, files).map_err(|e| {
         let code = match &e {
             mlconv_onnx::ReadError::External { why: FileError::Leaves { .. }, .. } => &codes::R0004,
             mlconv_onnx::ReadError::External { why: FileError::Io { .. }, .. } => &codes::R0001,
             mlconv_onnx::ReadError::Tensor { .. } => &codes::R0005,
             _ => &codes::R0003,
         };
-        Diagnostic::error(code, e.to_string()).at(path.display().to_string())
+        Diagnostic::error(code, e.to_string())
     })
 }
 

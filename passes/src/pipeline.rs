@@ -19,7 +19,7 @@ pub struct Pass {
 
 /// How a pass works.
 pub enum Run {
-    /// Rules, applied to every op until none of them fits.
+    /// Rules, each applied once to every op, in order.
     Rules(&'static [&'static dyn Rule]),
     /// A function over the whole module.
     Function(fn(&mut PassCx<'_>) -> Result<(), PassError>),

@@ -31,6 +31,14 @@ pub enum RunError {
         /// What is declared, with what is known of its sizes.
         want: String,
     },
+    /// A state, or an input with a default, is declared too large to be made.
+    #[error("`{name}` is {ty}, more than memory holds")]
+    TooLarge {
+        /// The input or state.
+        name: Arc<str>,
+        /// Its type.
+        ty: TensorType,
+    },
     /// An op could not be computed.
     #[error("{why}")]
     Op {
@@ -56,6 +64,9 @@ pub struct Options {
     /// Arithmetic to imitate; `None` keeps the types of the program.
     pub emulate: Option<Emulate>,
 }
+
+/// Elements of a state that is not given: a program may declare any shape.
+const MAX_FILLED: usize = 1 << 30;
 
 /// A function of a module, ready to run on a backend.
 pub struct Session<'a> {
@@ -92,8 +103,10 @@ impl<'a> Session<'a> {
                 Type::Tensor(want) => {
                     let t = match given.next().cloned().flatten() {
                         Some(t) => t,
-                        None => default_input(want, port.default, &self.module.symbols)
-                            .ok_or_else(|| RunError::Missing { name: port.name.clone(), want: want.clone() })?,
+                        None => match port.default.filter(|_| want.dtype != DType::Str) {
+                            Some(value) => self.filled(&port.name, want, value)?,
+                            None => return Err(RunError::Missing { name: port.name.clone(), want: want.clone() }),
+                        },
                     };
                     self.check(&port.name, want, &t, &mut bound)?;
                     exec.set(*v, t);
@@ -101,7 +114,7 @@ impl<'a> Session<'a> {
                 Type::State(want) => {
                     let content = match states.get(&port.name) {
                         Some(t) => t.clone(),
-                        None => Tensor::splat(want.dtype, &sample_shape(&want.shape, &self.module.symbols), 0.0),
+                        None => self.filled(&port.name, want, 0.0)?,
                     };
                     self.check(&port.name, want, &content, &mut bound)?;
                     exec.states.insert(*v, content);
@@ -120,6 +133,14 @@ impl<'a> Session<'a> {
             }
         }
         Ok(f.outputs().iter().filter_map(|v| exec.get(*v).cloned()).collect())
+    }
+
+    /// A tensor of type `ty`, of default sizes, whose every element is `value`.
+    fn filled(&self, name: &Arc<str>, ty: &TensorType, value: f64) -> Result<Tensor, RunError> {
+        let shape = sample_shape(&ty.shape, &self.module.symbols);
+        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_FILLED);
+        count.ok_or_else(|| RunError::TooLarge { name: name.clone(), ty: ty.clone() })?;
+        Ok(Tensor::splat(ty.dtype, &shape, value))
     }
 
     /// Holds a tensor against its declaration; symbols are bound by the first input that has them.
@@ -175,11 +196,6 @@ fn ranges(shape: &Shape, symbols: &Symbols) -> String {
     } else {
         format!(" with {}", names.iter().map(one).collect::<Vec<_>>().join(", "))
     }
-}
-
-fn default_input(want: &TensorType, default: Option<f64>, symbols: &Symbols) -> Option<Tensor> {
-    let value = default?;
-    (want.dtype != DType::Str).then(|| Tensor::splat(want.dtype, &sample_shape(&want.shape, symbols), value))
 }
 
 /// A shape's sizes where every symbol takes its default.

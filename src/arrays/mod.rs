@@ -14,7 +14,17 @@ pub type Arrays = IndexMap<String, Tensor>;
 /// Reads the array in a `.npy` file.
 pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
     let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
-    npy::parse(&bytes).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+    parse_npy(&bytes).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+}
+
+/// Reads the bytes of a `.npy` file; an error says what is wrong with them.
+pub fn parse_npy(bytes: &[u8]) -> Result<Tensor, String> {
+    npy::parse(bytes)
+}
+
+/// Reads the bytes of a `.npz` file; an error says what is wrong with them.
+pub fn parse_npz(bytes: &[u8]) -> Result<Arrays, String> {
+    npz::read(std::io::Cursor::new(bytes))
 }
 
 /// Reads every array of a `.npz` file.

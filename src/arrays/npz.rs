@@ -3,27 +3,28 @@
 use super::{Arrays, npy};
 use std::{
     fs::File,
-    io::{BufWriter, Read, Write},
+    io::{BufWriter, Read, Seek, Write},
     path::Path,
 };
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-/// Bytes that one array may unpack to: an archive may claim anything.
+/// Bytes that all arrays together may unpack to: a small archive may hold any number of zeros.
 const MAX_BYTES: u64 = 8 << 30;
 
-pub(super) fn read(file: File) -> Result<Arrays, String> {
+pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
     let mut archive = ZipArchive::new(file).map_err(|e| format!("not a .npz archive: {e}"))?;
-    let mut out = Arrays::new();
+    let (mut out, mut left) = (Arrays::new(), MAX_BYTES);
     for i in 0..archive.len() {
         let entry = archive.by_index(i).map_err(|e| format!("the archive is damaged: {e}"))?;
         let name = entry.name().map_err(|e| format!("the archive is damaged: {e}"))?.into_owned();
         let Some(key) = name.strip_suffix(".npy") else { return Err(format!("`{name}` is no array")) };
         let mut bytes = vec![];
-        let read = entry.take(MAX_BYTES + 1).read_to_end(&mut bytes);
+        let read = entry.take(left + 1).read_to_end(&mut bytes);
         read.map_err(|e| format!("array `{key}` is damaged: {e}"))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(format!("array `{key}` is larger than {MAX_BYTES} bytes"));
-        }
+        let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+            return Err(format!("the arrays up to `{key}` hold more than {MAX_BYTES} bytes"));
+        };
+        left = rest;
         let t = npy::parse(&bytes).map_err(|e| format!("array `{key}`: {e}"))?;
         if out.insert(key.to_owned(), t).is_some() {
             return Err(format!("array `{key}` is there twice"));

@@ -77,8 +77,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let inputs = if given.is_empty() && args.inputs.is_none() {
         feed::random_inputs(&module, f, args.seed)
     } else {
-        feed::match_inputs(f, &given).map_err(|d| vec![d])?
-    };
+        feed::match_inputs(f, &given)
+    }
+    .map_err(|d| vec![d])?;
     let mut states = read_states(args, f)?;
     let options = Options { emulate: args.emulate.map(Emulate::from) };
     let outputs = {

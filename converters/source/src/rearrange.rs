@@ -333,11 +333,16 @@ impl Lower<'_> {
             let shape = self.shape(x)?;
             let sizes: Option<Vec<i64>> = axes.iter().map(|a| shape.get(*a).and_then(Dim::as_known)).collect();
             if let Some(sizes) = sizes.filter(|s| !s.is_empty()) {
-                let from_start = |(i, index): (usize, &i64)| if *index < 0 { index + sizes[i % sizes.len()] } else { *index };
+                let from_start =
+                    |(i, index): (usize, &i64)| if *index < 0 { index + sizes[i % sizes.len()] } else { *index };
                 let ints: Vec<i64> = ints.iter().enumerate().map(from_start).collect();
                 return self.add_const(Tensor::from_i64(DType::I32, &dims, &ints));
             }
-        } else if self.fact(indices).ints.as_ref().is_some_and(|i| i.iter().all(|d| d.as_known().is_some_and(|n| n >= 0)))
+        } else if self
+            .fact(indices)
+            .ints
+            .as_ref()
+            .is_some_and(|i| i.iter().all(|d| d.as_known().is_some_and(|n| n >= 0)))
         {
             return Ok(indices);
         }

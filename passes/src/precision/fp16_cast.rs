@@ -3,11 +3,13 @@
 use crate::{Pass, PassCx, PassError, Pattern, Run};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
-    ops::{Cast, Const},
+    ops::{
+        Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh,
+    },
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, Type, f16};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
@@ -18,10 +20,23 @@ pub(crate) static PASS: Pass = Pass {
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         let mut halves = Halves::default();
+        let mut wide = HashSet::new();
         for id in cx.module.functions[index].all_ops() {
-            match decide(cx, index, id) {
+            if cx.module.functions[index].op_data(id).op.schema().constexpr {
+                let f = &mut cx.module.functions[index];
+                halves.decode(f, id).map_err(|e| PassError::new(cx.pass, &e))?;
+                continue;
+            }
+            match decide(cx, index, id, &halves, &wide) {
                 Decision::NotFloat => {}
                 Decision::Keep(why) => cx.note(index, id, &why, true),
+                Decision::Wide(why) => {
+                    cx.note(index, id, &why, true);
+                    let f = &cx.module.functions[index];
+                    if !is_bounded(f, id) {
+                        wide.extend(&f.op_data(id).results);
+                    }
+                }
                 Decision::Half => to_half(cx, index, id, &mut halves)?,
             }
         }
@@ -33,17 +48,35 @@ enum Decision {
     /// The op has nothing to cast, or cannot be cast.
     NotFloat,
     Keep(String),
+    /// As `Keep`, and what the op gives may be beyond half precision as well.
+    Wide(String),
     Half,
 }
 
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
+/// Whether the op's results lie within a few units of zero, whatever its operands are.
+fn is_bounded(f: &Function, id: OpId) -> bool {
+    let bounded: [fn(&Function, OpId) -> bool; 8] = [
+        |f, id| f.op::<Softmax>(id).is_some(),
+        |f, id| f.op::<Sigmoid>(id).is_some(),
+        |f, id| f.op::<SigmoidHard>(id).is_some(),
+        |f, id| f.op::<Tanh>(id).is_some(),
+        |f, id| f.op::<Erf>(id).is_some(),
+        |f, id| f.op::<Sin>(id).is_some(),
+        |f, id| f.op::<Cos>(id).is_some(),
+        |f, id| f.op::<Relu6>(id).is_some(),
+    ];
+    bounded.iter().any(|is| is(f, id))
+}
+
+/// What to do with an op; `wide` holds the values that may be beyond half precision.
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, halves: &Halves, wide: &HashSet<Value>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
     let mut has_region = false;
     op.visit_regions(&mut |_| has_region = true);
-    // A cast says itself what it makes; a constant is cast where it is read; compressed weights keep their type.
-    let own_type = f.op::<Cast>(id).is_some() || f.op::<Const>(id).is_some() || schema.constexpr;
+    // A cast says itself what it makes; a constant is cast where it is read.
+    let own_type = f.op::<Cast>(id).is_some() || f.op::<Const>(id).is_some();
     if has_region || own_type || schema.effect != Effect::None {
         return Decision::NotFloat;
     }
@@ -51,7 +84,12 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
     let mut any = false;
     for arg in &args {
         for v in f32_operands(f, arg) {
-            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
+            let Some(ParamKind::Operand { domain, constant, .. }) = arg.param.map(|p| &p.kind) else {
+                return Decision::NotFloat;
+            };
+            if constant.holds_in(f.opset) && f.constant(v).is_none() && !halves.0.contains_key(&v) {
+                return Decision::Keep(format!("`{}` is decoded to values that half precision may not hold", arg.name));
+            }
             if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
                 return Decision::NotFloat;
             }
@@ -69,11 +107,24 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId) -> Decision {
         return Decision::Keep(format!("asked for by `{}`", p.as_str()));
     }
     for arg in &args {
-        if let Some(why) = unfit(f, id, arg) {
-            return Decision::Keep(why);
+        match unfit(f, id, arg) {
+            Some(Unfit::Vanishes(x)) => {
+                return Decision::Keep(format!("`{}` holds {x:e}, which would become 0", arg.name));
+            }
+            Some(Unfit::Overflows(x)) => return Decision::Wide(format!("`{}` holds {x:e}, beyond 65504", arg.name)),
+            None => {}
+        }
+        if f32_operands(f, arg).any(|v| wide.contains(&v)) {
+            return Decision::Wide(format!("`{}` may be beyond 65504", arg.name));
         }
     }
     Decision::Half
+}
+
+/// A number that half precision cannot hold.
+enum Unfit {
+    Overflows(f32),
+    Vanishes(f32),
 }
 
 fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Item = Value> + 'a {
@@ -87,32 +138,28 @@ fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Ite
     })
 }
 
-/// Why an argument does not fit half precision.
-fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<String> {
+/// A number in an argument that does not fit half precision.
+fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<Unfit> {
     match &arg.arg {
-        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| {
-            let why = unfit_tensor(f.constant(v)?)?;
-            Some(format!("`{}` {why}", arg.name))
-        }),
+        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| unfit_tensor(f.constant(v)?)),
         Arg::Attr(Some(Attr::Float(x))) => {
             let Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) = arg.param.map(|p| &p.kind) else {
                 return None;
             };
             // It takes the type of the operands of its domain, which is about to change.
-            let why = unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())?;
-            Some(format!("`{}` {why}", arg.name))
+            unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())
         }
         Arg::Attr(_) | Arg::Region(_) => None,
     }
 }
 
-fn unfit_value(x: f32) -> Option<String> {
-    // The default epsilon of `log` is the least number there is: it stands for none.
+fn unfit_value(x: f32) -> Option<Unfit> {
     let half = f16::from_f32(x);
     if x.is_finite() && half.is_infinite() {
-        Some(format!("holds {x:e}, beyond 65504"))
+        Some(Unfit::Overflows(x))
     } else if x.abs() > f32::MIN_POSITIVE && half.to_f32() == 0.0 {
-        Some(format!("holds {x:e}, which would become 0"))
+        // The default epsilon of `log` is the least number there is: it stands for none.
+        Some(Unfit::Vanishes(x))
     } else {
         None
     }
@@ -122,21 +169,18 @@ fn unfit_value(x: f32) -> Option<String> {
 /// weights a few that vanish do not matter.
 const FEW: usize = 64;
 
-fn unfit_tensor(t: &Tensor) -> Option<String> {
+fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     if t.count() <= FEW {
         return t.to_f32().iter().find_map(|x| unfit_value(*x));
     }
     let mut found = None;
+    // Weights are seen a chunk at a time: they may be larger than memory.
     let _ = t.blob().chunks(&mut |bytes| {
-        let over = bytemuck_f32(bytes).find(|x| x.is_finite() && x.abs() >= 65520.0);
-        found = over.map(|x| format!("holds {x:e}, beyond 65504"));
+        let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        found = values.into_iter().find(|x| x.is_finite() && x.abs() >= 65520.0).map(Unfit::Overflows);
         if found.is_some() { Err(()) } else { Ok(()) }
     });
     found
-}
-
-fn bytemuck_f32(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 /// The half-precision twin of each 32-bit value that has one.
@@ -159,6 +203,85 @@ impl Halves {
         self.0.insert(v, half);
         Ok(half)
     }
+}
+
+impl Halves {
+    /// Decodes compressed weights to half precision: a cast of what is decoded would be no constant.
+    fn decode(&mut self, f: &mut Function, id: OpId) -> Result<(), mlconv_mil::ir::InsertError> {
+        let data = f.op_data(id).clone();
+        let source = f.op::<ConstexprCast>(id).map(|c| c.source_val);
+        if let Some(source) = source.or(f.op::<ConstexprCastIos16>(id).map(|c| c.source_val)) {
+            let half = data.results.iter().filter(|v| is_single(f, **v) && is_half(f, source));
+            self.0.extend(half.map(|v| (*v, source)));
+            return Ok(());
+        }
+        if !data.results.iter().any(|v| is_single(f, *v)) || !decodes_to_half(f, id) {
+            return Ok(());
+        }
+        let mut twins = HashMap::new();
+        for arg in data.op.args() {
+            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { continue };
+            if data.op.schema().types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
+                continue;
+            }
+            for v in f32_operands(f, &arg).collect::<Vec<_>>() {
+                if f.constant(v).is_none() && !self.0.contains_key(&v) {
+                    return Ok(());
+                }
+                twins.insert(v, self.of(f, v)?);
+            }
+        }
+        if twins.is_empty() {
+            return Ok(());
+        }
+        let mut op = data.op.clone();
+        op.visit_operands_mut(&mut |v| *v = twins.get(v).copied().unwrap_or(*v));
+        let hints: Vec<String> = data.results.iter().map(|v| format!("{}_to_fp16", f.value(*v).hint)).collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
+        let place = f.next_op(id).map_or(Place::End(data.block), Place::Before);
+        let decoded = f.insert(place, &hints, op, data.origin)?;
+        for (old, new) in data.results.iter().zip(&decoded) {
+            if is_single(f, *old) {
+                self.0.insert(*old, *new);
+            } else {
+                f.replace_uses(*old, *new);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_single(f: &Function, v: Value) -> bool {
+    f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F32)
+}
+
+fn is_half(f: &Function, v: Value) -> bool {
+    f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16)
+}
+
+/// Whether half precision holds whatever a `constexpr_*` op decodes: the numbers it is given, and the greatest integer
+/// times the greatest scale.
+fn decodes_to_half(f: &Function, id: OpId) -> bool {
+    let (mut scale, mut data) = (None, 1.0);
+    for arg in f.op_data(id).op.args() {
+        if unfit(f, id, &arg).is_some() {
+            return false;
+        }
+        let Arg::Operands(values) = &arg.arg else { continue };
+        let Some(t) = values.first().and_then(|v| f.ty(*v).tensor()) else { continue };
+        match arg.name {
+            "scale" => scale = values.first().and_then(|v| f.constant(*v)),
+            // An offset is of the same type, and doubles the range at most.
+            "data" | "nonzero_data" | "quantized_data" if t.dtype.is_int() => {
+                data = f64::from(t.dtype.bits() + 1).exp2()
+            }
+            "data" | "nonzero_data" if t.dtype.is_float() && f.op_data(id).op.name().ends_with("scale") => {
+                return false;
+            }
+            _ => {}
+        }
+    }
+    scale.is_none_or(|t| t.to_f64().iter().all(|s| s.abs() * data <= 65504.0))
 }
 
 /// The place right behind the definition of `v`.

@@ -133,7 +133,8 @@ impl Verifier<'_> {
                 Some(until) => format!("`{}` no longer exists in this form since {until}", op.name()),
                 None => format!("`{}` needs {}, the function is {}", op.name(), schema.since, f.opset),
             };
-            self.report_op(id, None, why);
+            // What it takes in an op set that does not have it says nothing.
+            return self.report_op(id, None, why);
         }
         let mut bound: Vec<(&str, DType, &'static str)> = vec![];
         for arg in op.args() {

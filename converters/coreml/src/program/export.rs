@@ -4,7 +4,7 @@ use super::{
     Catalogue, NAMES_KEY, describe,
     names::Names,
     opset_name, specification_version,
-    values::{immediate_tensor, list, literal, string, string_dictionary, tensor, value_type},
+    values::{list, literal, string, string_dictionary, tensor, value_type},
 };
 use crate::{Artifact, Plan, Result, check};
 use mlconv_mil::{
@@ -222,7 +222,7 @@ impl Writer<'_> {
             self.argument(id, &arg, &base, &mut op, out)?;
         }
         for (param, t) in data.op.default_operands(&InferCx::new(f, f.opset, id.index())) {
-            let value = immediate_tensor(&t);
+            let value = tensor(&t, self.version, self.plan)?;
             let bound = self.bound_const(&format!("{base}_{param}_0"), value, out);
             op.inputs.insert(param.to_owned(), by_name(vec![bound]));
         }

@@ -3,11 +3,11 @@
 
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
-    ir::{Block, Def, Fact, Feature, Function, InsertError, Module, OpId, Place, Port, Value},
-    ops::{Cast, ExpandDims, Identity, Squeeze},
-    schema::{Op, Opset},
+    ir::{Block, Def, Fact, Feature, Function, Module, OpId, Place, Port, Value},
+    ops::{Add, Cast, Const, ExpandDims, Identity, LogicalAnd, LogicalOr, Mul, Select, Squeeze},
+    schema::{Op, Opset, ParamKind},
 };
-use mlconv_tensor::{DType, TensorType, Type};
+use mlconv_tensor::{DType, Tensor, TensorType, Type};
 
 /// The greatest rank of a tensor.
 const MAX_RANK: usize = 5;
@@ -17,8 +17,8 @@ pub fn legalize(module: &mut Module) -> Result<Vec<Diagnostic>, Vec<Diagnostic>>
     let (mut notes, mut bad) = (vec![], vec![]);
     for f in &mut module.functions {
         let mut l = Legalizer { f, notes: &mut notes };
-        if let Err(e) = l.run() {
-            bad.push(Diagnostic::error(&codes::P0001, e.to_string()).at("adapting the interface"));
+        if let Err(d) = l.run() {
+            bad.push(d.at("adapting the interface"));
         }
         ranks(f, &mut bad);
     }
@@ -51,10 +51,11 @@ struct Legalizer<'a> {
 }
 
 impl Legalizer<'_> {
-    fn run(&mut self) -> Result<(), InsertError> {
+    fn run(&mut self) -> Result<(), Diagnostic> {
         self.inputs()?;
         self.outputs()?;
         self.blocks()?;
+        self.selects()?;
         self.unread_inputs()
     }
 
@@ -75,7 +76,7 @@ impl Legalizer<'_> {
     }
 
     /// Inputs of types that the interface lacks, and scalars, are converted at the start.
-    fn inputs(&mut self) -> Result<(), InsertError> {
+    fn inputs(&mut self) -> Result<(), Diagnostic> {
         for (i, v) in self.f.inputs().to_vec().into_iter().enumerate() {
             let Type::Tensor(from) = self.f.ty(v).clone() else { continue };
             let mut to = TensorType { dtype: self.interface_type(from.dtype), shape: from.shape.clone() };
@@ -102,7 +103,7 @@ impl Legalizer<'_> {
                 now = self.insert(place, &name, Squeeze { x: now, axes: Some(vec![0]) })?;
             }
             if from.dtype != to.dtype {
-                now = self.insert(place, &name, Cast { x: now, dtype: from.dtype })?;
+                now = self.cast(place, &name, now, from.dtype)?;
             }
             self.f.replace_uses(stand_in, now);
         }
@@ -111,7 +112,7 @@ impl Legalizer<'_> {
 
     /// Outputs of types that the interface lacks, and scalars, are converted; each output is a value of its own that an
     /// op computes.
-    fn outputs(&mut self) -> Result<(), InsertError> {
+    fn outputs(&mut self) -> Result<(), Diagnostic> {
         let end = Place::End(self.f.body());
         let ports: Vec<Port> = self.f.sig.outputs.clone();
         let mut taken: Vec<Value> = vec![];
@@ -129,7 +130,7 @@ impl Legalizer<'_> {
                     self.note("output", &port.name.clone(), &from, &to);
                 }
                 if to.dtype != from.dtype {
-                    v = self.insert(end, &port.name, Cast { x: v, dtype: to.dtype })?;
+                    v = self.cast(end, &port.name, v, to.dtype)?;
                 }
                 if from.shape.rank() == 0 {
                     v = self.insert(end, &port.name, ExpandDims { x: v, axes: vec![0] })?;
@@ -157,7 +158,7 @@ impl Legalizer<'_> {
     }
 
     /// Inner blocks yield values that they compute, each once.
-    fn blocks(&mut self) -> Result<(), InsertError> {
+    fn blocks(&mut self) -> Result<(), Diagnostic> {
         let mut blocks: Vec<Block> = vec![];
         for id in self.f.all_ops() {
             self.f.op_data(id).op.visit_regions(&mut |b| blocks.push(b));
@@ -177,8 +178,39 @@ impl Legalizer<'_> {
         Ok(())
     }
 
+    /// `select` is documented to broadcast its condition too, yet coremltools infers its shape from the other operands
+    /// alone. One of them is given the whole shape, so that both readings agree.
+    fn selects(&mut self) -> Result<(), Diagnostic> {
+        for id in self.f.all_ops() {
+            let Some(op) = self.f.op::<Select>(id).cloned() else { continue };
+            let shape = |v: Value| self.f.ty(v).tensor().map(|t| t.shape.clone()).unwrap_or_default();
+            let result = self.f.op_data(id).results[0];
+            if shape(op.a).broadcast(&shape(op.b)).ok() == Some(shape(result)) {
+                continue;
+            }
+            let Some(dtype) = self.f.ty(op.a).tensor().map(|t| t.dtype) else { continue };
+            let hint = self.f.value(op.a).hint.to_string();
+            let at = Place::Before(id);
+            // Falsehood, or zero, of the shape of the condition, beside which `a` is itself.
+            let wide = if dtype == DType::Bool {
+                let never = self.insert(at, &hint, Const { val: Tensor::from_bools(&[], [false]) })?;
+                let none = self.insert(at, &hint, LogicalAnd { x: op.cond, y: never })?;
+                self.insert(at, &hint, LogicalOr { x: none, y: op.a })?
+            } else {
+                let zero = self.insert(at, &hint, Const { val: Tensor::splat(dtype, &[], 0.0) })?;
+                let ones = self.insert(at, &hint, Cast { x: op.cond, dtype })?;
+                let none = self.insert(at, &hint, Mul { x: ones, y: zero })?;
+                self.insert(at, &hint, Add { x: none, y: op.a })?
+            };
+            let new = self.insert(at, &self.f.value(result).hint.to_string(), Select { a: wide, ..op })?;
+            self.f.replace_uses(result, new);
+            self.f.remove(id);
+        }
+        Ok(())
+    }
+
     /// Every input is read.
-    fn unread_inputs(&mut self) -> Result<(), InsertError> {
+    fn unread_inputs(&mut self) -> Result<(), Diagnostic> {
         for v in self.f.inputs().to_vec() {
             if self.f.uses(v).is_empty() && matches!(self.f.ty(v), Type::Tensor(_)) {
                 let hint = format!("{}_tmp", self.f.value(v).hint);
@@ -188,7 +220,24 @@ impl Legalizer<'_> {
         Ok(())
     }
 
-    fn insert(&mut self, place: Place, hint: &str, op: impl Op) -> Result<Value, InsertError> {
-        Ok(self.f.insert(place, &[hint], Box::new(op), None)?[0])
+    /// `x` as `to`, where there are casts between the two.
+    fn cast(&mut self, place: Place, name: &str, x: Value, to: DType) -> Result<Value, Diagnostic> {
+        let from = self.f.ty(x).tensor().map_or(to, |t| t.dtype);
+        let cast = Cast { x, dtype: to };
+        let schema = cast.schema();
+        let takes = schema.params.iter().find_map(|p| match &p.kind {
+            ParamKind::Operand { domain, .. } => schema.types(domain, self.f.opset),
+            ParamKind::Attr { .. } | ParamKind::Region => None,
+        });
+        if takes.is_some_and(|t| !t.contains(&from) || !t.contains(&to)) {
+            let title = format!("`{name}` is {from} inside of the program and {to} outside, and no cast goes between");
+            return Err(Diagnostic::error(&codes::X0003, title));
+        }
+        self.insert(place, name, cast)
+    }
+
+    fn insert(&mut self, place: Place, hint: &str, op: impl Op) -> Result<Value, Diagnostic> {
+        let inserted = self.f.insert(place, &[hint], Box::new(op), None);
+        inserted.map(|v| v[0]).map_err(|e| Diagnostic::error(&codes::P0001, e.to_string()))
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn type_of(t: &Tensor) -> Type {
 }
 
 /// A tensor in place.
-pub(super) fn immediate_tensor(t: &Tensor) -> Value {
+fn immediate_tensor(t: &Tensor) -> Value {
     use tensor_value::*;
     let value = match immediate_field(t.dtype()) {
         Field::Bytes => tensor_value::Value::Bytes(RepeatedBytes { values: Bytes::from(t.blob().read().into_owned()) }),

@@ -15,7 +15,7 @@ rows! {
     "HardSwish" 14..=LATEST => hard_swish;
     "LeakyRelu" 6..=LATEST => leaky_relu;
     "Mish" 18..=LATEST => mish;
-    "PRelu" 7..=LATEST => prelu;
+    "PRelu" 1..=LATEST => prelu;
     "Relu" 6..=LATEST => relu;
     "Selu" 6..=LATEST => selu;
     "Shrink" 9..=LATEST => shrink;
@@ -39,7 +39,9 @@ fn celu(n: &mut Lower<'_>) -> Lowered {
     }
     let scaled = n.scale(x, 1.0 / f64::from(alpha))?;
     if alpha > 0.0 {
-        return n.emit(ops::Elu { x: scaled, alpha });
+        let y = n.op(ops::Elu { x: scaled, alpha: 1.0 })?;
+        let y = n.scale(y, alpha.into())?;
+        return n.done(y);
     }
     let grown = n.exp(scaled)?;
     let grown = n.add_number(grown, -1.0)?;
@@ -112,7 +114,13 @@ fn mish(n: &mut Lower<'_>) -> Lowered {
 }
 
 fn prelu(n: &mut Lower<'_>) -> Lowered {
-    let (x, slope) = (n.input(0)?, n.input(1)?);
+    n.ignore("consumed_inputs");
+    let (x, mut slope) = (n.input(0)?, n.input(1)?);
+    if n.node.version < 7 && n.rank(slope)? == 1 && !n.shape(slope)?[0].is(1) {
+        // There is a slope for each channel, not for each element along the last axis.
+        let axes: Vec<i64> = (1..n.rank(x)?.saturating_sub(1) as i64).collect();
+        slope = n.expand_dims(slope, &axes)?;
+    }
     if let Some(alpha) = channel_slopes(n, x, slope)? {
         return n.emit(ops::Prelu { x, alpha });
     }

@@ -9,8 +9,8 @@ rows! {
     "Abs" 6..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::Abs { x }) };
     "Acos" 7..=LATEST => |n| unary(n, |x| ops::Acos { x });
     "Acosh" 9..=LATEST => acosh;
-    "Add" 7..=LATEST => |n| binary(n, |x, y| ops::Add { x, y });
-    "And" 7..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
+    "Add" 1..=LATEST => |n| binary(n, |x, y| ops::Add { x, y });
+    "And" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
     "Asin" 7..=LATEST => |n| unary(n, |x| ops::Asin { x });
     "Asinh" 9..=LATEST => asinh;
     "Atan" 7..=LATEST => |n| unary(n, |x| ops::Atan { x });
@@ -23,39 +23,39 @@ rows! {
     "Clip" 11..=LATEST => clip;
     "Cos" 7..=LATEST => |n| unary(n, |x| ops::Cos { x });
     "Cosh" 9..=LATEST => |n| unary(n, |x| ops::Cosh { x });
-    "Div" 7..=LATEST => |n| binary(n, |x, y| ops::RealDiv { x, y });
-    "Equal" 7..=LATEST => |n| compare(n, |x, y| ops::Equal { x, y });
+    "Div" 1..=LATEST => |n| binary(n, |x, y| ops::RealDiv { x, y });
+    "Equal" 1..=LATEST => |n| compare(n, |x, y| ops::Equal { x, y });
     "Erf" 9..=LATEST => |n| unary(n, |x| ops::Erf { x });
     "Exp" 6..=LATEST => |n| unary(n, |x| ops::Exp { x });
     "Floor" 6..=LATEST => |n| unary(n, |x| ops::Floor { x });
-    "Greater" 7..=LATEST => |n| compare(n, |x, y| ops::Greater { x, y });
+    "Greater" 1..=LATEST => |n| compare(n, |x, y| ops::Greater { x, y });
     "GreaterOrEqual" 12..=LATEST => |n| compare(n, |x, y| ops::GreaterEqual { x, y });
     "IsInf" 10..=LATEST => is_inf;
     "IsNaN" 9..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::NotEqual { x, y: x }) };
-    "Less" 7..=LATEST => |n| compare(n, |x, y| ops::Less { x, y });
+    "Less" 1..=LATEST => |n| compare(n, |x, y| ops::Less { x, y });
     "LessOrEqual" 12..=LATEST => |n| compare(n, |x, y| ops::LessEqual { x, y });
     "Log" 6..=LATEST => |n| unary(n, |x| ops::Log { x, epsilon: 1e-45 });
     "Max" 6..=LATEST => |n| variadic(n, Lower::maximum);
     "Mean" 6..=LATEST => mean;
     "Min" 6..=LATEST => |n| variadic(n, Lower::minimum);
     "Mod" 10..=LATEST => modulo;
-    "Mul" 7..=LATEST => |n| binary(n, |x, y| ops::Mul { x, y });
+    "Mul" 1..=LATEST => |n| binary(n, |x, y| ops::Mul { x, y });
     "Neg" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.scale(x, -1.0)?; n.done(y) };
     "Not" 1..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::LogicalNot { x }) };
-    "Or" 7..=LATEST => |n| binary(n, |x, y| ops::LogicalOr { x, y });
-    "Pow" 7..=LATEST => pow;
+    "Or" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalOr { x, y });
+    "Pow" 1..=LATEST => pow;
     "Reciprocal" 6..=LATEST => reciprocal;
     "Round" 11..=LATEST => |n| unary(n, |x| ops::Round { x });
     "Sign" 9..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::Sign { x }) };
     "Sin" 7..=LATEST => |n| unary(n, |x| ops::Sin { x });
     "Sinh" 9..=LATEST => |n| unary(n, |x| ops::Sinh { x });
     "Sqrt" 6..=LATEST => |n| unary(n, |x| ops::Sqrt { x });
-    "Sub" 7..=LATEST => |n| binary(n, |x, y| ops::Sub { x, y });
+    "Sub" 1..=LATEST => |n| binary(n, |x, y| ops::Sub { x, y });
     "Sum" 6..=LATEST => |n| variadic(n, Lower::add);
     "Tan" 7..=LATEST => |n| unary(n, |x| ops::Tan { x });
     "Tanh" 6..=LATEST => |n| unary(n, |x| ops::Tanh { x });
     "Where" 9..=LATEST => select;
-    "Xor" 7..=LATEST => |n| binary(n, |x, y| ops::LogicalXor { x, y });
+    "Xor" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalXor { x, y });
 }
 
 /// An op on floats; integers are computed with as floats.
@@ -71,14 +71,30 @@ fn unary<O: Op>(n: &mut Lower<'_>, op: fn(Value) -> O) -> Lowered {
     n.done(y)
 }
 
-fn binary<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
+/// The two operands. Before version 7, the second was broadcast where the node says so, from an axis on.
+fn operands(n: &mut Lower<'_>) -> Result<(Value, Value), LowerError> {
     let (x, y) = (n.input(0)?, n.input(1)?);
+    if n.node.version >= 7 {
+        return Ok((x, y));
+    }
+    n.ignore("consumed_inputs");
+    let (broadcast, axis) = (n.flag("broadcast", false)?, n.int("axis")?);
+    let Some(axis) = axis.filter(|_| broadcast) else { return Ok((x, y)) };
+    let (rank, own) = (n.rank(x)?, n.rank(y)?);
+    let behind = rank.checked_sub(n.axis(x, axis)? + own);
+    let Some(behind) = behind else { return n.bad_attr("axis", "an axis from which on the second operand fits") };
+    let axes: Vec<i64> = (0..behind).map(|i| (own + i) as i64).collect();
+    Ok((x, n.expand_dims(y, &axes)?))
+}
+
+fn binary<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
+    let (x, y) = operands(n)?;
     n.emit(op(x, y))
 }
 
 /// A comparison; booleans are compared as integers.
 fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
-    let (x, y) = (n.input(0)?, n.input(1)?);
+    let (x, y) = operands(n)?;
     if n.dtype(x)? == DType::Bool {
         let (x, y) = (n.cast(x, DType::I32)?, n.cast(y, DType::I32)?);
         return n.emit(op(x, y));
@@ -280,7 +296,7 @@ fn modulo(n: &mut Lower<'_>) -> Lowered {
 }
 
 fn pow(n: &mut Lower<'_>) -> Lowered {
-    let (x, y) = (n.input(0)?, n.input(1)?);
+    let (x, y) = operands(n)?;
     let (base, exponent) = (n.dtype(x)?, n.dtype(y)?);
     // The result has the type of the base.
     let common = match (base.is_float(), exponent.is_float()) {

@@ -7,7 +7,7 @@ use mlconv_source::{Entry, Lower, LowerError, Lowered};
 use mlconv_tensor::{DType, Tensor};
 
 rows! {
-    "AveragePool" 7..=LATEST => average_pool;
+    "AveragePool" 1..=LATEST => average_pool;
     "GlobalAveragePool" 1..=LATEST => |n| {
         let (x, axes) = (n.input(0)?, spatial_axes(n)?);
         n.emit(ops::ReduceMean { x, axes, keep_dims: true })
@@ -98,7 +98,7 @@ impl Grid {
     fn taps(&self) -> Result<Vec<Vec<i64>>> {
         let count = self.window.kernel.iter().try_fold(1i64, |n, k| n.checked_mul(*k).filter(|n| *n <= MAX_TAPS));
         if count.is_none() {
-            return Err(LowerError::form(format!("such a window of more than {MAX_TAPS} elements")));
+            return Err(LowerError::form(format!("places of maxima in a window of more than {MAX_TAPS} elements")));
         }
         let mut taps = vec![vec![]];
         for (k, d) in self.window.kernel.iter().zip(&self.window.dilations) {
@@ -115,6 +115,25 @@ impl Grid {
             (i + 2, *at, Some(at + (self.counts[i] - 1) * stride + 1), stride)
         };
         n.slice_by(padded, &tap.iter().enumerate().map(part).collect::<Vec<_>>())
+    }
+
+    /// The greatest element of each window of one dimension.
+    fn greatest_along(&self, n: &mut Lower<'_>, x: Value, i: usize) -> Result<Value> {
+        let (kernel, stride) = (self.window.kernel[i], self.window.strides[i]);
+        if kernel > MAX_TAPS {
+            return Err(LowerError::form(format!("a dilated window of more than {MAX_TAPS} elements")));
+        }
+        let mut best: Option<Value> = None;
+        for k in 0..kernel {
+            let at = k * self.window.dilations[i];
+            let end = at + (self.counts[i] - 1) * stride + 1;
+            let here = n.slice_by(x, &[(i + 2, at, Some(end), stride)])?;
+            best = Some(match best {
+                Some(best) => n.maximum(best, here)?,
+                None => here,
+            });
+        }
+        best.ok_or(LowerError::Poisoned)
     }
 
     fn padded(&self, n: &mut Lower<'_>, x: Value, value: f32) -> Result<Value> {
@@ -186,16 +205,12 @@ fn max_pool(n: &mut Lower<'_>) -> Lowered {
         n.op(ops::MaxPool { x, kernel_sizes: kernel, strides, pad_type, pad, ceil_mode })?
     } else {
         let grid = Grid::new(n, x, &window, ceil)?;
-        let padded = grid.padded(n, x, f32::NEG_INFINITY)?;
-        let mut best: Option<Value> = None;
-        for tap in grid.taps()? {
-            let here = grid.under(n, padded, &tap)?;
-            best = Some(match best {
-                Some(best) => n.maximum(best, here)?,
-                None => here,
-            });
+        let mut y = grid.padded(n, x, f32::NEG_INFINITY)?;
+        // The greatest of the rows' greatest is the greatest of all: one dimension after the other.
+        for i in 0..grid.sizes.len() {
+            y = grid.greatest_along(n, y, i)?;
         }
-        best.ok_or(LowerError::Poisoned)?
+        y
     };
     let y = n.cast(y, dtype)?;
     n.done(y)

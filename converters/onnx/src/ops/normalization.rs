@@ -1,0 +1,265 @@
+//! Normalizations.
+
+use crate::LATEST;
+use mlconv_mil::{ir::Value, ops};
+use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
+use mlconv_tensor::DType;
+
+rows! {
+    "BatchNormalization" 6..=13 => batch_norm;
+    "BatchNormalization" 14..=LATEST => batch_norm_or_training;
+    "GroupNormalization" 18..=20 => |n| group_norm(n, true);
+    "GroupNormalization" 21..=LATEST => |n| group_norm(n, false);
+    "InstanceNormalization" 6..=LATEST => instance_norm;
+    "LRN" 1..=LATEST => lrn;
+    "LayerNormalization" 17..=LATEST => layer_norm;
+    "LpNormalization" 1..=LATEST => lp_norm;
+    "MeanVarianceNormalization" 9..=LATEST => mean_variance_norm;
+    "RMSNormalization" 23..=LATEST => rms_norm;
+}
+
+type Result<T, E = LowerError> = std::result::Result<T, E>;
+
+/// `v`, one element per channel, so that it broadcasts to `x`.
+fn per_channel(n: &mut Lower<'_>, v: Value, x: Value) -> Result<Value> {
+    let rank = n.rank(x)?;
+    if rank <= 2 {
+        return Ok(v);
+    }
+    let mut sizes = vec![1; rank];
+    sizes[1] = -1;
+    n.reshape_to(v, &sizes)
+}
+
+fn batch_norm(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("momentum");
+    n.ignore("is_test");
+    let together = n.flag("spatial", true)?;
+    if (1..5).any(|i| n.wants(i)) {
+        return Err(LowerError::form("normalizing while training"));
+    }
+    let x = n.input(0)?;
+    let (epsilon, parameters) = (n.float_or("epsilon", 1e-5)?, parameters(n, x)?);
+    normalize_channels(n, x, parameters, epsilon, together)
+}
+
+/// Scale, bias, mean and variance, in the type of `x`.
+fn parameters(n: &mut Lower<'_>, x: Value) -> Result<[Value; 4]> {
+    let dtype = n.dtype(x)?;
+    let mut read = |i| {
+        let v = n.input(i)?;
+        n.cast(v, dtype)
+    };
+    Ok([read(1)?, read(2)?, read(3)?, read(4)?])
+}
+
+fn normalize_channels(n: &mut Lower<'_>, x: Value, p: [Value; 4], epsilon: f32, together: bool) -> Lowered {
+    let [gamma, beta, mean, variance] = p;
+    let constant = p.iter().all(|v| n.const_of(*v).is_some());
+    if constant && together && matches!(n.rank(x)?, 3 | 4) {
+        return n.emit(ops::BatchNorm { x, mean, variance, gamma: Some(gamma), beta: Some(beta), epsilon });
+    }
+    // Of constants, nothing but one product and one sum remain.
+    let scale = n.op(ops::Rsqrt { x: variance, epsilon })?;
+    let scale = n.mul(gamma, scale)?;
+    let shift = n.mul(mean, scale)?;
+    let shift = n.sub(beta, shift)?;
+    let (scale, shift) =
+        if together { (per_channel(n, scale, x)?, per_channel(n, shift, x)?) } else { (scale, shift) };
+    let y = n.mul(x, scale)?;
+    n.emit(ops::Add { x: y, y: shift })
+}
+
+fn batch_norm_or_training(n: &mut Lower<'_>) -> Lowered {
+    let momentum = f64::from(n.float_or("momentum", 0.9)?);
+    let x = n.input(0)?;
+    let (epsilon, p) = (n.float_or("epsilon", 1e-5)?, parameters(n, x)?);
+    if !n.flag("training_mode", false)? {
+        return normalize_channels(n, x, p, epsilon, true);
+    }
+    let axes: Vec<i64> = (0..n.rank(x)? as i64).filter(|a| *a != 1).collect();
+    let mean = n.mean_over(x, &axes)?;
+    let centered = n.sub(x, mean)?;
+    let square = n.mul(centered, centered)?;
+    let variance = n.mean_over(square, &axes)?;
+    let (mean, variance) = (n.squeeze(mean, &axes)?, n.squeeze(variance, &axes)?);
+    let mut results = normalize_channels(n, x, [p[0], p[1], mean, variance], epsilon, true)?;
+    for (old, new) in [(p[2], mean), (p[3], variance)] {
+        let (old, new) = (n.scale(old, momentum)?, n.scale(new, 1.0 - momentum)?);
+        results.push(Entry::Value(n.add(old, new)?));
+    }
+    Ok(results)
+}
+
+/// `x` less its mean over `axes`, the mean, and what a deviation of 1 is divided by: `1 / sqrt(variance + epsilon)`.
+fn standardized(n: &mut Lower<'_>, x: Value, axes: &[i64], epsilon: f32) -> Result<[Value; 3]> {
+    let mean = n.mean_over(x, axes)?;
+    let centered = n.sub(x, mean)?;
+    let square = n.mul(centered, centered)?;
+    let variance = n.mean_over(square, axes)?;
+    let inverse = n.op(ops::Rsqrt { x: variance, epsilon })?;
+    let y = n.mul(centered, inverse)?;
+    Ok([y, mean, inverse])
+}
+
+fn instance_norm(n: &mut Lower<'_>) -> Lowered {
+    let (x, gamma, beta) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let epsilon = n.float_or("epsilon", 1e-5)?;
+    let constant = n.const_of(gamma).is_some() && n.const_of(beta).is_some();
+    let rank = n.rank(x)?;
+    if constant && matches!(rank, 3 | 4) {
+        return n.emit(ops::InstanceNorm { x, gamma: Some(gamma), beta: Some(beta), epsilon });
+    }
+    let axes: Vec<i64> = (2..rank as i64).collect();
+    let [y, ..] = standardized(n, x, &axes, epsilon)?;
+    let (gamma, beta) = (per_channel(n, gamma, x)?, per_channel(n, beta, x)?);
+    let y = n.mul(y, gamma)?;
+    n.emit(ops::Add { x: y, y: beta })
+}
+
+/// Whether `v` is a constant that has exactly the sizes of `x` from `axis` on.
+fn covers(n: &Lower<'_>, v: Value, x: Value, axis: usize) -> Result<bool> {
+    let shape = n.shape(x)?;
+    let sizes: Option<Vec<usize>> = shape.iter().skip(axis).map(|d| d.as_usize()).collect();
+    Ok(n.const_of(v).is_some_and(|t| sizes.is_some_and(|s| s == t.shape())) && n.dtype(v)? == n.dtype(x)?)
+}
+
+fn layer_norm(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("stash_type");
+    let (x, gamma, beta) = (n.input(0)?, n.input(1)?, n.optional(2)?);
+    let epsilon = n.float_or("epsilon", 1e-5)?;
+    let axis = n.int_or("axis", -1)?;
+    let axis = n.axis(x, axis)?;
+    let axes: Vec<i64> = (axis as i64..n.rank(x)? as i64).collect();
+    let fits = covers(n, gamma, x, axis)? && beta.map_or(Ok(true), |b| covers(n, b, x, axis))?;
+    if n.wants(1) || n.wants(2) {
+        // Mean and deviation are of the type in which the spec computes.
+        let dtype = n.dtype(x)?;
+        let wide = n.cast(x, DType::F32)?;
+        let [y, mean, inverse] = standardized(n, wide, &axes, epsilon)?;
+        let y = n.cast(y, dtype)?;
+        let y = scaled(n, y, gamma, beta)?;
+        return Ok(vec![Entry::Value(y), Entry::Value(mean), Entry::Value(inverse)]);
+    }
+    if fits {
+        return n.emit(ops::LayerNorm { x, axes, gamma: Some(gamma), beta, epsilon });
+    }
+    let y = n.op(ops::LayerNorm { x, axes, gamma: None, beta: None, epsilon })?;
+    let y = scaled(n, y, gamma, beta)?;
+    n.done(y)
+}
+
+fn scaled(n: &mut Lower<'_>, y: Value, gamma: Value, beta: Option<Value>) -> Result<Value> {
+    let y = n.mul(y, gamma)?;
+    match beta {
+        Some(beta) => n.add(y, beta),
+        None => Ok(y),
+    }
+}
+
+fn rms_norm(n: &mut Lower<'_>) -> Lowered {
+    let (x, gamma) = (n.input(0)?, n.input(1)?);
+    let epsilon = n.float_or("epsilon", 1e-5)?;
+    let axis = n.int_or("axis", -1)?;
+    let axis = n.axis(x, axis)?;
+    let axes: Vec<i64> = (axis as i64..n.rank(x)? as i64).collect();
+    let wide = n.int_or("stash_type", 1)? == 1;
+    let result = n.dtype(gamma)?;
+    let x = if wide { n.cast(x, DType::F32)? } else { x };
+    let square = n.mul(x, x)?;
+    let mean = n.mean_over(square, &axes)?;
+    let inverse = n.op(ops::Rsqrt { x: mean, epsilon })?;
+    let y = n.mul(x, inverse)?;
+    let y = n.cast(y, result)?;
+    n.emit(ops::Mul { x: y, y: gamma })
+}
+
+/// Groups of channels become one axis; `by_group`, older versions have a scale for each group, newer ones for each
+/// channel.
+fn group_norm(n: &mut Lower<'_>, by_group: bool) -> Lowered {
+    n.ignore("stash_type");
+    let (x, gamma, beta) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let epsilon = n.float_or("epsilon", 1e-5)?;
+    let groups = match n.int("num_groups")? {
+        Some(groups) if groups > 0 => groups,
+        _ => return n.bad_attr("num_groups", "at least 1"),
+    };
+    let grouped = n.reshape(x, &[Size::Of(x, 0), Size::Known(groups), Size::Rest])?;
+    let mut y = n.op(ops::LayerNorm { x: grouped, axes: vec![2], gamma: None, beta: None, epsilon })?;
+    if by_group {
+        let (gamma, beta) = (per_channel(n, gamma, grouped)?, per_channel(n, beta, grouped)?);
+        y = scaled(n, y, gamma, Some(beta))?;
+    }
+    y = n.reshape_as(y, x)?;
+    if !by_group {
+        let (gamma, beta) = (per_channel(n, gamma, x)?, per_channel(n, beta, x)?);
+        y = scaled(n, y, gamma, Some(beta))?;
+    }
+    n.done(y)
+}
+
+fn lp_norm(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let axis = n.int_or("axis", -1)?;
+    let axes = Some(vec![n.axis(x, axis)? as i64]);
+    let norm = match n.int_or("p", 2)? {
+        1 => n.op(ops::ReduceL1Norm { x, axes, keep_dims: true })?,
+        2 => n.op(ops::ReduceL2Norm { x, axes, keep_dims: true })?,
+        _ => return n.bad_attr("p", "1 or 2"),
+    };
+    // Where all is zero, so is the result.
+    let (zero, one) = (n.scalar_like(x, 0.0)?, n.scalar_like(x, 1.0)?);
+    let empty = n.equal(norm, zero)?;
+    let norm = n.select(empty, one, norm)?;
+    n.emit(ops::RealDiv { x, y: norm })
+}
+
+fn mean_variance_norm(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let mut axes = n.ints("axes")?.unwrap_or_else(|| vec![0, 2, 3]);
+    for axis in &mut axes {
+        *axis = n.axis(x, *axis)? as i64;
+    }
+    let mean = n.mean_over(x, &axes)?;
+    let centered = n.sub(x, mean)?;
+    let square = n.mul(centered, centered)?;
+    let variance = n.mean_over(square, &axes)?;
+    let deviation = n.sqrt(variance)?;
+    let deviation = n.add_number(deviation, 1e-9)?;
+    n.emit(ops::RealDiv { x: centered, y: deviation })
+}
+
+fn lrn(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let (alpha, beta, k) = (n.float_or("alpha", 1e-4)?, n.float_or("beta", 0.75)?, n.float_or("bias", 1.0)?);
+    let size = match n.int("size")? {
+        Some(size) if (1..1 << 20).contains(&size) => size,
+        _ => return n.bad_attr("size", "at least 1"),
+    };
+    let rank = n.rank(x)?;
+    if rank == 4 && size % 2 == 1 {
+        return n.emit(ops::LocalResponseNorm { x, size, alpha, beta, k });
+    }
+    if rank < 2 {
+        return Err(LowerError::form(format!("a normalization across channels of rank {rank}")));
+    }
+    // A mean over neighbours along the channels, which come to stand as rows of an image.
+    let square = n.mul(x, x)?;
+    let image = n.reshape(square, &[Size::Of(x, 0), Size::Known(1), Size::Of(x, 1), Size::Rest])?;
+    let before = (size - 1) / 2;
+    let mean = n.op(ops::AvgPool {
+        x: image,
+        kernel_sizes: vec![size, 1],
+        strides: vec![1, 1],
+        pad_type: ops::PadType::Custom,
+        pad: vec![before, size - 1 - before, 0, 0],
+        ceil_mode: false,
+        exclude_padding_from_average: false,
+    })?;
+    let mean = n.reshape_as(mean, x)?;
+    let y = n.scale(mean, alpha.into())?;
+    let y = n.add_number(y, k.into())?;
+    let beta = n.scalar_like(x, beta.into())?;
+    let y = n.op(ops::Pow { x: y, y: beta })?;
+    n.emit(ops::RealDiv { x, y })
+}

@@ -1,0 +1,256 @@
+//! Recurrent layers.
+//!
+//! A layer becomes Core ML's own op where that says the same, else plain arithmetic.
+
+use crate::LATEST;
+use function::Function;
+use mlconv_mil::{ir::Value, ops, schema::Opset};
+use mlconv_source::{Entry, Lower, LowerError, Lowered};
+use mlconv_tensor::{Blob, Bytes, DType, Tensor};
+
+mod function;
+mod native;
+mod steps;
+
+rows! {
+    "GRU" 7..=LATEST => |n| lower(n, Kind::Gru);
+    "LSTM" 7..=LATEST => |n| lower(n, Kind::Lstm);
+    "RNN" 7..=LATEST => |n| lower(n, Kind::Rnn);
+}
+
+type Result<T, E = LowerError> = std::result::Result<T, E>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Gru,
+    Lstm,
+    Rnn,
+}
+
+impl Kind {
+    /// How many gates have weights.
+    fn gates(self) -> i64 {
+        match self {
+            Self::Gru => 3,
+            Self::Lstm => 4,
+            Self::Rnn => 1,
+        }
+    }
+
+    /// The functions of one direction where the node names none.
+    fn functions(self) -> &'static [Function] {
+        match self {
+            Self::Gru => &[Function::Sigmoid, Function::Tanh],
+            Self::Lstm => &[Function::Sigmoid, Function::Tanh, Function::Tanh],
+            Self::Rnn => &[Function::Tanh],
+        }
+    }
+}
+
+/// A layer, time first.
+struct Layer {
+    kind: Kind,
+    /// `[t, b, i]`.
+    x: Value,
+    hidden: i64,
+    directions: Vec<Direction>,
+    /// `[b]`: the length of each sequence, where they may differ from `t`.
+    lengths: Option<Value>,
+    /// Bounds what functions are given.
+    clip: Option<f32>,
+    /// Whether the forget gate is one less the input gate.
+    coupled: bool,
+    /// Whether the reset gate is applied to the product with the state, not to the state.
+    reset_after: bool,
+    /// Whether the sequence of results is wanted.
+    sequence: bool,
+}
+
+/// What a layer does in one direction. Gates are in the order of ONNX.
+struct Direction {
+    reverse: bool,
+    /// `[gates * hidden, i]`.
+    w: Value,
+    /// `[gates * hidden, hidden]`.
+    r: Value,
+    /// `[gates * hidden]`, of the input and of the state.
+    biases: Option<[Value; 2]>,
+    /// `[3 * hidden]`.
+    peephole: Option<Value>,
+    /// `[b, hidden]` each: the first output, and the first cell of an LSTM.
+    state: Vec<Value>,
+    functions: Vec<Function>,
+}
+
+/// What a direction comes to.
+struct Run {
+    /// `[t, b, hidden]`, where wanted.
+    sequence: Option<Value>,
+    /// The last state.
+    state: Vec<Value>,
+}
+
+fn lower(n: &mut Lower<'_>, kind: Kind) -> Lowered {
+    let dtype = n.input(0).and_then(|x| n.dtype(x))?;
+    let batch_first = match n.int_or("layout", 0)? {
+        0 => false,
+        1 => true,
+        _ => return n.bad_attr("layout", "0 or 1"),
+    };
+    let layer = read(n, kind, batch_first)?;
+    let runs = match native::runs(n, &layer)? {
+        Some(runs) => runs,
+        None => layer.directions.iter().map(|d| steps::run(n, &layer, d)).collect::<Result<_>>()?,
+    };
+    let mut results = vec![];
+    if layer.sequence {
+        let mut values: Vec<Value> = runs.iter().filter_map(|r| r.sequence).collect();
+        if batch_first {
+            values = values.into_iter().map(|v| n.transpose(v, &[1, 0, 2])).collect::<Result<_>>()?;
+        }
+        results.push(Some(stack(n, values, if batch_first { 2 } else { 1 })?));
+    } else {
+        results.push(None);
+    }
+    for i in 0..if kind == Kind::Lstm { 2 } else { 1 } {
+        let values: Vec<Value> = runs.iter().filter_map(|r| r.state.get(i).copied()).collect();
+        let wanted = n.wants(i + 1);
+        results.push(if wanted { Some(stack(n, values, i64::from(batch_first))?) } else { None });
+    }
+    let count = n.output_count();
+    let entry = |r: Option<Value>| r.map_or(Ok(Entry::Poisoned), |v| n.cast(v, dtype).map(Entry::Value));
+    results.into_iter().take(count).map(entry).collect()
+}
+
+fn read(n: &mut Lower<'_>, kind: Kind, batch_first: bool) -> Result<Layer> {
+    let mut x = read_float(n, 0)?.ok_or(LowerError::MissingInput { index: 0 })?;
+    if batch_first {
+        x = n.transpose(x, &[1, 0, 2])?;
+    }
+    if n.rank(x)? != 3 {
+        return Err(LowerError::form("a sequence that is not of rank 3"));
+    }
+    let reverse: &[bool] = match n.str_or("direction", "forward")? {
+        "forward" => &[false],
+        "reverse" => &[true],
+        "bidirectional" => &[false, true],
+        _ => return n.bad_attr("direction", "`forward`, `reverse` or `bidirectional`"),
+    };
+    let need = |v: Option<Value>, index| v.ok_or(LowerError::MissingInput { index });
+    let (w, r) = (need(read_float(n, 1)?, 1)?, need(read_float(n, 2)?, 2)?);
+    let hidden = match n.shape(r)?.last().and_then(|d| d.as_known()) {
+        Some(hidden) if (1..1 << 31).contains(&hidden) => hidden,
+        _ => return Err(LowerError::NotFixed { what: "the hidden size".into() }),
+    };
+    if n.int("hidden_size")?.is_some_and(|size| size != hidden) {
+        return n.bad_attr("hidden_size", hidden.to_string());
+    }
+    let clip = n.float("clip")?.filter(|c| *c != 0.0);
+    if clip.is_some_and(|c| c.is_nan() || c < 0.0) {
+        return n.bad_attr("clip", "at least 0");
+    }
+    let (bias, peephole) = (read_float(n, 3)?, if kind == Kind::Lstm { read_float(n, 7)? } else { None });
+    let initial = [read_float(n, 5)?, if kind == Kind::Lstm { read_float(n, 6)? } else { None }];
+    let functions = function::read(n, kind.functions(), reverse.len())?;
+    let size = kind.gates() * hidden;
+    let mut directions = vec![];
+    for (at, (reverse, functions)) in reverse.iter().zip(functions).enumerate() {
+        let biases = match bias {
+            Some(bias) => {
+                let bias = item(n, bias, 0, at)?;
+                Some([range(n, bias, 0, size)?, range(n, bias, size, 2 * size)?])
+            }
+            None => None,
+        };
+        let mut state = vec![];
+        for given in &initial[..if kind == Kind::Lstm { 2 } else { 1 }] {
+            state.push(match given {
+                Some(v) => item(n, *v, usize::from(batch_first), at)?,
+                None => zeros(n, x, &[1], hidden)?,
+            });
+        }
+        let (w, r) = (item(n, w, 0, at)?, item(n, r, 0, at)?);
+        let peephole = peephole.map(|p| item(n, p, 0, at)).transpose()?;
+        directions.push(Direction { reverse: *reverse, w, r, biases, peephole, state, functions });
+    }
+    Ok(Layer {
+        kind,
+        lengths: read_lengths(n, x)?,
+        x,
+        hidden,
+        directions,
+        clip,
+        coupled: kind == Kind::Lstm && n.flag("input_forget", false)?,
+        reset_after: kind == Kind::Gru && n.flag("linear_before_reset", false)?,
+        sequence: n.wants(0),
+    })
+}
+
+/// Input `i` in the type to compute in: Core ML's layers take half precision only since iOS17.
+fn read_float(n: &mut Lower<'_>, i: usize) -> Result<Option<Value>> {
+    let Some(v) = n.optional(i)? else { return Ok(None) };
+    if n.opset() < Opset::Ios17 { n.cast(v, DType::F32).map(Some) } else { Ok(Some(v)) }
+}
+
+/// The lengths of the sequences, where not all are known to be that of `x`.
+fn read_lengths(n: &mut Lower<'_>, x: Value) -> Result<Option<Value>> {
+    let Some(lengths) = n.optional(4)? else { return Ok(None) };
+    let steps = n.shape(x)?[0].as_known();
+    let full = n.known_ints(lengths).is_some_and(|known| known.iter().all(|l| Some(*l) == steps));
+    Ok((!full).then_some(lengths))
+}
+
+/// `v[at]` along `axis`.
+fn item(n: &mut Lower<'_>, v: Value, axis: usize, at: usize) -> Result<Value> {
+    if axis == 0
+        && let Some(t) = n.const_of(v)
+        && let Some(row) = t.rows(at..at + 1)
+    {
+        let row = row.reshape(&t.shape()[1..]);
+        return n.add_const(row);
+    }
+    let at = at as i64;
+    let part = n.slice(v, axis, at, Some(at + 1))?;
+    n.squeeze(part, &[axis as i64])
+}
+
+/// `v[begin..end]`.
+fn range(n: &mut Lower<'_>, v: Value, begin: i64, end: i64) -> Result<Value> {
+    n.slice(v, 0, begin, Some(end))
+}
+
+/// The gates of `v` in the order that `order` says, each being `hidden` rows of it. Constants stay so, however large.
+fn gates(n: &mut Lower<'_>, v: Value, hidden: i64, order: &[i64]) -> Result<Value> {
+    if let Some(t) = n.const_of(v)
+        && let Some(t) = rows_in_order(t, hidden, order)
+    {
+        return n.add_const(t);
+    }
+    let parts = order.iter().map(|g| range(n, v, g * hidden, (g + 1) * hidden)).collect::<Result<_>>()?;
+    n.concat(parts, 0)
+}
+
+fn rows_in_order(t: &Tensor, hidden: i64, order: &[i64]) -> Option<Tensor> {
+    let mut bytes = vec![];
+    for gate in order {
+        let (begin, end) = (usize::try_from(gate * hidden).ok()?, usize::try_from((gate + 1) * hidden).ok()?);
+        bytes.extend_from_slice(&t.rows(begin..end)?.blob().read());
+    }
+    Tensor::new(t.dtype(), t.shape(), Blob::from(Bytes::from(bytes))).ok()
+}
+
+/// A tensor of zeros of the element type of `x`, of its sizes along `axes` and a last one of `width`.
+fn zeros(n: &mut Lower<'_>, x: Value, axes: &[usize], width: i64) -> Result<Value> {
+    let mut sizes = axes.iter().map(|axis| n.size_of(x, *axis)).collect::<Result<Vec<_>>>()?;
+    sizes.push(n.const_ints(&[width])?);
+    let (shape, zero) = (n.concat(sizes, 0)?, n.scalar_like(x, 0.0)?);
+    n.op(ops::Fill { shape, value: Some(zero) })
+}
+
+/// The values along a new axis.
+fn stack(n: &mut Lower<'_>, values: Vec<Value>, axis: i64) -> Result<Value> {
+    match values.as_slice() {
+        [one] => n.expand_dims(*one, &[axis]),
+        _ => n.op(ops::Stack { values, axis }),
+    }
+}

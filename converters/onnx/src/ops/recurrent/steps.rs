@@ -1,0 +1,216 @@
+//! Recurrent layers as plain arithmetic, step by step.
+
+use super::{Direction, Function, Kind, Layer, Result, Run, range, zeros};
+use mlconv_mil::{
+    ir::{Fact, Value},
+    ops,
+};
+use mlconv_source::{Lower, LowerError};
+
+/// Steps up to which they are written one after the other; more become a loop.
+const UNROLLED: i64 = 256;
+
+/// One direction of a layer.
+pub(super) fn run(n: &mut Lower<'_>, layer: &Layer, d: &Direction) -> Result<Run> {
+    let cell = Cell::of(n, layer, d)?;
+    match n.shape(layer.x)?[0].as_known() {
+        Some(steps) if steps < 1 => Err(LowerError::form("a sequence of no steps")),
+        Some(steps) if steps <= UNROLLED => unrolled(n, &cell, steps),
+        _ => looped(n, &cell),
+    }
+}
+
+fn unrolled(n: &mut Lower<'_>, cell: &Cell<'_>, steps: i64) -> Result<Run> {
+    let (mut state, mut sequence) = (cell.direction.state.clone(), vec![]);
+    for i in 0..steps {
+        let at = if cell.direction.reverse { steps - 1 - i } else { i };
+        let taken = n.slice(cell.taken, 0, at, Some(at + 1))?;
+        let taken = n.squeeze(taken, &[0])?;
+        let at = n.const_int(at)?;
+        let y;
+        (state, y) = cell.masked_step(n, taken, &state, at)?;
+        sequence.push(y);
+    }
+    if cell.direction.reverse {
+        sequence.reverse();
+    }
+    let sequence = if cell.layer.sequence { Some(n.op(ops::Stack { values: sequence, axis: 0 })?) } else { None };
+    Ok(Run { sequence, state })
+}
+
+/// The loop counts steps, and carries the state and what there is of the sequence.
+fn looped(n: &mut Lower<'_>, cell: &Cell<'_>) -> Result<Run> {
+    let (x, hidden) = (cell.layer.x, cell.layer.hidden);
+    let steps = n.size_of(x, 0)?;
+    let steps = n.squeeze(steps, &[0])?;
+    let (zero, one) = (n.const_int(0)?, n.const_int(1)?);
+    let mut vars = vec![zero];
+    vars.extend(&cell.direction.state);
+    if cell.layer.sequence {
+        vars.push(zeros(n, x, &[0, 1], hidden)?);
+    }
+    let facts = vars.iter().map(|v| Ok(Fact::of(n.ty(*v)?.clone()))).collect::<Result<Vec<_>>>()?;
+    let cond = n.new_block(&facts, |n, vars| Ok(vec![n.less(vars[0], steps)?]))?;
+    let body = n.new_block(&facts, |n, vars| {
+        let at = if cell.direction.reverse {
+            let left = n.sub(steps, one)?;
+            n.sub(left, vars[0])?
+        } else {
+            vars[0]
+        };
+        let gather = ops::Gather { x: cell.taken, indices: at, axis: 0, batch_dims: 0, validate_indices: false };
+        let taken = n.op(gather)?;
+        let states = cell.direction.state.len();
+        let (state, y) = cell.masked_step(n, taken, &vars[1..=states], at)?;
+        let mut next = vec![n.add(vars[0], one)?];
+        next.extend(state);
+        if let Some(data) = vars.get(states + 1) {
+            let (indices, updates) = (n.expand_dims(at, &[0])?, n.expand_dims(y, &[0])?);
+            let mode = ops::ScatterMode::Update;
+            next.push(n.op(ops::Scatter { data: *data, indices, updates, axis: 0, mode, validate_indices: false })?);
+        }
+        Ok(next)
+    })?;
+    let results = n.ops(ops::WhileLoop { loop_vars: vars, cond, body })?;
+    let states = cell.direction.state.len();
+    let state = results.iter().skip(1).take(states).copied().collect();
+    Ok(Run { sequence: results.get(states + 1).copied(), state })
+}
+
+/// What every step needs.
+struct Cell<'a> {
+    layer: &'a Layer,
+    direction: &'a Direction,
+    /// `[t, b, gates * hidden]`: what all steps take from the input.
+    taken: Value,
+    /// `[hidden]`: the bias that is added before the reset gate is applied.
+    inner_bias: Option<Value>,
+    /// `[b, 1]`.
+    lengths: Option<Value>,
+}
+
+impl<'a> Cell<'a> {
+    fn of(n: &mut Lower<'_>, layer: &'a Layer, direction: &'a Direction) -> Result<Self> {
+        let hidden = layer.hidden;
+        let mut taken = n.matmul(layer.x, direction.w, false, true)?;
+        let mut inner_bias = None;
+        if let Some([of_input, of_state]) = direction.biases {
+            let bias = if layer.reset_after {
+                inner_bias = Some(range(n, of_state, 2 * hidden, 3 * hidden)?);
+                let (a, b) = (range(n, of_input, 0, 2 * hidden)?, range(n, of_state, 0, 2 * hidden)?);
+                let parts = vec![n.add(a, b)?, range(n, of_input, 2 * hidden, 3 * hidden)?];
+                n.concat(parts, 0)?
+            } else {
+                n.add(of_input, of_state)?
+            };
+            taken = n.add(taken, bias)?;
+        }
+        let lengths = layer.lengths.map(|l| n.expand_dims(l, &[1])).transpose()?;
+        Ok(Self { layer, direction, taken, inner_bias, lengths })
+    }
+
+    /// The next state and the output, at time `at`. Sequences that have ended keep their state, and put out zeros.
+    fn masked_step(&self, n: &mut Lower<'_>, taken: Value, state: &[Value], at: Value) -> Result<(Vec<Value>, Value)> {
+        let next = self.step(n, taken, state)?;
+        let Some(y) = next.first().copied() else { return Err(LowerError::Poisoned) };
+        let Some(lengths) = self.lengths else { return Ok((next, y)) };
+        let goes_on = n.less(at, lengths)?;
+        let zero = n.scalar_like(y, 0.0)?;
+        let y = n.select(goes_on, y, zero)?;
+        let kept = next.iter().zip(state).map(|(new, old)| n.select(goes_on, *new, *old)).collect::<Result<_>>()?;
+        Ok((kept, y))
+    }
+
+    fn step(&self, n: &mut Lower<'_>, taken: Value, state: &[Value]) -> Result<Vec<Value>> {
+        match (self.layer.kind, state) {
+            (Kind::Rnn, [h]) => {
+                let sum = n.matmul(*h, self.direction.r, false, true)?;
+                let sum = n.add(taken, sum)?;
+                Ok(vec![self.apply(n, 0, sum)?])
+            }
+            (Kind::Gru, [h]) => self.gru(n, taken, *h),
+            (Kind::Lstm, [h, c]) => self.lstm(n, taken, *h, *c),
+            _ => Err(LowerError::Poisoned),
+        }
+    }
+
+    fn gru(&self, n: &mut Lower<'_>, taken: Value, h: Value) -> Result<Vec<Value>> {
+        let hidden = self.layer.hidden;
+        let [gates, hidden_part] = [(0, 2), (2, 3)].map(|(begin, end)| (begin * hidden, end * hidden));
+        let (of_gates, of_hidden) = if self.layer.reset_after {
+            let all = n.matmul(h, self.direction.r, false, true)?;
+            (n.slice(all, 1, gates.0, Some(gates.1))?, Some(n.slice(all, 1, hidden_part.0, Some(hidden_part.1))?))
+        } else {
+            let r = range(n, self.direction.r, gates.0, gates.1)?;
+            (n.matmul(h, r, false, true)?, None)
+        };
+        let taken_gates = n.slice(taken, 1, gates.0, Some(gates.1))?;
+        let taken_hidden = n.slice(taken, 1, hidden_part.0, Some(hidden_part.1))?;
+        let sum = n.add(taken_gates, of_gates)?;
+        let both = self.apply(n, 0, sum)?;
+        let (update, reset) = (n.slice(both, 1, 0, Some(hidden))?, n.slice(both, 1, hidden, Some(2 * hidden))?);
+        let of_state = match of_hidden {
+            Some(mut product) => {
+                if let Some(bias) = self.inner_bias {
+                    product = n.add(product, bias)?;
+                }
+                n.mul(reset, product)?
+            }
+            None => {
+                let kept = n.mul(reset, h)?;
+                let r = range(n, self.direction.r, hidden_part.0, hidden_part.1)?;
+                n.matmul(kept, r, false, true)?
+            }
+        };
+        let sum = n.add(taken_hidden, of_state)?;
+        let new = self.apply(n, 1, sum)?;
+        // `(1 - update) * new + update * h`
+        let change = n.sub(h, new)?;
+        let change = n.mul(update, change)?;
+        Ok(vec![n.add(new, change)?])
+    }
+
+    fn lstm(&self, n: &mut Lower<'_>, taken: Value, h: Value, c: Value) -> Result<Vec<Value>> {
+        let product = n.matmul(h, self.direction.r, false, true)?;
+        let sum = n.add(taken, product)?;
+        let parts = n.ops(ops::Split { x: sum, num_splits: Some(4), split_sizes: None, axis: 1 })?;
+        let [input, output, forget, cell] = *parts.as_slice() else { return Err(LowerError::Poisoned) };
+        let input = self.peep(n, input, 0, c)?;
+        let input = self.apply(n, 0, input)?;
+        let forget = if self.layer.coupled {
+            let one = n.scalar_like(input, 1.0)?;
+            n.sub(one, input)?
+        } else {
+            let forget = self.peep(n, forget, 2, c)?;
+            self.apply(n, 0, forget)?
+        };
+        let cell = self.apply(n, 1, cell)?;
+        let (kept, added) = (n.mul(forget, c)?, n.mul(input, cell)?);
+        let c = n.add(kept, added)?;
+        let output = self.peep(n, output, 1, c)?;
+        let output = self.apply(n, 0, output)?;
+        // The cell is not clipped on its way out: ONNX Runtime does not, and the standard's words allow both.
+        let shown = self.function(2)?.apply(n, c)?;
+        Ok(vec![n.mul(output, shown)?, c])
+    }
+
+    /// `gate` with what it sees of the cell; the peepholes are those of the input, output and forget gate.
+    fn peep(&self, n: &mut Lower<'_>, gate: Value, i: i64, c: Value) -> Result<Value> {
+        let Some(peephole) = self.direction.peephole else { return Ok(gate) };
+        let weights = range(n, peephole, i * self.layer.hidden, (i + 1) * self.layer.hidden)?;
+        let seen = n.mul(weights, c)?;
+        n.add(gate, seen)
+    }
+
+    /// Function `i` of `x`, clipped.
+    fn apply(&self, n: &mut Lower<'_>, i: usize, mut x: Value) -> Result<Value> {
+        if let Some(clip) = self.layer.clip {
+            x = n.op(ops::Clip { x, alpha: -clip, beta: clip })?;
+        }
+        self.function(i)?.apply(n, x)
+    }
+
+    fn function(&self, i: usize) -> Result<Function> {
+        self.direction.functions.get(i).copied().ok_or(LowerError::Poisoned)
+    }
+}

@@ -1,0 +1,83 @@
+//! Small ONNX models, written field by field.
+
+use mlconv_proto::{
+    Message,
+    onnx::{
+        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+        ValueInfoProto,
+        tensor_proto::DataType,
+        tensor_shape_proto::{Dimension, dimension},
+        type_proto,
+    },
+};
+use mlconv_tensor::Bytes;
+
+/// A model under construction; [`bytes`](Self::bytes) is the file.
+#[derive(Clone, Default)]
+pub(crate) struct Onnx(pub(crate) ModelProto);
+
+impl Onnx {
+    /// A model of operator set 17 without nodes.
+    pub(crate) fn new() -> Self {
+        Self(ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
+            graph: Some(GraphProto { name: Some("g".to_owned()), ..GraphProto::default() }),
+            ..ModelProto::default()
+        })
+    }
+
+    pub(crate) fn graph(&mut self) -> &mut GraphProto {
+        self.0.graph.as_mut().expect("made with one")
+    }
+
+    pub(crate) fn input(mut self, name: &str, dtype: DataType, dims: &[i64]) -> Self {
+        self.graph().input.push(value(name, dtype, dims));
+        self
+    }
+
+    pub(crate) fn output(mut self, name: &str, dtype: DataType, dims: &[i64]) -> Self {
+        self.graph().output.push(value(name, dtype, dims));
+        self
+    }
+
+    pub(crate) fn node(mut self, op: &str, inputs: &[&str], outputs: &[&str]) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        self.graph().node.push(NodeProto {
+            op_type: Some(op.to_owned()),
+            name: Some(format!("{}_{}", op.to_lowercase(), outputs.first().unwrap_or(&""))),
+            input: owned(inputs),
+            output: owned(outputs),
+            ..NodeProto::default()
+        });
+        self
+    }
+
+    pub(crate) fn weight(mut self, name: &str, dims: &[i64], data: &[f32]) -> Self {
+        let raw: Vec<u8> = data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.graph().initializer.push(tensor(name, DataType::Float, dims, Bytes::from(raw)));
+        self
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.encode_to_vec()
+    }
+}
+
+pub(crate) fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        data_type: Some(dtype as i32),
+        dims: dims.to_vec(),
+        raw_data: Some(raw),
+        ..TensorProto::default()
+    }
+}
+
+pub(crate) fn value(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
+    let dim = |n: &i64| Dimension { value: Some(dimension::Value::DimValue(*n)), ..Dimension::default() };
+    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
+    let tensor = type_proto::Tensor { elem_type: Some(dtype as i32), shape: Some(shape) };
+    let ty = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty), ..ValueInfoProto::default() }
+}
