@@ -187,7 +187,9 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
                 cut.push((pads[i].0, pads[i].1 - extra[i]));
                 continue;
             }
-            (None, Padding::SameUpper | Padding::SameLower) => window.reach(i).saturating_add(extra[i]) - window.strides[i],
+            (None, Padding::SameUpper | Padding::SameLower) => {
+                window.reach(i).saturating_add(extra[i]) - window.strides[i]
+            }
         };
         let half = total.max(0) / 2;
         let begin = if window.padding == Padding::SameUpper { half } else { total.max(0) - half };

@@ -103,14 +103,7 @@ fn dequantize(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
-fn dequantized(
-    n: &mut Lower<'_>,
-    x: Value,
-    scale: Value,
-    zero: Option<Value>,
-    axis: i64,
-    block: i64,
-) -> Result<Value> {
+fn dequantized(n: &mut Lower<'_>, x: Value, scale: Value, zero: Option<Value>, axis: i64, block: i64) -> Result<Value> {
     let float = n.cast(x, DType::F32)?;
     let y = centered(n, float, zero, axis, block)?;
     let scale = n.cast(scale, DType::F32)?;
@@ -211,7 +204,6 @@ fn q_linear_matmul(n: &mut Lower<'_>) -> Lowered {
     let y = n.cast(y, DType::I32)?;
     n.done(y)
 }
-
 
 /// A number per output channel, in the shape of weights of rank `rank` or, with the channels second, of the result.
 fn per_channel(n: &mut Lower<'_>, v: Value, rank: usize, second: bool) -> Result<Value> {
