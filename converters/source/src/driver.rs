@@ -148,7 +148,12 @@ impl State {
         self.frames.push(frame);
         match sorted(graph, &|name| self.entry(name).is_some()) {
             Ok(nodes) => nodes.into_iter().for_each(|node| self.node(node, block)),
-            Err(d) => self.problems.plain(d),
+            Err(d) => {
+                // What the graph returns follows from nodes that were not looked at.
+                self.problems.plain(d);
+                self.frames.pop();
+                return Ok(vec![Entry::Poisoned; graph.outputs.len()]);
+            }
         }
         let mut returned = vec![];
         for o in &graph.outputs {
