@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A file that makes it panic or wait is written to the folder that the message names.
 fn torture(kind: &str, rounds: u64, make: &dyn Fn(u64) -> Vec<u8>, body: &dyn Fn(&[u8]) -> Depth) {
     let mut depths: BTreeMap<Depth, u64> = BTreeMap::new();
+    // More rounds than a test should take: `MLCONV_HOSTILE=50 cargo test --release --test hostile`.
+    let times = std::env::var("MLCONV_HOSTILE").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
+    let rounds = rounds * times;
     for seed in 1..=rounds {
         let bytes = make(seed);
         let start = Instant::now();
