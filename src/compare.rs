@@ -3,7 +3,7 @@
 use mlconv_tensor::{DType, Tensor};
 use serde::Serialize;
 
-/// The distance of one output from what it should be.
+/// The distance of one output from what it should be; of several samples, the worst.
 #[derive(Clone, Debug, Serialize)]
 pub struct OutputDiff {
     /// The output.
@@ -18,6 +18,8 @@ pub struct OutputDiff {
     pub max_rel: f64,
     /// The flat position of the greatest difference.
     pub worst: usize,
+    /// The sample that it is in.
+    pub worst_sample: usize,
     /// Signal over noise in dB; absent where there is no noise.
     pub snr_db: Option<f64>,
     /// The cosine of the angle between the two; absent where one is zero.
@@ -30,6 +32,24 @@ pub struct OutputDiff {
     pub mismatch: Option<String>,
     /// Whether the distance is within the tolerance.
     pub pass: bool,
+}
+
+impl OutputDiff {
+    /// Takes in the distance of the same output on another sample: the worst of both.
+    pub fn absorb(&mut self, other: Self) {
+        let least = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
+        self.count += other.count;
+        if other.max_abs > self.max_abs {
+            (self.max_abs, self.worst, self.worst_sample) = (other.max_abs, other.worst, other.worst_sample);
+        }
+        self.max_rel = self.max_rel.max(other.max_rel);
+        self.snr_db = least(self.snr_db, other.snr_db);
+        self.cosine = least(self.cosine, other.cosine);
+        self.non_finite += other.non_finite;
+        self.unequal = self.unequal.zip(other.unequal).map(|(a, b)| a + b);
+        self.mismatch = self.mismatch.take().or(other.mismatch);
+        self.pass &= other.pass;
+    }
 }
 
 /// How far an output may be off.
@@ -59,6 +79,7 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
         max_abs: 0.0,
         max_rel: 0.0,
         worst: 0,
+        worst_sample: 0,
         snr_db: None,
         cosine: None,
         non_finite: 0,
@@ -124,6 +145,23 @@ mod tests {
         assert!((d.max_abs - 0.04).abs() < 1e-6 && d.worst == 3);
         assert!((d.snr_db.expect("noise") - 42.7).abs() < 0.1, "{d:?}");
         assert!(d.pass && !output("y", &want, &got, Tolerance::F32).pass);
+    }
+
+    #[test]
+    fn of_several_samples_the_worst_counts() {
+        let want = Tensor::from_vec(&[2], vec![1f32, 2.0]);
+        let near = output("y", &want, &Tensor::from_vec(&[2], vec![1f32, 2.001]), Tolerance::F16);
+        let far = output("y", &want, &Tensor::from_vec(&[2], vec![2f32, 2.0]), Tolerance::F16);
+        let mut all = near.clone();
+        all.absorb(OutputDiff { worst_sample: 1, ..far.clone() });
+        assert_eq!((all.count, all.worst, all.worst_sample, all.pass), (4, 0, 1, false));
+        assert_eq!((all.max_abs, all.snr_db), (1.0, far.snr_db));
+        let equal = output("y", &want, &want, Tolerance::F16);
+        all.absorb(equal.clone());
+        assert_eq!(all.snr_db, far.snr_db);
+        let mut all = equal;
+        all.absorb(near.clone());
+        assert_eq!((all.snr_db, all.pass), (near.snr_db, true));
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! From a model to a package.
 
 use crate::{
-    Diagnostic, Failure, codes,
+    Diagnostic, Failure,
+    accuracy::{Accuracy, Labels},
+    arrays::Arrays,
+    codes,
     compare::{self, OutputDiff, Tolerance},
-    feed,
+    feed::{self, Samples},
     model::{self, Format, Model},
 };
 use mlconv_coreml::{Existing, Exported};
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{Function, Module},
+    ir::{Function, Module, Port},
     ops::Const,
     verify::{Verified, verify},
 };
 use mlconv_passes::{Options, Pattern, Pipeline};
-use mlconv_runner::{Backend, Options as RunOptions, Reference, RunError, Session, States, cpu::Cpu};
-use mlconv_source::Request;
+use mlconv_runner::{Options as RunOptions, Reference, RunError, Session, States, cpu::Cpu};
+use mlconv_source::{DimSpec, InputSpec, Request};
 use mlconv_tensor::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +33,8 @@ pub struct Job {
     pub half: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
+    /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
+    pub samples: Arrays,
 }
 
 /// A model that is ready to be written.
@@ -55,7 +60,7 @@ pub struct Prepared {
 
 /// Imports and rewrites a model; nothing is written.
 pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
-    let Model { format, mut module, warnings: mut all, source_ops } = model::read(&job.model, &job.request)?;
+    let Model { format, mut module, warnings: mut all, source_ops } = read(job)?;
     if format == Format::Package {
         retarget(&mut module, job)?;
     }
@@ -91,6 +96,27 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
     Ok(Prepared { source, format, module, package, warnings: all, unapplied, source_ops, ops })
 }
 
+/// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
+fn read(job: &Job) -> Result<Model, Failure> {
+    let failure = match model::read(&job.model, &job.request) {
+        Err(failure) if !job.samples.is_empty() && model::format(&job.model) == Ok(Format::Onnx) => failure,
+        read => return read,
+    };
+    let Ok(graph) = model::read_onnx(&job.model) else { return Err(failure) };
+    let said = |name: &str| job.request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
+    let mut request = job.request.clone();
+    for input in graph.inputs.iter().filter(|i| !said(&i.name)) {
+        let Some((_, t)) = job.samples.iter().find(|(name, _)| feed::means(name, &input.name)) else { continue };
+        let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+        request.inputs.push(InputSpec { name: Some(input.name.to_string()), dims, dtype: None });
+    }
+    // The first failure is about what was asked; it stands where the samples do not help.
+    let mut model = model::read(&job.model, &request).map_err(|_| failure)?;
+    let title = "input sizes are fixed to those of the samples: with open sizes the model cannot be converted";
+    model.warnings.push(Diagnostic::warning(&codes::F0107, title).help("say them with `--input` to be sure of them"));
+    Ok(model)
+}
+
 /// A package may be written for a newer target than it was, not for an older one.
 fn retarget(module: &mut Module, job: &Job) -> Result<(), Failure> {
     let Some(target) = job.request.opset else { return Ok(()) };
@@ -119,13 +145,30 @@ pub fn write(prepared: &Prepared, target: &Path, force: bool) -> Result<(), Fail
     })
 }
 
-/// Two runs on the same inputs.
+/// What two models are run on.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Arrays for the inputs; random ones are made where there are none.
+    pub samples: &'a Arrays,
+    /// The right class of each sample.
+    pub labels: Option<&'a Labels>,
+    /// What random inputs are made from.
+    pub seed: u64,
+}
+
+/// Two models on the same inputs.
 #[derive(Debug)]
 pub struct Parity {
     /// One per output and function.
     pub outputs: Vec<OutputDiff>,
+    /// One per function, where there are labels.
+    pub accuracy: Vec<Accuracy>,
     /// Where the inputs come from.
     pub inputs: String,
+    /// How many times each function was run.
+    pub samples: usize,
+    /// Arrays that are for no input.
+    pub unused: Vec<String>,
     /// What the package was compared with.
     pub against: &'static str,
 }
@@ -141,47 +184,104 @@ impl Parity {
 pub fn parity(
     source: &Verified,
     package: &Verified,
-    samples: &crate::arrays::Arrays,
-    seed: u64,
+    given: Given<'_>,
     tolerance: Tolerance,
 ) -> Result<Parity, Failure> {
-    let mut outputs = vec![];
-    for g in &package.functions {
+    let inputs = if given.samples.is_empty() { format!("random inputs of seed {}", given.seed) } else { String::new() };
+    let against = "the source's unoptimised fp32 lowering, on the reference kernels";
+    let mut all = Parity { outputs: vec![], accuracy: vec![], inputs, samples: 1, unused: vec![], against };
+    for (i, g) in package.functions.iter().enumerate() {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
-        let given =
-            if samples.is_empty() { feed::random_inputs(source, f, seed) } else { feed::match_inputs(f, samples) }
-                .map_err(|d| vec![d])?;
-        let arrays = feed::as_arrays(f, &given);
-        let want = execute(source, f, &given, &Reference, &mut States::new())?;
-        let given = feed::match_inputs(g, &arrays).map_err(|d| vec![d])?;
-        let got = execute(package, g, &given, &Cpu, &mut States::new())?;
-        for (i, (port, t)) in g.sig.outputs.iter().zip(&got).enumerate() {
-            let at =
-                f.sig.outputs.iter().position(|p| feed::means(&p.name, &port.name) || p.name == port.name).unwrap_or(i);
-            let name =
-                if package.functions.len() > 1 { format!("{}: {}", g.name, port.name) } else { port.name.to_string() };
-            match want.get(at) {
-                Some(w) => outputs.push(compare::output(&name, w, t, tolerance)),
-                None => {
-                    return Err(vec![Diagnostic::error(&codes::N0001, format!("the source has no output `{name}`"))]);
-                }
-            }
+        let pair = Pair { source, f, package, g, tolerance };
+        let samples = if given.samples.is_empty() {
+            Samples { runs: vec![feed::random_inputs(source, f, given.seed).map_err(|d| vec![d])?], unused: vec![] }
+        } else {
+            feed::samples(f, given.samples, given.labels.map(Labels::len)).map_err(|d| vec![d])?
+        };
+        if let Some(labels) = given.labels {
+            labels.check(samples.runs.len()).map_err(|d| vec![d])?;
         }
+        // An array is unused if no function takes it.
+        all.unused.retain(|u| samples.unused.contains(u));
+        if i == 0 {
+            (all.unused, all.samples) = (samples.unused, samples.runs.len());
+        }
+        let (outputs, accuracy) = pair.run(&samples.runs, given.labels)?;
+        all.outputs.extend(outputs);
+        all.accuracy.extend(accuracy);
     }
-    let inputs = if samples.is_empty() { format!("random inputs of seed {seed}") } else { "the samples".to_owned() };
-    Ok(Parity { outputs, inputs, against: "the source's unoptimised fp32 lowering, on the reference kernels" })
+    if !given.samples.is_empty() {
+        all.inputs = if all.samples == 1 { "the samples".to_owned() } else { format!("{} samples", all.samples) };
+    }
+    Ok(all)
 }
 
-/// Runs a function once.
-pub fn execute(
-    module: &Verified,
-    f: &Function,
-    inputs: &[Option<Tensor>],
-    backend: &dyn Backend,
-    states: &mut States,
-) -> Result<Vec<Tensor>, Failure> {
-    let session = Session::new(module, f, backend, RunOptions::default());
-    session.run(inputs, states).map_err(|e| vec![run_error(&e)])
+/// A function of a package and what it comes from.
+struct Pair<'a> {
+    source: &'a Verified,
+    f: &'a Function,
+    package: &'a Verified,
+    g: &'a Function,
+    tolerance: Tolerance,
+}
+
+impl Pair<'_> {
+    /// Runs both on each sample; states begin anew with every one.
+    fn run(
+        &self,
+        runs: &[Vec<Option<Tensor>>],
+        labels: Option<&Labels>,
+    ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
+        let before = Session::new(self.source, self.f, &Reference, RunOptions::default());
+        let after = Session::new(self.package, self.g, &Cpu, RunOptions::default());
+        let from = self.sources()?;
+        let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
+        let mut outputs: Vec<OutputDiff> = vec![];
+        let mut accuracy: Option<(usize, Accuracy)> = None;
+        for (sample, inputs) in runs.iter().enumerate() {
+            let want = before.run(inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            let arrays = feed::as_arrays(self.f, inputs);
+            let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
+            let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            for (i, (name, t)) in names.iter().zip(&got).enumerate() {
+                let d = compare::output(name, &want[from[i]], t, self.tolerance);
+                match outputs.get_mut(i) {
+                    Some(worst) => worst.absorb(OutputDiff { worst_sample: sample, ..d }),
+                    None => outputs.push(d),
+                }
+            }
+            if let Some(label) = labels.and_then(|l| l.get(sample)) {
+                let (at, counted) = match &mut accuracy {
+                    Some(a) => a,
+                    None => {
+                        let named = names.iter().map(String::as_str).zip(&got);
+                        let at = Accuracy::choose(named).map_err(|d| vec![d])?;
+                        accuracy.insert((at, Accuracy { output: names[at].clone(), ..Accuracy::default() }))
+                    }
+                };
+                counted.count(label, &want[from[*at]], &got[*at]).map_err(|d| vec![d])?;
+            }
+        }
+        Ok((outputs, accuracy.map(|(_, a)| a)))
+    }
+
+    /// Where each output of the package is among the source's.
+    fn sources(&self) -> Result<Vec<usize>, Failure> {
+        let of = |(i, port): (usize, &Port)| {
+            let named = self.f.sig.outputs.iter().position(|p| feed::means(&p.name, &port.name) || p.name == port.name);
+            let at = named.unwrap_or(i);
+            if at < self.f.sig.outputs.len() {
+                return Ok(at);
+            }
+            let name = self.output_name(&port.name);
+            Err(vec![Diagnostic::error(&codes::N0001, format!("the source has no output `{name}`"))])
+        };
+        self.g.sig.outputs.iter().enumerate().map(of).collect()
+    }
+
+    fn output_name(&self, port: &str) -> String {
+        if self.package.functions.len() > 1 { format!("{}: {port}", self.g.name) } else { port.to_owned() }
+    }
 }
 
 /// What went wrong in a run, as a person should be told.
@@ -206,4 +306,42 @@ pub fn read_back(target: &Path) -> Result<Verified, Failure> {
         return Err(odd.into_iter().map(|d| Diagnostic { severity: Severity::Error, ..d }).collect());
     }
     verify(model.module)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_mil::text::parse;
+
+    fn program(text: &str) -> Verified {
+        verify(parse(text).unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{e:?}"))
+    }
+
+    #[test]
+    fn each_row_is_a_sample_with_a_label() {
+        let source = program("func @main(%x: f32[1, 2]) ios17 {\n  %y = relu(x=%x)\n  return %y\n}\n");
+        let flipped =
+            "func @main(%x: f32[1, 2]) ios17 {\n  %y = relu(x=%x)\n  %z = reverse(x=%y, axes=[1])\n  return %z\n}\n";
+        let x = Tensor::from_vec(&[3, 1, 2], vec![1f32, 0.0, 0.0, 1.0, 2.0, 2.0]);
+        let samples = [("x".to_owned(), x), ("extra".to_owned(), Tensor::scalar(0f32))].into_iter().collect();
+        let labels = Labels::new(&Tensor::from_vec(&[3], vec![0i32, 1, 1])).expect("labels");
+        let given = Given { samples: &samples, labels: Some(&labels), seed: 0 };
+        let same = parity(&source, &source, given, Tolerance::F32).expect("both run");
+        let (a, package) = (&same.accuracy[0], program(flipped));
+        assert_eq!((same.samples, same.pass(), same.unused.as_slice()), (3, true, &["extra".to_owned()][..]));
+        assert_eq!((a.output.as_str(), a.samples, a.source_correct, a.package_correct, a.alike), ("y", 3, 2, 2, 3));
+        let other = parity(&source, &package, given, Tolerance::F32).expect("both run");
+        assert_eq!((other.pass(), other.outputs[0].worst_sample), (false, 0));
+        assert_eq!((other.accuracy[0].package_correct, other.accuracy[0].alike), (0, 1));
+    }
+
+    #[test]
+    fn there_is_a_label_for_each_sample() {
+        let source = program("func @main(%x: f32[1, 2]) ios17 {\n  %y = relu(x=%x)\n  return %y\n}\n");
+        let samples = [("x".to_owned(), Tensor::splat(mlconv_tensor::DType::F32, &[3, 2], 0.0))].into_iter().collect();
+        let labels = Labels::new(&Tensor::from_vec(&[2], vec![0i32, 1])).expect("labels");
+        let given = Given { samples: &samples, labels: Some(&labels), seed: 0 };
+        let failure = parity(&source, &source, given, Tolerance::F32).expect_err("2 labels");
+        assert_eq!(failure[0].title, "2 labels for 3 samples");
+    }
 }

@@ -7,7 +7,7 @@ use mlconv_mil::{
     text::Namer,
 };
 use mlconv_runner::sample_shape;
-use mlconv_tensor::{DType, Dims, Tensor, TensorType, Type};
+use mlconv_tensor::{DType, Dim, Dims, Tensor, TensorType, Type};
 
 /// The inputs of a function that are tensors, with their types.
 pub fn tensor_inputs(f: &Function) -> impl Iterator<Item = (&Port, &TensorType)> {
@@ -30,30 +30,109 @@ pub fn means(given: &str, name: &str) -> bool {
 /// The array of each input, in the order of the signature. Arrays are matched by name; where no name matches at all, in
 /// order. `None` is left to the input's default.
 pub fn match_inputs(f: &Function, arrays: &Arrays) -> Result<Vec<Option<Tensor>>, Diagnostic> {
-    let ports: Vec<_> = tensor_inputs(f).collect();
-    let names = || listed(ports.iter().map(|(p, _)| &*p.name));
-    let any = arrays.keys().any(|k| ports.iter().any(|(p, _)| means(k, &p.name)));
-    if any || arrays.is_empty() {
-        if let Some(extra) = arrays.keys().find(|k| !ports.iter().any(|(p, _)| means(k, &p.name))) {
-            let d = Diagnostic::error(&codes::N0003, format!("no input is called `{extra}`"));
-            return Err(d.help(format!("the inputs are {}", names())));
-        }
-    } else if arrays.len() > ports.len() {
-        let title = format!("{} arrays for {} inputs, and no name matches", arrays.len(), ports.len());
-        return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", names())));
+    let paired = pair(f, arrays)?;
+    if let Some(extra) = unmatched(f, arrays).first() {
+        let d = Diagnostic::error(&codes::N0003, format!("no input is called `{extra}`"));
+        return Err(d.help(format!("the inputs are {}", input_names(f))));
     }
-    ports
-        .iter()
-        .enumerate()
-        .map(|(i, (port, ty))| {
-            let found = if any { arrays.iter().find(|(k, _)| means(k, &port.name)) } else { arrays.get_index(i) };
-            match found {
-                Some((_, t)) => fit(&port.name, ty, t).map(Some),
-                None if port.default.is_some() => Ok(None),
-                None => Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name))),
+    let fitted = paired.into_iter().map(|(port, ty, t)| t.map(|t| fit(&port.name, ty, t)).transpose());
+    fitted.collect()
+}
+
+/// Inputs for one or more runs.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// The inputs of each run.
+    pub runs: Vec<Vec<Option<Tensor>>>,
+    /// Arrays that match no input.
+    pub unused: Vec<String>,
+}
+
+/// Inputs for as many runs as the arrays have rows. An array has rows if it has one more leading axis than its input, or
+/// a longer first axis where the input's is 1; `rows` also splits a flexible first axis of that length. An array without
+/// rows goes into every run. Arrays that match no input are left out, as long as every input has one.
+pub fn samples(f: &Function, arrays: &Arrays, rows: Option<usize>) -> Result<Samples, Diagnostic> {
+    let paired = pair(f, arrays)?;
+    let mut count: Option<(&str, usize)> = None;
+    let mut columns = vec![];
+    for (port, ty, t) in paired {
+        let split = t.and_then(|t| rows_of(ty, t, rows));
+        if let Some(split) = &split {
+            if split.is_empty() {
+                return Err(Diagnostic::error(&codes::N0003, format!("input `{}` is given no samples", port.name)));
             }
-        })
-        .collect()
+            match count {
+                Some((first, n)) if n != split.len() => {
+                    let title = format!("`{first}` has {n} samples, `{}` has {}", port.name, split.len());
+                    return Err(Diagnostic::error(&codes::N0003, title));
+                }
+                _ => count = Some((&port.name, split.len())),
+            }
+        }
+        columns.push(match split {
+            Some(split) => split.iter().map(|row| fit(&port.name, ty, row).map(Some)).collect::<Result<_, _>>()?,
+            None => vec![t.map(|t| fit(&port.name, ty, t)).transpose()?],
+        });
+    }
+    let run = |i: usize| columns.iter().map(|c: &Vec<_>| c.get(i).or(c.first()).cloned().flatten()).collect();
+    Ok(Samples { runs: (0..count.map_or(1, |(_, n)| n)).map(run).collect(), unused: unmatched(f, arrays) })
+}
+
+/// The rows of `t`, each of the rank that `want` has; `None` where `t` is a single value of it.
+fn rows_of(want: &TensorType, t: &Tensor, rows: Option<usize>) -> Option<Vec<Tensor>> {
+    let (n, rest) = t.shape().split_first()?;
+    let fits = |dims: &[Dim]| dims.iter().zip(rest).all(|(d, n)| d.as_usize().is_none_or(|d| d == *n));
+    let dims: Vec<Dim> = want.shape.iter().cloned().collect();
+    if rest.len() == dims.len() && fits(&dims) {
+        return (0..*n).map(|i| Some(t.rows(i..i + 1)?.reshape(rest))).collect();
+    }
+    let (first, others) = dims.split_first()?;
+    let splits = match first.as_usize() {
+        Some(one) => one == 1 && *n != 1,
+        None => rows == Some(*n),
+    };
+    if rest.len() == others.len() && splits && fits(others) {
+        return (0..*n).map(|i| t.rows(i..i + 1)).collect();
+    }
+    None
+}
+
+type Paired<'a> = (&'a Port, &'a TensorType, Option<&'a Tensor>);
+
+/// Each input with its array.
+fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diagnostic> {
+    let ports: Vec<_> = tensor_inputs(f).collect();
+    let by_name = arrays.is_empty() || is_named(f, arrays);
+    if !by_name && arrays.len() > ports.len() {
+        let title = format!("{} arrays for {} inputs, and no name matches", arrays.len(), ports.len());
+        return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", input_names(f))));
+    }
+    let pair = |(i, (port, ty)): (usize, (&'a Port, &'a TensorType))| {
+        let found = if by_name { arrays.iter().find(|(k, _)| means(k, &port.name)) } else { arrays.get_index(i) };
+        match found {
+            None if port.default.is_none() => {
+                Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name)))
+            }
+            found => Ok((port, ty, found.map(|(_, t)| t))),
+        }
+    };
+    ports.into_iter().enumerate().map(pair).collect()
+}
+
+/// Whether any array is called as an input is; if not, arrays are matched in order.
+fn is_named(f: &Function, arrays: &Arrays) -> bool {
+    arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means(k, &p.name)))
+}
+
+/// Arrays that are for no input.
+fn unmatched(f: &Function, arrays: &Arrays) -> Vec<String> {
+    let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means(k, &p.name));
+    let ordered = !is_named(f, arrays);
+    arrays.keys().filter(|k| !ordered && !matches(k)).cloned().collect()
+}
+
+fn input_names(f: &Function) -> String {
+    listed(tensor_inputs(f).map(|(p, _)| &*p.name))
 }
 
 /// `t` as a value of type `want`: other types are converted only where every value stays what it is, and a scalar is a
@@ -155,6 +234,46 @@ impl Random {
 mod tests {
     use super::*;
     use mlconv_tensor::Shape;
+
+    fn module(inputs: &str) -> mlconv_mil::ir::Module {
+        let text = format!("func @main({inputs}) ios17 {{\n  %y = relu(x=%x)\n  return %y\n}}\n");
+        mlconv_mil::text::parse(&text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn arrays<const N: usize>(named: [(&str, &[usize]); N]) -> Arrays {
+        named.into_iter().map(|(n, shape)| (n.to_owned(), Tensor::splat(DType::F32, shape, 0.0))).collect()
+    }
+
+    #[test]
+    fn rows_of_samples_are_runs() {
+        let m = module("%x: f32[1, 2], %k: f32[2]");
+        let runs = |x: &[usize], k: &[usize]| samples(&m.functions[0], &arrays([("x", x), ("k", k)]), None);
+        let shapes =
+            |s: Samples| s.runs.iter().map(|r| r[0].as_ref().map_or(0, |t| t.shape().len())).collect::<Vec<_>>();
+        assert_eq!(shapes(runs(&[1, 2], &[2]).expect("one run")), [2]);
+        assert_eq!(shapes(runs(&[3, 2], &[2]).expect("a longer first axis")), [2, 2, 2]);
+        assert_eq!(shapes(runs(&[3, 1, 2], &[3, 2]).expect("one more axis")), [2, 2, 2]);
+        assert_eq!(runs(&[3, 2], &[4, 2]).expect_err("3 and 4").title, "`x` has 3 samples, `k` has 4");
+        assert_eq!(runs(&[0, 2], &[2]).expect_err("none").title, "input `x` is given no samples");
+        assert!(runs(&[3, 3], &[2]).expect_err("3 for 2").title.contains("f32[3, 3], wanted f32[1, 2]"));
+    }
+
+    #[test]
+    fn a_flexible_first_axis_is_split_by_labels() {
+        let m = module("%x: f32[batch, 2]");
+        let runs = |rows| samples(&m.functions[0], &arrays([("x", &[3, 2])]), rows).expect("it fits").runs.len();
+        assert_eq!((runs(None), runs(Some(3)), runs(Some(4))), (1, 3, 1));
+    }
+
+    #[test]
+    fn arrays_for_no_input_are_left_out_of_samples_only() {
+        let m = module("%x: f32[1, 2]");
+        let given = arrays([("x", &[1, 2]), ("label", &[7])]);
+        assert_eq!(samples(&m.functions[0], &given, None).expect("`x` is there").unused, ["label"]);
+        assert_eq!(match_inputs(&m.functions[0], &given).expect_err("extra").title, "no input is called `label`");
+        let other = arrays([("y", &[1, 2])]);
+        assert!(samples(&m.functions[0], &other, None).expect("in order").unused.is_empty());
+    }
 
     fn ty(dtype: DType, dims: &[usize]) -> TensorType {
         TensorType::new(dtype, Shape::from(dims))

@@ -1,8 +1,10 @@
 //! Convert, run and verify Core ML models, on any operating system.
 //!
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
-//! any model into the IR, [`convert`] makes a package of it, [`feed`] and [`compare`] run two models on the same inputs.
+//! any model into the IR, [`convert`] makes a package of it, [`feed`], [`compare`] and [`accuracy`] hold two models against
+//! each other on the same inputs.
 
+pub mod accuracy;
 pub mod arrays;
 pub mod cli;
 pub mod compare;

@@ -41,10 +41,8 @@ fn torture(kind: &str, rounds: u64, make: &dyn Fn(u64) -> Vec<u8>, body: &dyn Fn
             fs::write(&path, &bytes).expect("room");
             path.display().to_string()
         };
-        match done {
-            Ok(depth) => *depths.entry(depth).or_default() += 1,
-            Err(_) => panic!("{kind} file of seed {seed} makes it panic: {}", keep()),
-        }
+        let Ok(depth) = done else { panic!("{kind} file of seed {seed} makes it panic: {}", keep()) };
+        *depths.entry(depth).or_default() += 1;
         assert!(start.elapsed() < PATIENCE, "{kind} file of seed {seed} takes {:?}: {}", start.elapsed(), keep());
     }
     // Damage that is always refused at once tests little.

@@ -1,11 +1,21 @@
 //! Arguments that several commands share.
 
-use crate::{Diagnostic, Failure, arrays, arrays::Arrays, codes};
+use super::terminal::Terminal;
+use crate::{
+    Diagnostic, Failure,
+    accuracy::Labels,
+    arrays,
+    arrays::Arrays,
+    codes,
+    convert::{Given, Parity},
+    names::listed,
+};
 use clap::ValueEnum;
 use mlconv_mil::schema::Opset;
 use mlconv_passes::Pattern;
 use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
+use mlconv_tensor::Tensor;
 use std::path::{Path, PathBuf};
 
 /// For every command.
@@ -153,6 +163,87 @@ impl From<EmulateName> for Emulate {
     fn from(e: EmulateName) -> Self {
         match e {
             EmulateName::Fp16 => Self::F16,
+        }
+    }
+}
+
+/// What two models are run on.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Inputs {
+    /// Sample inputs to run: `FILE.npz` or `NAME=FILE.npy`; an array with one more axis, or with a longer first axis, holds
+    /// one sample a row; repeatable
+    #[arg(long, value_name = "FILE")]
+    sample: Vec<String>,
+    /// The right class of each sample: report how often each model predicts it
+    #[arg(long, value_name = "FILE.npy|FILE.npz:NAME", requires = "sample")]
+    labels: Option<String>,
+    /// Seed of the random inputs that are run where there are no samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// What two models are run on, read.
+pub(crate) struct ReadInputs {
+    pub(crate) samples: Arrays,
+    labels: Option<Labels>,
+    /// The array of the samples' file that the labels are, if they are one.
+    labelled_by: Option<String>,
+    seed: u64,
+}
+
+impl Inputs {
+    pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {
+        let samples = read_arrays(&self.sample)?;
+        let (labels, labelled_by) = match &self.labels {
+            None => (None, None),
+            Some(text) => {
+                let (name, t) = read_labels(text).map_err(|d| vec![d])?;
+                (Some(Labels::new(&t).map_err(|d| vec![d.at(text.clone())])?), Some(name))
+            }
+        };
+        Ok(ReadInputs { samples, labels, labelled_by, seed: self.seed })
+    }
+}
+
+impl ReadInputs {
+    pub(crate) fn given(&self) -> Given<'_> {
+        Given { samples: &self.samples, labels: self.labels.as_ref(), seed: self.seed }
+    }
+
+    /// Says which arrays were of no use; the labels are not among them.
+    pub(crate) fn mention_unused(&self, parity: &mut Parity, terminal: &Terminal) {
+        parity.unused.retain(|u| self.labelled_by.as_ref() != Some(u));
+        if !parity.unused.is_empty() {
+            terminal.say(&format!("not used, as no input has the name: {}", listed(&parity.unused)));
+        }
+    }
+}
+
+/// Reads labels given as `FILE.npy`, `FILE.npz:NAME`, or `FILE.npz` of one array.
+fn read_labels(text: &str) -> Result<(String, Tensor), Diagnostic> {
+    let is = |path: &Path, suffix: &str| path.extension().is_some_and(|e| e == suffix);
+    let (path, name) = match text.rsplit_once(':') {
+        Some((path, name)) if is(Path::new(path), "npz") => (Path::new(path), Some(name)),
+        _ => (Path::new(text), None),
+    };
+    if !is(path, "npz") {
+        return Ok((text.to_owned(), arrays::read_npy(path)?));
+    }
+    let mut all = arrays::read_npz(path)?;
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None if all.len() == 1 => all.keys().next().cloned().unwrap_or_default(),
+        None => {
+            let title = format!("--labels {text}: the archive has {} arrays", all.len());
+            let d = Diagnostic::error(&codes::L0001, title);
+            return Err(d.help(format!("say which: `{text}:NAME`, where NAME is one of {}", listed(all.keys()))));
+        }
+    };
+    match all.swap_remove(&name) {
+        Some(t) => Ok((name, t)),
+        None => {
+            let d = Diagnostic::error(&codes::L0001, format!("--labels {text}: no array is called `{name}`"));
+            Err(d.help(format!("the arrays are {}", listed(all.keys()))))
         }
     }
 }

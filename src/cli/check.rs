@@ -6,6 +6,7 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
+    arrays::Arrays,
     convert::{self, Job},
     report,
 };
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         request: args.import.request()?,
         half: args.rewrite.precision == Precision::Fp16,
         keep_fp32: args.rewrite.patterns(),
+        samples: Arrays::new(),
     };
     let (blockers, notes) = match convert::prepare(&job) {
         Ok(prepared) => (vec![], prepared.warnings),

@@ -2,14 +2,14 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Precision, Rewrite, read_arrays},
+    args::{Import, Inputs, Precision, Rewrite},
     terminal::Terminal,
 };
 use crate::{
     Diagnostic, codes,
     compare::Tolerance,
     convert::{self, Job, Parity, Prepared},
-    report::{self, bytes, parity_lines},
+    report::{self, bytes, parity_text},
 };
 use serde_json::json;
 use std::{path::PathBuf, process};
@@ -25,14 +25,10 @@ pub(crate) struct Args {
     import: Import,
     #[command(flatten)]
     rewrite: Rewrite,
-    /// Sample inputs, which are what verification runs: `FILE.npz` or `NAME=FILE.npy`; repeatable
-    #[arg(long, value_name = "FILE")]
-    sample: Vec<String>,
-    /// Seed of the random inputs that verification runs where there are no samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    inputs: Inputs,
     /// Skip the parity run that otherwise follows
-    #[arg(long)]
+    #[arg(long, conflicts_with = "labels")]
     no_verify: bool,
     /// Replace the output if it exists
     #[arg(long)]
@@ -41,10 +37,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     check_target(&args)?;
-    let samples = read_arrays(&args.sample)?;
+    let inputs = args.inputs.read()?;
     let half = args.rewrite.precision == Precision::Fp16;
     let request = args.import.request()?;
-    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns() };
+    let samples = inputs.samples.clone();
+    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns(), samples };
     let prepared = {
         let _step = terminal.step("importing and optimising");
         convert::prepare(&job)?
@@ -56,14 +53,17 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     }
     terminal.warn(&prepared.warnings);
     terminal.warn(&prepared.unapplied);
-    let parity = if args.no_verify {
+    let mut parity = if args.no_verify {
         None
     } else {
         let _step = terminal.step("verifying");
         let written = convert::read_back(&args.out)?;
         let tolerance = if half { Tolerance::F16 } else { Tolerance::F32 };
-        Some(convert::parity(&prepared.source, &written, &samples, args.seed, tolerance)?)
+        Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
     };
+    if let Some(parity) = &mut parity {
+        inputs.mention_unused(parity, terminal);
+    }
     let size = package_size(&args.out);
     if terminal.is_json() {
         terminal.json(&summary(&args.out, &prepared, parity.as_ref(), size));
@@ -125,7 +125,7 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
         None => out += "\nnot verified, as asked",
         Some(p) => {
             out += &format!("\nread back and compared with {}, on {}:\n", p.against, p.inputs);
-            out += parity_lines(&p.outputs).trim_end();
+            out += parity_text(p).trim_end();
             if !p.pass() {
                 out += "\nan output differs beyond tolerance";
             }

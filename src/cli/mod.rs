@@ -12,7 +12,7 @@ mod terminal;
 mod verify;
 
 use crate::{Diagnostic, Failure, codes};
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::process::ExitCode;
 use terminal::Terminal;
 
@@ -77,6 +77,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The whole command line, for a reference of it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Help and version go to stdout; anything else is a diagnostic like every other.

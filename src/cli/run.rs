@@ -16,7 +16,7 @@ use mlconv_mil::{ir::Function, verify::verify};
 use mlconv_runner::{Emulate, Options, Session, States};
 use mlconv_tensor::Tensor;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -53,7 +53,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     // `--input NAME=FILE.npy` gives an array, `--input NAME=SHAPE` a shape.
     let (files, shapes): (Vec<String>, Vec<String>) =
-        args.import.input.iter().cloned().partition(|i| i.ends_with(".npy"));
+        args.import.input.iter().cloned().partition(|i| Path::new(i).extension().is_some_and(|e| e == "npy"));
     let request = Import { input: shapes, ..args.import.clone() }.request()?;
     let read = {
         let _step = terminal.step("importing");

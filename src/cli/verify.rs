@@ -2,13 +2,13 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, read_arrays},
+    args::{Import, Inputs},
     terminal::Terminal,
 };
 use crate::{
     compare::Tolerance,
     convert, model,
-    report::{self, parity_lines},
+    report::{self, parity_text},
 };
 use mlconv_mil::{ir::Module, verify::verify};
 use mlconv_source::Request;
@@ -26,19 +26,15 @@ pub(crate) struct Args {
     /// Shape of an input of the source; repeatable
     #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
     input: Vec<String>,
-    /// Inputs to run: `FILE.npz` or `NAME=FILE.npy`; repeatable
-    #[arg(long, value_name = "FILE")]
-    sample: Vec<String>,
-    /// Seed of the random inputs that are run where there are no samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    inputs: Inputs,
     /// Least signal over noise of an output, in dB; by default what the package's precision allows
     #[arg(long, value_name = "DB")]
     min_snr: Option<f64>,
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
-    let samples = read_arrays(&args.sample)?;
+    let inputs = args.inputs.read()?;
     let (package, source) = {
         let _step = terminal.step("importing");
         let package = model::read(&args.package, &Request::default())?;
@@ -53,18 +49,20 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         Some(min_snr_db) => Tolerance { min_snr_db, max_rel: 0.0 },
         None => base,
     };
-    let parity = {
+    let mut parity = {
         let _step = terminal.step("running both");
-        convert::parity(&source, &package, &samples, args.seed, tolerance)?
+        convert::parity(&source, &package, inputs.given(), tolerance)?
     };
+    inputs.mention_unused(&mut parity, terminal);
     if terminal.is_json() {
-        let mut out = report::parity(&parity);
-        out["version"] = json!(report::VERSION);
-        out["command"] = json!("verify");
+        let mut out = json!({"version": report::VERSION, "command": "verify"});
+        if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(&parity).as_object_mut()) {
+            out.append(parity);
+        }
         terminal.json(&out);
     } else {
         terminal.say(&format!("compared with {}, on {}:", parity.against, parity.inputs));
-        terminal.result(&parity_lines(&parity.outputs));
+        terminal.result(&parity_text(&parity));
     }
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
 }

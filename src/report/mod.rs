@@ -2,9 +2,9 @@
 
 mod text;
 
-pub use text::{bytes, parity_lines, table};
+pub use text::{bytes, parity_text, table};
 
-use crate::{Diagnostic, compare::OutputDiff, convert::Parity};
+use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, convert::Parity};
 use serde_json::{Value, json};
 
 /// The version of every JSON report; it grows when a field changes its meaning.
@@ -31,8 +31,15 @@ pub fn parity(p: &Parity) -> Value {
         "pass": p.pass(),
         "inputs": p.inputs,
         "against": p.against,
+        "samples": p.samples,
+        "unused": p.unused,
+        "accuracy": p.accuracy.iter().map(accuracy).collect::<Vec<_>>(),
         "outputs": p.outputs.iter().map(output).collect::<Vec<_>>(),
     })
+}
+
+fn accuracy(a: &Accuracy) -> Value {
+    serde_json::to_value(a).unwrap_or_default()
 }
 
 fn output(d: &OutputDiff) -> Value {

@@ -1,6 +1,6 @@
 //! Text for people.
 
-use crate::compare::OutputDiff;
+use crate::{accuracy::Accuracy, compare::OutputDiff, convert::Parity};
 
 /// A size with a unit.
 pub fn bytes(n: u64) -> String {
@@ -41,8 +41,24 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// One line per output.
-pub fn parity_lines(outputs: &[OutputDiff]) -> String {
+/// One line per output, and one per output that has labels.
+pub fn parity_text(p: &Parity) -> String {
+    p.accuracy.iter().fold(parity_lines(&p.outputs), |text, a| text + &accuracy_line(a) + "\n")
+}
+
+fn accuracy_line(a: &Accuracy) -> String {
+    let part = |n: usize| format!("{n} of {} ({:.2} %)", a.samples, 100.0 * n as f64 / a.samples.max(1) as f64);
+    format!(
+        "top-1 accuracy of `{}`: source {}, package {}; both predict the same for {} of {}",
+        a.output,
+        part(a.source_correct),
+        part(a.package_correct),
+        a.alike,
+        a.samples
+    )
+}
+
+fn parity_lines(outputs: &[OutputDiff]) -> String {
     let row = |d: &OutputDiff| {
         let verdict = if d.pass { "ok" } else { "DIFFERS" };
         let measure = match (&d.mismatch, d.unequal) {

@@ -182,7 +182,7 @@ impl Numbers {
                     if !numbers.is_empty() {
                         let odd =
                             ["0", "1", "-1", "3", "1000", "65536", "2147483648", "9223372036854775807", "1e30", "n"];
-                        words[numbers[self.below(numbers.len())]] = odd[self.below(odd.len())].to_owned();
+                        odd[self.below(odd.len())].clone_into(&mut words[numbers[self.below(numbers.len())]]);
                     }
                 }
             }

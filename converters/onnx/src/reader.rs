@@ -168,6 +168,13 @@ impl<'m> Reader<'m> {
         // An input that has an initializer only states its type.
         out.inputs.retain(|v| !out.constants.contains_key(&v.name));
         out.outputs = Self::values(&graph.output, "output", scope)?;
+        for v in &graph.value_info {
+            let name = scope.name(v.name.as_deref().unwrap_or_default());
+            // A hint: one that cannot be read is none.
+            if let Some(Ok(Some(ty))) = v.r#type.as_ref().map(|ty| value_type(&name, ty, scope.depth > 0)) {
+                out.types.insert(name, ty);
+            }
+        }
         for (index, node) in graph.node.iter().enumerate() {
             self.node(node, index, scope, &mut out.nodes)?;
         }

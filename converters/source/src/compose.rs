@@ -136,6 +136,20 @@ impl Lower<'_> {
         self.op(ops::Concat { values: parts, axis: 0, interleave: false })
     }
 
+    /// A tensor of zeros of these sizes, of which none is a rest, and of the element type of `like`.
+    pub fn zeros(&mut self, like: Value, sizes: &[Size]) -> Result<Value> {
+        let mut parts = vec![];
+        for size in sizes {
+            parts.push(match *size {
+                Size::Known(n) => self.const_ints(&[n])?,
+                Size::Of(v, axis) => self.size_of(v, axis)?,
+                Size::Rest => return Err(LowerError::Poisoned),
+            });
+        }
+        let (shape, zero) = (self.concat(parts, 0)?, self.scalar_like(like, 0.0)?);
+        self.op(ops::Fill { shape, value: Some(zero) })
+    }
+
     /// The size of `v` along an axis, as a vector of one integer.
     pub fn size_of(&mut self, v: Value, axis: usize) -> Result<Value> {
         let (v, axis) = self.same_size(v, axis)?;

@@ -1,7 +1,8 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceGraph, Table, Values, lower::narrow, order::sorted, problems::Problems,
+    Arg, Lower, LowerError, Node, Request, SourceGraph, SourceType, Table, Values, lower::narrow, order::sorted,
+    problems::Problems,
 };
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
@@ -37,6 +38,8 @@ pub enum Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
     names: HashMap<Arc<str>, Entry>,
+    /// What the source states of types.
+    types: HashMap<Arc<str>, SourceType>,
 }
 
 impl Frame {
@@ -145,6 +148,8 @@ impl State {
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
         }
+        let ends = graph.inputs.iter().chain(&graph.outputs).filter_map(|v| Some((&v.name, v.ty.as_ref()?)));
+        frame.types = ends.chain(&graph.types).map(|(name, ty)| (name.clone(), ty.clone())).collect();
         self.frames.push(frame);
         match sorted(graph, &|name| self.entry(name).is_some()) {
             Ok(nodes) => nodes.into_iter().for_each(|node| self.node(node, block)),
@@ -220,6 +225,11 @@ impl State {
     /// What `name` stands for, in the innermost graph that defines it.
     pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
         self.frames.iter().rev().find_map(|f| f.names.get(name))
+    }
+
+    /// What the source states of the type of `name`, in the innermost graph that states it.
+    pub(crate) fn stated(&self, name: &str) -> Option<&SourceType> {
+        self.frames.iter().rev().find_map(|f| f.types.get(name))
     }
 
     /// The value called `name`; a constant becomes an op in `block`.

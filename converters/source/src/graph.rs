@@ -15,6 +15,8 @@ pub struct SourceGraph {
     pub outputs: Vec<SourceValue>,
     /// Its constants, by name.
     pub constants: IndexMap<Arc<str>, Tensor>,
+    /// What the file states of the types of values in between.
+    pub types: IndexMap<Arc<str>, SourceType>,
     /// Its nodes.
     pub nodes: Vec<Node>,
     /// Descriptive text: keys such as `producer` and `description`.

@@ -1,7 +1,7 @@
 //! The context in which one node is lowered.
 
 use crate::{
-    Arg, LowerError, Node, SourceGraph,
+    Arg, LowerError, Node, SourceDim, SourceGraph, SourceType,
     driver::{Entry, Frame, State},
 };
 use mlconv_mil::{
@@ -108,6 +108,26 @@ impl<'a> Lower<'a> {
         }
         let v = self.input(i)?;
         self.known_ints(v).map(Some).ok_or(LowerError::NotConstant { index: i })
+    }
+
+    /// The element type that input `i` has in the source, where that is known.
+    pub fn source_dtype(&self, i: usize) -> Option<DType> {
+        let Some(Arg::Value(name)) = self.node.inputs.get(i) else { return None };
+        match self.state.entry(name) {
+            Some(Entry::Const(t)) => Some(t.dtype()),
+            _ => self.state.stated(name).map(|t| t.dtype),
+        }
+    }
+
+    /// What the source states of the type of output `i`.
+    pub fn stated_output(&self, i: usize) -> Option<&SourceType> {
+        self.state.stated(self.node.outputs.get(i)?)
+    }
+
+    /// The shape that the source states of output `i`, where it states all sizes.
+    pub fn stated_sizes(&self, i: usize) -> Option<Vec<i64>> {
+        let known = |d: &SourceDim| if let SourceDim::Known(n) = d { Some(*n) } else { None };
+        self.stated_output(i)?.shape.as_ref()?.iter().map(known).collect()
     }
 
     /// Marks input `i` as read: the lowering knows it and has no use for it.

@@ -268,7 +268,7 @@ fn decodes_to_half(f: &Function, id: OpId) -> bool {
             "scale" => scale = values.first().and_then(|v| f.constant(*v)),
             // An offset is of the same type, and doubles the range at most.
             "data" | "nonzero_data" | "quantized_data" if t.dtype.is_int() => {
-                data = f64::from(t.dtype.bits() + 1).exp2()
+                data = f64::from(t.dtype.bits() + 1).exp2();
             }
             "data" | "nonzero_data" if t.dtype.is_float() && f.op_data(id).op.name().ends_with("scale") => {
                 return false;

@@ -20,7 +20,7 @@ macro_rules! codes {
 
 codes! {
     R0001 "file cannot be read" "The operating system refused to open or read the file, or it is not there.";
-    R0002 "format not recognised" "A model is recognised by its content: ONNX, a torch.export archive, TorchScript, or an .mlpackage folder. The file is none of these, or its beginning is damaged.";
+    R0002 "format not recognised" "A model is recognised by its content: an ONNX file, or an .mlpackage folder. The file is neither, or its beginning is damaged.";
     R0003 "malformed model file" "The file is of the format it seems to be, but breaks off, contradicts itself, or holds a value that the format does not allow.";
     R0004 "path leaves the model's folder" "Data that a model keeps in other files must lie in the model's own folder. Absolute paths, `..` and links that lead elsewhere are refused.";
     R0005 "malformed weights" "A weight's type, shape, offset or length does not fit the bytes that are there.";

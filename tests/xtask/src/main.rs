@@ -1,6 +1,7 @@
 //! `cargo xtask gen` writes every generated file of the repository; `cargo xtask gen --check` fails where one is not
 //! what it would write.
 
+mod docs;
 mod output;
 mod proto;
 
@@ -17,7 +18,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Generator = fn(&Path, &mut Output) -> Result<()>;
 
 /// All generators by name. A new kind of files is a new line here.
-const GENERATORS: &[(&str, Generator)] = &[("proto", proto::generate)];
+const GENERATORS: &[(&str, Generator)] = &[("proto", proto::generate), ("docs", docs::generate)];
 
 const USAGE: &str = "usage: cargo xtask gen [--check]";
 

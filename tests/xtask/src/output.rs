@@ -29,15 +29,7 @@ impl Output {
             fs::create_dir_all(folder)?;
         }
         for (name, text) in files {
-            let path = folder.join(name);
-            if fs::read_to_string(&path).is_ok_and(|there| there == *text) {
-                continue;
-            }
-            if self.check {
-                self.stale.push(path);
-            } else {
-                fs::write(&path, text)?;
-            }
+            self.file(&folder.join(name), text)?;
         }
         let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
         for entry in entries {
@@ -51,6 +43,19 @@ impl Output {
             } else {
                 fs::remove_file(path)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Makes the file at `path` hold `text`.
+    pub fn file(&mut self, path: &Path, text: &str) -> Result<()> {
+        if fs::read_to_string(path).is_ok_and(|there| there == text) {
+            return Ok(());
+        }
+        if self.check {
+            self.stale.push(path.to_path_buf());
+        } else {
+            fs::write(path, text)?;
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl Legalizer<'_> {
                 let none = self.insert(at, &hint, Mul { x: ones, y: zero })?;
                 self.insert(at, &hint, Add { x: none, y: op.a })?
             };
-            let new = self.insert(at, &self.f.value(result).hint.to_string(), Select { a: wide, ..op })?;
+            let new = self.insert(at, &self.f.value(result).hint.clone(), Select { a: wide, ..op })?;
             self.f.replace_uses(result, new);
             self.f.remove(id);
         }

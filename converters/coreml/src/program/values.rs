@@ -7,6 +7,7 @@ use mlconv_proto::coreml::mil::{
     ValueType, dimension, tensor_value, value, value_type,
 };
 use mlconv_tensor::{Blob, Bytes, DType, Dim, Shape, Tensor, TensorType, Type};
+use std::collections::BTreeMap;
 
 /// The blob file that this writer makes.
 pub(super) const WEIGHTS: &str = "@model_path/weights/weight.bin";
@@ -40,7 +41,7 @@ fn tensor_type(t: &TensorType) -> TensorProto {
         data_type: data_type(t.dtype) as i32,
         rank: t.shape.rank() as i64,
         dimensions: t.shape.iter().map(dimension).collect(),
-        attributes: Default::default(),
+        attributes: BTreeMap::default(),
     }
 }
 

@@ -114,6 +114,8 @@ pub(super) fn elements(a: &Artifact<'_>, out: &mut Findings) {
                 None => true,
                 Some(DType::F16 | DType::F32 | DType::I32 | DType::Bool | DType::Str) => true,
                 Some(DType::I8 | DType::U8 | DType::I16 | DType::U16) => body.since(8),
+                // A few parameters are of this type.
+                Some(DType::U32) => op.is_some_and(|op| op.r#type == "const"),
                 Some(_) => op.is_some_and(|op| is_constexpr(&op.r#type)),
             };
             if !runs {

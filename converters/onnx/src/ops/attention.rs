@@ -5,8 +5,15 @@ use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
 use mlconv_tensor::DType;
 
+mod causal_conv;
+mod flex;
+mod linear;
+
 rows! {
     "Attention" 23..=LATEST => attention;
+    "CausalConvWithState" 27..=LATEST => causal_conv::causal_conv;
+    #["ai.onnx.preview"] "FlexAttention" 1..=LATEST => flex::flex_attention;
+    "LinearAttention" 27..=LATEST => linear::linear_attention;
     "RotaryEmbedding" 23..=LATEST => rotary_embedding;
 }
 
@@ -70,14 +77,7 @@ fn attention(n: &mut Lower<'_>) -> Lowered {
     let size = n.shape(q)?[3].as_known().ok_or_else(|| LowerError::NotFixed { what: "the scale".into() })? as f64;
     let scale = n.float("scale")?.map_or(1.0 / size.sqrt(), f64::from);
     let softcap = f64::from(n.float_or("softcap", 0.0)?);
-    let precision = match n.int("softmax_precision")? {
-        None => dtype,
-        Some(code) => match i32::try_from(code).ok().and_then(tensor::dtype) {
-            Some(DType::F16) => DType::F16,
-            Some(DType::F32 | DType::F64 | DType::Bf16) => DType::F32,
-            _ => return n.bad_attr("softmax_precision", "a float type"),
-        },
-    };
+    let precision = precision(n)?.unwrap_or(dtype);
     let mode = n.int_or("qk_matmul_output_mode", 0)?;
     let empty = match bias {
         Some(bias) if may_be_empty => empty_rows(n, bias)?,
@@ -128,6 +128,16 @@ fn attention(n: &mut Lower<'_>) -> Lowered {
     }
     let results = [Some(y), Some(present_k), Some(present_v), shown];
     Ok(results.into_iter().take(n.output_count().max(1)).map(|r| r.map_or(Entry::Poisoned, Entry::Value)).collect())
+}
+
+/// The element type in which softmax is to be computed, where the node says.
+fn precision(n: &Lower<'_>) -> Result<Option<DType>> {
+    let Some(code) = n.int("softmax_precision")? else { return Ok(None) };
+    match i32::try_from(code).ok().and_then(tensor::dtype) {
+        Some(DType::F16) => Ok(Some(DType::F16)),
+        Some(DType::F32 | DType::F64 | DType::Bf16) => Ok(Some(DType::F32)),
+        _ => n.bad_attr("softmax_precision", "a float type"),
+    }
 }
 
 /// `x` with each of its heads repeated, so that it has as many as `like`.

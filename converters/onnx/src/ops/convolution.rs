@@ -114,7 +114,8 @@ pub(super) fn interleaved(pads: &[(i64, i64)]) -> Vec<i64> {
 
 /// The spatial sizes of `x`, which must be fixed.
 pub(super) fn spatial_sizes(n: &Lower<'_>, x: Value) -> Result<Vec<i64>> {
-    let sizes: Option<Vec<i64>> = n.shape(x)?.iter().skip(2).map(mlconv_tensor::Dim::as_known).collect();
+    let known = |d: &mlconv_tensor::Dim| d.as_known().filter(|n| *n < MAX_SIZE);
+    let sizes: Option<Vec<i64>> = n.shape(x)?.iter().skip(2).map(known).collect();
     sizes.ok_or_else(|| LowerError::NotFixed { what: "where windows lie".to_owned() })
 }
 
@@ -137,6 +138,11 @@ fn add_bias(n: &mut Lower<'_>, x: Value, bias: Value) -> Result<Value> {
 
 fn conv(n: &mut Lower<'_>) -> Lowered {
     let (x, weight, bias) = (n.input(0)?, n.input(1)?, n.optional(2)?);
+    convolved(n, x, weight, bias)
+}
+
+/// Convolves `x`, as the node's attributes say.
+pub(super) fn convolved(n: &mut Lower<'_>, x: Value, weight: Value, bias: Option<Value>) -> Lowered {
     let window = Window::read(n, x, kernel(n, weight)?)?;
     let groups = n.int_or("group", 1)?;
     if n.const_of(weight).is_none() && !window.is_dense() {
@@ -156,6 +162,9 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
     let (x, weight, bias) = (n.input(0)?, n.input(1)?, n.optional(2)?);
     let window = Window::read(n, x, kernel(n, weight)?)?;
     let groups = n.int_or("group", 1)?;
+    if n.const_of(weight).is_none() && n.opset() < Opset::Ios17 {
+        return Err(LowerError::form("a transposed convolution with a weight that is computed, before iOS 17,"));
+    }
     let spatial = window.kernel.len();
     let extra = n.ints("output_padding")?.unwrap_or_else(|| vec![0; spatial]);
     if extra.len() != spatial || extra.iter().any(|e| !(0..MAX_SIZE).contains(e)) {
@@ -172,13 +181,15 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
             (Some(wanted), _) => {
                 let size = spatial_sizes(n, x)?.get(i).copied().unwrap_or(1);
                 let full = (size - 1).saturating_mul(window.strides[i]).saturating_add(window.reach(i));
-                full + extra[i] - wanted[wanted.len() - spatial + i]
+                full.saturating_add(extra[i]) - wanted[wanted.len() - spatial + i]
             }
             (None, Padding::Explicit(pads)) => {
                 cut.push((pads[i].0, pads[i].1 - extra[i]));
                 continue;
             }
-            (None, Padding::SameUpper | Padding::SameLower) => window.reach(i) + extra[i] - window.strides[i],
+            (None, Padding::SameUpper | Padding::SameLower) => {
+                window.reach(i).saturating_add(extra[i]) - window.strides[i]
+            }
         };
         let half = total.max(0) / 2;
         let begin = if window.padding == Padding::SameUpper { half } else { total.max(0) - half };
@@ -188,6 +199,7 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
     let pad_type = if pads.iter().all(|p| *p == (0, 0)) { ops::PadType::Valid } else { ops::PadType::Custom };
     let extended = cut.iter().any(|(_, end)| *end < 0);
     let fused = bias.filter(|b| n.const_of(*b).is_some() && !extended);
+    let window_reach: Vec<i64> = (0..spatial).map(|i| window.reach(i)).collect();
     let Window { strides, dilations, .. } = window;
     let mut op = ops::ConvTranspose {
         x,
@@ -204,7 +216,7 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
     if let (Some(size), Some(channels)) = (n.shape(x)?.known(), n.shape(weight)?.get(1).and_then(|d| d.as_known())) {
         let spatial = (0..spatial).map(|i| {
             let full = (size[i + 2] as i64 - 1).saturating_mul(op.strides[i]);
-            let reach = (n.shape(weight).ok()?.get(i + 2)?.as_known()? - 1).saturating_mul(op.dilations[i]) + 1;
+            let reach = window_reach[i];
             Some(full.saturating_add(reach) - pads[i].0 - pads[i].1)
         });
         let lead = [Some(size[0] as i64), channels.checked_mul(groups)];

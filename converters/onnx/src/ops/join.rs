@@ -1,5 +1,7 @@
 //! Operators that join, part, cut and pad.
 
+mod open;
+
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops, ops::PadMode};
 use mlconv_source::{Lower, LowerError, Lowered, Size};
@@ -8,9 +10,8 @@ use mlconv_tensor::{DType, Tensor};
 rows! {
     "Concat" 1..=LATEST => concat;
     "Split" 1..=12 => |n| { let sizes = n.ints("split")?; split(n, sizes, None) };
-    "Split" 13..=17 => |n| { let sizes = n.ints_input(1)?; split(n, sizes, None) };
-    "Split" 18..=LATEST => |n| {
-        let (sizes, count) = (n.ints_input(1)?, n.int("num_outputs")?);
+    "Split" 13..=LATEST => |n| {
+        let (sizes, count) = (split_sizes(n)?, n.int("num_outputs")?);
         split(n, sizes, count)
     };
     "Slice" 1..=9 => slice_by_attributes;
@@ -54,6 +55,19 @@ fn concat_values(n: &mut Lower<'_>, axis: i64) -> Lowered {
     }
 }
 
+/// The sizes of the parts, or those that the source states of the results where the input is not known.
+fn split_sizes(n: &mut Lower<'_>) -> Result<Option<Vec<i64>>, LowerError> {
+    match n.ints_input(1) {
+        Err(LowerError::NotConstant { .. }) => {}
+        known => return known,
+    }
+    let axis = n.int_or("axis", 0)?;
+    let x = n.input(0)?;
+    let axis = n.axis(x, axis)?;
+    let stated = (0..n.output_count()).map(|i| n.stated_sizes(i)?.get(axis).copied());
+    stated.collect::<Option<Vec<i64>>>().map(Some).ok_or(LowerError::NotConstant { index: 1 })
+}
+
 fn split(n: &mut Lower<'_>, sizes: Option<Vec<i64>>, count: Option<i64>) -> Lowered {
     let axis = n.int_or("axis", 0)?;
     let x = n.input(0)?;
@@ -86,7 +100,10 @@ fn slice_by_attributes(n: &mut Lower<'_>) -> Lowered {
 }
 
 fn slice_by_inputs(n: &mut Lower<'_>) -> Lowered {
-    let (axes, steps) = (n.ints_input(3)?, n.ints_input(4)?);
+    let (axes, steps) = match (n.ints_input(3), n.ints_input(4)) {
+        (Err(LowerError::NotConstant { .. }), _) | (_, Err(LowerError::NotConstant { .. })) => return open::slice(n),
+        (axes, steps) => (axes?, steps?),
+    };
     let (starts, ends) = (bounds(n, 1)?, bounds(n, 2)?);
     let x = n.input(0)?;
     slice(n, x, starts, ends, axes, steps)
@@ -256,26 +273,27 @@ fn pad_by_attributes(n: &mut Lower<'_>, pads: Option<Vec<i64>>) -> Lowered {
 }
 
 fn pad_by_inputs(n: &mut Lower<'_>) -> Lowered {
-    let axes = n.ints_input(3)?;
-    let value = match n.optional(2)? {
-        None => 0.0,
-        Some(v) => match n.const_of(v).map(Tensor::to_f64).as_deref() {
-            Some([value, ..]) => *value,
-            Some([]) => 0.0,
-            None => return Err(LowerError::NotConstant { index: 2 }),
-        },
+    let value = n.optional(2)?;
+    let number = match value {
+        None => Some(0.0),
+        Some(v) => n.const_of(v).map(|t| t.to_f64().first().copied().unwrap_or(0.0)),
     };
-    let fill = fill_mode(n, value)?;
+    let fill = fill_mode(n, number.unwrap_or(0.0))?;
     let x = n.input(0)?;
-    match n.ints_input(1) {
-        Ok(pads) => {
-            let pads = pads.ok_or(LowerError::MissingInput { index: 1 })?;
+    let known = match (n.ints_input(1), n.ints_input(3)) {
+        (Err(LowerError::NotConstant { .. }), _) | (_, Err(LowerError::NotConstant { .. })) => None,
+        (pads, axes) => Some((pads?.ok_or(LowerError::MissingInput { index: 1 })?, axes?)),
+    };
+    match (known, number, fill) {
+        (Some((pads, axes)), Some(_), _) => {
             let pairs = pairs(n, x, &pads, axes)?;
             let y = pad(n, x, &pairs, fill)?;
             n.done(y)
         }
-        Err(LowerError::NotConstant { .. }) => pad_at_run_time(n, x, axes, fill),
-        Err(e) => Err(e),
+        (None, Some(number), Fill::Constant(_)) if n.dtype(x)?.is_float() && n.input_count() < 4 => {
+            pad_at_run_time(n, x, number)
+        }
+        _ => open::pad(n, x, fill, value),
     }
 }
 
@@ -409,36 +427,26 @@ fn pad_by_joining(n: &mut Lower<'_>, x: Value, pairs: &[(i64, i64)], value: f64)
     Ok(y)
 }
 
-fn pad_at_run_time(n: &mut Lower<'_>, x: Value, axes: Option<Vec<i64>>, fill: Fill) -> Lowered {
-    let Fill::Constant(value) = fill else { return Err(LowerError::NotConstant { index: 1 }) };
-    let (rank, mut pads) = (n.rank(x)?, n.input(1)?);
-    if let Some(axes) = axes {
-        let mut parts = vec![];
-        for k in 0..2 * rank {
-            let mut found = None;
-            for (i, axis) in axes.iter().enumerate() {
-                if n.axis(x, *axis)? == k % rank {
-                    found = Some(if k < rank { i } else { i + axes.len() });
-                }
-            }
-            parts.push(match found {
-                Some(i) => n.element(pads, i)?,
-                None => n.const_ints(&[0])?,
-            });
-        }
-        pads = n.concat(parts, 0)?;
-    }
-    let pads = n.reshape_to(pads, &[2, rank as i64])?;
+/// Pads by amounts that are known when the program runs, which are not negative.
+fn pad_at_run_time(n: &mut Lower<'_>, x: Value, value: f64) -> Lowered {
+    let (rank, pads) = (n.rank(x)? as i64, n.input(1)?);
+    let pads = n.reshape_to(pads, &[2, rank])?;
     let pads = n.transpose(pads, &[1, 0])?;
-    let pad = n.reshape_to(pads, &[2 * rank as i64])?;
-    let y = n.in_float(x, |n, x| n.op(ops::Pad { x, pad, mode: PadMode::Constant, constant_val: value as f32 }))?;
-    n.done(y)
+    let pad = n.reshape_to(pads, &[2 * rank])?;
+    n.emit(ops::Pad { x, pad, mode: PadMode::Constant, constant_val: value as f32 })
 }
 
 fn center_crop_pad(n: &mut Lower<'_>) -> Lowered {
-    let sizes = n.ints_input(1)?.ok_or(LowerError::MissingInput { index: 1 })?;
     let x = n.input(0)?;
-    let axes = n.ints("axes")?.unwrap_or_else(|| (0..sizes.len() as i64).collect());
+    let (sizes, axes) = match (n.ints_input(1), n.stated_sizes(0)) {
+        // What the source states of the result says it all.
+        (Err(LowerError::NotConstant { .. }), Some(stated)) => {
+            n.ignore("axes");
+            (stated, None)
+        }
+        (sizes, _) => (sizes?.ok_or(LowerError::MissingInput { index: 1 })?, n.ints("axes")?),
+    };
+    let axes = axes.unwrap_or_else(|| (0..sizes.len() as i64).collect());
     if axes.len() != sizes.len() {
         return n.bad_attr("axes", format!("{} axes, one per size", sizes.len()));
     }

@@ -46,7 +46,8 @@ fn loss(n: &mut Lower<'_>, x: Value) -> Result<Value> {
     let mut losses = n.scale(picked, -1.0)?;
     let mut weights = match weight {
         Some(weight) => {
-            let picked = n.op(ops::Gather { x: weight, indices: class, axis: 0, batch_dims: 0, validate_indices: false })?;
+            let gather = ops::Gather { x: weight, indices: class, axis: 0, batch_dims: 0, validate_indices: false };
+            let picked = n.op(gather)?;
             losses = n.mul(losses, picked)?;
             Some(picked)
         }

@@ -3,7 +3,7 @@
 //! A file holds a family: its rows on top, and below them the functions that are longer than a line. A row reads every
 //! argument by name, computes, and emits; what a shape comes to is the business of the ops' own inference.
 
-use mlconv_source::Table;
+use mlconv_source::{Row, Table};
 use std::sync::LazyLock;
 
 /// Rows of a family: `"Op" versions => lowering;`, where the lowering is a function or a closure over
@@ -33,6 +33,8 @@ families! {
     control,
     convolution,
     elementwise,
+    generator,
+    grid,
     index,
     join,
     linear,
@@ -41,15 +43,25 @@ families! {
     normalization,
     order,
     pooling,
+    quantize,
     recurrent,
     reduction,
+    resize,
     shape,
+    signal,
     softmax,
     space,
 }
 
+mod walk;
+
 /// Every row, by operator.
 pub fn table() -> &'static Table {
-    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(FAMILIES.iter().copied().flatten()));
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows()));
     &TABLE
+}
+
+/// Every row, by family.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    FAMILIES.iter().copied().flatten()
 }

@@ -79,25 +79,52 @@ fn slice_to(n: &mut Lower<'_>, x: Value, axis: usize, end: Value) -> Result<Valu
     })
 }
 
-/// The axis that input 1 names.
-fn axis_input(n: &mut Lower<'_>, x: Value) -> Result<usize, LowerError> {
-    let axis = n.ints_input(1)?.and_then(|a| a.first().copied()).ok_or(LowerError::MissingInput { index: 1 })?;
-    n.axis(x, axis)
+/// `f` of the axis that input 1 names; where that is only known when the program runs, of each, the right one selected.
+fn along(n: &mut Lower<'_>, x: Value, f: &dyn Fn(&mut Lower<'_>, usize) -> Result<Value, LowerError>) -> Lowered {
+    match n.ints_input(1) {
+        Err(LowerError::NotConstant { .. }) => {}
+        axis => {
+            let axis = axis?.and_then(|a| a.first().copied()).ok_or(LowerError::MissingInput { index: 1 })?;
+            let axis = n.axis(x, axis)?;
+            let y = f(n, axis)?;
+            return n.done(y);
+        }
+    }
+    let (rank, axis) = (n.rank(x)?, n.input(1)?);
+    let axis = n.as_scalar(axis)?;
+    let mut y = f(n, 0)?;
+    for i in 1..rank {
+        let other = f(n, i)?;
+        let (front, back) = (n.const_int(i as i64)?, n.const_int(i as i64 - rank as i64)?);
+        let (front, back) = (n.equal(axis, front)?, n.equal(axis, back)?);
+        let meant = n.op(ops::LogicalOr { x: front, y: back })?;
+        y = n.select(meant, other, y)?;
+    }
+    n.done(y)
 }
 
 fn cum_sum(n: &mut Lower<'_>) -> Lowered {
     let (exclusive, reverse) = (n.flag("exclusive", false)?, n.flag("reverse", false)?);
     let x = n.input(0)?;
-    let axis = axis_input(n, x)? as i64;
-    n.emit(ops::Cumsum { x, axis, exclusive, reverse })
+    along(n, x, &|n, axis| n.op(ops::Cumsum { x, axis: axis as i64, exclusive, reverse }))
 }
 
-/// Running products: each round doubles the number of elements that a product is of.
 fn cum_prod(n: &mut Lower<'_>) -> Lowered {
     let (exclusive, reverse) = (n.flag("exclusive", false)?, n.flag("reverse", false)?);
     let x = n.input(0)?;
-    let axis = axis_input(n, x)?;
-    let size = n.shape(x)?[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the running product".into() })?;
+    along(n, x, &|n, axis| running_product(n, x, axis, exclusive, reverse))
+}
+
+/// Running products: each round doubles the number of elements that a product is of.
+fn running_product(
+    n: &mut Lower<'_>,
+    x: Value,
+    axis: usize,
+    exclusive: bool,
+    reverse: bool,
+) -> Result<Value, LowerError> {
+    let size =
+        n.shape(x)?[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the running product".into() })?;
     let mut y = x;
     let shifted = |n: &mut Lower<'_>, y: Value, by: i64| {
         let mut sizes = n.own_sizes(y)?;
@@ -108,7 +135,11 @@ fn cum_prod(n: &mut Lower<'_>) -> Lowered {
         n.concat(if reverse { vec![kept, ones] } else { vec![ones, kept] }, axis as i64)
     };
     if exclusive {
-        y = if size > 1 { shifted(n, y, 1)? } else { n.scalar_like(y, 1.0).and_then(|one| n.broadcast_like(one, x))? };
+        y = if size > 1 {
+            shifted(n, y, 1)?
+        } else {
+            n.scalar_like(y, 1.0).and_then(|one| n.broadcast_like(one, x))?
+        };
     }
     let mut by = 1;
     while by < size {
@@ -116,7 +147,7 @@ fn cum_prod(n: &mut Lower<'_>) -> Lowered {
         y = n.mul(y, other)?;
         by *= 2;
     }
-    n.done(y)
+    Ok(y)
 }
 
 fn reverse_sequence(n: &mut Lower<'_>) -> Lowered {

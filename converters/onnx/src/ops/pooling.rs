@@ -71,7 +71,7 @@ impl Grid {
 
     /// Elements that each window has, along each dimension: those in the image, or in the padded image.
     fn members(&self, padded: bool) -> Result<Vec<f64>> {
-        let total = self.counts.iter().try_fold(1i64, |n, c| n.checked_mul(*c).filter(|n| *n < 1 << 28));
+        let total = self.counts.iter().try_fold(1i64, |n, c| n.checked_mul(*c).filter(|n| *n < 1 << 24));
         if total.is_none() || self.window.kernel.iter().any(|k| *k > 1 << 16) {
             return Err(LowerError::form("a pooling of such a size"));
         }
@@ -81,7 +81,8 @@ impl Grid {
             let inside = if padded { -before..self.sizes[i] + after } else { 0..self.sizes[i] };
             let of = |count: i64| {
                 let first = count * self.window.strides[i] - before;
-                let taps = (0..self.window.kernel[i]).filter(|k| inside.contains(&(first + k * self.window.dilations[i])));
+                let taps =
+                    (0..self.window.kernel[i]).filter(|k| inside.contains(&(first + k * self.window.dilations[i])));
                 taps.count() as f64
             };
             let along: Vec<f64> = (0..self.counts[i]).map(of).collect();
@@ -216,7 +217,7 @@ fn max_pool(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
-/// The place of each maximum is carried along while the elements of the windows are gone through.
+/// The place of each maximum is carried along while the elements of all windows are gone through.
 fn max_pool_with_indices(n: &mut Lower<'_>, x: Value, dtype: DType, grid: &Grid, by_columns: bool) -> Lowered {
     let padded = grid.padded(n, x, f32::NEG_INFINITY)?;
     let spatial = grid.sizes.len();
@@ -226,23 +227,13 @@ fn max_pool_with_indices(n: &mut Lower<'_>, x: Value, dtype: DType, grid: &Grid,
         others.iter().fold(1i64, |n, d| n.saturating_mul(*d))
     };
     let steps: Vec<i64> = (0..spatial).map(step).collect();
-    let shape = grid.shape();
     grid.members(false)?;
     let mut best: Option<(Value, Value)> = None;
     for tap in grid.taps()? {
-        let mut places = vec![0i64];
-        for i in 0..spatial {
-            let at = |count: i64| count * grid.window.strides[i] - grid.pads[i].0 + tap[i];
-            let along: Vec<i64> = (0..grid.counts[i]).map(|c| at(c).saturating_mul(steps[i])).collect();
-            places = places.iter().flat_map(|p| along.iter().map(move |a| p.saturating_add(*a))).collect();
-        }
         let here = grid.under(n, padded, &tap)?;
-        let place = n.add_const(Tensor::from_i64(DType::I64, &shape, &places))?;
+        let place = n.const_int(tap.iter().zip(&steps).map(|(t, s)| t.saturating_mul(*s)).sum())?;
         best = Some(match best {
-            None => {
-                // The places of all images, which the first one stands for, follow by broadcasting.
-                (here, place)
-            }
+            None => (here, place),
             Some((value, at)) => {
                 let better = n.less(value, here)?;
                 (n.maximum(value, here)?, n.select(better, place, at)?)
@@ -250,16 +241,24 @@ fn max_pool_with_indices(n: &mut Lower<'_>, x: Value, dtype: DType, grid: &Grid,
         });
     }
     let (value, at) = best.ok_or(LowerError::Poisoned)?;
+    // That was relative to where the window starts, in its image, among all images.
+    let mut windows = vec![0i64];
+    for (i, step) in steps.iter().enumerate() {
+        let first = |count: i64| (count * grid.window.strides[i] - grid.pads[i].0).saturating_mul(*step);
+        let along: Vec<i64> = (0..grid.counts[i]).map(first).collect();
+        windows = windows.iter().flat_map(|p| along.iter().map(move |a| p.saturating_add(*a))).collect();
+    }
+    let windows = n.add_const(Tensor::from_i64(DType::I64, &grid.shape(), &windows))?;
     let lead = n.fixed_shape(x, "the place of an element")?;
     let image = grid.sizes.iter().fold(1i64, |n, d| n.saturating_mul(*d));
-    let count = lead[0].saturating_mul(lead[1]).clamp(0, 1 << 24);
-    let starts: Vec<i64> = (0..count).map(|i| i.saturating_mul(image)).collect();
-    let ones = std::iter::repeat_n(1, spatial);
-    let start_shape: Vec<usize> = [lead[0] as usize, lead[1] as usize].into_iter().chain(ones).collect();
-    if start_shape.iter().product::<usize>() != starts.len() {
+    let Some(count) = lead[0].checked_mul(lead[1]).filter(|n| (0..1 << 24).contains(n)) else {
         return Err(LowerError::form("a pooling of such a size"));
-    }
-    let starts = n.add_const(Tensor::from_i64(DType::I64, &start_shape, &starts))?;
+    };
+    let images: Vec<i64> = (0..count).map(|i| i.saturating_mul(image)).collect();
+    let ones = std::iter::repeat_n(1, spatial);
+    let shape: Vec<usize> = [lead[0] as usize, lead[1] as usize].into_iter().chain(ones).collect();
+    let images = n.add_const(Tensor::from_i64(DType::I64, &shape, &images))?;
+    let starts = n.add(images, windows)?;
     let value = n.cast(value, dtype)?;
     let at = n.add(at, starts)?;
     Ok(vec![Entry::Value(value), Entry::Value(at)])

@@ -5,7 +5,7 @@
 use crate::LATEST;
 use function::Function;
 use mlconv_mil::{ir::Value, ops, schema::Opset};
-use mlconv_source::{Entry, Lower, LowerError, Lowered};
+use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
 use mlconv_tensor::{Blob, Bytes, DType, Tensor};
 
 mod function;
@@ -166,7 +166,7 @@ fn read(n: &mut Lower<'_>, kind: Kind, batch_first: bool) -> Result<Layer> {
         for given in &initial[..if kind == Kind::Lstm { 2 } else { 1 }] {
             state.push(match given {
                 Some(v) => item(n, *v, usize::from(batch_first), at)?,
-                None => zeros(n, x, &[1], hidden)?,
+                None => n.zeros(x, &[Size::Of(x, 1), Size::Known(hidden)])?,
             });
         }
         let (w, r) = (item(n, w, 0, at)?, item(n, r, 0, at)?);
@@ -237,14 +237,6 @@ fn rows_in_order(t: &Tensor, hidden: i64, order: &[i64]) -> Option<Tensor> {
         bytes.extend_from_slice(&t.rows(begin..end)?.blob().read());
     }
     Tensor::new(t.dtype(), t.shape(), Blob::from(Bytes::from(bytes))).ok()
-}
-
-/// A tensor of zeros of the element type of `x`, of its sizes along `axes` and a last one of `width`.
-fn zeros(n: &mut Lower<'_>, x: Value, axes: &[usize], width: i64) -> Result<Value> {
-    let mut sizes = axes.iter().map(|axis| n.size_of(x, *axis)).collect::<Result<Vec<_>>>()?;
-    sizes.push(n.const_ints(&[width])?);
-    let (shape, zero) = (n.concat(sizes, 0)?, n.scalar_like(x, 0.0)?);
-    n.op(ops::Fill { shape, value: Some(zero) })
 }
 
 /// The values along a new axis.

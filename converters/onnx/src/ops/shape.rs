@@ -10,9 +10,15 @@ rows! {
     "Reshape" 5..=LATEST => reshape_by_input;
     "Flatten" 1..=LATEST => flatten;
     "Squeeze" 1..=12 => |n| { let axes = n.ints("axes")?; squeeze(n, axes) };
-    "Squeeze" 13..=LATEST => |n| { let axes = n.ints_input(1)?; squeeze(n, axes) };
+    "Squeeze" 13..=LATEST => |n| match n.ints_input(1) {
+        Err(LowerError::NotConstant { .. }) => as_stated(n),
+        axes => squeeze(n, axes?),
+    };
     "Unsqueeze" 1..=12 => |n| { let axes = n.ints("axes")?; unsqueeze(n, axes) };
-    "Unsqueeze" 13..=LATEST => |n| { let axes = n.ints_input(1)?; unsqueeze(n, axes) };
+    "Unsqueeze" 13..=LATEST => |n| match n.ints_input(1) {
+        Err(LowerError::NotConstant { .. }) => as_stated(n),
+        axes => unsqueeze(n, axes?),
+    };
     "Transpose" 1..=LATEST => transpose;
     "Expand" 8..=LATEST => expand;
     "Tile" 6..=LATEST => tile;
@@ -170,6 +176,14 @@ fn squeeze(n: &mut Lower<'_>, axes: Option<Vec<i64>>) -> Lowered {
     // A size that is not known to be 1 is taken to be.
     let kept: Vec<Size> = (0..shape.rank()).filter(|i| !gone.contains(i)).map(|i| Size::Of(x, i)).collect();
     let y = if kept.is_empty() { n.as_scalar(x)? } else { n.reshape(x, &kept)? };
+    n.done(y)
+}
+
+/// Reshapes to what the source states of the result, where axes are not known before the program runs.
+fn as_stated(n: &mut Lower<'_>) -> Lowered {
+    let sizes = n.stated_sizes(0).ok_or(LowerError::NotConstant { index: 1 })?;
+    let x = n.input(0)?;
+    let y = if sizes.is_empty() { n.as_scalar(x)? } else { n.reshape_to(x, &sizes)? };
     n.done(y)
 }
 

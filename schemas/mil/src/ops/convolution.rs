@@ -9,7 +9,8 @@ use mlconv_tensor::{Dim, Shape, TensorType};
 use smallvec::smallvec;
 
 mod window;
-pub(crate) use window::{Places, Window};
+pub(crate) use window::Window;
+pub use window::{Places, Run};
 
 /// How windows meet the borders of the input.
 #[derive(AttrEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,11 @@ impl Conv {
         let Self { strides, pad_type, pad, dilations, .. } = self;
         Window { strides, pad_type: *pad_type, pad, dilations, ceil: false }
     }
+
+    /// The windows of a run, of the shapes of `x`, `weight` and the result.
+    pub fn places(&self, x: &[usize], weight: &[usize], result: &[usize]) -> Places {
+        self.window().places(&x[2..], &weight[2..], &result[2..])
+    }
 }
 
 impl Semantics for Conv {
@@ -93,7 +99,7 @@ impl Semantics for Conv {
         if y.is_empty() {
             return Ok(smallvec![out.of(&y)]);
         }
-        let places = self.window().places(&x_shape[2..], &w_shape[2..], &out.shape[2..]);
+        let places = self.places(x_shape, w_shape, &out.shape);
         let (x, w) = (cx.f64(self.x), cx.f64(self.weight));
         let (image, taps) = (places.image(), places.taps());
         for (plane, y) in y.chunks_exact_mut(places.windows()).enumerate() {
@@ -159,6 +165,11 @@ impl ConvTranspose {
         Window { strides, pad_type: *pad_type, pad, dilations, ceil: false }
     }
 
+    /// The windows of the convolution that would read what a run writes, of the shapes of `x`, `weight` and the result.
+    pub fn places(&self, x: &[usize], weight: &[usize], result: &[usize]) -> Places {
+        self.window().places(&result[2..], &weight[2..], &x[2..])
+    }
+
     /// The size of the result along spatial dimension `i`.
     fn size(&self, i: usize, size: &Dim, kernel: &Dim) -> Dim {
         let stride = Dim::from(self.strides[i]);
@@ -217,8 +228,7 @@ impl Semantics for ConvTranspose {
         if y.is_empty() || x.is_empty() {
             return Ok(smallvec![out.of(&y)]);
         }
-        // A convolution of the result would read what is written here.
-        let places = self.window().places(&out.shape[2..], &w_shape[2..], &x_shape[2..]);
+        let places = self.places(x_shape, w_shape, &out.shape);
         let (image, taps) = (places.image(), places.taps());
         let groups = self.groups as usize;
         for (plane, x) in x.chunks_exact(places.windows()).enumerate() {

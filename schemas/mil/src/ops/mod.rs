@@ -71,12 +71,13 @@ catalogue! {
 mod compressed;
 mod unknown;
 pub use activation::GeluMode;
-pub use convolution::PadType;
+pub use convolution::{PadType, Places as WindowPlaces, Run as WindowRun};
 pub use random::CategoricalMode;
 pub use recurrent::{Activation, Direction, LstmDirection};
 pub use repeating::PadMode;
 pub use resize::{BoxMode, CoordinatesMode, InterpolationMode, PaddingMode, ResampleMode, SamplingMode};
 pub use scatter::ScatterMode;
+pub use slicing::Places as SlicePlaces;
 pub use space::Margins;
 pub use unknown::{Unknown, UnknownArg};
 

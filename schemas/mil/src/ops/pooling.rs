@@ -43,6 +43,18 @@ macro_rules! pooling {
             )?
         }
 
+        impl $ty {
+            /// The windows of a run, of the shapes of `x` and the result.
+            pub fn places(&self, x: &[usize], result: &[usize]) -> Places {
+                let Self { kernel_sizes, strides, pad_type, pad, ceil_mode, .. } = self;
+                let dilations = vec![1; kernel_sizes.len()];
+                let kernel: Vec<usize> = kernel_sizes.iter().map(|k| *k as usize).collect();
+                let window =
+                    Window { strides, pad_type: *pad_type, pad, dilations: &dilations, ceil: *ceil_mode };
+                window.places(&x[2..], &kernel, &result[2..])
+            }
+        }
+
         impl Semantics for $ty {
             fn infer(&self, cx: &InferCx<'_>) -> Result<Facts, OpError> {
                 let Self { x, kernel_sizes, strides, pad_type, pad, ceil_mode, .. } = self;
@@ -61,16 +73,11 @@ macro_rules! pooling {
             }
 
             fn eval(&self, cx: &EvalCx<'_>) -> Result<Tensors, OpError> {
-                let Self { x, kernel_sizes, strides, pad_type, pad, ceil_mode, .. } = self;
-                let dilations = vec![1; kernel_sizes.len()];
-                let kernel: Vec<usize> = kernel_sizes.iter().map(|k| *k as usize).collect();
-                let window =
-                    Window { strides, pad_type: *pad_type, pad, dilations: &dilations, ceil: *ceil_mode };
-                let (out, x) = (cx.out(0), *x);
+                let (out, x) = (cx.out(0), self.x);
                 if out.count() == 0 {
                     return Ok(smallvec![out.of(&[])]);
                 }
-                let places = window.places(&cx.shape(x)[2..], &kernel, &out.shape[2..]);
+                let places = self.places(cx.shape(x), &out.shape);
                 let eval: fn(&Self, &Places, &[f64], usize) -> Vec<f64> = $eval;
                 Ok(smallvec![out.of(&eval(self, &places, &cx.f64(x), out.count()))])
             }

@@ -60,14 +60,20 @@ impl Semantics for SliceByIndex {
         }])
     }
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Tensors, OpError> {
-        let x = cx.tensor(self.x);
-        let places = self.ranges(x.shape().len())?.places(x.shape(), &cx.i64(self.begin), &cx.i64(self.end))?;
-        places.check(&cx.out(0).shape)?;
-        Ok(smallvec![cx.out(0).gathered(x, |index| places.at(index))])
+        let places = self.places(cx)?;
+        Ok(smallvec![cx.out(0).gathered(cx.tensor(self.x), |index| places.at(index))])
     }
 }
 
 impl SliceByIndex {
+    /// Where the elements of the result lie in `x`.
+    pub fn places(&self, cx: &EvalCx<'_>) -> Result<Places, OpError> {
+        let dims = cx.shape(self.x);
+        let places = self.ranges(dims.len())?.places(dims, &cx.i64(self.begin), &cx.i64(self.end))?;
+        places.check(&cx.out(0).shape)?;
+        Ok(places)
+    }
+
     fn ranges(&self, rank: usize) -> Result<Ranges, OpError> {
         let masks = [&self.begin_mask, &self.end_mask, &self.squeeze_mask];
         Ranges::new(rank, self.stride.as_deref(), masks.map(Option::as_deref))
@@ -221,10 +227,14 @@ impl Ranges {
 }
 
 /// The elements of a slice in a flat tensor.
-struct Places {
-    first: usize,
-    steps: Dims,
-    shape: Dims,
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The position of the first one.
+    pub first: usize,
+    /// Elements to step for each axis of the slice; steps backwards wrap around.
+    pub steps: Dims,
+    /// The shape of the slice.
+    pub shape: Dims,
 }
 
 impl Places {
@@ -374,10 +384,17 @@ impl Semantics for SliceBySize {
         Ok(smallvec![cx.gather_ints(self.x, fact, |index| places.at(index))])
     }
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Tensors, OpError> {
-        let x = cx.tensor(self.x);
-        let places = places_by_size(x.shape(), &cx.i64(self.begin), &cx.i64(self.size))?;
+        let places = self.places(cx)?;
+        Ok(smallvec![cx.out(0).gathered(cx.tensor(self.x), |index| places.at(index))])
+    }
+}
+
+impl SliceBySize {
+    /// Where the elements of the result lie in `x`.
+    pub fn places(&self, cx: &EvalCx<'_>) -> Result<Places, OpError> {
+        let places = places_by_size(cx.shape(self.x), &cx.i64(self.begin), &cx.i64(self.size))?;
         places.check(&cx.out(0).shape)?;
-        Ok(smallvec![cx.out(0).gathered(x, |index| places.at(index))])
+        Ok(places)
     }
 }
 

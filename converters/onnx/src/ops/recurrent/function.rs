@@ -28,9 +28,10 @@ pub(super) fn read(n: &Lower<'_>, default: &[Function], directions: usize) -> Re
     let names = n.strs("activations")?.filter(|names| !names.is_empty());
     let mut numbers = [n.floats("activation_alpha")?, n.floats("activation_beta")?].map(Option::unwrap_or_default);
     let Some(names) = names else { return Ok(vec![default.to_vec(); directions]) };
-    numbers.iter_mut().for_each(|v| v.reverse());
     // Each function takes the next of the numbers that are left, whatever its place.
     let [alphas, betas] = &mut numbers;
+    alphas.reverse();
+    betas.reverse();
     let mut functions = vec![];
     for name in &names {
         let Some(function) = function(name, alphas, betas) else {

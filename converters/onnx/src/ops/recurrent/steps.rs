@@ -1,80 +1,20 @@
 //! Recurrent layers as plain arithmetic, step by step.
 
-use super::{Direction, Function, Kind, Layer, Result, Run, range, zeros};
-use mlconv_mil::{
-    ir::{Fact, Value},
-    ops,
-};
-use mlconv_source::{Lower, LowerError};
-
-/// Steps up to which they are written one after the other; more become a loop.
-const UNROLLED: i64 = 256;
+use super::{Direction, Function, Kind, Layer, Result, Run, range};
+use crate::ops::walk::Walk;
+use mlconv_mil::{ir::Value, ops};
+use mlconv_source::{Lower, LowerError, Size};
 
 /// One direction of a layer.
 pub(super) fn run(n: &mut Lower<'_>, layer: &Layer, d: &Direction) -> Result<Run> {
     let cell = Cell::of(n, layer, d)?;
-    match n.shape(layer.x)?[0].as_known() {
-        Some(steps) if steps < 1 => Err(LowerError::form("a sequence of no steps")),
-        Some(steps) if steps <= UNROLLED => unrolled(n, &cell, steps),
-        _ => looped(n, &cell),
-    }
-}
-
-fn unrolled(n: &mut Lower<'_>, cell: &Cell<'_>, steps: i64) -> Result<Run> {
-    let (mut state, mut sequence) = (cell.direction.state.clone(), vec![]);
-    for i in 0..steps {
-        let at = if cell.direction.reverse { steps - 1 - i } else { i };
-        let taken = n.slice(cell.taken, 0, at, Some(at + 1))?;
-        let taken = n.squeeze(taken, &[0])?;
-        let at = n.const_int(at)?;
-        let y;
-        (state, y) = cell.masked_step(n, taken, &state, at)?;
-        sequence.push(y);
-    }
-    if cell.direction.reverse {
-        sequence.reverse();
-    }
-    let sequence = if cell.layer.sequence { Some(n.op(ops::Stack { values: sequence, axis: 0 })?) } else { None };
-    Ok(Run { sequence, state })
-}
-
-/// The loop counts steps, and carries the state and what there is of the sequence.
-fn looped(n: &mut Lower<'_>, cell: &Cell<'_>) -> Result<Run> {
-    let (x, hidden) = (cell.layer.x, cell.layer.hidden);
-    let steps = n.size_of(x, 0)?;
-    let steps = n.squeeze(steps, &[0])?;
-    let (zero, one) = (n.const_int(0)?, n.const_int(1)?);
-    let mut vars = vec![zero];
-    vars.extend(&cell.direction.state);
-    if cell.layer.sequence {
-        vars.push(zeros(n, x, &[0, 1], hidden)?);
-    }
-    let facts = vars.iter().map(|v| Ok(Fact::of(n.ty(*v)?.clone()))).collect::<Result<Vec<_>>>()?;
-    let cond = n.new_block(&facts, |n, vars| Ok(vec![n.less(vars[0], steps)?]))?;
-    let body = n.new_block(&facts, |n, vars| {
-        let at = if cell.direction.reverse {
-            let left = n.sub(steps, one)?;
-            n.sub(left, vars[0])?
-        } else {
-            vars[0]
-        };
-        let gather = ops::Gather { x: cell.taken, indices: at, axis: 0, batch_dims: 0, validate_indices: false };
-        let taken = n.op(gather)?;
-        let states = cell.direction.state.len();
-        let (state, y) = cell.masked_step(n, taken, &vars[1..=states], at)?;
-        let mut next = vec![n.add(vars[0], one)?];
-        next.extend(state);
-        if let Some(data) = vars.get(states + 1) {
-            let (indices, updates) = (n.expand_dims(at, &[0])?, n.expand_dims(y, &[0])?);
-            let mode = ops::ScatterMode::Update;
-            next.push(n.op(ops::Scatter { data: *data, indices, updates, axis: 0, mode, validate_indices: false })?);
-        }
-        Ok(next)
+    let item = [Size::Of(layer.x, 1), Size::Known(layer.hidden)];
+    let walk = Walk { over: &[cell.taken], reverse: d.reverse, item: layer.sequence.then_some(&item) };
+    let (state, sequence) = walk.run(n, &d.state, &|n, taken, state, at| match taken {
+        [taken] => cell.masked_step(n, *taken, state, at),
+        _ => Err(LowerError::Poisoned),
     })?;
-    let results = n.ops(ops::WhileLoop { loop_vars: vars, cond, body })?;
-    let states = cell.direction.state.len();
-    let state = results.iter().skip(1).take(states).copied().collect();
-    Ok(Run { sequence: results.get(states + 1).copied(), state })
+    Ok(Run { sequence, state })
 }
 
 /// What every step needs.

@@ -117,50 +117,56 @@ fn check_ints(param: &'static str, v: &[i64], len: usize, least: i64) -> Result<
 }
 
 /// Windows over an image of known size, both of three dimensions; missing ones come first and are of size 1.
-#[derive(Debug)]
-pub(crate) struct Places {
-    image: [usize; 3],
-    windows: [usize; 3],
-    kernel: [usize; 3],
-    stride: [i64; 3],
-    dilation: [i64; 3],
-    pad: [(i64, i64); 3],
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Sizes of the image.
+    pub image: [usize; 3],
+    /// How many windows there are.
+    pub windows: [usize; 3],
+    /// Sizes of a window, in elements.
+    pub kernel: [usize; 3],
+    /// Steps from window to window, at least 1.
+    pub stride: [i64; 3],
+    /// Distances between the elements of a window, at least 1.
+    pub dilation: [i64; 3],
+    /// Padding before and after.
+    pub pad: [(i64, i64); 3],
 }
 
 /// Neighbouring windows of one row in which one tap, an element of a window, lies inside of the image.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub struct Run {
     /// The number of the tap in a window.
-    pub(crate) tap: usize,
+    pub tap: usize,
     /// The numbers of the windows.
-    pub(crate) windows: Range<usize>,
+    pub windows: Range<usize>,
     /// The place of the first window's tap in the image; those of the next ones follow in [`Places::step`].
-    pub(crate) image: usize,
+    pub image: usize,
 }
 
 impl Places {
     /// The number of elements of the image; of an image without channels, it may overflow.
-    pub(crate) fn image(&self) -> usize {
+    pub fn image(&self) -> usize {
         self.image.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// The number of windows.
-    pub(crate) fn windows(&self) -> usize {
+    pub fn windows(&self) -> usize {
         self.windows.iter().product()
     }
 
     /// The number of elements of a window.
-    pub(crate) fn taps(&self) -> usize {
+    pub fn taps(&self) -> usize {
         self.kernel.iter().fold(1, |n, d| n.saturating_mul(*d))
     }
 
     /// The distance in the image from a window's tap to that of the next window of a row.
-    pub(crate) fn step(&self) -> usize {
+    pub fn step(&self) -> usize {
         self.stride[2] as usize
     }
 
     /// Calls `f` with all pairs of window and tap that lie inside of the image, a row of windows at a time.
-    pub(crate) fn each_run(&self, mut f: impl FnMut(Run)) {
+    pub fn each_run(&self, mut f: impl FnMut(Run)) {
         let [_, height, width] = self.image;
         let [depth_windows, height_windows, width_windows] = self.windows;
         for tap in 0..self.taps() {
@@ -191,7 +197,7 @@ impl Places {
     }
 
     /// For each window, the number of its elements that lie inside of the padded image, or inside of the image itself.
-    pub(crate) fn sizes(&self, with_padding: bool) -> Vec<f64> {
+    pub fn sizes(&self, with_padding: bool) -> Vec<f64> {
         let along = |axis: usize| {
             let (before, after) = if with_padding { self.pad[axis] } else { (0, 0) };
             (0..self.windows[axis] as i64).map(move |window| {

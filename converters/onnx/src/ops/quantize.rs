@@ -1,0 +1,265 @@
+//! Quantized numbers. Programs compute with them as 32-bit integers, so that nothing is lost between operators.
+
+use super::convolution::convolved;
+use crate::{LATEST, tensor};
+use mlconv_mil::{ir::Value, ops};
+use mlconv_source::{Entry, Lower, LowerError, Lowered};
+use mlconv_tensor::DType;
+
+rows! {
+    "QuantizeLinear" 10..=LATEST => quantize;
+    "DequantizeLinear" 10..=LATEST => dequantize;
+    "DynamicQuantizeLinear" 11..=LATEST => dynamic_quantize;
+    "MatMulInteger" 10..=LATEST => matmul_integer;
+    "QLinearMatMul" 10..=LATEST => q_linear_matmul;
+    "ConvInteger" 10..=LATEST => conv_integer;
+    "QLinearConv" 10..=LATEST => q_linear_conv;
+}
+
+type Result<T> = std::result::Result<T, LowerError>;
+
+/// The least and greatest number of a quantized type.
+fn range(dtype: DType) -> Result<(f64, f64)> {
+    match dtype.int_range() {
+        Some((lo, hi)) if dtype != DType::Bool && hi < 1 << 31 => Ok((lo as f64, hi as f64)),
+        _ => Err(LowerError::form(format!("quantizing to {dtype}"))),
+    }
+}
+
+/// `scale` or a zero point, of one number or one per place along an axis or per block, in the shape that goes with `x`.
+fn spread(n: &mut Lower<'_>, x: Value, v: Value, axis: i64, block: i64) -> Result<Value> {
+    let (rank, own) = (n.rank(x)?, n.rank(v)?);
+    if own == 0 {
+        return Ok(v);
+    }
+    if n.shape(v)?.count().is(1) {
+        return n.as_scalar(v);
+    }
+    let axis = n.axis(x, axis)?;
+    if block > 0 {
+        let times = vec![v; usize::try_from(block).ok().filter(|b| *b <= 65536).ok_or(LowerError::Poisoned)?];
+        // Each element stands for a block: repeat it along the axis.
+        let wide = n.op(ops::Stack { values: times, axis: axis as i64 + 1 })?;
+        let wide = n.merge_axes(wide, axis, axis + 2)?;
+        return match n.shape(x)?[axis].as_known() {
+            Some(size) => n.slice(wide, axis, 0, Some(size)),
+            None => Ok(wide),
+        };
+    }
+    if own == 1 {
+        let others: Vec<i64> = (0..rank as i64).filter(|i| *i != axis as i64).collect();
+        return n.expand_dims(v, &others);
+    }
+    Ok(v)
+}
+
+fn quantize(n: &mut Lower<'_>) -> Lowered {
+    let (axis, block) = (n.int_or("axis", 1)?, n.int_or("block_size", 0)?);
+    n.ignore("saturate");
+    n.ignore("precision");
+    let asked = n.int_or("output_dtype", 0)?;
+    let asked = i32::try_from(asked).ok().filter(|c| *c != 0).and_then(tensor::dtype);
+    let dtype = n.source_dtype(2).or(asked).or(n.stated_output(0).map(|t| t.dtype)).unwrap_or(DType::U8);
+    let (x, scale, zero) = (n.input(0)?, n.input(1)?, n.optional(2)?);
+    let y = quantized(n, x, scale, zero, dtype, axis, block)?;
+    n.done(y)
+}
+
+fn quantized(
+    n: &mut Lower<'_>,
+    x: Value,
+    scale: Value,
+    zero: Option<Value>,
+    dtype: DType,
+    axis: i64,
+    block: i64,
+) -> Result<Value> {
+    let (lo, hi) = range(dtype)?;
+    let (x, scale) = (n.cast(x, DType::F32)?, n.cast(scale, DType::F32)?);
+    let scale = spread(n, x, scale, axis, block)?;
+    let y = n.div(x, scale)?;
+    let mut y = n.op(ops::Round { x: y })?;
+    if let Some(zero) = zero {
+        let zero = n.cast(zero, DType::F32)?;
+        let zero = spread(n, x, zero, axis, block)?;
+        y = n.add(y, zero)?;
+    }
+    let y = n.op(ops::Clip { x: y, alpha: lo as f32, beta: hi as f32 })?;
+    n.cast(y, DType::I32)
+}
+
+fn dequantize(n: &mut Lower<'_>) -> Lowered {
+    let (axis, block) = (n.int_or("axis", 1)?, n.int_or("block_size", 0)?);
+    let asked = i32::try_from(n.int_or("output_dtype", 0)?).ok().filter(|c| *c != 0).and_then(tensor::dtype);
+    let (x, scale, zero) = (n.input(0)?, n.input(1)?, n.optional(2)?);
+    let to = match asked {
+        None => n.dtype(scale)?,
+        Some(DType::F16) => DType::F16,
+        Some(d) if d.is_float() => DType::F32,
+        Some(_) => return n.bad_attr("output_dtype", "a float type"),
+    };
+    let y = dequantized(n, x, scale, zero, axis, block)?;
+    let y = n.cast(y, to)?;
+    n.done(y)
+}
+
+fn dequantized(n: &mut Lower<'_>, x: Value, scale: Value, zero: Option<Value>, axis: i64, block: i64) -> Result<Value> {
+    let float = n.cast(x, DType::F32)?;
+    let y = centered(n, float, zero, axis, block)?;
+    let scale = n.cast(scale, DType::F32)?;
+    let scale = spread(n, x, scale, axis, block)?;
+    n.mul(y, scale)
+}
+
+/// `x`, in floats, less its zero point.
+fn centered(n: &mut Lower<'_>, x: Value, zero: Option<Value>, axis: i64, block: i64) -> Result<Value> {
+    let Some(zero) = zero else { return Ok(x) };
+    let zero = n.cast(zero, DType::F32)?;
+    let zero = spread(n, x, zero, axis, block)?;
+    n.sub(x, zero)
+}
+
+fn dynamic_quantize(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let flat = n.reshape_to(x, &[-1])?;
+    let (axes, keep_dims) = (Some(vec![0]), false);
+    let (least, most) = (
+        n.op(ops::ReduceMin { x: flat, axes: axes.clone(), keep_dims })?,
+        n.op(ops::ReduceMax { x: flat, axes, keep_dims })?,
+    );
+    let none = n.scalar_like(x, 0.0)?;
+    let (least, most) = (n.minimum(least, none)?, n.maximum(most, none)?);
+    let span = n.sub(most, least)?;
+    let divisor = n.scalar_like(span, 255.0)?;
+    let scale = n.div(span, divisor)?;
+    // Of zeros alone the scale would be 0, which nothing can be divided by.
+    let one = n.scalar_like(scale, 1.0)?;
+    let empty = n.equal(scale, none)?;
+    let by = n.select(empty, one, scale)?;
+    let negative = n.scale(least, -1.0)?;
+    let zero = n.div(negative, by)?;
+    let zero = n.op(ops::Clip { x: zero, alpha: 0.0, beta: 255.0 })?;
+    let zero = n.op(ops::Round { x: zero })?;
+    let zero = n.cast(zero, DType::I32)?;
+    let y = quantized(n, x, by, Some(zero), DType::U8, 0, 0)?;
+    Ok([y, scale, zero].into_iter().map(Entry::Value).collect())
+}
+
+/// A zero point of the rows or columns of a matrix, in the shape that goes with it.
+fn zero_of_matrix(n: &mut Lower<'_>, zero: Option<Value>, rows: bool) -> Result<Option<Value>> {
+    let Some(zero) = zero else { return Ok(None) };
+    if rows && n.rank(zero)? == 1 && !n.shape(zero)?.count().is(1) {
+        return n.expand_dims(zero, &[1]).map(Some);
+    }
+    if n.shape(zero)?.count().is(1) { n.as_scalar(zero).map(Some) } else { Ok(Some(zero)) }
+}
+
+fn less_zero(n: &mut Lower<'_>, x: Value, zero: Option<Value>) -> Result<Value> {
+    let x = n.cast(x, DType::F32)?;
+    let Some(zero) = zero else { return Ok(x) };
+    let zero = n.cast(zero, DType::F32)?;
+    n.sub(x, zero)
+}
+
+fn matmul_integer(n: &mut Lower<'_>) -> Lowered {
+    let (a, b, a_zero, b_zero) = (n.input(0)?, n.input(1)?, n.optional(2)?, n.optional(3)?);
+    let (a_zero, b_zero) = (zero_of_matrix(n, a_zero, true)?, zero_of_matrix(n, b_zero, false)?);
+    let (a, b) = (less_zero(n, a, a_zero)?, less_zero(n, b, b_zero)?);
+    let y = product(n, a, b)?;
+    let y = n.cast(y, DType::I32)?;
+    n.done(y)
+}
+
+/// The product of matrices; vectors are matrices of one row or column.
+fn product(n: &mut Lower<'_>, a: Value, b: Value) -> Result<Value> {
+    let (row, column) = (n.rank(a)? == 1, n.rank(b)? == 1);
+    let a = if row { n.expand_dims(a, &[0])? } else { a };
+    let b = if column { n.expand_dims(b, &[1])? } else { b };
+    let y = n.matmul(a, b, false, false)?;
+    let y = if row { n.squeeze(y, &[-2])? } else { y };
+    if column { n.squeeze(y, &[-1]) } else { Ok(y) }
+}
+
+fn q_linear_matmul(n: &mut Lower<'_>) -> Lowered {
+    let dtype = n.source_dtype(7).or(n.stated_output(0).map(|t| t.dtype)).unwrap_or(DType::U8);
+    let (a, a_scale, a_zero) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let (b, b_scale, b_zero) = (n.input(3)?, n.input(4)?, n.input(5)?);
+    let (scale, zero) = (n.input(6)?, n.input(7)?);
+    let shaped = |n: &mut Lower<'_>, v: Value, rows: bool| {
+        let v = n.cast(v, DType::F32)?;
+        zero_of_matrix(n, Some(v), rows)?.ok_or(LowerError::Poisoned)
+    };
+    let (a_zero, b_zero) = (shaped(n, a_zero, true)?, shaped(n, b_zero, false)?);
+    let (a_scale, b_scale) = (shaped(n, a_scale, true)?, shaped(n, b_scale, false)?);
+    let (scale, zero) = (shaped(n, scale, true)?, shaped(n, zero, true)?);
+    let (a, b) = (less_zero(n, a, Some(a_zero))?, less_zero(n, b, Some(b_zero))?);
+    let sum = product(n, a, b)?;
+    let by = n.mul(a_scale, b_scale)?;
+    let by = n.div(by, scale)?;
+    let y = n.mul(sum, by)?;
+    let y = n.op(ops::Round { x: y })?;
+    let y = n.add(y, zero)?;
+    let (lo, hi) = range(dtype)?;
+    let y = n.op(ops::Clip { x: y, alpha: lo as f32, beta: hi as f32 })?;
+    let y = n.cast(y, DType::I32)?;
+    n.done(y)
+}
+
+/// A number per output channel, in the shape of weights of rank `rank` or, with the channels second, of the result.
+fn per_channel(n: &mut Lower<'_>, v: Value, rank: usize, second: bool) -> Result<Value> {
+    let v = n.cast(v, DType::F32)?;
+    if n.shape(v)?.count().is(1) {
+        return n.as_scalar(v);
+    }
+    let mut sizes = vec![1; rank];
+    sizes[usize::from(second).min(rank.saturating_sub(1))] = -1;
+    n.reshape_to(v, &sizes)
+}
+
+/// The sums of a convolution of integers less their zero points.
+fn conv_sums(
+    n: &mut Lower<'_>,
+    (x, x_zero): (Value, Option<Value>),
+    (weight, weight_zero): (Value, Option<Value>),
+) -> Result<Value> {
+    let rank = n.rank(weight)?;
+    let x_zero = x_zero.map(|z| n.as_scalar(z)).transpose()?;
+    let weight_zero = weight_zero.map(|z| per_channel(n, z, rank, false)).transpose()?;
+    let (x, weight) = (less_zero(n, x, x_zero)?, less_zero(n, weight, weight_zero)?);
+    match convolved(n, x, weight, None)?.pop() {
+        Some(entry) => n.entry_value(entry),
+        None => Err(LowerError::Poisoned),
+    }
+}
+
+fn conv_integer(n: &mut Lower<'_>) -> Lowered {
+    let (x, weight, x_zero, weight_zero) = (n.input(0)?, n.input(1)?, n.optional(2)?, n.optional(3)?);
+    let sums = conv_sums(n, (x, x_zero), (weight, weight_zero))?;
+    let y = n.cast(sums, DType::I32)?;
+    n.done(y)
+}
+
+fn q_linear_conv(n: &mut Lower<'_>) -> Lowered {
+    let dtype = n.source_dtype(7).or(n.stated_output(0).map(|t| t.dtype)).unwrap_or(DType::U8);
+    let (x, x_scale, x_zero) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let (weight, weight_scale, weight_zero) = (n.input(3)?, n.input(4)?, n.input(5)?);
+    let (scale, zero, bias) = (n.input(6)?, n.input(7)?, n.optional(8)?);
+    let mut sums = conv_sums(n, (x, Some(x_zero)), (weight, Some(weight_zero)))?;
+    let rank = n.rank(sums)?;
+    if let Some(bias) = bias {
+        let bias = per_channel(n, bias, rank, true)?;
+        sums = n.add(sums, bias)?;
+    }
+    let (x_scale, weight_scale) = (n.as_scalar(x_scale)?, per_channel(n, weight_scale, rank, true)?);
+    let (scale, zero) = (n.as_scalar(scale)?, n.as_scalar(zero)?);
+    let by = n.mul(x_scale, weight_scale)?;
+    let by = n.div(by, scale)?;
+    let y = n.mul(sums, by)?;
+    let y = n.op(ops::Round { x: y })?;
+    let zero = n.cast(zero, DType::F32)?;
+    let y = n.add(y, zero)?;
+    let (lo, hi) = range(dtype)?;
+    let y = n.op(ops::Clip { x: y, alpha: lo as f32, beta: hi as f32 })?;
+    let y = n.cast(y, DType::I32)?;
+    n.done(y)
+}

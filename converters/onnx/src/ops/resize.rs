@@ -1,0 +1,293 @@
+//! Resizing by interpolation, one axis after the other.
+//!
+//! Formulas: the operator's documentation, and its reference implementation where that leaves something open.
+
+mod apply;
+mod calc;
+mod places;
+
+use crate::LATEST;
+use apply::{Resized, resized};
+use calc::Calc;
+use mlconv_mil::ir::Value;
+use mlconv_source::{Lower, LowerError, Lowered, Size};
+use mlconv_tensor::{DType, Tensor};
+use places::{Coordinates, Kernel, Rounding};
+
+rows! {
+    "Upsample" 7..=8 => |n| {
+        let scales = n.floats("scales")?.ok_or(LowerError::MissingAttr { name: "scales" })?;
+        let scales = Tensor::from_f64(DType::F32, &[scales.len()], &scales.iter().map(|s| f64::from(*s)).collect::<Vec<_>>());
+        let (x, scales) = (n.input(0)?, n.add_const(scales)?);
+        upsample(n, x, scales, Rounding::Floor)
+    };
+    "Upsample" 9..=LATEST => |n| { let (x, scales) = (n.input(0)?, n.input(1)?); upsample(n, x, scales, Rounding::Floor) };
+    "Resize" 10..=10 => |n| { let (x, scales) = (n.input(0)?, n.input(1)?); upsample(n, x, scales, Rounding::Outward) };
+    "Resize" 11..=LATEST => resize;
+}
+
+fn upsample(n: &mut Lower<'_>, x: Value, scales: Value, rounding: Rounding) -> Lowered {
+    let kernel = match n.str_or("mode", "nearest")? {
+        "nearest" => Kernel::Nearest(rounding),
+        "linear" | "bilinear" => Kernel::Linear { antialias: false },
+        _ => return n.bad_attr("mode", "`nearest` or `linear`"),
+    };
+    let how = How { kernel, coordinates: Coordinates::Asymmetric, exclude_outside: false, extrapolation: 0.0 };
+    let axes = (0..n.rank(x)?).collect();
+    let y = resize_to(n, x, &how, axes, Target::Scales(scales), None)?;
+    n.done(y)
+}
+
+/// How values between elements are found.
+pub(super) struct How {
+    kernel: Kernel,
+    coordinates: Coordinates,
+    exclude_outside: bool,
+    extrapolation: f32,
+}
+
+/// What is said of the result's sizes; one number per axis that is resized.
+enum Target {
+    Scales(Value),
+    Sizes(Value, Policy),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Policy {
+    Stretch,
+    NotLarger,
+    NotSmaller,
+}
+
+fn resize(n: &mut Lower<'_>) -> Lowered {
+    let antialias = n.flag("antialias", false)?;
+    let cubic = f64::from(n.float_or("cubic_coeff_a", -0.75)?);
+    let rounding = match n.str_or("nearest_mode", "round_prefer_floor")? {
+        "round_prefer_floor" => Rounding::PreferFloor,
+        "round_prefer_ceil" => Rounding::PreferCeil,
+        "floor" => Rounding::Floor,
+        "ceil" => Rounding::Ceil,
+        _ => return n.bad_attr("nearest_mode", "`round_prefer_floor`, `round_prefer_ceil`, `floor` or `ceil`"),
+    };
+    let kernel = match n.str_or("mode", "nearest")? {
+        "nearest" => Kernel::Nearest(rounding),
+        "linear" => Kernel::Linear { antialias },
+        "cubic" => Kernel::Cubic { a: cubic, antialias },
+        _ => return n.bad_attr("mode", "`nearest`, `linear` or `cubic`"),
+    };
+    let coordinates = match n.str_or("coordinate_transformation_mode", "half_pixel")? {
+        "half_pixel" => Coordinates::HalfPixel,
+        "half_pixel_symmetric" => Coordinates::HalfPixelSymmetric,
+        "pytorch_half_pixel" => Coordinates::PytorchHalfPixel,
+        "align_corners" => Coordinates::AlignCorners,
+        "asymmetric" => Coordinates::Asymmetric,
+        "tf_crop_and_resize" => Coordinates::Crop,
+        "tf_half_pixel_for_nn" => Coordinates::HalfPixelForNearest,
+        _ => return n.bad_attr("coordinate_transformation_mode", "a known mode"),
+    };
+    let how = How {
+        kernel,
+        coordinates,
+        exclude_outside: n.flag("exclude_outside", false)?,
+        extrapolation: n.float_or("extrapolation_value", 0.0)?,
+    };
+    let policy = match n.str_or("keep_aspect_ratio_policy", "stretch")? {
+        "stretch" => Policy::Stretch,
+        "not_larger" => Policy::NotLarger,
+        "not_smaller" => Policy::NotSmaller,
+        _ => return n.bad_attr("keep_aspect_ratio_policy", "`stretch`, `not_larger` or `not_smaller`"),
+    };
+    let x = n.input(0)?;
+    let axes = match n.ints("axes")? {
+        Some(axes) => axes.iter().map(|a| n.axis(x, *a)).collect::<Result<Vec<_>, _>>()?,
+        None => (0..n.rank(x)?).collect(),
+    };
+    let given = |n: &mut Lower<'_>, i: usize| -> Result<Option<Value>, LowerError> {
+        // An absent one may be written as an empty one.
+        let v = n.optional(i)?;
+        Ok(match v {
+            Some(v) if n.shape(v)?.first().is_some_and(|d| d.is(0)) => None,
+            other => other,
+        })
+    };
+    let (roi, scales, sizes) = (given(n, 1)?, given(n, 2)?, given(n, 3)?);
+    let roi = roi.filter(|_| coordinates == Coordinates::Crop);
+    let target = match (scales, sizes) {
+        (Some(scales), None) => Target::Scales(scales),
+        (None, Some(sizes)) => Target::Sizes(sizes, policy),
+        _ => return Err(LowerError::form("neither `scales` nor `sizes`, or both,")),
+    };
+    let y = resize_to(n, x, &how, axes, target, roi)?;
+    n.done(y)
+}
+
+/// One axis as it is resized, in numbers or values.
+struct Line<V> {
+    /// Its size.
+    size: V,
+    /// The new size.
+    count: V,
+    scale: V,
+    /// The first and last place of the part that is taken, in parts of the axis.
+    crop: Option<(V, V)>,
+}
+
+fn resize_to(
+    n: &mut Lower<'_>,
+    x: Value,
+    how: &How,
+    axes: Vec<usize>,
+    target: Target,
+    roi: Option<Value>,
+) -> Result<Value, LowerError> {
+    let roi = match (roi, how.coordinates) {
+        (None, Coordinates::Crop) => return Err(LowerError::MissingInput { index: 1 }),
+        (roi, _) => roi,
+    };
+    let shape = n.shape(x)?;
+    let numbers = |n: &Lower<'_>, v: Value| n.const_of(v).map(Tensor::to_f64).filter(|v| !v.is_empty());
+    let crop = match roi {
+        None => Some(None),
+        Some(roi) => numbers(n, roi).filter(|r| r.len() >= axes.len() * 2).map(Some),
+    };
+    let fixed: Option<Vec<f64>> = axes.iter().map(|a| shape[*a].as_known().map(|d| d as f64)).collect();
+    let asked = match &target {
+        Target::Scales(v) => numbers(n, *v),
+        Target::Sizes(v, _) => n.known_ints(*v).map(|v| v.iter().map(|i| *i as f64).collect()),
+    };
+    if let Some(asked) = &asked
+        && asked.len() != axes.len()
+    {
+        return Err(LowerError::form(format!("{} numbers for {} axes", asked.len(), axes.len())));
+    }
+    // An axis of open size that stays as it is does not matter.
+    let stays = |i: usize| matches!(&target, Target::Scales(_)) && asked.as_ref().is_some_and(|a| a[i] == 1.0);
+    let mut kept = vec![];
+    for (i, axis) in axes.iter().enumerate() {
+        if stays(i) && how.coordinates != Coordinates::Crop {
+            continue;
+        }
+        if let Target::Sizes(v, _) = &target
+            && n.elements(*v)?.get(i) == Some(&shape[*axis])
+            && axes.len() == shape.rank()
+            && how.coordinates != Coordinates::Crop
+        {
+            continue;
+        }
+        kept.push((i, *axis));
+    }
+    let known = kept.iter().all(|(_, axis)| shape[*axis].as_known().is_some());
+    if let (true, Some(asked), Some(crop)) = (known, &asked, &crop) {
+        let lines = known_lines(&axes, &kept, &shape, asked, &target, crop.as_deref(), fixed.as_deref())?;
+        return resized(n, x, how, &lines);
+    }
+    if let (Target::Scales(_), Some(asked)) = (&target, &asked)
+        && let Some(y) = apply::scaled(n, x, how, &kept.iter().map(|(i, a)| (*a, asked[*i])).collect::<Vec<_>>())?
+    {
+        return Ok(y);
+    }
+    open_resize(n, x, how, &axes, &kept, &target, roi)
+}
+
+/// The axes to resize, with all numbers known.
+fn known_lines(
+    axes: &[usize],
+    kept: &[(usize, usize)],
+    shape: &mlconv_tensor::Shape,
+    asked: &[f64],
+    target: &Target,
+    crop: Option<&[f64]>,
+    fixed: Option<&[f64]>,
+) -> Result<Vec<Resized>, LowerError> {
+    let mut lines = vec![];
+    let ratio = match target {
+        Target::Sizes(_, policy) if *policy != Policy::Stretch => {
+            let fixed = fixed.ok_or_else(|| LowerError::NotFixed { what: "the ratio".to_owned() })?;
+            let ratios = asked.iter().zip(fixed).map(|(a, f)| a / f);
+            Some(if *policy == Policy::NotLarger {
+                ratios.fold(f64::MAX, f64::min)
+            } else {
+                ratios.fold(0.0, f64::max)
+            })
+        }
+        _ => None,
+    };
+    for (i, axis) in kept {
+        let size = shape[*axis].as_known().unwrap_or(0) as f64;
+        let (scale, count) = match (target, ratio) {
+            (Target::Scales(_), _) => (asked[*i], (asked[*i] * size).floor()),
+            (Target::Sizes(..), Some(ratio)) => (ratio, (ratio * size + 0.5).floor()),
+            (Target::Sizes(..), None) => (asked[*i] / size, asked[*i]),
+        };
+        let sane = scale.is_finite() && scale > 0.0 && count >= 1.0 && count <= f64::from(1 << 24) && size >= 1.0;
+        if !sane {
+            return Err(LowerError::form(format!("resizing {size} elements by {scale}")));
+        }
+        let crop = crop.map(|c| (c[*i], c[*i + axes.len()]));
+        let same = size == count && (scale - 1.0).abs() < 1e-9 && crop.is_none_or(|c| c == (0.0, 1.0));
+        if !same {
+            lines.push(Resized { axis: *axis, size: size as usize, count: count as usize, scale, crop });
+        }
+    }
+    Ok(lines)
+}
+
+/// Resizes by what is only known when the program runs.
+fn open_resize(
+    n: &mut Lower<'_>,
+    x: Value,
+    how: &How,
+    axes: &[usize],
+    kept: &[(usize, usize)],
+    target: &Target,
+    roi: Option<Value>,
+) -> Result<Value, LowerError> {
+    let element = |n: &mut Lower<'_>, v: Value, i: usize| {
+        let one = n.element(v, i)?;
+        let one = n.squeeze(one, &[0])?;
+        n.cast(one, DType::F32)
+    };
+    let size_of = |n: &mut Lower<'_>, axis: usize| {
+        let size = n.sizes_exactly(&[Size::Of(x, axis)])?;
+        let size = n.squeeze(size, &[0])?;
+        n.cast(size, DType::F32)
+    };
+    let mut ratio: Option<Value> = None;
+    if let Target::Sizes(v, policy @ (Policy::NotLarger | Policy::NotSmaller)) = target {
+        for (i, axis) in axes.iter().enumerate() {
+            let (asked, size) = (element(n, *v, i)?, size_of(n, *axis)?);
+            let own = n.div(asked, size)?;
+            ratio = Some(match ratio {
+                None => own,
+                Some(other) if *policy == Policy::NotLarger => n.minimum(own, other)?,
+                Some(other) => n.maximum(own, other)?,
+            });
+        }
+    }
+    let mut y = x;
+    for (i, axis) in kept {
+        let size = size_of(n, *axis)?;
+        let (scale, count) = match (target, ratio) {
+            (Target::Scales(v), _) => {
+                let scale = element(n, *v, *i)?;
+                let count = n.mul(scale, size)?;
+                (scale, Calc::floor(n, &count)?)
+            }
+            (Target::Sizes(..), Some(ratio)) => {
+                let count = n.mul(ratio, size)?;
+                let count = n.add_number(count, 0.5)?;
+                (ratio, Calc::floor(n, &count)?)
+            }
+            (Target::Sizes(v, _), None) => {
+                let count = element(n, *v, *i)?;
+                (n.div(count, size)?, count)
+            }
+        };
+        let crop = match roi {
+            None => None,
+            Some(roi) => Some((element(n, roi, *i)?, element(n, roi, *i + axes.len())?)),
+        };
+        y = apply::resized_open(n, y, how, *axis, Line { size, count, scale, crop })?;
+    }
+    Ok(y)
+}

@@ -1,0 +1,82 @@
+//! `docs/cli.md`, from the definition of the command line.
+
+use clap::{Arg, Command};
+use std::fmt::Write;
+
+pub fn page() -> String {
+    let mut root = mlconv::cli::command();
+    root.build();
+    let about = |c: &Command| c.get_about().map(ToString::to_string).unwrap_or_default();
+    let mut out = format!("# Command line\n\n{}\n\n{RULES}\n\n| command | does |\n|---|---|\n", about(&root));
+    let commands: Vec<Command> = root.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect();
+    for c in &commands {
+        let _ = writeln!(out, "| [`mlconv {}`](#mlconv-{}) | {} |", c.get_name(), c.get_name(), about(c));
+    }
+    out += "\n## For every command\n\n";
+    out += &table(root.get_arguments().filter(|a| a.is_global_set()));
+    for mut c in commands {
+        let usage = c.render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ").trim();
+        let _ = write!(out, "\n## mlconv {}\n\n{}.\n\n```\n{usage}\n```\n\n", c.get_name(), about(&c));
+        out += &table(c.get_arguments().filter(|a| !a.is_global_set()));
+    }
+    out
+}
+
+const RULES: &str = "\
+- stdout carries the result, stderr everything else. With `--format json` the result is JSON, described in [json.md](json.md).
+- Exit status: 0 done; 1 done, but the models differ, or something that was asked for was not applied; 2 not done.
+- Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
+- Outputs appear whole or not at all. A package that exists is replaced with `--force` only.
+- The same input and options give the same bytes, whatever `--jobs` says.
+- A model is recognised by its content: an ONNX file, an `.mlpackage` folder, or an `.mlmodel` file with an ML program.";
+
+fn table<'a>(args: impl Iterator<Item = &'a Arg>) -> String {
+    let mut out = "| argument | |\n|---|---|\n".to_owned();
+    for a in args.filter(|a| !a.is_hide_set() && !["help", "version"].contains(&a.get_id().as_str())) {
+        let _ = writeln!(out, "| `{}` | {} |", cell(&spelling(a)), cell(&says(a)));
+    }
+    out
+}
+
+/// How the argument is typed.
+fn spelling(a: &Arg) -> String {
+    let names: Vec<String> =
+        a.get_short().map(|s| format!("-{s}")).into_iter().chain(a.get_long().map(|l| format!("--{l}"))).collect();
+    let takes = a.get_action().takes_values();
+    let values: Vec<&str> = a.get_value_names().unwrap_or_default().iter().map(|v| v.as_str()).collect();
+    let value = match (takes, a.is_positional()) {
+        (true, _) => values.join(" "),
+        (false, _) => String::new(),
+    };
+    format!("{} {value}", names.join(", ")).trim().to_owned()
+}
+
+fn says(a: &Arg) -> String {
+    let mut out = a.get_help().map(ToString::to_string).unwrap_or_default();
+    out += ".";
+    let choices: Vec<String> = if a.get_action().takes_values() {
+        let says = |v: &clap::builder::PossibleValue| match v.get_help() {
+            Some(help) => format!("`{}` ({help})", v.get_name()),
+            None => format!("`{}`", v.get_name()),
+        };
+        a.get_possible_values().iter().map(says).collect()
+    } else {
+        vec![]
+    };
+    if !choices.is_empty() {
+        let _ = write!(out, " One of {}.", choices.join(", "));
+    }
+    let defaults: Vec<String> = a.get_default_values().iter().map(|v| v.to_string_lossy().into_owned()).collect();
+    if a.get_action().takes_values() && !defaults.is_empty() {
+        let _ = write!(out, " Default: `{}`.", defaults.join(" "));
+    }
+    if a.is_required_set() {
+        out += " Required.";
+    }
+    out
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}

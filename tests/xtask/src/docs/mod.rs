@@ -1,0 +1,200 @@
+//! The reference part of `docs/`, from the catalogues.
+
+mod cli;
+
+use crate::{Result, output::Output};
+use mlconv_mil::{diagnostic::codes, ops::OPS, reference, schema::Schema};
+use mlconv_passes::{PASSES, Pass, Pipeline};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+const HEADER: &str = "<!-- Written by `cargo xtask gen`; do not edit. -->\n\n";
+
+pub fn generate(root: &Path, output: &mut Output) -> Result<()> {
+    let docs = root.join("docs");
+    output.folder(&docs.join("ops"), &ops(root)?)?;
+    let pages = [("cli.md", cli::page()), ("errors.md", errors()), ("onnx.md", onnx()), ("passes.md", passes(root)?)];
+    for (name, text) in pages {
+        output.file(&docs.join(name), &format!("{HEADER}{}\n", text.trim_end()))?;
+    }
+    Ok(())
+}
+
+/// The letters that codes begin with.
+const ORIGINS: &[(char, &str)] = &[
+    ('R', "reading a file"),
+    ('F', "the frontend that lowers a source model"),
+    ('V', "verification of a program"),
+    ('P', "a pass"),
+    ('X', "writing a package"),
+    ('N', "numbers: a run or a comparison"),
+    ('L', "the command line"),
+];
+
+fn errors() -> String {
+    let mut out = "# Diagnostics\n\n\
+        Every failure and every warning has a code, which does not change. The letter says where it comes from.\n\n\
+        | letter | comes from |\n|---|---|\n"
+        .to_owned();
+    for (letter, from) in ORIGINS {
+        let _ = writeln!(out, "| {letter} | {from} |");
+    }
+    for code in codes::ALL {
+        let _ = write!(out, "\n## {}: {}\n\n{}\n", code.id, code.title, code.explain);
+    }
+    out
+}
+
+/// One page an op, with every form of it, and an index.
+fn ops(root: &Path) -> Result<Vec<(String, String)>> {
+    let mut forms: BTreeMap<&str, Vec<&Schema>> = BTreeMap::new();
+    for op in OPS {
+        forms.entry(op.schema.name).or_default().push(op.schema);
+    }
+    let cases = cases(&root.join("fixtures/ops"))?;
+    let mut index = format!(
+        "{HEADER}# Ops\n\nThe {} ops of MIL that are known. An op that is not known is kept as it is when a package is read and \
+         written again; it cannot be run.\n\n| op | since | |\n|---|---|---|\n",
+        forms.len()
+    );
+    let mut files = vec![];
+    for (name, forms) in forms {
+        let since = forms.iter().map(|s| s.since).min().map_or_else(String::new, |o| o.to_string());
+        let says = plain(forms[0].doc.lines().next().unwrap_or_default());
+        let _ = writeln!(index, "| [`{name}`]({name}.md) | {since} | {says} |");
+        files.push((format!("{name}.md"), format!("{HEADER}{}", op_page(name, &forms, &cases))));
+    }
+    files.push(("README.md".to_owned(), index));
+    Ok(files)
+}
+
+fn op_page(name: &str, forms: &[&Schema], cases: &[(String, String)]) -> String {
+    let mut out = String::new();
+    for (i, form) in forms.iter().enumerate() {
+        let text = plain(&reference::markdown(form));
+        match text.split_once('\n') {
+            // Of several forms, each has its own section below the name.
+            Some((title, rest)) if forms.len() > 1 => {
+                let above = if i == 0 { format!("{title}\n") } else { String::new() };
+                let _ = write!(out, "{above}\n## Form of {}\n{rest}", form.since);
+            }
+            _ => out += &text,
+        }
+    }
+    let call = format!(" = {name}(");
+    let links: Vec<String> = cases
+        .iter()
+        .filter(|(_, text)| text.contains(&call))
+        .map(|(file, _)| format!("[`{file}`](../../fixtures/ops/{file})"))
+        .collect();
+    if !links.is_empty() {
+        let _ = write!(out, "\nCases: {}.\n", links.join(", "));
+    }
+    out
+}
+
+/// Documentation without links that only rustdoc follows: of ``[`x`](Self::x)`` and ``[`x`]``, `` `x` `` stays.
+fn plain(doc: &str) -> String {
+    let mut out = String::new();
+    let mut rest = doc;
+    while let Some(at) = rest.find("[`") {
+        let after = &rest[at + 1..];
+        let Some(end) = after.find("`]") else { break };
+        out += &rest[..at];
+        out += &after[..=end];
+        rest = &after[end + 2..];
+        if rest.starts_with('(') && !rest.starts_with("(http") {
+            rest = rest.split_once(')').map_or("", |(_, r)| r);
+        }
+    }
+    out + rest
+}
+
+/// The fixtures in a folder, as name and text.
+fn cases(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut out = vec![];
+    for path in files(folder)? {
+        let name = path.file_name().and_then(|n| n.to_str()).ok_or("a fixture without a name")?.to_owned();
+        out.push((name, fs::read_to_string(path)?));
+    }
+    Ok(out)
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut out: Vec<PathBuf> = fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+    out.retain(|p| p.extension().is_some_and(|e| e == "mil"));
+    out.sort();
+    Ok(out)
+}
+
+fn passes(root: &Path) -> Result<String> {
+    let mut out = "# Passes\n\n\
+        A pass rewrites a program. `convert` runs one of two pipelines, `clean` with `--precision fp32` and `fp16` with \
+        `--precision fp16`. A group in brackets runs until nothing changes.\n\n| pipeline | passes |\n|---|---|\n"
+        .to_owned();
+    for (name, pipeline) in [("clean", Pipeline::CLEAN), ("fp16", Pipeline::FP16)] {
+        let group = |g: &mlconv_passes::Group| {
+            let names: Vec<String> = g.passes.iter().map(|p| format!("[`{p}`](#{p})")).collect();
+            if g.fixpoint { format!("( {} )", names.join(", ")) } else { names.join(", ") }
+        };
+        let groups: Vec<String> = pipeline.0.iter().map(group).collect();
+        let _ = writeln!(out, "| `{name}` | {} |", groups.join(", "));
+    }
+    let mut all: Vec<&Pass> = PASSES.to_vec();
+    all.sort_by_key(|p| p.name);
+    for pass in all {
+        let _ = write!(out, "\n## {}\n\n{}\n", pass.name, pass.doc);
+        let folder = root.join("fixtures/passes").join(pass.name);
+        let Some(first) = files(&folder).ok().and_then(|f| f.into_iter().next()) else { continue };
+        let text = fs::read_to_string(&first)?;
+        let (before, after) = text.split_once("// ----\n").unwrap_or((&text, ""));
+        let _ = write!(out, "\n```\n{}\n```\n\nbecomes\n\n```\n{}\n```\n", program(before), program(after));
+    }
+    Ok(out)
+}
+
+/// A part of a fixture without the comments that steer its harness.
+fn program(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with("//")).collect();
+    lines.join("\n").trim().to_owned()
+}
+
+fn onnx() -> String {
+    let mut rows: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();
+    for row in mlconv_onnx::rows() {
+        rows.entry((row.domain, row.op)).or_default().push((*row.versions.start(), *row.versions.end()));
+    }
+    let latest = mlconv_onnx::LATEST;
+    let mut out = format!(
+        "# ONNX operators\n\nThe operators that are lowered, with the versions of their operator set. The newest set of \
+         ONNX's own operators that is known is {latest}. A node whose form Core ML cannot express is reported with the node, \
+         the operator and the reason; `mlconv check MODEL` lists all of them at once.\n\n| operator | versions |\n|---|---|\n"
+    );
+    for ((domain, op), mut versions) in rows {
+        versions.sort_unstable();
+        let name = if domain.is_empty() { op.to_owned() } else { format!("{domain}.{op}") };
+        let _ = writeln!(out, "| {name} | {} |", ranges(&versions, latest));
+    }
+    out
+}
+
+/// Sorted ranges as text; those that touch are one.
+fn ranges(sorted: &[(i64, i64)], latest: i64) -> String {
+    let mut merged: Vec<(i64, i64)> = vec![];
+    for (start, end) in sorted {
+        match merged.last_mut() {
+            Some((_, last)) if *start <= last.saturating_add(1) => *last = (*last).max(*end),
+            _ => merged.push((*start, *end)),
+        }
+    }
+    let range = |(start, end): &(i64, i64)| match (start, end) {
+        (s, e) if *e >= latest => format!("since {s}"),
+        (s, e) if s == e => s.to_string(),
+        (s, e) => format!("{s} to {e}"),
+    };
+    merged.iter().map(range).collect::<Vec<_>>().join(", ")
+}
