@@ -215,3 +215,12 @@ fn seeds() {
     put("onnx", [read("onnx"), vec![small_model()]].concat());
     put("tensors", read("npz"));
 }
+
+/// Arguments that make no sense, at every operator that has a lowering.
+#[test]
+fn onnx_nodes() {
+    let rows: Vec<&'static mlconv_source::Row> = mlconv_onnx::table().rows().collect();
+    assert!(rows.len() > 100);
+    let make = |seed: u64| support::nodes::model(rows[seed as usize % rows.len()], &mut Numbers::new(seed));
+    torture("node", 40 * rows.len() as u64, &make, &bodies::onnx);
+}
