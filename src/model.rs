@@ -129,7 +129,11 @@ pub fn read_onnx_bytes(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph, 
             mlconv_onnx::ReadError::Tensor { .. } => &codes::R0005,
             _ => &codes::R0003,
         };
-        Diagnostic::error(code, e.to_string())
+        let title = match &e {
+            mlconv_onnx::ReadError::Decode(why) => format!("the file is no whole ONNX model: {}", decode_error(why)),
+            other => other.to_string(),
+        };
+        Diagnostic::error(code, title)
     })
 }
 
@@ -140,7 +144,11 @@ fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {
 /// What is wrong with a package, as a person should be told.
 pub fn package_error(e: &mlconv_coreml::Error) -> Diagnostic {
     use mlconv_coreml::Error as E;
-    let code = match e {
+    let mut inner = e;
+    while let E::Within { why, .. } = inner {
+        inner = why;
+    }
+    let code = match inner {
         E::Io { .. } | E::LfsPointer { .. } => &codes::R0001,
         E::UnsafePath { .. } => &codes::R0004,
         E::WeightHeader { .. }
@@ -155,17 +163,27 @@ pub fn package_error(e: &mlconv_coreml::Error) -> Diagnostic {
         E::Decode { .. } | E::NotAProgram { .. } => &codes::R0003,
         _ => &codes::R0006,
     };
-    let mut title = e.to_string();
     // The cause is what the operating system or a decoder said.
-    let mut cause = std::error::Error::source(e);
-    while let Some(c) = cause {
-        title = format!("{title}: {c}");
-        cause = c.source();
-    }
+    let title = match inner {
+        E::Decode { source, .. } => format!("{e}: {}", decode_error(source)),
+        _ => std::error::Error::source(inner).map_or(e.to_string(), |cause| format!("{e}: {cause}")),
+    };
     let d = Diagnostic::error(code, title);
-    match e {
+    match inner {
         E::LfsPointer { .. } => d.help("fetch it with `git lfs pull`"),
         E::Exists { .. } => d.help("replace it with `--force`"),
         _ => d,
+    }
+}
+
+/// What a decoder says of a message, without the way that it took through others inside of it.
+fn decode_error(e: &mlconv_proto::DecodeError) -> String {
+    let text = e.to_string();
+    let text = text.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&text);
+    let parts: Vec<&str> = text.split(": ").collect();
+    match parts.as_slice() {
+        [.., "recursion limit reached"] => "its parts are nested more than 100 deep".to_owned(),
+        [_, .., outermost, why] => format!("{outermost}: {why}"),
+        _ => text.to_owned(),
     }
 }

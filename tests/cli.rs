@@ -421,6 +421,25 @@ mod unix {
         assert_eq!(read_npz(&place.path("real.npz")).expect("arrays").len(), 1);
     }
 
+    #[test]
+    fn links_out_of_the_folder_are_not_followed() {
+        let place = Place::new();
+        fs::create_dir(place.path("models")).expect("room");
+        place.file("secret.data", &[0; 8]);
+        std::os::unix::fs::symlink("../secret.data", place.path("models/link.data")).expect("a link");
+        std::os::unix::fs::symlink("..", place.path("models/up")).expect("a link");
+        for location in ["link.data", "up/secret.data"] {
+            let mut model = small();
+            let w = &mut model.graph().initializer[0];
+            w.raw_data = None;
+            w.data_location = Some(DataLocation::External as i32);
+            let entry = StringStringEntryProto { key: Some("location".to_owned()), value: Some(location.to_owned()) };
+            w.external_data = vec![entry];
+            place.file("models/m.onnx", &model.bytes());
+            place.run(&["inspect", "models/m.onnx"]).fails("R0004", location);
+        }
+    }
+
     /// Runs a command that may write no file of more than a kilobyte.
     fn on_a_full_disk(place: &Place, args: &str) -> Done {
         let script = format!("trap '' XFSZ; ulimit -f 1; exec '{}' {args}", env!("CARGO_BIN_EXE_mlconv"));

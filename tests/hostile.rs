@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A file that makes it panic or wait is written to the folder that the message names.
 fn torture(kind: &str, rounds: u64, make: &dyn Fn(u64) -> Vec<u8>, body: &dyn Fn(&[u8]) -> Depth) {
     let mut depths: BTreeMap<Depth, u64> = BTreeMap::new();
+    // More rounds than a test should take: `MLCONV_HOSTILE=50 cargo test --release --test hostile`.
+    let times = std::env::var("MLCONV_HOSTILE").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
+    let rounds = rounds * times;
     for seed in 1..=rounds {
         let bytes = make(seed);
         let start = Instant::now();
@@ -211,4 +214,13 @@ fn seeds() {
     };
     put("onnx", [read("onnx"), vec![small_model()]].concat());
     put("tensors", read("npz"));
+}
+
+/// Arguments that make no sense, at every operator that has a lowering.
+#[test]
+fn onnx_nodes() {
+    let rows: Vec<&'static mlconv_source::Row> = mlconv_onnx::table().rows().collect();
+    assert!(rows.len() > 100);
+    let make = |seed: u64| support::nodes::model(rows[seed as usize % rows.len()], &mut Numbers::new(seed));
+    torture("node", 40 * rows.len() as u64, &make, &bodies::onnx);
 }

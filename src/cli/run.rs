@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("importing");
         model::read(&args.model, &request)?
     };
+    terminal.warn(&read.warnings);
     let module = verify(read.module)?;
     let f = match &args.function {
         None => module.functions.first(),

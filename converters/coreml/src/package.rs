@@ -49,7 +49,7 @@ pub struct WeightFiles {
 struct Place {
     /// The package, without links in its path; nothing outside is opened.
     package: PathBuf,
-    /// The folder of the model file.
+    /// The folder of the model file, as it was asked for.
     model_path: PathBuf,
 }
 
@@ -57,16 +57,16 @@ impl Package {
     /// Reads a package, or a model file on its own, which then has no weight files.
     pub fn read(path: &Path) -> Result<Self> {
         if fs::metadata(path).map_err(io_error(Access::Read, path))?.is_file() {
-            let model = decode(path)?;
+            let model = decode(path, path)?;
             return Ok(Self { model, manifest: None, missing: vec![], weights: WeightFiles::new(None) });
         }
         let manifest_path = path.join(MANIFEST);
         if !manifest_path.is_file() {
             return Err(Error::NotAPackage { path: path.into() });
         }
-        let manifest = Manifest::parse(&open(&manifest_path)?)?;
+        let manifest = Manifest::parse(&open(&manifest_path, &manifest_path)?)?;
         let package = path.canonicalize().map_err(io_error(Access::Read, path))?;
-        let data = package.join("Data");
+        let data = path.join("Data");
         let mut missing = vec![];
         for item in manifest.items.values() {
             if !data.join(item.relative_path()?).exists() {
@@ -77,9 +77,9 @@ impl Package {
         if missing.contains(&root.path) {
             return Err(Error::MissingItem { path: root.path.clone() });
         }
-        let model_file = inside(&package, &data.join(root.relative_path()?), &root.path)?;
-        let model = decode(&model_file)?;
-        let model_path = model_file.parent().unwrap_or(&package).to_path_buf();
+        let model_file = data.join(root.relative_path()?);
+        let model = decode(&inside(&package, &model_file, &root.path)?, &model_file)?;
+        let model_path = model_file.parent().unwrap_or(&data).to_path_buf();
         let weights = WeightFiles::new(Some(Place { package, model_path }));
         Ok(Self { model, manifest: Some(manifest), missing, weights })
     }
@@ -107,7 +107,7 @@ impl WeightFiles {
         let unsafe_path = |problem| Error::UnsafePath { path: name.into(), problem };
         let rest = name.strip_prefix(MODEL_PATH).ok_or_else(|| unsafe_path(PathProblem::NotAtModelPath))?;
         let path = place.model_path.join(relative(rest).map_err(unsafe_path)?);
-        let file = WeightFile::open(open(&inside(&place.package, &path, name)?)?)?;
+        let file = WeightFile::open(open(&inside(&place.package, &path, name)?, &path)?)?;
         files.insert(name.into(), file.clone());
         Ok(file)
     }
@@ -162,20 +162,21 @@ fn write_file(path: &Path, content: &mut dyn FnMut(&mut dyn Write) -> io::Result
     content(&mut file).and_then(|()| file.flush()).map_err(&failed)
 }
 
-fn decode(path: &Path) -> Result<Model> {
-    Model::decode(open(path)?).map_err(|source| Error::Decode { path: path.into(), source })
+/// Reads the model file at `path`, which the user knows as `shown`.
+fn decode(path: &Path, shown: &Path) -> Result<Model> {
+    Model::decode(open(path, shown)?).map_err(|source| Error::Decode { path: shown.into(), source })
 }
 
-/// Maps a file.
-fn open(path: &Path) -> Result<Bytes> {
-    let failed = io_error(Access::Read, path);
+/// Maps the file at `path`, which the user knows as `shown`.
+fn open(path: &Path, shown: &Path) -> Result<Bytes> {
+    let failed = io_error(Access::Read, shown);
     // Opening a pipe would wait for its writer.
     if !fs::metadata(path).map_err(&failed)?.is_file() {
         return Err(failed(io::ErrorKind::InvalidInput.into()));
     }
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(&failed)?;
     if bytes.starts_with(b"version https://git-lfs") {
-        return Err(Error::LfsPointer { path: path.into() });
+        return Err(Error::LfsPointer { path: shown.into() });
     }
     Ok(bytes)
 }

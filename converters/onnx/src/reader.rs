@@ -67,6 +67,9 @@ pub enum ReadError {
         /// Its domain.
         domain: String,
     },
+    /// Functions or sparse tensors hold much more than the file does.
+    #[error("what the model comes to, written out, is more than memory holds")]
+    TooLarge,
     /// Functions call each other in a circle, or expand without bound.
     #[error("function `{name}` expands without end")]
     Endless {
@@ -93,7 +96,7 @@ pub fn read(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph> {
         imports.insert(domain(import.domain.as_deref()), import.version.unwrap_or(1));
     }
     let functions = functions::index(&model)?;
-    let mut reader = Reader { files, functions, expanded: 0 };
+    let mut reader = Reader { files, functions, expanded: 0, left: MAX_COPIED };
     let mut out = reader.graph(graph, &Scope { imports: &imports, rename: None, attrs: None, depth: 0 })?;
     let mut note = |key: &str, value: Option<&str>| {
         if let Some(value) = value.filter(|v| !v.is_empty()) {
@@ -123,7 +126,12 @@ pub(crate) struct Reader<'m> {
     pub(crate) functions: functions::Functions<'m>,
     /// Nodes made by expanding functions so far.
     pub(crate) expanded: usize,
+    /// Elements that may still be copied beyond those that the file holds.
+    pub(crate) left: usize,
 }
+
+/// Elements that all functions and sparse tensors may come to.
+const MAX_COPIED: usize = 1 << 26;
 
 /// Gives a value of a function its name in the graph.
 pub(crate) type Rename<'s> = dyn Fn(&str) -> Arc<str> + 's;
@@ -160,6 +168,7 @@ impl<'m> Reader<'m> {
         for t in &graph.sparse_initializer {
             let name = t.values.as_ref().and_then(|v| v.name.as_deref()).unwrap_or_default();
             let value = tensor::read_sparse(t, self.files)?;
+            self.charge(value.count())?;
             if out.constants.insert(scope.name(name), value).is_some() {
                 return Err(ReadError::Duplicate { what: "initializer", name: name.to_owned() });
             }
@@ -251,10 +260,31 @@ impl<'m> Reader<'m> {
         Ok(())
     }
 
+    /// Takes `elements` out of what may still be copied.
+    fn charge(&mut self, elements: usize) -> Result<()> {
+        self.left = self.left.checked_sub(elements).ok_or(ReadError::TooLarge)?;
+        Ok(())
+    }
+
     pub(crate) fn attribute(&mut self, a: &'m AttributeProto, scope: &Scope<'_>) -> Result<Option<Arg>> {
         if let Some(outer) = a.ref_attr_name.as_deref().filter(|r| !r.is_empty()) {
             // Inside of a function: an attribute of the call, absent where the call has none.
-            return Ok(scope.attrs.and_then(|attrs| attrs.get(outer)).cloned());
+            let arg = scope.attrs.and_then(|attrs| attrs.get(outer)).cloned();
+            let copied = match &arg {
+                Some(Arg::Ints(v)) => v.len(),
+                Some(Arg::Floats(v)) => v.len(),
+                Some(Arg::Strs(v)) => v.iter().map(|s| s.len() + 1).sum(),
+                Some(Arg::Str(s)) => s.len(),
+                _ => 0,
+            };
+            self.charge(copied)?;
+            return Ok(arg);
+        }
+        if scope.attrs.is_some() {
+            // What a function holds is there once for every call; raw bytes are shared.
+            let tensor = a.t.as_ref().map_or(0, |t| t.encoded_len() - t.raw_data.as_ref().map_or(0, Bytes::len));
+            let strings = a.strings.iter().map(Bytes::len).sum::<usize>() + a.s.as_ref().map_or(0, Bytes::len);
+            self.charge(a.ints.len() + a.floats.len() + a.strings.len() + strings + tensor)?;
         }
         let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
         let stated = a.r#type.and_then(|t| AttributeType::try_from(t).ok()).unwrap_or(AttributeType::Undefined);
@@ -291,7 +321,11 @@ impl<'m> Reader<'m> {
                 None => Arg::Other("an absent graph"),
             },
             AttributeType::SparseTensor => match &a.sparse_tensor {
-                Some(t) => Arg::Tensor(tensor::read_sparse(t, self.files)?),
+                Some(t) => {
+                    let t = tensor::read_sparse(t, self.files)?;
+                    self.charge(t.count())?;
+                    Arg::Tensor(t)
+                }
                 None => Arg::Other("an absent tensor"),
             },
             AttributeType::Tensors => Arg::Other("tensors"),

@@ -130,7 +130,7 @@ pub(crate) fn read_sparse(t: &SparseTensorProto, files: &ModelFiles) -> Result<T
         .map(|d| usize::try_from(*d))
         .collect::<std::result::Result<_, _>>()
         .map_err(|_| fail("a dimension is negative"))?;
-    let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 28);
+    let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= 1 << 26);
     let count = count.ok_or_else(|| fail("a sparse tensor is too large"))?;
     let flat = indices.to_i64();
     let places: Option<Vec<usize>> = match indices.shape() {

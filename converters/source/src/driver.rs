@@ -6,7 +6,7 @@ use crate::{
 };
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
-    fold::fold,
+    fold::Budget,
     ir::{Block, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
     ops,
     schema::Op,
@@ -48,8 +48,6 @@ impl Frame {
     }
 }
 
-/// Elements up to which constants are computed while lowering.
-const MAX_FOLDED: usize = 1 << 24;
 /// Nesting of graphs beyond which a model is refused.
 const MAX_NESTING: usize = 32;
 
@@ -59,6 +57,7 @@ pub(crate) struct State {
     pub(crate) symbols: Symbols,
     table: &'static Table,
     frames: Vec<Frame>,
+    budget: Budget,
     pub(crate) problems: Problems,
 }
 
@@ -70,6 +69,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         symbols: Symbols::default(),
         table,
         frames: vec![],
+        budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
         problems: Problems::default(),
     };
     let mut frame = Frame::default();
@@ -153,7 +153,12 @@ impl State {
         self.frames.push(frame);
         match sorted(graph, &|name| self.entry(name).is_some()) {
             Ok(nodes) => nodes.into_iter().for_each(|node| self.node(node, block)),
-            Err(d) => self.problems.plain(d),
+            Err(d) => {
+                // What the graph returns follows from nodes that were not looked at.
+                self.problems.plain(d);
+                self.frames.pop();
+                return Ok(vec![Entry::Poisoned; graph.outputs.len()]);
+            }
         }
         let mut returned = vec![];
         for o in &graph.outputs {
@@ -266,7 +271,7 @@ impl State {
         let Some(id) = results.first().and_then(|v| self.f.def_op(*v)).filter(|_| !is_const) else {
             return Ok(results);
         };
-        let Some(folded) = fold(&self.f, id, MAX_FOLDED) else { return Ok(results) };
+        let Some(folded) = self.budget.fold(&self.f, id) else { return Ok(results) };
         self.f.remove(id);
         let mut constants = Values::new();
         for (i, val) in folded.into_iter().enumerate() {

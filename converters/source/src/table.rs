@@ -28,6 +28,13 @@ impl Table {
         Self(index)
     }
 
+    /// Every row, by domain, operator and version.
+    pub fn rows(&self) -> impl Iterator<Item = &'static Row> {
+        let mut all: Vec<&'static Row> = self.0.values().flatten().copied().collect();
+        all.sort_by_key(|r| (r.domain, r.op, *r.versions.start()));
+        all.into_iter()
+    }
+
     /// The row of an operator; `Err` has the versions that are there where only the version is wrong.
     pub fn row(&self, domain: &str, op: &str, version: i64) -> Result<&'static Row, Option<String>> {
         let rows = self.0.get(&(domain, op)).ok_or(None)?;

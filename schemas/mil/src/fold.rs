@@ -6,10 +6,35 @@ use crate::{
 };
 use mlconv_tensor::{DType, Tensor};
 
+/// How much may be computed while a program is folded: a few bytes of it may ask for any number of elements.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    left: usize,
+}
+
+/// Elements up to which one result is stored instead of computed.
+const MAX_RESULT: usize = 1 << 24;
+/// Elements that any program may be folded to.
+const MIN_BUDGET: usize = 1 << 26;
+
+impl Budget {
+    /// For a program whose own constants hold `elements`: folding may multiply them a few times.
+    pub fn new(elements: usize) -> Self {
+        Self { left: elements.saturating_mul(4).saturating_add(MIN_BUDGET) }
+    }
+
+    /// The results of `id`, where they follow from constants alone and are not too large.
+    pub fn fold(&mut self, f: &Function, id: OpId) -> Option<Tensors> {
+        let results = fold(f, id, self.left.min(MAX_RESULT))?;
+        self.left = self.left.saturating_sub(results.iter().map(Tensor::count).sum());
+        Some(results)
+    }
+}
+
 /// The results of `id`, where they follow from constants alone and hold at most `max_elements`.
 ///
 /// Ops that decode compressed weights are left alone: folding them would undo the compression.
-pub fn fold(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
+fn fold(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
     let data = f.op_data(id);
     let schema = data.op.schema();
     if schema.effect != Effect::None || schema.constexpr || data.results.is_empty() {

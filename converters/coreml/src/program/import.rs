@@ -1,9 +1,9 @@
 //! From a package to the IR.
 
 use super::{
-    NAMES_KEY,
+    NAMES_KEY, VERSIONS,
     describe::read_feature,
-    opset_from_name,
+    opset_from_name, specification_version,
     values::{as_literal, read_type, read_value},
 };
 use crate::{Error, Package, Result, WeightFiles};
@@ -47,6 +47,19 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
         };
         importer.function(function, &interface, &names)?;
         module.functions.push(importer.f);
+    }
+    let stated = package.model.specification_version;
+    for f in &module.functions {
+        let needed = specification_version(f.opset);
+        if stated < needed {
+            let title = format!("the model states specification {stated}, the op set of `{}` needs {needed}", f.name);
+            warnings.push(Diagnostic::warning(&codes::R0006, title));
+        }
+    }
+    let newest = VERSIONS.iter().map(|(_, version, _)| *version).max().unwrap_or(stated);
+    if stated > newest {
+        let title = format!("the model states specification {stated}, the newest that is known is {newest}");
+        warnings.push(Diagnostic::warning(&codes::R0006, title));
     }
     for m in &package.missing {
         warnings.push(Diagnostic::warning(&codes::R0006, format!("the manifest names `{m}`, which is not there")));
@@ -144,6 +157,12 @@ impl<'p> Importer<'_> {
         let described =
             interface.outputs.iter().map(|o| o.name.as_str()).filter(|o| block.outputs.iter().any(|b| b == o));
         let mut order: Vec<&str> = described.collect();
+        for missing in interface.outputs.iter().filter(|o| !block.outputs.contains(&o.name)) {
+            self.warn(format!("output `{}` is described, and the program does not return it", missing.name));
+        }
+        for odd in block.outputs.iter().filter(|o| interface.output(o).is_none()) {
+            self.warn(format!("output `{odd}` is not described"));
+        }
         order.extend(block.outputs.iter().map(String::as_str).filter(|o| interface.output(o).is_none()));
         for name in order {
             let name = block.outputs.iter().find(|o| *o == name).map_or(name, String::as_str);

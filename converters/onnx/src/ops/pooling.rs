@@ -147,7 +147,7 @@ impl Grid {
         let channels = n.shape(x)?[1].as_usize().ok_or(LowerError::NotFixed { what: "the channels".into() })?;
         let kernel = self.window.kernel.iter().map(|k| *k as usize);
         let shape: Vec<usize> = [channels, 1].into_iter().chain(kernel).collect();
-        if shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d).filter(|n| *n < 1 << 26)).is_none() {
+        if shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d).filter(|n| *n < 1 << 22)).is_none() {
             return Err(LowerError::form("a pooling of such a size"));
         }
         let weight = n.add_const(Tensor::splat(n.dtype(x)?, &shape, 1.0))?;

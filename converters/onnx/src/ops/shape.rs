@@ -246,10 +246,11 @@ fn size(n: &mut Lower<'_>) -> Lowered {
 }
 
 fn constant_of_shape(n: &mut Lower<'_>) -> Lowered {
-    let value = n.tensor("value")?.unwrap_or_else(|| Tensor::from_vec(&[1], vec![0f32])).reshape(&[]);
+    let value = n.tensor("value")?.unwrap_or_else(|| Tensor::from_vec(&[1], vec![0f32]));
     if value.count() != 1 {
         return n.bad_attr("value", "one element");
     }
+    let value = value.reshape(&[]);
     let shape = match n.constant(0)? {
         // No sizes at all make a scalar.
         Some(t) if t.count() == 0 => return n.literal(value),

@@ -1,0 +1,1 @@
+//! Compares readers of ONNX files; see the test.
