@@ -3,9 +3,7 @@
 use crate::{Pass, PassCx, PassError, Pattern, Run};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
-    ops::{
-        Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh,
-    },
+    ops::{Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh},
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, Type, f16};

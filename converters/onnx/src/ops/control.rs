@@ -93,7 +93,7 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
 fn steady(body: &SourceGraph) -> bool {
     let (Some(out), Some(given)) = (body.outputs.first(), body.inputs.get(1)) else { return false };
     let mut name = out.name.clone();
-    for _ in 0..body.nodes.len() + 1 {
+    for _ in 0..=body.nodes.len() {
         if name == given.name {
             return true;
         }
