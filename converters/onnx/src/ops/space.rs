@@ -1,7 +1,7 @@
 //! Moves between space and channels.
 
 use crate::LATEST;
-use mlconv_mil::ops;
+use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{Lower, LowerError, Lowered};
 use mlconv_tensor::Tensor;
 
@@ -35,10 +35,20 @@ fn space_to_depth(n: &mut Lower<'_>) -> Lowered {
     let x = n.input(0)?;
     let y = match mode {
         "DCR" => n.in_float(x, |n, x| n.op(ops::SpaceToDepth { x, block_size: side }))?,
+        "CRD" if n.opset() < Opset::Ios16 => pixel_unshuffled(n, x, side)?,
         "CRD" => n.in_float(x, |n, x| n.op(ops::PixelUnshuffle { x, downscale_factor: side }))?,
         _ => return n.bad_attr("mode", "`DCR` or `CRD`"),
     };
     n.done(y)
+}
+
+/// What `pixel_unshuffle` does, where there is no such op.
+fn pixel_unshuffled(n: &mut Lower<'_>, x: Value, side: i64) -> Result<Value, LowerError> {
+    let shape = n.fixed_shape(x, "the blocks")?;
+    let [_, c, h, w] = shape[..] else { return Err(LowerError::form(format!("{}, which is no image,", n.ty(x)?))) };
+    let cut = n.reshape_to(x, &[-1, h / side, side, w / side, side])?;
+    let gathered = n.transpose(cut, &[0, 2, 4, 1, 3])?;
+    n.reshape_to(gathered, &[-1, c.saturating_mul(side.saturating_mul(side)), h / side, w / side])
 }
 
 /// Sums up overlapping blocks: a transposed convolution whose weights put each channel of a block in its place.

@@ -209,11 +209,15 @@ pub(super) fn antialiased(
             (start..start + count).map(|i| (low as i64 + i, kernel((i as f64 - part) * scale))).collect();
         let inside = |i: i64| (0..size as i64).contains(&i);
         let whole: f64 = taps.iter().map(|t| t.1).sum();
-        taps.iter_mut().for_each(|t| t.1 /= whole);
+        for tap in &mut taps {
+            tap.1 /= whole;
+        }
         if exclude {
             taps.retain(|t| inside(t.0));
             let sum: f64 = taps.iter().map(|t| t.1).sum();
-            taps.iter_mut().for_each(|t| t.1 /= if sum == 0.0 { 1.0 } else { sum });
+            for tap in &mut taps {
+                tap.1 /= if sum == 0.0 { 1.0 } else { sum };
+            }
         }
         for (i, weight) in taps {
             let i = usize::try_from(i).unwrap_or(0).min(size - 1);
