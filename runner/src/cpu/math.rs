@@ -114,7 +114,6 @@ pub(super) fn gelu_tanh(x: f32) -> f32 {
     x * sigmoid(FACTOR * (x + 0.044_715 * x * x * x))
 }
 
-/// The error in units in the last place that `exp` may have is tested against this.
 #[cfg(test)]
 mod tests {
     use super::*;
