@@ -1,7 +1,8 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceGraph, SourceType, Table, Values, lower::narrow, order::sorted, problems::Problems,
+    Arg, Lower, LowerError, Node, Request, SourceGraph, SourceType, Table, Values, lower::narrow, order::sorted,
+    problems::Problems,
 };
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},

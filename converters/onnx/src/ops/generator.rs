@@ -92,10 +92,7 @@ fn mel_weight_matrix(n: &mut Lower<'_>) -> Lowered {
     let dtype = element_type(n, "output_datatype", DType::F32)?;
     let mut given = [0f64; 5];
     for (i, number) in given.iter_mut().enumerate() {
-        let t = match n.constant(i)? {
-            Some(t) => t,
-            None => return Err(LowerError::NotConstant { index: i }),
-        };
+        let Some(t) = n.constant(i)? else { return Err(LowerError::NotConstant { index: i }) };
         *number = t.to_f64().first().copied().ok_or(LowerError::MissingInput { index: i })?;
     }
     let [bins, length, rate, low, high] = given;
