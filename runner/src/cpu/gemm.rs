@@ -231,7 +231,8 @@ mod tests {
         let (a, b) = (matrix(&a, m, k, transpose_a), matrix(&b, k, n, transpose_b));
         let at = |m: Matrix<'_>, i: usize, j: usize| m.data[i * m.row_step + j * m.column_step];
         let mut c = numbers(m * n);
-        let before = |i: usize| if onto == Onto::Sum { numbers(m * n)[i] } else { 0.0 };
+        let old = c.clone();
+        let before = |i: usize| if onto == Onto::Sum { old[i] } else { 0.0 };
         let want: Vec<f32> =
             (0..m * n).map(|i| before(i) + (0..k).map(|p| at(a, i / n, p) * at(b, p, i % n)).sum::<f32>()).collect();
         product_of(&mut c, a, b, onto);

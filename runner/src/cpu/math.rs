@@ -78,11 +78,34 @@ pub(super) fn modulo(x: f32, y: f32) -> f32 {
     if r != 0.0 && (r < 0.0) != (y < 0.0) { r + y } else { r }
 }
 
-/// `x / 2 * (1 + erf(x / sqrt(2)))`.
+/// `x / 2 * (1 + erf(x / sqrt(2)))`: `x` times the probability that a standard normal number is below it.
+///
+/// For a negative `x` the sum would lose all digits; there the probability is `t e^(-x^2 / 2) q(t) / 2`, with
+/// `z = |x| / sqrt(2)` and `t = 1 / (1 + 0.4 z)`. The polynomial `q` is fitted to `e^(z^2) erfc(z) / t` for `z` up to 10 by
+/// least squares at Chebyshev nodes; it errs by a part in 10^8.
+#[inline]
 pub(super) fn gelu(x: f32) -> f32 {
-    // The sum loses digits where `erf` is near -1.
-    let x = f64::from(x);
-    (0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2))) as f32
+    const Q: [f64; 10] = [
+        -0.030_429_896,
+        0.202_371_18,
+        -0.508_615_6,
+        0.559_893_1,
+        -0.294_196_3,
+        0.277_049_66,
+        0.128_059_54,
+        0.215_244_23,
+        0.224_915_5,
+        0.225_708_66,
+    ];
+    let wide = f64::from(x);
+    let t = 1.0 / (1.0 + 0.4 * std::f64::consts::FRAC_1_SQRT_2 * wide.abs());
+    let q = Q.into_iter().fold(0.0, |q, c| q * t + c);
+    // The square is kept in two parts, as the exponential magnifies its error.
+    let square = -0.5 * wide * wide;
+    let high = square as f32;
+    let low = if high < -150.0 { 0.0 } else { square - f64::from(high) };
+    let below = 0.5 * t * q * f64::from(exp(high)) * (1.0 + low);
+    (wide * if x < 0.0 { below } else { 1.0 - below }) as f32
 }
 
 /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`, as `x` times the sigmoid of twice the angle.
@@ -110,13 +133,15 @@ mod tests {
 
     #[test]
     fn functions_are_right_to_about_two_units_in_the_last_place() {
-        let cases: [(&str, f64); 3] = [
+        let normal = |x: f64| 0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+        let cases: [(&str, f64); 4] = [
+            ("gelu", worst(gelu, normal, -12.0..12.0)),
             ("exp", worst(exp, f64::exp, -87.0..88.7)),
             ("tanh", worst(tanh, f64::tanh, -10.0..10.0)),
             ("sigmoid", worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp()), -80.0..20.0)),
         ];
         for (name, worst) in cases {
-            assert!(worst < 5.0, "{name} errs by {worst} half units");
+            assert!(worst <= 4.0, "{name} errs by {worst} half units");
         }
     }
 

@@ -1,10 +1,11 @@
 //! Products of matrices, in all the shapes that ops ask for.
 
 use super::{
-    data::{each_row, load, store},
-    gemm::{Matrix, Onto, product_of},
+    data::{GRAIN, each_row, each_task, load, store},
+    gemm::{Matrix, Onto, dot, product_of},
     strided::Steps,
 };
+use half::{f16, slice::HalfFloatSliceExt};
 use mlconv_mil::{
     ops::{Einsum, Linear, Matmul},
     schema::{Broadcast, EvalCx, Tensors},
@@ -17,8 +18,17 @@ use std::borrow::Cow;
 pub(super) fn linear(op: &Linear, cx: &EvalCx<'_>) -> Option<Tensors> {
     let (out, shape) = (cx.out(0), cx.shape(op.weight));
     let (n, k) = (shape[0], shape[1]);
-    let (x, w) = (load(cx.tensor(op.x))?, load(cx.tensor(op.weight))?);
     let rows = out.count() / n;
+    if rows == 1
+        && let Some(w) = cx.tensor(op.weight).view::<f16>()
+    {
+        let mut y = half_rows(&w, &load(cx.tensor(op.x))?, n);
+        if let Some(bias) = op.bias {
+            y.iter_mut().zip(load(cx.tensor(bias))?.iter()).for_each(|(y, b)| *y += b);
+        }
+        return Some(smallvec![store(out, y)?]);
+    }
+    let (x, w) = (load(cx.tensor(op.x))?, load(cx.tensor(op.weight))?);
     let mut y = vec![0.0; out.count()];
     let mut onto = Onto::Nothing;
     if let Some(bias) = op.bias {
@@ -30,8 +40,30 @@ pub(super) fn linear(op: &Linear, cx: &EvalCx<'_>) -> Option<Tensors> {
     Some(smallvec![store(out, y)?])
 }
 
+/// The product of each of `n` rows of half precision with `x`.
+///
+/// They are as many elements as there are multiplications, so widening them all first would take most of the time.
+fn half_rows(w: &[f16], x: &[f32], n: usize) -> Vec<f32> {
+    let mut y = vec![0.0; n];
+    each_task(&mut y, (GRAIN * 4).div_ceil(x.len().max(1)), |start, y| {
+        let mut wide = vec![0.0; x.len()];
+        for (y, w) in y.iter_mut().zip(w[start * x.len()..].chunks_exact(x.len().max(1))) {
+            w.convert_to_f32_slice(&mut wide);
+            *y = dot(&wide, x);
+        }
+    });
+    y
+}
+
 pub(super) fn matmul(op: &Matmul, cx: &EvalCx<'_>) -> Option<Tensors> {
     let (out, x, y) = (cx.out(0), cx.tensor(op.x), cx.tensor(op.y));
+    if let ([.., n, k], true) = (y.shape(), op.transpose_y)
+        && x.count() == *k
+        && y.count() == n * k
+        && let Some(w) = y.view::<f16>()
+    {
+        return Some(smallvec![store(out, half_rows(&w, &load(x)?, *n))?]);
+    }
     let a = Stack::new(x, op.transpose_x, [1, 0])?;
     let b = Stack::new(y, op.transpose_y, [0, 1])?;
     let axes = usize::from(x.shape().len() > 1) + usize::from(y.shape().len() > 1);

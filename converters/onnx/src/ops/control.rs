@@ -146,13 +146,7 @@ fn stacked(n: &mut Lower<'_>, mut values: Vec<Value>, axis: i64, backward: bool)
     n.op(ops::Stack { values, axis })
 }
 
-fn looped(
-    n: &mut Lower<'_>,
-    body: &SourceGraph,
-    limit: Option<Value>,
-    go_on: Value,
-    vars: Vec<Value>,
-) -> Lowered {
+fn looped(n: &mut Lower<'_>, body: &SourceGraph, limit: Option<Value>, go_on: Value, vars: Vec<Value>) -> Lowered {
     let turn = n.const_int(0)?;
     let loop_vars: Vec<Value> = [turn, go_on].into_iter().chain(vars).collect();
     let facts: Vec<Fact> = loop_vars.iter().map(|v| Fact::of(n.fact(*v).ty.clone())).collect();

@@ -138,6 +138,11 @@ fn add_bias(n: &mut Lower<'_>, x: Value, bias: Value) -> Result<Value> {
 
 fn conv(n: &mut Lower<'_>) -> Lowered {
     let (x, weight, bias) = (n.input(0)?, n.input(1)?, n.optional(2)?);
+    convolved(n, x, weight, bias)
+}
+
+/// Convolves `x`, as the node's attributes say.
+pub(super) fn convolved(n: &mut Lower<'_>, x: Value, weight: Value, bias: Option<Value>) -> Lowered {
     let window = Window::read(n, x, kernel(n, weight)?)?;
     let groups = n.int_or("group", 1)?;
     if n.const_of(weight).is_none() && !window.is_dense() {
@@ -182,7 +187,9 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
                 cut.push((pads[i].0, pads[i].1 - extra[i]));
                 continue;
             }
-            (None, Padding::SameUpper | Padding::SameLower) => window.reach(i).saturating_add(extra[i]) - window.strides[i],
+            (None, Padding::SameUpper | Padding::SameLower) => {
+                window.reach(i).saturating_add(extra[i]) - window.strides[i]
+            }
         };
         let half = total.max(0) / 2;
         let begin = if window.padding == Padding::SameUpper { half } else { total.max(0) - half };

@@ -356,7 +356,8 @@ fn roi_align(n: &mut Lower<'_>, half_pixel: bool) -> Lowered {
             let (a, b) = (n.expand_dims(*row_weight, &[2])?, n.expand_dims(*column_weight, &[1])?);
             let weight = n.mul(a, b)?;
             let weight = n.cast(weight, dtype)?;
-            let picked = n.op(ops::Gather { x: flat, indices: place, axis: 1, batch_dims: 0, validate_indices: false })?;
+            let picked =
+                n.op(ops::Gather { x: flat, indices: place, axis: 1, batch_dims: 0, validate_indices: false })?;
             let part = n.mul(picked, weight)?;
             sum = Some(match sum {
                 None => part,
@@ -370,7 +371,15 @@ fn roi_align(n: &mut Lower<'_>, half_pixel: bool) -> Lowered {
     let (pad_type, pad, ceil_mode) = (ops::PadType::Valid, vec![0; 4], false);
     let pooled = if mean {
         let exclude_padding_from_average = false;
-        n.op(ops::AvgPool { x: samples, kernel_sizes, strides, pad_type, pad, exclude_padding_from_average, ceil_mode })?
+        n.op(ops::AvgPool {
+            x: samples,
+            kernel_sizes,
+            strides,
+            pad_type,
+            pad,
+            exclude_padding_from_average,
+            ceil_mode,
+        })?
     } else {
         n.op(ops::MaxPool { x: samples, kernel_sizes, strides, pad_type, pad, ceil_mode })?
     };

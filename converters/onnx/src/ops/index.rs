@@ -50,9 +50,7 @@ fn gather_nd(n: &mut Lower<'_>) -> Lowered {
     if batch > 0 && n.opset() < Opset::Ios16 {
         return gather_nd_batched(n, x, indices, batch as usize);
     }
-    let y = n.without_bool(x, |n, x| {
-        n.op(ops::GatherNd { x, indices, batch_dims: batch, validate_indices: false })
-    })?;
+    let y = n.without_bool(x, |n, x| n.op(ops::GatherNd { x, indices, batch_dims: batch, validate_indices: false }))?;
     n.done(y)
 }
 

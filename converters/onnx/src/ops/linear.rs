@@ -117,7 +117,8 @@ fn einsum(n: &mut Lower<'_>) -> Lowered {
     let (mut terms, mut dtype) = (vec![], DType::F32);
     for (value, part) in inputs.iter().zip(&parts) {
         let Some(axes) = letters(part, n.rank(*value)?) else {
-            return n.bad_attr("equation", format!("as many letters as an operand of shape {} has axes", n.shape(*value)?));
+            return n
+                .bad_attr("equation", format!("as many letters as an operand of shape {} has axes", n.shape(*value)?));
         };
         dtype = n.dtype(*value)?;
         let value = n.as_float(*value)?;

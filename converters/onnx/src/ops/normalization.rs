@@ -64,8 +64,7 @@ fn normalize_channels(n: &mut Lower<'_>, x: Value, p: [Value; 4], epsilon: f32, 
     let scale = n.mul(gamma, scale)?;
     let shift = n.mul(mean, scale)?;
     let shift = n.sub(beta, shift)?;
-    let (scale, shift) =
-        if together { (per_channel(n, scale, x)?, per_channel(n, shift, x)?) } else { (scale, shift) };
+    let (scale, shift) = if together { (per_channel(n, scale, x)?, per_channel(n, shift, x)?) } else { (scale, shift) };
     let y = n.mul(x, scale)?;
     n.emit(ops::Add { x: y, y: shift })
 }

@@ -123,7 +123,8 @@ fn running_product(
     exclusive: bool,
     reverse: bool,
 ) -> Result<Value, LowerError> {
-    let size = n.shape(x)?[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the running product".into() })?;
+    let size =
+        n.shape(x)?[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the running product".into() })?;
     let mut y = x;
     let shifted = |n: &mut Lower<'_>, y: Value, by: i64| {
         let mut sizes = n.own_sizes(y)?;
@@ -134,7 +135,11 @@ fn running_product(
         n.concat(if reverse { vec![kept, ones] } else { vec![ones, kept] }, axis as i64)
     };
     if exclusive {
-        y = if size > 1 { shifted(n, y, 1)? } else { n.scalar_like(y, 1.0).and_then(|one| n.broadcast_like(one, x))? };
+        y = if size > 1 {
+            shifted(n, y, 1)?
+        } else {
+            n.scalar_like(y, 1.0).and_then(|one| n.broadcast_like(one, x))?
+        };
     }
     let mut by = 1;
     while by < size {

@@ -81,7 +81,8 @@ impl Grid {
             let inside = if padded { -before..self.sizes[i] + after } else { 0..self.sizes[i] };
             let of = |count: i64| {
                 let first = count * self.window.strides[i] - before;
-                let taps = (0..self.window.kernel[i]).filter(|k| inside.contains(&(first + k * self.window.dilations[i])));
+                let taps =
+                    (0..self.window.kernel[i]).filter(|k| inside.contains(&(first + k * self.window.dilations[i])));
                 taps.count() as f64
             };
             let along: Vec<f64> = (0..self.counts[i]).map(of).collect();

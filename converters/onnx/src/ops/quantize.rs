@@ -1,5 +1,6 @@
 //! Quantized numbers. Programs compute with them as 32-bit integers, so that nothing is lost between operators.
 
+use super::convolution::convolved;
 use crate::{LATEST, tensor};
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Entry, Lower, LowerError, Lowered};
@@ -11,6 +12,8 @@ rows! {
     "DynamicQuantizeLinear" 11..=LATEST => dynamic_quantize;
     "MatMulInteger" 10..=LATEST => matmul_integer;
     "QLinearMatMul" 10..=LATEST => q_linear_matmul;
+    "ConvInteger" 10..=LATEST => conv_integer;
+    "QLinearConv" 10..=LATEST => q_linear_conv;
 }
 
 type Result<T> = std::result::Result<T, LowerError>;
@@ -100,14 +103,7 @@ fn dequantize(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
-fn dequantized(
-    n: &mut Lower<'_>,
-    x: Value,
-    scale: Value,
-    zero: Option<Value>,
-    axis: i64,
-    block: i64,
-) -> Result<Value> {
+fn dequantized(n: &mut Lower<'_>, x: Value, scale: Value, zero: Option<Value>, axis: i64, block: i64) -> Result<Value> {
     let float = n.cast(x, DType::F32)?;
     let y = centered(n, float, zero, axis, block)?;
     let scale = n.cast(scale, DType::F32)?;
@@ -209,3 +205,61 @@ fn q_linear_matmul(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
+/// A number per output channel, in the shape of weights of rank `rank` or, with the channels second, of the result.
+fn per_channel(n: &mut Lower<'_>, v: Value, rank: usize, second: bool) -> Result<Value> {
+    let v = n.cast(v, DType::F32)?;
+    if n.shape(v)?.count().is(1) {
+        return n.as_scalar(v);
+    }
+    let mut sizes = vec![1; rank];
+    sizes[usize::from(second).min(rank.saturating_sub(1))] = -1;
+    n.reshape_to(v, &sizes)
+}
+
+/// The sums of a convolution of integers less their zero points.
+fn conv_sums(
+    n: &mut Lower<'_>,
+    (x, x_zero): (Value, Option<Value>),
+    (weight, weight_zero): (Value, Option<Value>),
+) -> Result<Value> {
+    let rank = n.rank(weight)?;
+    let x_zero = x_zero.map(|z| n.as_scalar(z)).transpose()?;
+    let weight_zero = weight_zero.map(|z| per_channel(n, z, rank, false)).transpose()?;
+    let (x, weight) = (less_zero(n, x, x_zero)?, less_zero(n, weight, weight_zero)?);
+    match convolved(n, x, weight, None)?.pop() {
+        Some(entry) => n.entry_value(entry),
+        None => Err(LowerError::Poisoned),
+    }
+}
+
+fn conv_integer(n: &mut Lower<'_>) -> Lowered {
+    let (x, weight, x_zero, weight_zero) = (n.input(0)?, n.input(1)?, n.optional(2)?, n.optional(3)?);
+    let sums = conv_sums(n, (x, x_zero), (weight, weight_zero))?;
+    let y = n.cast(sums, DType::I32)?;
+    n.done(y)
+}
+
+fn q_linear_conv(n: &mut Lower<'_>) -> Lowered {
+    let dtype = n.source_dtype(7).or(n.stated_output(0).map(|t| t.dtype)).unwrap_or(DType::U8);
+    let (x, x_scale, x_zero) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let (weight, weight_scale, weight_zero) = (n.input(3)?, n.input(4)?, n.input(5)?);
+    let (scale, zero, bias) = (n.input(6)?, n.input(7)?, n.optional(8)?);
+    let mut sums = conv_sums(n, (x, Some(x_zero)), (weight, Some(weight_zero)))?;
+    let rank = n.rank(sums)?;
+    if let Some(bias) = bias {
+        let bias = per_channel(n, bias, rank, true)?;
+        sums = n.add(sums, bias)?;
+    }
+    let (x_scale, weight_scale) = (n.as_scalar(x_scale)?, per_channel(n, weight_scale, rank, true)?);
+    let (scale, zero) = (n.as_scalar(scale)?, n.as_scalar(zero)?);
+    let by = n.mul(x_scale, weight_scale)?;
+    let by = n.div(by, scale)?;
+    let y = n.mul(sums, by)?;
+    let y = n.op(ops::Round { x: y })?;
+    let zero = n.cast(zero, DType::F32)?;
+    let y = n.add(y, zero)?;
+    let (lo, hi) = range(dtype)?;
+    let y = n.op(ops::Clip { x: y, alpha: lo as f32, beta: hi as f32 })?;
+    let y = n.cast(y, DType::I32)?;
+    n.done(y)
+}

@@ -40,11 +40,7 @@ fn log(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
 }
 
 /// A reduction over axes given as an attribute, or as an input; the two never occur together.
-fn reduce<'a, O: Op>(
-    n: &mut Lower<'a>,
-    op: fn(Value, Option<Vec<i64>>, bool) -> O,
-    of_one: OfOne<'a>,
-) -> Lowered {
+fn reduce<'a, O: Op>(n: &mut Lower<'a>, op: fn(Value, Option<Vec<i64>>, bool) -> O, of_one: OfOne<'a>) -> Lowered {
     let x = n.input(0)?;
     let keep_dims = n.flag("keepdims", true)?;
     let noop = n.flag("noop_with_empty_axes", false)?;

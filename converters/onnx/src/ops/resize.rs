@@ -204,7 +204,11 @@ fn known_lines(
         Target::Sizes(_, policy) if *policy != Policy::Stretch => {
             let fixed = fixed.ok_or_else(|| LowerError::NotFixed { what: "the ratio".to_owned() })?;
             let ratios = asked.iter().zip(fixed).map(|(a, f)| a / f);
-            Some(if *policy == Policy::NotLarger { ratios.fold(f64::MAX, f64::min) } else { ratios.fold(0.0, f64::max) })
+            Some(if *policy == Policy::NotLarger {
+                ratios.fold(f64::MAX, f64::min)
+            } else {
+                ratios.fold(0.0, f64::max)
+            })
         }
         _ => None,
     };

@@ -3,7 +3,7 @@
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Lower, LowerError, Lowered};
-use mlconv_tensor::{Dim, Tensor};
+use mlconv_tensor::Dim;
 use std::f64::consts::PI;
 
 rows! {
@@ -59,7 +59,8 @@ fn dft(n: &mut Lower<'_>, axis: Option<i64>) -> Lowered {
     let given = n.as_scalar(given)?;
     let mut y: Option<Value> = None;
     for axis in 0..rank - 1 {
-        let other = transformed(n, x, axis, transform(axis)?)?;
+        let Ok(of_axis) = transform(axis) else { continue };
+        let other = transformed(n, x, axis, of_axis)?;
         let own: Option<Vec<i64>> = n.shape(other)?.iter().map(Dim::as_known).collect();
         if stated.is_some() && own != stated {
             continue;
@@ -123,6 +124,8 @@ fn transformed(n: &mut Lower<'_>, x: Value, axis: usize, t: Transform) -> Result
     }
     let mut back = vec![];
     for part in parts {
+        // Divided last: what cancels out among the waves still does.
+        let part = if t.inverse { n.scale(part, 1.0 / t.length as f64)? } else { part };
         let part = n.permute(part, &swapped(rank - 1, axis))?;
         back.push(n.expand_dims(part, &[-1])?);
     }
@@ -154,7 +157,7 @@ fn waves(n: &mut Lower<'_>, like: Value, t: Transform, taken: i64, made: i64) ->
     for i in 0..taken {
         // A half spectrum stands for the other half too, but for what has no mirror image.
         let mirrored = t.inverse && t.onesided && i != 0 && 2 * i != t.length;
-        let factor = if mirrored { 2.0 } else { 1.0 } / if t.inverse { t.length as f64 } else { 1.0 };
+        let factor = if mirrored { 2.0 } else { 1.0 };
         for k in 0..made {
             let (s, c) = exact_turn((i * k) % t.length, t.length);
             cos.push(factor * c);
@@ -175,7 +178,8 @@ fn exact_turn(part: i64, whole: i64) -> (f64, f64) {
 
 fn stft(n: &mut Lower<'_>) -> Lowered {
     let onesided = n.flag("onesided", true)?;
-    let step = n.ints_input(1)?.and_then(|s| s.first().copied()).ok_or(LowerError::MissingInput { index: 1 })?;
+    let step = n.input(1)?;
+    let step = n.as_scalar(step)?;
     let (window, length) = (n.optional(2)?, n.ints_input(3)?.and_then(|l| l.first().copied()));
     let x = n.input(0)?;
     let shape = n.fixed_shape(x, "the number of frames")?;
@@ -189,13 +193,15 @@ fn stft(n: &mut Lower<'_>) -> Lowered {
         None => None,
     };
     let length = length.or(of_window).unwrap_or(samples);
-    if !(1..=MAX_LENGTH).contains(&length) || length > samples || step < 1 {
+    if !(1..=MAX_LENGTH).contains(&length) || length > samples {
         return Err(LowerError::form(format!("frames of {length} of {samples} samples")));
     }
     let x = if shape.len() == 2 { n.expand_dims(x, &[2])? } else { x };
-    let frames = (samples - length) / step + 1;
-    let places: Vec<i64> = (0..frames).flat_map(|f| (0..length).map(move |i| f * step + i)).collect();
-    let places = n.add_const(Tensor::from_vec(&[frames as usize, length as usize], places))?;
+    let (start, end) = (n.const_int(0)?, n.const_int(samples - length + 1)?);
+    let starts = n.op(ops::Range1d { end, start, step })?;
+    let starts = n.expand_dims(starts, &[1])?;
+    let within = n.const_ints(&(0..length).collect::<Vec<_>>())?;
+    let places = n.add(starts, within)?;
     let mut framed = n.gather(x, places, 1)?;
     if let Some(window) = window {
         let dtype = n.dtype(framed)?;

@@ -9,8 +9,8 @@ use mlconv_tensor::{Dim, Shape, TensorType};
 use smallvec::smallvec;
 
 mod window;
-pub use window::{Places, Run};
 pub(crate) use window::Window;
+pub use window::{Places, Run};
 
 /// How windows meet the borders of the input.
 #[derive(AttrEnum, Clone, Copy, Debug, PartialEq, Eq)]

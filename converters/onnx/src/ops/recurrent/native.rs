@@ -142,12 +142,7 @@ impl Weights {
 }
 
 /// One op for one direction, or for forward and backward together.
-fn lstm(
-    n: &mut Lower<'_>,
-    layer: &Layer,
-    directions: &[&Direction],
-    functions: &[Activation],
-) -> Result<Vec<Value>> {
+fn lstm(n: &mut Lower<'_>, layer: &Layer, directions: &[&Direction], functions: &[Activation]) -> Result<Vec<Value>> {
     let [recurrent_activation, cell_activation, activation] = *functions else { return Ok(vec![]) };
     let (Some(first), back) = (directions.first(), directions.get(1)) else { return Ok(vec![]) };
     let forward = Weights::of(n, layer, first)?;

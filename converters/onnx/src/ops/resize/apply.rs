@@ -234,8 +234,14 @@ pub(super) fn scaled(n: &mut Lower<'_>, x: Value, how: &How, scales: &[(usize, f
                 _ => return Ok(None),
             };
             let half_pixel_centers = (n.opset() >= Opset::Ios16).then_some(half_pixel_centers);
-            n.op(ops::UpsampleBilinear { x, scale_factor_height, scale_factor_width, align_corners, half_pixel_centers })
-                .map(Some)
+            n.op(ops::UpsampleBilinear {
+                x,
+                scale_factor_height,
+                scale_factor_width,
+                align_corners,
+                half_pixel_centers,
+            })
+            .map(Some)
         }
         Kernel::Linear { .. } | Kernel::Cubic { .. } => Ok(None),
     }

@@ -189,7 +189,13 @@ fn cubic_far<C: Calc>(c: &mut C, a: f64, x: &C::V) -> Result<C::V> {
 
 /// How much each place takes of each element, `weights[place * size + element]`, by a kernel that is stretched where
 /// the axis shrinks.
-pub(super) fn antialiased(kernel: impl Fn(f64) -> f64, reach: f64, line: &Line<f64>, exclude: bool, at: &[f64]) -> Vec<f64> {
+pub(super) fn antialiased(
+    kernel: impl Fn(f64) -> f64,
+    reach: f64,
+    line: &Line<f64>,
+    exclude: bool,
+    at: &[f64],
+) -> Vec<f64> {
     let (scale, size) = (line.scale.min(1.0), line.size as usize);
     let mut weights = vec![0.0; at.len() * size];
     // The kernel covers as many elements on either side.
