@@ -32,7 +32,7 @@ fn main() {
         .into_iter()
         .flatten()
         .map(|e| e.expect("an entry").file_name().into_string().expect("a plain name"))
-        .filter(|n| n.ends_with(".onnx") || n.ends_with(".mlpackage"))
+        .filter(|n| Path::new(n).extension().is_some_and(|e| e == "onnx" || e == "mlpackage"))
         .collect();
     names.sort();
     let mut trials: Vec<Trial> = vec![];

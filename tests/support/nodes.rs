@@ -195,7 +195,7 @@ pub(crate) fn model(row: &Row, n: &mut Numbers) -> Vec<u8> {
             attribute.push(argument(name, kind, n));
         }
     }
-    let output: Vec<String> = (0..1 + n.below(3)).map(|i| format!("o{i}")).collect();
+    let output: Vec<String> = (0..=n.below(3)).map(|i| format!("o{i}")).collect();
     for o in &output {
         let mut v = value(o, main, &[]);
         v.r#type = None;
