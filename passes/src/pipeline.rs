@@ -2,6 +2,7 @@
 
 use crate::{Options, Rule, engine::rewrite};
 use mlconv_mil::{
+    fold::Budget,
     ir::{Module, OpId},
     text::print_op,
 };
@@ -52,6 +53,8 @@ pub struct PassCx<'a> {
     pub pass: &'static str,
     /// Edits applied so far.
     pub applied: usize,
+    /// What may still be computed at once; one for all runs of a pipeline.
+    pub(crate) budget: &'a mut Budget,
     notes: &'a mut Vec<Note>,
 }
 
@@ -131,13 +134,14 @@ impl Pipeline {
     /// Runs every pass.
     pub fn run(&self, module: &mut Module, options: &Options) -> Result<Report, PassError> {
         let mut report = Report::default();
+        let mut budget = Budget::of(module);
         for group in self.0 {
             for _ in 0..if group.fixpoint { MAX_ROUNDS } else { 1 } {
                 let mut changed = 0;
                 for name in group.passes {
                     let pass = crate::by_name(name)
                         .ok_or_else(|| PassError { pass: name, why: "there is no such pass".to_owned() })?;
-                    changed += pass.run(module, options, &mut report)?;
+                    changed += pass.run_within(&mut budget, module, options, &mut report)?;
                 }
                 if changed == 0 {
                     break;
@@ -151,7 +155,17 @@ impl Pipeline {
 impl Pass {
     /// Runs the pass once; how many edits it made.
     pub fn run(&'static self, module: &mut Module, options: &Options, report: &mut Report) -> Result<usize, PassError> {
-        let mut cx = PassCx { module, options, pass: self.name, applied: 0, notes: &mut report.notes };
+        self.run_within(&mut Budget::of(module), module, options, report)
+    }
+
+    fn run_within(
+        &'static self,
+        budget: &mut Budget,
+        module: &mut Module,
+        options: &Options,
+        report: &mut Report,
+    ) -> Result<usize, PassError> {
+        let mut cx = PassCx { module, options, pass: self.name, applied: 0, budget, notes: &mut report.notes };
         match &self.run {
             Run::Rules(rules) => rewrite(&mut cx, rules)?,
             Run::Function(run) => run(&mut cx)?,

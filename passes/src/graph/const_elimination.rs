@@ -1,11 +1,7 @@
 //! Computes what follows from constants.
 
 use crate::{Pass, PassCx, PassError, Run};
-use mlconv_mil::{
-    fold::Budget,
-    ir::{Function, Place},
-    ops::Const,
-};
+use mlconv_mil::{ir::Place, ops::Const};
 
 pub(crate) static PASS: Pass = Pass {
     name: "const_elimination",
@@ -14,16 +10,13 @@ pub(crate) static PASS: Pass = Pass {
 };
 
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
-    let constants =
-        |f: &Function| f.all_ops().iter().filter_map(|id| Some(f.op::<Const>(*id)?.val.count())).sum::<usize>();
-    let mut budget = Budget::new(cx.module.functions.iter().map(constants).sum());
     for index in 0..cx.module.functions.len() {
         for id in cx.module.functions[index].all_ops() {
             let f = &cx.module.functions[index];
             if !f.is_live(id) || f.op::<Const>(id).is_some() {
                 continue;
             }
-            let Some(folded) = budget.fold(f, id) else { continue };
+            let Some(folded) = cx.budget.fold(f, id) else { continue };
             let data = f.op_data(id).clone();
             let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
             let (pass, f) = (cx.pass, &mut cx.module.functions[index]);

@@ -1,7 +1,8 @@
 //! Evaluates ops whose operands are all constant.
 
 use crate::{
-    ir::{Block, Function, OpId, Value},
+    ir::{Block, Function, Module, OpId, Value},
+    ops::Const,
     schema::{Effect, Env, EvalCx, Facts, OpError, Opset, Tensors},
 };
 use mlconv_tensor::{DType, Tensor};
@@ -15,12 +16,19 @@ pub struct Budget {
 /// Elements up to which one result is stored instead of computed.
 const MAX_RESULT: usize = 1 << 24;
 /// Elements that any program may be folded to.
-const MIN_BUDGET: usize = 1 << 26;
+const MIN_BUDGET: usize = 1 << 25;
 
 impl Budget {
-    /// For a program whose own constants hold `elements`: folding may multiply them a few times.
+    /// For a program whose own constants hold `elements`: folding may double them.
     pub fn new(elements: usize) -> Self {
-        Self { left: elements.saturating_mul(4).saturating_add(MIN_BUDGET) }
+        Self { left: elements.saturating_add(MIN_BUDGET) }
+    }
+
+    /// For a whole module.
+    pub fn of(module: &Module) -> Self {
+        let constants =
+            |f: &Function| f.all_ops().iter().filter_map(|id| Some(f.op::<Const>(*id)?.val.count())).sum::<usize>();
+        Self::new(module.functions.iter().map(constants).sum())
     }
 
     /// The results of `id`, where they follow from constants alone and are not too large.

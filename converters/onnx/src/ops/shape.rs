@@ -262,8 +262,10 @@ fn constant_of_shape(n: &mut Lower<'_>) -> Lowered {
 
 /// A tensor of one value.
 pub(super) fn filled(n: &mut Lower<'_>, shape: Value, value: Tensor) -> Lowered {
-    if n.known_ints(shape).is_some_and(|s| s.contains(&0)) {
-        let dims: Vec<usize> = n.known_ints(shape).unwrap_or_default().iter().map(|d| *d as usize).collect();
+    if let Some(sizes) = n.known_ints(shape).filter(|s| s.contains(&0)) {
+        let dims: Option<Vec<usize>> = sizes.iter().map(|d| usize::try_from(*d).ok()).collect();
+        let dims = dims.filter(|d| d.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_some());
+        let dims = dims.ok_or_else(|| LowerError::form(format!("a tensor of shape {sizes:?}")))?;
         return n.literal(Tensor::from_i64(value.dtype(), &dims, &[]));
     }
     let value = n.add_const(value)?;
