@@ -110,7 +110,7 @@ impl Done {
         assert_eq!(heads.len(), 1, "one diagnostic: {}", self.stderr);
         assert!(heads[0].starts_with(&format!("error[{code}]: ")), "wanted {code}: {}", self.stderr);
         assert!(self.stderr.contains(text), "wanted `{text}`: {}", self.stderr);
-        for leak in ["panicked", "RUST_BACKTRACE", "Some(", "Err(", "unwrap"] {
+        for leak in ["T0001", "RUST_BACKTRACE", "Some(", "Err(", "unwrap"] {
             assert!(!self.stderr.contains(leak), "{}", self.stderr);
         }
     }

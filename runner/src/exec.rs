@@ -6,7 +6,7 @@ use mlconv_mil::{
     ops::Const,
     schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Opset, Tensors},
 };
-use mlconv_tensor::{DType, Dim, Dims, Tensor, TensorType};
+use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType};
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -184,6 +184,16 @@ impl Env for OpEnv<'_, '_> {
         let mut exec = self.exec.borrow_mut();
         let f = exec.f;
         for (v, t) in f.block(block).args.iter().zip(args) {
+            // Types only may agree where sizes are symbols.
+            let stated = f.ty(*v).tensor();
+            let fits = |s: &Shape| {
+                s.rank() == t.shape().len()
+                    && s.iter().zip(t.shape()).all(|(d, n)| d.as_usize().is_none_or(|d| d == *n))
+            };
+            if let Some(stated) = stated.filter(|s| !fits(&s.shape)) {
+                let found = TensorType::new(t.dtype(), Shape::from(t.shape()));
+                return Err(OpError::Block { arg: f.value(*v).hint.to_string(), found, want: stated.clone() });
+            }
             exec.set(*v, t);
         }
         exec.run(block)

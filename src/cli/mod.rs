@@ -13,7 +13,11 @@ mod verify;
 
 use crate::{Diagnostic, Failure, codes};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
-use std::process::ExitCode;
+use std::{
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    sync::Mutex,
+};
 use terminal::Terminal;
 
 /// Convert, run and verify Core ML models: no Python, no framework, no Mac.
@@ -60,7 +64,7 @@ pub fn main() -> ExitCode {
         Err(e) => return usage(&e),
     };
     let terminal = Terminal::new(&cli.common);
-    let done = match cli.command {
+    let done = guarded(|| match cli.command {
         Command::Convert(args) => convert::run(args, &terminal),
         Command::Run(args) => run::run(&args, &terminal),
         Command::Verify(args) => verify::run(&args, &terminal),
@@ -68,7 +72,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, &terminal),
         Command::Passes(args) => passes::run(&args, &terminal),
         Command::Ops(args) => ops::run(&args, &terminal),
-    };
+    });
     match done.and_then(|outcome| terminal.finish().map(|()| outcome)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Differs) => ExitCode::from(1),
@@ -77,6 +81,23 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs a command; a panic, which is a fault of the tool, ends as one diagnostic like every other failure.
+fn guarded(command: impl FnOnce() -> CommandResult) -> CommandResult {
+    static PANIC: Mutex<Option<String>> = Mutex::new(None);
+    panic::set_hook(Box::new(|info| {
+        let why = info.payload_as_str().unwrap_or("no reason given");
+        let place = info.location().map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
+        if let Ok(mut first) = PANIC.lock() {
+            first.get_or_insert(format!("{why}{place}"));
+        }
+    }));
+    panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|_| {
+        let why = PANIC.lock().ok().and_then(|mut p| p.take()).unwrap_or_default();
+        let d = Diagnostic::error(&codes::T0001, format!("a fault of mlconv itself: {why}"));
+        Err(vec![d.help("please report it, with the command and, if it may be shared, the model")])
+    })
 }
 
 /// The whole command line, for a reference of it.

@@ -43,6 +43,7 @@ codes! {
     N0001 "models differ" "The outputs of two models on the same inputs differ beyond tolerance.";
     N0002 "run failed" "An op could not be computed on these inputs.";
     N0003 "input does not fit" "An array given for an input has a shape or type other than declared, or no input has its name.";
+    T0001 "fault of the tool" "The tool came upon something that it should have foreseen. Nothing was written. Please report it, with the model if it may be shared.";
     L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";
     L0002 "request not applied" "Something was asked for that had no effect.";
 }

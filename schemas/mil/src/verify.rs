@@ -101,6 +101,18 @@ impl Verifier<'_> {
                 self.report(Diagnostic::error(&codes::V0001, why));
             }
         }
+        let arguments = f.all_ops().into_iter().flat_map(|id| {
+            let mut args = vec![];
+            f.op_data(id).op.visit_regions(&mut |b| args.extend(&f.block(b).args));
+            args
+        });
+        for v in f.inputs().iter().copied().chain(arguments) {
+            let (Type::Tensor(t) | Type::State(t)) = f.ty(v) else { continue };
+            if t.shape.iter().any(|d| d.as_known().is_some_and(|n| n < 0)) {
+                let why = format!("`%{}` is {}, and a size cannot be negative", f.value(v).hint, f.ty(v));
+                self.report(Diagnostic::error(&codes::V0001, why));
+            }
+        }
     }
 
     fn block(&mut self, block: Block, seen: &mut HashSet<Value>) {

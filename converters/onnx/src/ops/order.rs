@@ -91,6 +91,9 @@ fn along(n: &mut Lower<'_>, x: Value, f: &dyn Fn(&mut Lower<'_>, usize) -> Resul
         }
     }
     let (rank, axis) = (n.rank(x)?, n.input(1)?);
+    if rank == 0 {
+        return Err(LowerError::form("a scalar"));
+    }
     let axis = n.as_scalar(axis)?;
     let mut y = f(n, 0)?;
     for i in 1..rank {

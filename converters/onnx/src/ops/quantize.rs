@@ -211,8 +211,11 @@ fn per_channel(n: &mut Lower<'_>, v: Value, rank: usize, second: bool) -> Result
     if n.shape(v)?.count().is(1) {
         return n.as_scalar(v);
     }
+    if rank <= usize::from(second) {
+        return Err(LowerError::form(format!("{} for weights of rank {rank}", n.ty(v)?)));
+    }
     let mut sizes = vec![1; rank];
-    sizes[usize::from(second).min(rank.saturating_sub(1))] = -1;
+    sizes[usize::from(second)] = -1;
     n.reshape_to(v, &sizes)
 }
 

@@ -51,6 +51,9 @@ fn dft(n: &mut Lower<'_>, axis: Option<i64>) -> Lowered {
     };
     if let Some(axis) = axis {
         let axis = n.axis(x, axis)?;
+        if axis == rank - 1 {
+            return Err(LowerError::form("a transform along the parts of complex numbers"));
+        }
         let y = transformed(n, x, axis, transform(axis)?)?;
         return n.done(y);
     }

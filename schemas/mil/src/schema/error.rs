@@ -1,6 +1,6 @@
 //! What can be wrong with one op.
 
-use mlconv_tensor::{DType, Dim, ShapeError, Type};
+use mlconv_tensor::{DType, Dim, ShapeError, TensorType, Type};
 use std::borrow::Cow;
 
 /// What is wrong with an op, or why it could not run. The op and its place are added by whoever knows them.
@@ -60,6 +60,16 @@ pub enum OpError {
     /// Axes or shapes do not go together.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// A block is given something else than it is written for.
+    #[error("a block is given {found} for `%{arg}`, which is {want}")]
+    Block {
+        /// The argument of the block.
+        arg: String,
+        /// The type of what it is given.
+        found: TensorType,
+        /// Its type.
+        want: TensorType,
+    },
     /// Two operands that must have one element type have two.
     #[error("`{param}` is {found}, but `{other}` is {want}")]
     DType {
