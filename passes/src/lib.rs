@@ -4,6 +4,7 @@
 //! checks that the edit keeps the type of what it replaces, applies it, and records where it came from. A *pass* is a list
 //! of rules or a function over a module. This crate knows no framework, file or backend.
 
+pub mod compress;
 mod engine;
 mod graph;
 mod options;

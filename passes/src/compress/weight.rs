@@ -1,0 +1,33 @@
+//! What every scheme asks of a weight.
+
+use mlconv_tensor::{DType, Tensor, f16};
+
+/// Why a scheme cannot be applied to a weight, with the facts that a person needs: `32 does not divide the 50 input
+/// channels`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(String);
+
+impl Refusal {
+    /// For this reason.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+/// Refuses what no scheme can compress: elements that are no floats of 16 or 32 bits, none at all, or not finite.
+#[allow(dead_code, reason = "the kernels are to come")]
+pub(crate) fn check(w: &Tensor) -> Result<(), Refusal> {
+    let bad = match w.dtype() {
+        DType::F16 => w.view::<f16>().and_then(|v| v.iter().position(|x| !x.is_finite())),
+        DType::F32 => w.view::<f32>().and_then(|v| v.iter().position(|x| !x.is_finite())),
+        other => return Err(Refusal::new(format!("the elements are {other}, not f16 or f32"))),
+    };
+    if w.count() == 0 || w.shape().is_empty() {
+        return Err(Refusal::new("a scalar, or no elements at all"));
+    }
+    match bad {
+        Some(at) => Err(Refusal::new(format!("element {at} is not finite"))),
+        None => Ok(()),
+    }
+}
