@@ -1,0 +1,234 @@
+//! From a scheme to tensors: prunes, codes, and falls back where sizes do not fit, saying so.
+
+use super::{
+    Refusal, Role,
+    linear::{Granularity, LinearOptions, Quantized, RangeMethod, quantize},
+    palette::{self, Groups, PaletteMethod, PaletteOptions, palettize},
+    prune::{Pruning, keep, sparse},
+    scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, Share},
+};
+use mlconv_tensor::{DType, Tensor};
+
+/// A compressed weight.
+#[derive(Clone, Debug)]
+pub struct Compressed {
+    /// What was done, which is what was asked for unless `adapted` says why not.
+    pub scheme: Scheme,
+    /// Why something else was done.
+    pub adapted: Option<String>,
+    /// `u1`, of the shape of the weight: which elements there are; all, where absent.
+    pub mask: Option<Tensor>,
+    /// The elements that there are, coded.
+    pub coded: Coded,
+}
+
+/// Coded elements; where there is a mask, in a vector.
+#[derive(Clone, Debug)]
+pub enum Coded {
+    /// As they were.
+    Plain(Tensor),
+    /// Integers, scales and offsets.
+    Linear(Quantized),
+    /// Indices and tables; the entries are integers on a scale where that is given.
+    Palette {
+        /// Indices and table.
+        palette: palette::Palette,
+        /// The table as integers, of the rank of the table.
+        lut: Option<Quantized>,
+    },
+}
+
+/// What is known of a weight beside its elements.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Knowledge<'a> {
+    /// What the squared error of each element counts; all alike where absent.
+    pub importance: Option<&'a [f32]>,
+}
+
+/// Compresses `w`.
+pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge<'_>) -> Result<Compressed, Refusal> {
+    let kept = scheme.prune.map(|p| keep(w, &pruning(p, role))).transpose()?;
+    let (mask, plain) = match &kept {
+        Some(kept) => {
+            let (mask, nonzero) = sparse(w, kept)?;
+            (Some(mask), nonzero)
+        }
+        None => (None, w.clone()),
+    };
+    let mut done = Compressed { scheme: scheme.clone(), adapted: None, mask, coded: Coded::Plain(plain) };
+    let kept = kept.as_deref();
+    match &scheme.code {
+        None => {}
+        Some(Code::Linear(l)) => {
+            let (l, why) = fitting_blocks(l, w.shape(), role);
+            done.adapted = why;
+            let options = LinearOptions {
+                dtype: l.dtype,
+                symmetric: l.symmetric,
+                granularity: Granularity::Boxes(boxes(&l.share, w.shape(), role)?),
+                range: match l.range {
+                    Range::MinMax => RangeMethod::MinMax,
+                    Range::Mse => RangeMethod::Mse,
+                },
+                importance: known.importance,
+                keep: kept,
+            };
+            let mut q = quantize(w, &options)?;
+            if let Some(kept) = kept {
+                q.data = those_kept(&q.data, kept);
+            }
+            done.coded = Coded::Linear(q);
+            done.scheme.code = Some(Code::Linear(l));
+        }
+        Some(Code::Palette(p)) => {
+            let (p, why) = fitting_groups(p, w.shape(), role)?;
+            done.adapted = why;
+            let (palette, lut) = palettized(w, role, &p, known, kept)?;
+            done.coded = Coded::Palette { palette, lut };
+            done.scheme.code = Some(Code::Palette(p));
+        }
+    }
+    Ok(done)
+}
+
+fn pruning(p: Prune, role: Role) -> Pruning {
+    match p {
+        Prune::Sparsity(part) => Pruning::Sparsity(part),
+        Prune::Threshold(t) => Pruning::Threshold(t),
+        Prune::NofM { n, m } => Pruning::NofM { n, m, axis: role.input },
+        Prune::Block { sparsity, size } => Pruning::Block { sparsity, size, axis: role.output },
+    }
+}
+
+fn palettized(
+    w: &Tensor,
+    role: Role,
+    p: &Palette,
+    known: Knowledge<'_>,
+    kept: Option<&[bool]>,
+) -> Result<(palette::Palette, Option<Quantized>), Refusal> {
+    let axis = if p.input_groups { role.input } else { role.output };
+    let mut options = PaletteOptions {
+        bits: p.bits.unwrap_or(8),
+        method: match &p.entries {
+            Entries::KMeans => PaletteMethod::KMeans,
+            Entries::Uniform => PaletteMethod::Uniform,
+            Entries::Unique => PaletteMethod::Unique,
+            Entries::Custom(table) => PaletteMethod::Custom(table.clone()),
+        },
+        groups: p.group.map_or(Groups::Tensor, |size| Groups::Channels { axis, size }),
+        cluster_dim: p.vector,
+        vector_axis: role.output,
+        channel_scale: p.channel_scale.then_some(role.output),
+        importance: known.importance,
+        keep: kept,
+    };
+    let mut palette = palettize(w, &options)?;
+    let mut lut = None;
+    if let Some(dtype) = p.lut_dtype {
+        // One scale for all tables: Core ML takes no other.
+        let whole = LinearOptions {
+            dtype,
+            symmetric: dtype == DType::I8,
+            granularity: Granularity::Tensor,
+            range: RangeMethod::MinMax,
+            importance: None,
+            keep: None,
+        };
+        let coded = quantize(&palette.lut, &whole)?;
+        if options.groups == Groups::Tensor && p.vector == 1 {
+            // The nearest entry may be another one, now that entries have moved.
+            options.method = PaletteMethod::Custom(coded.decoded());
+            options.bits = palette.indices.dtype().bits() as u8;
+            palette = palette::Palette { lut: palette.lut, ..palettize(w, &options)? };
+        }
+        lut = Some(coded);
+    }
+    if let Some(kept) = kept {
+        palette.indices = those_kept(&palette.indices, kept);
+    }
+    Ok((palette, lut))
+}
+
+/// The elements of `t` that are kept, in a vector.
+fn those_kept(t: &Tensor, kept: &[bool]) -> Tensor {
+    let all = t.to_i64();
+    let some: Vec<i64> = all.iter().zip(kept).filter(|(_, k)| **k).map(|(v, _)| *v).collect();
+    Tensor::from_i64(t.dtype(), &[some.len()], &some)
+}
+
+/// The sizes of the boxes that share a scale.
+fn boxes(share: &Share, shape: &[usize], role: Role) -> Result<Vec<usize>, Refusal> {
+    let mut sizes = vec![0; shape.len()];
+    match share {
+        Share::Tensor => {}
+        Share::Channel => sizes[role.output] = 1,
+        Share::Block(n) => {
+            sizes[role.output] = 1;
+            sizes[role.input] = *n;
+        }
+        Share::Blocks(own) if own.len() == shape.len() => sizes.clone_from(own),
+        Share::Blocks(own) => {
+            return Err(Refusal::new(format!("{} sizes of a block are given for {} axes", own.len(), shape.len())));
+        }
+    }
+    Ok(sizes)
+}
+
+/// Blocks that divide the input channels; the nearest, with a word, where those asked for do not.
+fn fitting_blocks(l: &Linear, shape: &[usize], role: Role) -> (Linear, Option<String>) {
+    let Share::Block(want) = l.share else { return (l.clone(), None) };
+    let channels = shape[role.input];
+    if channels % want == 0 {
+        return (l.clone(), None);
+    }
+    let (share, what) = match nearest_divisor(channels, want) {
+        Some(n) => (Share::Block(n), format!("blocks of {n}")),
+        None => (Share::Channel, "a scale per output channel".to_owned()),
+    };
+    let why = format!("{want} does not divide {channels} input channels: {what}");
+    (Linear { share, ..l.clone() }, Some(why))
+}
+
+/// Groups that divide the channels; the nearest, with a word, where those asked for do not.
+fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, Option<String>), Refusal> {
+    if p.bits.is_some_and(|b| !PALETTE_BITS.contains(&b)) {
+        return Err(Refusal::new("an index has 1, 2, 3, 4, 6 or 8 bits"));
+    }
+    let outputs = shape[role.output];
+    if p.vector > 1 && outputs % p.vector != 0 {
+        return Err(Refusal::new(format!("vectors of {} do not divide {outputs} output channels", p.vector)));
+    }
+    let Some(want) = p.group else { return Ok((p.clone(), None)) };
+    let (channels, kind) = if p.input_groups { (shape[role.input], "input") } else { (outputs, "output") };
+    let fits = |n: usize| channels % n == 0 && (p.input_groups || n % p.vector == 0);
+    if fits(want) {
+        return Ok((p.clone(), None));
+    }
+    let (group, what) = match nearest_divisor(channels, want).filter(|n| fits(*n)) {
+        Some(n) => (Some(n), format!("groups of {n}")),
+        None => (None, "one table".to_owned()),
+    };
+    let why = format!("{want} does not divide {channels} {kind} channels: {what}");
+    Ok((Palette { group, ..p.clone() }, Some(why)))
+}
+
+/// The divisor of `n` nearest to `want` by ratio, within a factor of two; the smaller of two that are alike.
+fn nearest_divisor(n: usize, want: usize) -> Option<usize> {
+    let ratio = |d: usize| (d as f64 / want as f64).ln().abs();
+    (want.div_ceil(2)..=want.saturating_mul(2).min(n))
+        .filter(|d| n % d == 0)
+        .min_by(|a, b| ratio(*a).total_cmp(&ratio(*b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_do_not_divide_become_the_nearest_that_do() {
+        for (n, want, found) in [(200, 32, Some(25)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)] {
+            assert_eq!(nearest_divisor(n, want), found, "{n} {want}");
+        }
+    }
+}
