@@ -3,6 +3,9 @@
 //! Kernels compress one tensor and know nothing of programs; what they make decodes exactly as Core ML's `constexpr_*` ops
 //! say.
 
+mod affine;
+mod blocks;
+pub mod linear;
 mod weight;
 
 pub use weight::Refusal;
