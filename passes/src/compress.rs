@@ -6,6 +6,7 @@
 mod affine;
 mod blocks;
 pub mod linear;
+pub mod prune;
 mod weight;
 
 pub use weight::Refusal;
