@@ -3,6 +3,10 @@
 //! Kernels compress one tensor and know nothing of programs; what they make decodes exactly as Core ML's `constexpr_*` ops
 //! say.
 
+mod affine;
+mod blocks;
+pub mod linear;
+pub mod prune;
 mod weight;
 
 pub use weight::Refusal;
