@@ -1,12 +1,263 @@
 //! Compression of weights: fewer bits an element, or fewer elements.
 //!
 //! Kernels compress one tensor and know nothing of programs; what they make decodes exactly as Core ML's `constexpr_*` ops
-//! say.
+//! say. The engine finds the weights of a module, compresses them in parallel within a budget of memory, and puts the ops
+//! that decode them in their place.
 
 mod affine;
+mod apply;
 mod blocks;
+mod decompress;
+mod encode;
 pub mod linear;
+mod decode;
+mod measure;
+pub mod palette;
 pub mod prune;
+mod scheme;
 mod weight;
+mod weights;
 
+pub use apply::{Coded, Compressed, Knowledge, compress_tensor};
+pub use decompress::decompress;
+pub use measure::Distortion;
+pub use scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
 pub use weight::Refusal;
+pub use weights::{Left, Role, Weight, weights};
+
+use mlconv_mil::{
+    ir::{InsertError, Module},
+    schema::Opset,
+};
+use mlconv_tensor::{Blob, Bytes, Tensor};
+use rayon::prelude::*;
+use std::io;
+
+/// Where compressed bytes stay until they are written.
+pub trait Store: Sync {
+    /// The same bytes, in memory or elsewhere.
+    fn keep(&self, bytes: Bytes) -> io::Result<Bytes>;
+}
+
+/// Keeps everything in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct InMemory;
+
+impl Store for InMemory {
+    fn keep(&self, bytes: Bytes) -> io::Result<Bytes> {
+        Ok(bytes)
+    }
+}
+
+/// A weight that is to be compressed.
+#[derive(Clone, Debug)]
+pub struct Task<'a> {
+    /// The weight.
+    pub weight: &'a Weight,
+    /// How.
+    pub scheme: Scheme,
+}
+
+/// What became of a weight.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was done, or why nothing was.
+    pub done: Result<Applied, Refusal>,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after: all that stands for the weight.
+    pub bytes_after: u64,
+}
+
+/// How a weight was compressed.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// The scheme that was applied.
+    pub scheme: Scheme,
+    /// Why it is not the one that was asked for.
+    pub adapted: Option<String>,
+    /// How far the decoded weight is from what it was.
+    pub distortion: Distortion,
+    /// The weight that it shares its bytes with, by task.
+    pub shared_with: Option<usize>,
+}
+
+/// How to go about it.
+pub struct Engine<'a> {
+    /// The op set that the result is for.
+    pub opset: Opset,
+    /// Bytes that tensors in the works may take.
+    pub max_memory: u64,
+    /// Where results stay.
+    pub store: &'a dyn Store,
+    /// Whether results are dropped once they are measured.
+    pub dry_run: bool,
+    /// Told of every task that is done: its number and what became of it.
+    pub progress: &'a (dyn Fn(usize, &Outcome) + Sync),
+}
+
+/// Why compression as a whole failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompressError {
+    /// The store could not keep a result.
+    #[error("compressed weights cannot be kept: {0}")]
+    Store(#[from] io::Error),
+    /// An op that decodes a weight does not fit its place: a fault of the tool.
+    #[error(transparent)]
+    Insert(#[from] InsertError),
+}
+
+impl Engine<'_> {
+    /// Compresses the weights of `tasks` in `module`; what became of each.
+    ///
+    /// Results are the same whatever the number of threads.
+    pub fn run(&self, module: &mut Module, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, CompressError> {
+        let twins: Vec<Option<usize>> = (0..tasks.len()).map(|i| tasks[..i].iter().position(|t| alike(t, &tasks[i]))).collect();
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; tasks.len()];
+        let mut kept: Vec<Option<Compressed>> = vec![None; tasks.len()];
+        let mut next = 0;
+        while next < tasks.len() {
+            let end = self.batch(tasks, &twins, next);
+            let results: Vec<_> = (next..end)
+                .into_par_iter()
+                .map(|i| if twins[i].is_some() { Ok(None) } else { self.one(i, &tasks[i]).map(Some) })
+                .collect();
+            for (i, result) in (next..end).zip(results) {
+                let twin = twins[i];
+                let (compressed, outcome) = match (result?, twin) {
+                    (Some(done), _) => done,
+                    (None, twin) => {
+                        let from = twin.unwrap_or(0);
+                        let mut outcome = outcomes[from].clone().unwrap_or_else(|| Outcome {
+                            done: Err(Refusal::new("nothing is known of the weight that it shares its bytes with")),
+                            bytes_before: 0,
+                            bytes_after: 0,
+                        });
+                        (outcome.bytes_before, outcome.bytes_after) = (0, 0);
+                        if let Ok(applied) = &mut outcome.done {
+                            applied.shared_with = Some(from);
+                        }
+                        (self.progress)(i, &outcome);
+                        (kept[from].clone(), outcome)
+                    }
+                };
+                if let Some(c) = &compressed
+                    && !self.dry_run
+                {
+                    let w = tasks[i].weight;
+                    let origin = module.functions[w.function].op_data(w.op).origin;
+                    let origin = origin.map(|o| module.origins.rewritten("compress", [o]));
+                    encode::encode(&mut module.functions[w.function], w, c, origin)?;
+                }
+                (kept[i], outcomes[i]) = (compressed, Some(outcome));
+            }
+            next = end;
+        }
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    /// The end of a run of tasks from `start` that fit into memory together; at least one.
+    fn batch(&self, tasks: &[Task<'_>], twins: &[Option<usize>], start: usize) -> usize {
+        let mut left = self.max_memory;
+        for i in start..tasks.len() {
+            let need = if twins[i].is_some() { 0 } else { working_memory(&tasks[i].weight.tensor) };
+            match left.checked_sub(need) {
+                Some(rest) => left = rest,
+                None if i == start => left = 0,
+                None => return i,
+            }
+        }
+        tasks.len()
+    }
+
+    fn one(&self, i: usize, task: &Task<'_>) -> Result<(Option<Compressed>, Outcome), CompressError> {
+        let w = task.weight;
+        let before = w.tensor.blob().len() as u64;
+        let mut outcome = Outcome { done: Err(Refusal::new("")), bytes_before: before, bytes_after: before };
+        let mut result = None;
+        outcome.done = match &w.role {
+            Err(left) => Err(Refusal::new(left.to_string())),
+            Ok(role) => compress_tensor(&w.tensor, *role, &task.scheme, Knowledge::default()).and_then(|c| {
+                encode::expressible(&c, w.tensor.shape(), self.opset)?;
+                let distortion = measure::distortion(&w.tensor, &c);
+                outcome.bytes_after = c.bytes(self.opset);
+                let applied =
+                    Applied { scheme: c.scheme.clone(), adapted: c.adapted.clone(), distortion, shared_with: None };
+                result = Some(c);
+                Ok(applied)
+            }),
+        };
+        w.tensor.blob().release();
+        let result = match result {
+            Some(c) if self.dry_run => Some(Compressed { coded: Coded::Plain(Tensor::scalar(0f32)), mask: None, ..c }),
+            Some(c) => Some(c.kept_in(self.store)?),
+            None => None,
+        };
+        (self.progress)(i, &outcome);
+        Ok((result, outcome))
+    }
+}
+
+/// Whether both are the same bytes, to be compressed alike.
+fn alike(a: &Task<'_>, b: &Task<'_>) -> bool {
+    let (s, t) = (&a.weight.tensor, &b.weight.tensor);
+    s.dtype() == t.dtype()
+        && s.shape() == t.shape()
+        && a.weight.role == b.weight.role
+        && a.scheme == b.scheme
+        && s.blob().same_storage(t.blob())
+}
+
+/// Bytes that are needed to compress a tensor, about: the elements, and what they become.
+fn working_memory(t: &Tensor) -> u64 {
+    t.blob().len() as u64 * 2
+}
+
+impl Compressed {
+    fn tensors_mut(&mut self) -> Vec<&mut Tensor> {
+        let mut all: Vec<&mut Tensor> = self.mask.iter_mut().collect();
+        match &mut self.coded {
+            Coded::Plain(t) => all.push(t),
+            Coded::Linear(q) => all.extend([&mut q.data, &mut q.scale].into_iter().chain(q.offset.as_mut())),
+            Coded::Palette { palette, lut } => {
+                all.extend([&mut palette.indices, &mut palette.lut].into_iter().chain(palette.scale.as_mut()));
+                if let Some(q) = lut {
+                    all.extend([&mut q.data, &mut q.scale].into_iter().chain(q.offset.as_mut()));
+                }
+            }
+        }
+        all
+    }
+
+    /// Moves all bytes to `store`.
+    fn kept_in(mut self, store: &dyn Store) -> io::Result<Self> {
+        for t in self.tensors_mut() {
+            let bytes = Bytes::from(t.blob().read().into_owned());
+            if let Ok(moved) = Tensor::new(t.dtype(), t.shape(), Blob::from(store.keep(bytes)?)) {
+                *t = moved;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Bytes of all that a package for `opset` stores of it.
+    pub fn bytes(&self, opset: Opset) -> u64 {
+        let size = |t: &Tensor| t.blob().len() as u64;
+        let of = |q: &linear::Quantized| size(&q.data) + size(&q.scale) + q.offset.as_ref().map_or(0, size);
+        let coded = match &self.coded {
+            Coded::Plain(t) => size(t),
+            Coded::Linear(q) => of(q),
+            Coded::Palette { palette: p, lut } => {
+                let table = lut.as_ref().map_or_else(|| size(&p.lut), of);
+                let scale = p.scale.as_ref().map_or(0, |s| {
+                    // One table a channel, before iOS26.
+                    let channels = s.count() as u64;
+                    size(s) + if opset < Opset::Ios26 { table * channels.saturating_sub(1) } else { 0 }
+                });
+                size(&p.indices) + table + scale
+            }
+        };
+        coded + self.mask.as_ref().map_or(0, size)
+    }
+}

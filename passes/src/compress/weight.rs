@@ -16,7 +16,6 @@ impl Refusal {
 }
 
 /// Refuses what no scheme can compress: elements that are no floats of 16 or 32 bits, none at all, or not finite.
-#[allow(dead_code, reason = "the kernels are to come")]
 pub(crate) fn check(w: &Tensor) -> Result<(), Refusal> {
     let bad = match w.dtype() {
         DType::F16 => w.view::<f16>().and_then(|v| v.iter().position(|x| !x.is_finite())),

@@ -78,7 +78,7 @@ pub fn weights(module: &Module, threshold: usize) -> Vec<Weight> {
             }
             sources.retain(|s| !s.is_empty());
             sources.dedup();
-            let types = readers.iter().map(|id| f.op_data(*id).op.name()).collect();
+            let types = readers.iter().map(|id| f.op_data(*id).op.schema().name).collect();
             let role = role(f, value, &readers, tensor, threshold);
             all.push(Weight { function, op, value, name, sources, readers: types, tensor: tensor.clone(), role });
         }
@@ -109,7 +109,7 @@ fn role(f: &Function, v: Value, readers: &[OpId], t: &Tensor, threshold: usize) 
     }
     let mut found = None;
     for id in readers {
-        let role = parameter(f, *id, v, t.shape().len()).ok_or(Left::Reader(f.op_data(*id).op.name()))?;
+        let role = parameter(f, *id, v, t.shape().len()).ok_or(Left::Reader(f.op_data(*id).op.schema().name))?;
         if *found.get_or_insert(role) != role {
             return Err(Left::Axes);
         }

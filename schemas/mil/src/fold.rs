@@ -39,13 +39,22 @@ impl Budget {
     }
 }
 
+/// What an op that decodes a compressed weight gives; `None` for other ops.
+pub fn decode(f: &Function, id: OpId) -> Option<Tensors> {
+    if f.op_data(id).op.schema().constexpr { evaluated(f, id, usize::MAX) } else { None }
+}
+
 /// The results of `id`, where they follow from constants alone and hold at most `max_elements`.
 ///
 /// Ops that decode compressed weights are left alone: folding them would undo the compression.
 fn fold(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
+    let schema = f.op_data(id).op.schema();
+    if schema.effect != Effect::None || schema.constexpr { None } else { evaluated(f, id, max_elements) }
+}
+
+fn evaluated(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
     let data = f.op_data(id);
-    let schema = data.op.schema();
-    if schema.effect != Effect::None || schema.constexpr || data.results.is_empty() {
+    if data.results.is_empty() {
         return None;
     }
     let facts: Facts = data.results.iter().map(|v| f.value(*v).fact.clone()).collect();

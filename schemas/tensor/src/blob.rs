@@ -1,6 +1,6 @@
 //! Weights: a shared range of somebody's bytes, and what must happen to them on the way out.
 
-use crate::{DType, bits::packed_len, tensor::convert};
+use crate::{DType, bits::packed_len, maps, tensor::convert};
 use bytes::Bytes;
 use std::{
     borrow::Cow,
@@ -22,7 +22,7 @@ pub fn map_file(file: &File) -> io::Result<Bytes> {
     #[expect(unsafe_code, reason = "mapping a file is unsafe by nature; the hazard is documented above")]
     // SAFETY: the map is read-only and private to this process; see the note on truncation above.
     let map = unsafe { memmap2::Mmap::map(file)? };
-    Ok(Bytes::from_owner(map))
+    Ok(Bytes::from_owner(maps::Mapped::new(map)))
 }
 
 /// Bytes that are shared when cloned or sliced, with an optional transform that runs only when they are read.
@@ -121,8 +121,17 @@ impl Blob {
                     visit(&out)?;
                 }
             }
+            if self.bytes.len() > CHUNK {
+                maps::release(chunk);
+            }
         }
         Ok(())
+    }
+
+    /// Gives back the memory that holds the bytes, where they are of a file's map: what is read again is read from the
+    /// file again. Without it the pages of every file that was read once would count as this process's memory.
+    pub fn release(&self) {
+        maps::release(&self.bytes);
     }
 
     /// Whether both blobs are the same range of the same storage under the same recipe. Cheap, and no more than a

@@ -5,6 +5,7 @@
 
 mod bits;
 mod blob;
+mod maps;
 mod dim;
 mod dtype;
 mod shape;
