@@ -6,13 +6,14 @@ use crate::{
     arrays::Arrays,
     codes,
     compare::{self, OutputDiff, Tolerance},
+    compress,
     feed::{self, Samples},
     model::{self, Format, Model},
 };
 use mlconv_coreml::{Existing, Exported};
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{Function, Module, Port},
+    ir::{Function, InsertError, Module, Port},
     ops::Const,
     verify::{Verified, verify},
 };
@@ -33,8 +34,22 @@ pub struct Job {
     pub half: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
+    /// What becomes of the weights.
+    pub weights: Weights,
     /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
     pub samples: Arrays,
+}
+
+/// What becomes of the weights of a model.
+#[derive(Clone, Debug, Default)]
+pub enum Weights {
+    /// They stay as they are.
+    #[default]
+    Keep,
+    /// They are compressed.
+    Compress(compress::Request),
+    /// Those that are compressed are decoded.
+    Decompress,
 }
 
 /// A model that is ready to be written.
@@ -56,10 +71,12 @@ pub struct Prepared {
     pub source_ops: usize,
     /// Ops of the program to be written, constants left out.
     pub ops: usize,
+    /// What became of the weights, where they were to be compressed.
+    pub compression: Option<compress::Report>,
 }
 
-/// Imports and rewrites a model; nothing is written.
-pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
+/// Imports and rewrites a model, telling of each weight that is compressed; nothing is written.
+pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
     let Model { format, mut module, warnings: mut all, source_ops } = read(job)?;
     if format == Format::Package {
         retarget(&mut module, job)?;
@@ -84,6 +101,7 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
             unapplied.push(Diagnostic::warning(&codes::L0002, format!("`--keep-fp32 {}` matches no op", p.as_str())));
         }
     }
+    let compression = weights(&mut module, job, progress, &mut all, &mut unapplied)?;
     let adapted = mlconv_coreml::legalize(&mut module)?;
     all.extend(adapted);
     let module = verify(module)?;
@@ -93,7 +111,37 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
         all.push(Diagnostic::warning(&codes::F0107, title));
     }
     let ops = module.functions.iter().map(op_count).sum();
-    Ok(Prepared { source, format, module, package, warnings: all, unapplied, source_ops, ops })
+    Ok(Prepared { source, format, module, package, warnings: all, unapplied, source_ops, ops, compression })
+}
+
+/// Compresses the weights, or decodes them.
+fn weights(
+    module: &mut Module,
+    job: &Job,
+    progress: compress::Progress<'_>,
+    warnings: &mut Vec<Diagnostic>,
+    unapplied: &mut Vec<Diagnostic>,
+) -> Result<Option<compress::Report>, Failure> {
+    match &job.weights {
+        Weights::Keep => Ok(None),
+        Weights::Decompress => {
+            let fault = |e: InsertError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
+            if mlconv_passes::compress::decompress(module).map_err(fault)? == 0 {
+                let d = Diagnostic::warning(&codes::L0002, "`--decompress` found no compressed weight");
+                unapplied.push(d);
+            }
+            Ok(None)
+        }
+        Weights::Compress(request) => {
+            let (opset, raised) = compress::target(module, request, job.request.opset)?;
+            warnings.extend(raised);
+            module.functions.iter_mut().for_each(|f| f.opset = opset);
+            let report = compress::apply(module, request, progress)?;
+            warnings.extend(report.notes.clone());
+            unapplied.extend(report.unapplied.clone());
+            Ok(Some(report))
+        }
+    }
 }
 
 /// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.

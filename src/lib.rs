@@ -8,6 +8,7 @@ pub mod accuracy;
 pub mod arrays;
 pub mod cli;
 pub mod compare;
+pub mod compress;
 pub mod convert;
 pub mod feed;
 pub mod model;

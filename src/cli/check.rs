@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         keep_fp32: args.rewrite.patterns(),
         samples: Arrays::new(),
     };
-    let (blockers, notes) = match convert::prepare(&job) {
+    let (blockers, notes) = match convert::prepare(&job, &|_, _, _| {}) {
         Ok(prepared) => (vec![], prepared.warnings),
         Err(all) => all.into_iter().partition(|d| d.severity == Severity::Error),
     };

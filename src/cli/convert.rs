@@ -3,12 +3,13 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, Inputs, Precision, Rewrite},
+    compress::{Compression, compression_json, compression_text},
     terminal::Terminal,
 };
 use crate::{
     Diagnostic, codes,
     compare::Tolerance,
-    convert::{self, Job, Parity, Prepared},
+    convert::{self, Job, Parity, Prepared, Weights},
     report::{self, bytes, parity_text},
 };
 use serde_json::json;
@@ -26,6 +27,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     rewrite: Rewrite,
     #[command(flatten)]
+    compression: Compression,
+    #[command(flatten)]
     inputs: Inputs,
     /// Skip the parity run that otherwise follows
     #[arg(long, conflicts_with = "labels")]
@@ -36,15 +39,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
-    check_target(&args)?;
+    check_target(&args.out, args.force)?;
     let inputs = args.inputs.read()?;
     let half = args.rewrite.precision == Precision::Fp16;
     let request = args.import.request()?;
     let samples = inputs.samples.clone();
-    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns(), samples };
+    let weights = args.compression.request(&args.out)?.map_or(Weights::Keep, Weights::Compress);
+    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns(), weights, samples };
     let prepared = {
         let _step = terminal.step("importing and optimising");
-        convert::prepare(&job)?
+        convert::prepare(&job, &|n, of, row| terminal.weight(n, of, row))?
     };
     {
         let _step = terminal.step("writing");
@@ -59,6 +63,8 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("verifying");
         let written = convert::read_back(&args.out)?;
         let tolerance = if half { Tolerance::F16 } else { Tolerance::F32 };
+        // Compression is lossy: the loss is reported, and no fault.
+        let tolerance = if prepared.compression.is_some() { Tolerance::ANY } else { tolerance };
         Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
     };
     if let Some(parity) = &mut parity {
@@ -66,7 +72,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     }
     let size = package_size(&args.out);
     if terminal.is_json() {
-        terminal.json(&summary(&args.out, &prepared, parity.as_ref(), size));
+        terminal.json(&summary("convert", Some(&args.out), &prepared, parity.as_ref(), size));
     } else {
         terminal.say(&text(&prepared, parity.as_ref(), size));
         terminal.result(&args.out.display().to_string());
@@ -76,13 +82,13 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
 }
 
 /// Refuses a target before work is spent on it.
-fn check_target(args: &Args) -> Result<(), Vec<Diagnostic>> {
-    let place = args.out.display().to_string();
-    if args.out.extension().is_none_or(|e| e != "mlpackage") {
+pub(super) fn check_target(out: &std::path::Path, force: bool) -> Result<(), Vec<Diagnostic>> {
+    let place = out.display().to_string();
+    if out.extension().is_none_or(|e| e != "mlpackage") {
         let d = Diagnostic::error(&codes::L0001, "the output must end in `.mlpackage`, or Core ML's tools refuse it");
         return Err(vec![d.at(place)]);
     }
-    if args.out.exists() && !args.force {
+    if out.exists() && !force {
         let d = Diagnostic::error(&codes::X0002, "the output exists").at(place);
         return Err(vec![d.help("replace it with `--force`")]);
     }
@@ -90,7 +96,7 @@ fn check_target(args: &Args) -> Result<(), Vec<Diagnostic>> {
 }
 
 /// A conversion that is interrupted leaves nothing behind.
-fn clean_up_when_interrupted(out: &std::path::Path) {
+pub(super) fn clean_up_when_interrupted(out: &std::path::Path) {
     let out = out.to_path_buf();
     // Without a handler an interrupted run leaves its staging folder to the next one, which removes it.
     let _ = ctrlc::set_handler(move || {
@@ -101,7 +107,7 @@ fn clean_up_when_interrupted(out: &std::path::Path) {
 }
 
 /// Bytes of all files of a package.
-fn package_size(path: &std::path::Path) -> u64 {
+pub(super) fn package_size(path: &std::path::Path) -> u64 {
     let (mut total, mut todo) = (0, vec![path.to_path_buf()]);
     while let Some(path) = todo.pop() {
         match std::fs::read_dir(&path) {
@@ -112,7 +118,7 @@ fn package_size(path: &std::path::Path) -> u64 {
     total
 }
 
-fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
+pub(super) fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
     let mut out = format!(
         "{} nodes of {} became {} ops; the package has {}, {} of them weights",
         prepared.source_ops,
@@ -121,6 +127,9 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
         bytes(size),
         bytes(prepared.package.weights.len_bytes()),
     );
+    if let Some(c) = &prepared.compression {
+        out += &format!("\n{}", compression_text(c));
+    }
     match parity {
         None => out += "\nnot verified, as asked",
         Some(p) => {
@@ -134,10 +143,16 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
     out
 }
 
-fn summary(out: &std::path::Path, prepared: &Prepared, parity: Option<&Parity>, size: u64) -> serde_json::Value {
+pub(super) fn summary(
+    command: &str,
+    out: Option<&std::path::Path>,
+    prepared: &Prepared,
+    parity: Option<&Parity>,
+    size: u64,
+) -> serde_json::Value {
     json!({
         "version": report::VERSION,
-        "command": "convert",
+        "command": command,
         "output": out,
         "source_format": prepared.format.name(),
         "source_ops": prepared.source_ops,
@@ -145,6 +160,7 @@ fn summary(out: &std::path::Path, prepared: &Prepared, parity: Option<&Parity>, 
         "size_bytes": size,
         "weights_bytes": prepared.package.weights.len_bytes(),
         "renamed": prepared.package.renamed.iter().map(|(from, to)| json!({"source": from, "package": to})).collect::<Vec<_>>(),
+        "compression": prepared.compression.as_ref().map(compression_json),
         "warnings": prepared.warnings.iter().chain(&prepared.unapplied).map(report::diagnostic).collect::<Vec<_>>(),
         "parity": parity.map(report::parity),
     })

@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod compress;
 mod convert;
 mod inspect;
 mod ops;
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Import a model, optimise it, write an .mlpackage, and verify what was written
     Convert(convert::Args),
+    /// Compress the weights of a package, or of any model that can be imported
+    Compress(Box<compress::Args>),
     /// Run a package, or any importable model, on this machine
     Run(run::Args),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(&cli.common);
     let done = guarded(|| match cli.command {
         Command::Convert(args) => convert::run(args, &terminal),
+        Command::Compress(args) => compress::run(args, &terminal),
         Command::Run(args) => run::run(&args, &terminal),
         Command::Verify(args) => verify::run(&args, &terminal),
         Command::Inspect(args) => inspect::run(&args, &terminal),

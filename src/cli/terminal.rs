@@ -1,7 +1,8 @@
 //! Where text goes: results to stdout, talk to stderr.
 
 use super::args::{Common, Format};
-use crate::{Diagnostic, Failure, codes};
+use super::compress::weight_line;
+use crate::{Diagnostic, Failure, codes, compress::Row};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
@@ -102,6 +103,13 @@ impl Terminal {
     fn stderr(&self, text: &str) {
         let mut err = std::io::stderr().lock();
         let _ = writeln!(err, "{text}");
+    }
+
+    /// Says that a weight is compressed.
+    pub(crate) fn weight(&self, n: usize, of: usize, row: &Row) {
+        if !self.quiet {
+            self.stderr(&format!("[{n}/{of}] {}", weight_line(row)));
+        }
     }
 
     /// Begins a step.

@@ -36,6 +36,11 @@ codes! {
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
     P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of this op, so the op computes in 32 bits.";
+    C0001 "nothing to compress" "A pattern or name matches no weight, or a scheme cannot be applied to any.";
+    C0002 "compression cannot be as asked" "A scheme, a budget or a configuration asks for what cannot be done; nothing is written.";
+    C0101 "target raised" "A compressed form needs a newer deployment target than the model has, and none was stated.";
+    C0102 "weight not compressed" "A weight that was to be compressed is left as it is.";
+    C0103 "scheme adapted" "Sizes do not divide as asked, so that the nearest that do are taken.";
     X0001 "package cannot be written" "The operating system refused to write the package. What was there before is untouched.";
     X0002 "target exists" "The output exists, and replacing it was not asked for.";
     X0003 "not expressible for the target" "The program needs something that the chosen deployment target does not have.";

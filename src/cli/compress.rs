@@ -1,0 +1,254 @@
+//! `mlconv compress`, and the options that `convert` shares with it.
+
+use super::{
+    CommandResult, Outcome,
+    args::{Import, Inputs},
+    convert::{check_target, clean_up_when_interrupted, package_size, summary, text},
+    terminal::Terminal,
+};
+use crate::{
+    Diagnostic, Failure, codes,
+    compare::Tolerance,
+    compress::{self, DEFAULT_MEMORY, DEFAULT_THRESHOLD, Report, Request, Row, Rule, preset},
+    convert::{self, Job, Weights},
+    model::{self, Format},
+    report::bytes,
+};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The model: an .mlpackage, or a model that can be imported
+    model: PathBuf,
+    /// Where to write the package
+    #[arg(short, value_name = "OUT.mlpackage", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    import: Import,
+    #[command(flatten)]
+    compression: Compression,
+    /// Decode compressed weights instead
+    #[arg(long, conflicts_with_all = ["preset", "tensor", "dry_run"])]
+    decompress: bool,
+    /// Measure only: sizes, bits per weight and the error of each weight; nothing is written
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Skip the run of the package that otherwise follows
+    #[arg(long, conflicts_with = "labels")]
+    no_verify: bool,
+    /// Replace the output if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// How weights are compressed.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Compression {
+    /// Compress the weights: a preset or a scheme, such as `int8`, `int4-b32`, `pal4-g16` or `prune50+pal4`; see
+    /// docs/compression.md
+    #[arg(long, value_name = "SCHEME")]
+    preset: Option<String>,
+    /// Another scheme for weights whose name, or whose node's or module's name, matches; `none` leaves them alone; the last
+    /// that matches counts; repeatable
+    #[arg(long, value_name = "REGEX=SCHEME")]
+    tensor: Vec<String>,
+    /// Leave weights of at most so many elements alone
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_THRESHOLD)]
+    weight_threshold: usize,
+    /// It is fine if a weight cannot be compressed as asked
+    #[arg(long)]
+    allow_skip: bool,
+    /// Memory that weights in the works may take, such as `512MB`
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_memory: Option<u64>,
+}
+
+/// Bytes from a number with a unit: `20MB`, `1.5GiB`, `4096`.
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 10] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("kB", 1000),
+        ("KB", 1000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("B", 1),
+    ];
+    let (number, unit) =
+        UNITS.iter().find_map(|(name, size)| Some((text.strip_suffix(name)?, *size))).unwrap_or((text, 1));
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is no size such as 20MB"))?;
+    if !number.is_finite() || number <= 0.0 {
+        return Err(format!("`{text}` is no size such as 20MB"));
+    }
+    Ok((number * unit as f64) as u64)
+}
+
+impl Compression {
+    /// What is asked for; `None` where nothing is.
+    pub(super) fn request(&self, out: &Path) -> Result<Option<Request>, Failure> {
+        let mut rules: Vec<Rule> = vec![];
+        if let Some(text) = &self.preset {
+            rules.extend(preset::rules(text).map_err(|d| vec![d])?);
+        }
+        for text in &self.tensor {
+            rules.push(Rule::parse(text).map_err(|d| vec![d])?);
+        }
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let scratch = match out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        Ok(Some(Request {
+            rules,
+            threshold: self.weight_threshold,
+            max_memory: self.max_memory.unwrap_or(DEFAULT_MEMORY),
+            dry_run: false,
+            allow_skip: self.allow_skip,
+            scratch,
+        }))
+    }
+}
+
+pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
+    let out = args.out.clone().filter(|_| !args.dry_run);
+    if let Some(out) = &out {
+        check_target(out, args.force)?;
+    }
+    let asked = args.compression.request(out.as_deref().unwrap_or(Path::new(".")))?;
+    let weights = match asked {
+        _ if args.decompress => Weights::Decompress,
+        Some(request) => Weights::Compress(Request { dry_run: args.dry_run, ..request }),
+        None => {
+            let d = Diagnostic::error(&codes::L0001, "nothing says how to compress");
+            return Err(vec![d.help("say it with `--preset`, such as `--preset int8`, or with `--tensor REGEX=SCHEME`")]);
+        }
+    };
+    let inputs = args.inputs.read()?;
+    // A package computes as it did; other models are converted as `convert` does.
+    let half = model::format(&args.model).map_err(|d| vec![d])? != Format::Package;
+    let request = args.import.request()?;
+    let job = Job { model: args.model, request, half, keep_fp32: vec![], weights, samples: inputs.samples.clone() };
+    let prepared = convert::prepare(&job, &|n, of, row| terminal.weight(n, of, row))?;
+    let Some(out) = out else {
+        terminal.warn(&prepared.warnings);
+        terminal.warn(&prepared.unapplied);
+        let report = prepared.compression.as_ref();
+        if terminal.is_json() {
+            terminal.json(&summary("compress", None, &prepared, None, 0));
+        } else {
+            terminal.result(&report.map(compression_text).unwrap_or_default());
+        }
+        return Ok(if prepared.unapplied.is_empty() { Outcome::Done } else { Outcome::Differs });
+    };
+    {
+        let _step = terminal.step("writing");
+        clean_up_when_interrupted(&out);
+        convert::write(&prepared, &out, args.force)?;
+    }
+    terminal.warn(&prepared.warnings);
+    terminal.warn(&prepared.unapplied);
+    let mut parity = if args.no_verify {
+        None
+    } else {
+        let _step = terminal.step("verifying");
+        let written = convert::read_back(&out)?;
+        // Compression is lossy: the loss is reported, and no fault.
+        let tolerance = if args.decompress { Tolerance::F16 } else { Tolerance::ANY };
+        Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
+    };
+    if let Some(parity) = &mut parity {
+        inputs.mention_unused(parity, terminal);
+    }
+    let size = package_size(&out);
+    if terminal.is_json() {
+        terminal.json(&summary("compress", Some(&out), &prepared, parity.as_ref(), size));
+    } else {
+        terminal.say(&text(&prepared, parity.as_ref(), size));
+        terminal.result(&out.display().to_string());
+    }
+    let fine = prepared.unapplied.is_empty() && parity.is_none_or(|p| p.pass());
+    Ok(if fine { Outcome::Done } else { Outcome::Differs })
+}
+
+/// A weight that is done, in a line: `conv1_weight f16[64, 3, 7, 7] fp16→pal4 18.8→4.7 kB 21.3 dB`.
+pub(super) fn weight_line(row: &Row) -> String {
+    let head = format!("{} {}", row.name, row.ty);
+    match &row.outcome {
+        Err(why) => format!("{head} left as it is: {why}"),
+        Ok(a) if a.shared_with.is_some() => format!("{head} {} shares the bytes of another", a.scheme),
+        Ok(a) => {
+            let snr = a.distortion.snr_db.map_or_else(|| "exact".to_owned(), |s| format!("{s:.1} dB"));
+            format!("{head} → {} {} → {} {snr}", a.scheme, bytes(row.bytes_before), bytes(row.bytes_after))
+        }
+    }
+}
+
+/// The sums over all weights, in words.
+pub(super) fn compression_text(c: &Report) -> String {
+    let done = c.rows.iter().filter(|r| r.outcome.is_ok()).count();
+    let ((before, after), (bits_before, bits_after)) = (c.bytes(), c.bits_per_weight());
+    let mut out = format!(
+        "{done} of {} weights compressed: {} → {}, {bits_before:.2} → {bits_after:.2} bits per weight",
+        c.rows.len(),
+        bytes(before),
+        bytes(after),
+    );
+    let worst = c.rows.iter().filter_map(|r| Some((r, r.outcome.as_ref().ok()?.distortion.snr_db?)));
+    if let Some((row, snr)) = worst.min_by(|a, b| a.1.total_cmp(&b.1)) {
+        out += &format!("; the worst is {} with {snr:.1} dB", row.name);
+    }
+    // Weights left alone, by reason, so that a long list of biases is one line.
+    let mut left: Vec<(&str, usize, u64, &str)> = vec![];
+    for row in &c.rows {
+        let Err(why) = &row.outcome else { continue };
+        match left.iter_mut().find(|(w, ..)| *w == why.as_str()) {
+            Some((_, n, size, _)) => (*n, *size) = (*n + 1, *size + row.bytes_before),
+            None => left.push((why, 1, row.bytes_before, &row.name)),
+        }
+    }
+    for (why, n, size, first) in left {
+        let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
+        out += &format!("\n  left as it is, {}: {first}{others}: {why}", bytes(size));
+    }
+    out
+}
+
+/// What became of every weight, for programs.
+pub(super) fn compression_json(c: &Report) -> serde_json::Value {
+    let ((before, after), (bits_before, bits_after)) = (c.bytes(), c.bits_per_weight());
+    let row = |r: &Row| {
+        let applied = r.outcome.as_ref().ok();
+        json!({
+            "name": r.name,
+            "type": r.ty,
+            "readers": r.readers,
+            "asked": r.asked.as_ref().map(|(s, _)| s.to_string()),
+            "rule": r.asked.as_ref().map(|(_, rule)| rule),
+            "scheme": applied.map(|a| a.scheme.to_string()),
+            "adapted": applied.and_then(|a| a.adapted.clone()),
+            "shared": applied.is_some_and(|a| a.shared_with.is_some()),
+            "skipped": r.outcome.as_ref().err(),
+            "bytes_before": r.bytes_before,
+            "bytes_after": r.bytes_after,
+            "mse": applied.map(|a| a.distortion.mse),
+            "snr_db": applied.and_then(|a| a.distortion.snr_db),
+            "cosine": applied.and_then(|a| a.distortion.cosine),
+            "max_abs": applied.map(|a| a.distortion.max_abs),
+        })
+    };
+    json!({
+        "bytes_before": before,
+        "bytes_after": after,
+        "bits_per_weight_before": bits_before,
+        "bits_per_weight_after": bits_after,
+        "weights": c.rows.iter().map(row).collect::<Vec<_>>(),
+    })
+}

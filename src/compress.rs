@@ -1,0 +1,207 @@
+//! Compression of weights as a user asks for it: which weights, how, within which memory, and what became of each.
+
+pub mod preset;
+mod rules;
+mod spool;
+
+pub use preset::{PRESETS, Preset};
+pub use rules::{Assigned, Rule, Selector, assign};
+
+use crate::{Diagnostic, Failure, codes};
+use mlconv_mil::{
+    ir::Module,
+    schema::Opset,
+};
+use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, weights};
+use spool::Spool;
+use std::path::PathBuf;
+
+/// Elements up to which weights are left alone, unless said otherwise: coremltools' number.
+pub const DEFAULT_THRESHOLD: usize = 2048;
+/// Bytes that tensors in the works may take, unless said otherwise.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which weights, and how: the last rule that matches a weight counts.
+    pub rules: Vec<Rule>,
+    /// Elements up to which weights are left alone.
+    pub threshold: usize,
+    /// Bytes that tensors in the works may take.
+    pub max_memory: u64,
+    /// Whether results are dropped once they are measured.
+    pub dry_run: bool,
+    /// Whether it is fine that something asked for could not be done.
+    pub allow_skip: bool,
+    /// A folder for results that are too large for memory.
+    pub scratch: PathBuf,
+}
+
+/// What became of the weights of a model.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// One per weight, in program order.
+    pub rows: Vec<Row>,
+    /// Why some of what was asked for was not done.
+    pub unapplied: Vec<Diagnostic>,
+    /// What a user should know.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// What became of one weight.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its name in the program.
+    pub name: String,
+    /// Its element type and shape, such as `f16[64, 3, 7, 7]`.
+    pub ty: String,
+    /// Its elements.
+    pub count: u64,
+    /// Types of the ops that read it.
+    pub readers: Vec<&'static str>,
+    /// The scheme that was asked for, and the rule that asks for it.
+    pub asked: Option<(Scheme, String)>,
+    /// What was done; where nothing was, why.
+    pub outcome: Result<Applied, String>,
+    /// Bytes before.
+    pub bytes_before: u64,
+    /// Bytes after.
+    pub bytes_after: u64,
+}
+
+impl Report {
+    /// Bytes of all weights before and after.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.rows.iter().fold((0, 0), |(a, b), r| (a + r.bytes_before, b + r.bytes_after))
+    }
+
+    /// Bits that an element of a weight takes on average, before and after.
+    pub fn bits_per_weight(&self) -> (f64, f64) {
+        let count = self.rows.iter().filter(|r| r.bytes_before > 0).map(|r| r.count).sum::<u64>().max(1) as f64;
+        let (before, after) = self.bytes();
+        (before as f64 * 8.0 / count, after as f64 * 8.0 / count)
+    }
+}
+
+/// Told of every weight that is done: how many are, of how many, and the row.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize, &Row) + Sync);
+
+/// The op set that `module` must have for what is asked of it. Where the target was stated and is older, that is an error;
+/// where it was not, it is raised, which the second value says.
+pub fn target(module: &Module, request: &Request, stated: Option<Opset>) -> Result<(Opset, Option<Diagnostic>), Failure> {
+    let own = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
+    let weights = weights(module, request.threshold);
+    let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
+    let needs = assigned.iter().flatten().map(|a| (since(&a.scheme), a)).max_by_key(|(o, _)| *o);
+    let Some((needed, a)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
+    let what = format!("`{}` needs the target {needed}", a.scheme);
+    match stated {
+        Some(target) => {
+            let d = Diagnostic::error(&codes::X0003, format!("{what}, and {target} was asked for"));
+            let other = "before ios18 there are int8 and uint8 per tensor or channel, pal1, pal2, pal4, pal6 and pal8 per tensor, and pruning alone";
+            Err(vec![d.help(format!("use `--target {needed}`, or another scheme: {other}"))])
+        }
+        None => {
+            let d = Diagnostic::warning(&codes::C0101, format!("{what}: the package is for {needed}, not {own}"));
+            Ok((needed, Some(d.help("state a target with `--target` to keep to it"))))
+        }
+    }
+}
+
+/// The first op set that can express a scheme.
+fn since(s: &Scheme) -> Opset {
+    use mlconv_passes::compress::{Code, Share};
+    use mlconv_tensor::DType;
+    let old = match (&s.prune, &s.code) {
+        (None, None) => return Opset::Ios15,
+        (Some(_), Some(_)) => false,
+        (Some(_), None) => true,
+        (None, Some(Code::Linear(l))) => {
+            matches!(l.dtype, DType::I8 | DType::U8) && matches!(l.share, Share::Tensor | Share::Channel)
+        }
+        (None, Some(Code::Palette(p))) => {
+            p.bits != Some(3) && p.group.is_none() && p.vector == 1 && !p.channel_scale && p.lut_dtype.is_none()
+        }
+    };
+    if old { Opset::Ios16 } else { Opset::Ios18 }
+}
+
+/// Compresses the weights of `module`.
+pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> Result<Report, Failure> {
+    let weights = weights(module, request.threshold);
+    let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
+    let mut report = Report::default();
+    // Weights that a rule means and that cannot be compressed are tried as well: the engine says why not.
+    let chosen: Vec<usize> = (0..weights.len())
+        .filter(|i| assigned[*i].as_ref().is_some_and(|a| !a.scheme.is_none() && (weights[*i].role.is_ok() || a.named)))
+        .collect();
+    let task = |i: &usize| assigned[*i].as_ref().map(|a| Task { weight: &weights[*i], scheme: a.scheme.clone() });
+    let tasks: Vec<Task<'_>> = chosen.iter().filter_map(task).collect();
+    let row = |i: usize, outcome: Option<&Outcome>| {
+        let w = &weights[i];
+        let bytes = w.tensor.blob().len() as u64;
+        let shape: Vec<String> = w.tensor.shape().iter().map(ToString::to_string).collect();
+        let left = || match &w.role {
+            Err(left) => left.to_string(),
+            Ok(_) => match &assigned[i] {
+                Some(a) => format!("`{}` leaves it alone", a.rule),
+                None => "nothing asks for it".to_owned(),
+            },
+        };
+        Row {
+            name: w.name.clone(),
+            ty: format!("{}[{}]", w.tensor.dtype(), shape.join(", ")),
+            count: w.tensor.count() as u64,
+            readers: w.readers.clone(),
+            asked: assigned[i].as_ref().filter(|a| !a.scheme.is_none()).map(|a| (a.scheme.clone(), a.rule.clone())),
+            outcome: outcome.map_or_else(|| Err(left()), |o| o.done.clone().map_err(|e| e.to_string())),
+            bytes_before: outcome.map_or(bytes, |o| o.bytes_before),
+            bytes_after: outcome.map_or(bytes, |o| o.bytes_after),
+        }
+    };
+    let opset = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
+    let spool = Spool::new(&request.scratch);
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let tell = |t: usize, outcome: &Outcome| {
+        let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        progress(n, tasks.len(), &row(chosen[t], Some(outcome)));
+    };
+    let engine =
+        Engine { opset, max_memory: request.max_memory, store: &spool, dry_run: request.dry_run, progress: &tell };
+    let outcomes = engine.run(module, &tasks).map_err(|e| vec![failed(&e)])?;
+    let mut outcomes = chosen.iter().copied().zip(&outcomes).peekable();
+    for i in 0..weights.len() {
+        let outcome = outcomes.next_if(|(c, _)| *c == i).map(|(_, o)| o);
+        report.rows.push(row(i, outcome));
+        let Some(outcome) = outcome else { continue };
+        let (name, asked) = (&weights[i].name, assigned[i].as_ref());
+        let asked = asked.map(|a| format!("{}` by `{}", a.scheme, a.rule)).unwrap_or_default();
+        match &outcome.done {
+            Err(why) => {
+                let d = Diagnostic::warning(&codes::C0102, format!("`{name}` is not compressed as asked (`{asked}`): {why}"));
+                report.unapplied.push(d.help("leave it out with `--tensor NAME=none`, or accept it with `--allow-skip`"));
+            }
+            Ok(Applied { adapted: Some(why), .. }) => {
+                report.notes.push(Diagnostic::warning(&codes::C0103, format!("`{name}`: {why}")));
+            }
+            Ok(_) => {}
+        }
+    }
+    if request.allow_skip {
+        report.notes.append(&mut report.unapplied);
+    }
+    Ok(report)
+}
+
+fn failed(e: &CompressError) -> Diagnostic {
+    match e {
+        CompressError::Store(_) => Diagnostic::error(&codes::X0001, e.to_string()),
+        _ => Diagnostic::error(&codes::P0001, e.to_string()),
+    }
+}
+
+/// Whether a weight is left alone because of what it is, and not of what was asked.
+pub fn is_no_parameter(w: &Weight) -> bool {
+    matches!(w.role, Err(Left::Reader(_) | Left::Vector | Left::Output))
+}
