@@ -5,7 +5,9 @@
 
 mod affine;
 mod blocks;
+pub mod gptq;
 pub mod linear;
+pub mod measure;
 pub mod prune;
 mod weight;
 
