@@ -7,10 +7,11 @@
 mod affine;
 mod apply;
 mod blocks;
+mod decode;
 mod decompress;
 mod encode;
+pub mod gptq;
 pub mod linear;
-mod decode;
 mod measure;
 pub mod palette;
 pub mod prune;
@@ -20,7 +21,7 @@ mod weights;
 
 pub use apply::{Coded, Compressed, Knowledge, compress_tensor};
 pub use decompress::decompress;
-pub use measure::Distortion;
+pub use measure::{Distortion, Sums};
 pub use scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
 pub use weight::Refusal;
 pub use weights::{Left, Role, Weight, weights};

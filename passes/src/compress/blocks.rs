@@ -94,12 +94,22 @@ impl Blocks {
         self.sizes.iter().product()
     }
 
+    /// Whether blocks lie one after the other, in row-major order.
+    pub(crate) fn in_order(&self) -> bool {
+        self.axes().len() <= 1
+    }
+
     /// The elements block after block, in row-major order within each and among them.
     pub(crate) fn gather<'a, T: Copy + Default + Send + Sync>(&self, rows: &'a [T]) -> Cow<'a, [T]> {
+        permuted(&self.axes(), rows)
+    }
+
+    /// The axes among blocks and then within them, as they lie in the tensor.
+    fn axes(&self) -> Vec<(usize, usize)> {
         let steps = strides(&self.shape);
         let among = self.counts.iter().zip(&steps).zip(&self.sizes).map(|((n, step), size)| (*n, step * size));
         let within = self.sizes.iter().zip(&steps).map(|(n, step)| (*n, *step));
-        permuted(&merged(among.chain(within)), rows)
+        merged(among.chain(within))
     }
 
     /// The elements in row-major order, which [`Blocks::gather`] took apart.

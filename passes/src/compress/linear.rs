@@ -80,7 +80,7 @@ impl Quantized {
 }
 
 /// Refuses what stands beside a weight and does not fit it.
-fn check_options(w: &Tensor, o: &LinearOptions<'_>) -> Result<(), Refusal> {
+pub(super) fn check_options(w: &Tensor, o: &LinearOptions<'_>) -> Result<(), Refusal> {
     let n = w.count();
     for (what, len) in [("importances", o.importance.map(<[f32]>::len)), ("marks", o.keep.map(<[bool]>::len))] {
         if let Some(len) = len.filter(|len| *len != n) {
@@ -92,10 +92,9 @@ fn check_options(w: &Tensor, o: &LinearOptions<'_>) -> Result<(), Refusal> {
 }
 
 /// An element type of weights.
-trait Float: Element + Default {
+pub(super) trait Float: Element + Default {
     fn widened(values: &[Self], to: &mut [f32]);
     fn range(values: &[Self]) -> (f32, f32);
-    fn narrowed(x: f32) -> Self;
 }
 
 impl Float for f16 {
@@ -105,9 +104,6 @@ impl Float for f16 {
     fn range(values: &[Self]) -> (f32, f32) {
         range_of_halves(values)
     }
-    fn narrowed(x: f32) -> Self {
-        Self::from_f32(x)
-    }
 }
 
 impl Float for f32 {
@@ -116,9 +112,6 @@ impl Float for f32 {
     }
     fn range(values: &[Self]) -> (f32, f32) {
         range(values)
-    }
-    fn narrowed(x: f32) -> Self {
-        x
     }
 }
 
@@ -142,29 +135,39 @@ fn quantize_as<T: Float, const HALF: bool>(
     let fitted = |(i, block): (usize, &[T])| {
         let part = i * len..(i + 1) * len;
         let importance = importance.as_deref().and_then(|v| v.get(part.clone()));
-        match keep.as_deref().and_then(|v| v.get(part)) {
-            None => fit(block, importance, codes, o.range),
-            Some(keep) => {
-                let kept = |of: &[T]| -> Vec<T> { of.iter().zip(keep).filter(|(_, k)| **k).map(|(x, _)| *x).collect() };
-                let of_kept =
-                    |v: &[f32]| -> Vec<f32> { v.iter().zip(keep).filter(|(_, k)| **k).map(|(x, _)| *x).collect() };
-                fit(&kept(block), importance.map(of_kept).as_deref(), codes, o.range)
-            }
-        }
+        fit(block, importance, keep.as_deref().and_then(|v| v.get(part)), codes, o.range)
     };
     let affines: Vec<Affine> =
         ordered.par_chunks(len).with_min_len((GROUP / len).max(1)).enumerate().map(fitted).collect();
     let bytes = coded::<T, HALF>(&ordered, &affines, len);
-    let bytes = blocks.scatter(&bytes);
-    stored::<T>(w, o.dtype, codes, blocks.counts(), bytes, &affines)
+    let bytes = match blocks.scatter(&bytes) {
+        Cow::Owned(scattered) => scattered,
+        Cow::Borrowed(_) => bytes,
+    };
+    stored(w, o.dtype, codes, blocks.counts(), bytes, &affines)
 }
 
 /// The parameters of one block.
-fn fit<T: Float>(block: &[T], weights: Option<&[f32]>, codes: &Codes, method: RangeMethod) -> Affine {
+pub(super) fn fit<T: Float>(
+    block: &[T],
+    importance: Option<&[f32]>,
+    keep: Option<&[bool]>,
+    codes: &Codes,
+    method: RangeMethod,
+) -> Affine {
+    if let Some(keep) = keep {
+        let block = only(block, keep);
+        return fit(&block, importance.map(|v| only(v, keep)).as_deref(), None, codes, method);
+    }
     match method {
         RangeMethod::MinMax => codes.min_max(T::range(block), None, || wide(block)),
-        RangeMethod::Mse => codes.least_squares(&wide(block), weights),
+        RangeMethod::Mse => codes.least_squares(&wide(block), importance),
     }
+}
+
+/// The elements that count.
+fn only<T: Copy>(values: &[T], keep: &[bool]) -> Vec<T> {
+    values.iter().zip(keep).filter(|(_, k)| **k).map(|(x, _)| *x).collect()
 }
 
 /// Elements that one task codes: they fit into the first cache, as does their single precision.
@@ -192,22 +195,27 @@ fn coded<T: Float, const HALF: bool>(values: &[T], affines: &[Affine], len: usiz
 }
 
 /// The tensors of codes, a byte each, and their parameters.
-fn stored<T: Float>(
+pub(super) fn stored(
     w: &Tensor,
     dtype: DType,
     codes: &Codes,
     counts: &[usize],
-    bytes: Cow<'_, [u8]>,
+    bytes: Vec<u8>,
     affines: &[Affine],
 ) -> Result<Quantized, Refusal> {
     let ints = |shape: &[usize], bytes: Vec<u8>| {
         let bytes = if dtype.bits() == 4 { nibbles(&bytes) } else { bytes };
         Tensor::new(dtype, shape, Bytes::from(bytes).into()).map_err(|e| Refusal::new(e.to_string()))
     };
-    let scale = Tensor::from_vec(counts, affines.iter().map(|a| T::narrowed(a.scale)).collect::<Vec<T>>());
+    let scales = affines.iter().map(|a| a.scale);
+    let scale = if w.dtype() == DType::F16 {
+        Tensor::from_vec(counts, scales.map(f16::from_f32).collect())
+    } else {
+        Tensor::from_vec(counts, scales.collect())
+    };
     let offset =
         if codes.zero_is_0() { None } else { Some(ints(counts, affines.iter().map(|a| a.code(0.0)).collect())?) };
-    Ok(Quantized { data: ints(w.shape(), bytes.into_owned())?, scale, offset })
+    Ok(Quantized { data: ints(w.shape(), bytes)?, scale, offset })
 }
 
 /// The low halves of bytes, two to a byte, the first in the low half.

@@ -292,6 +292,9 @@ fn n_of_m<T: Magnitude>(values: &[T], n: usize, runs: &Runs) -> Vec<bool> {
 /// Which elements stay where runs go as one.
 fn blocks<T: Magnitude>(values: &[T], share: f64, runs: &Runs) -> Result<Vec<bool>, Refusal> {
     let wanted = dropped(share, values.len())?;
+    if u32::try_from(values.len()).is_err() {
+        return Err(Refusal::new(format!("{} elements are too many to prune in blocks", values.len())));
+    }
     let (slab, band, step) = (runs.slab(), runs.band(), runs.step);
     // In row-major order of the tensor of runs.
     let mut squares = vec![0f64; values.len() / runs.n * runs.count()];
@@ -302,17 +305,23 @@ fn blocks<T: Magnitude>(values: &[T], share: f64, runs: &Runs) -> Result<Vec<boo
             }
         });
     });
+    // A norm above its number, so that the order is that of the norms, and among equal ones that of the runs.
+    let key = |(run, squares): (usize, &f64)| u64::from((squares.sqrt() as f32).to_bits()) << 32 | run as u64;
+    let mut keys: Vec<u64> = squares.par_iter().enumerate().map(key).collect();
+    let mut stays = vec![true; keys.len()];
     // Shares are those of elements, so that a short run counts for what it is.
     let length = |run: usize| (runs.n - run / step % runs.count() * runs.size).min(runs.size);
-    let mut order: Vec<usize> = (0..squares.len()).collect();
-    order.par_sort_by(|a, b| squares[*a].total_cmp(&squares[*b]));
-    let (mut stays, mut gone) = (vec![true; squares.len()], 0);
-    for run in order {
-        if gone >= wanted {
-            break;
+    let (mut gone, mut rest) = (0, &mut keys[..]);
+    while gone < wanted && !rest.is_empty() {
+        let least = (wanted - gone).div_ceil(runs.size).min(rest.len());
+        rest.select_nth_unstable(least - 1);
+        let (least, others) = rest.split_at_mut(least);
+        for key in least {
+            let run = *key as u32 as usize;
+            stays[run] = false;
+            gone += length(run);
         }
-        stays[run] = false;
-        gone += length(run);
+        rest = others;
     }
     let mut keep = vec![false; values.len()];
     let slabs = keep.par_chunks_mut(slab).zip(values.par_chunks(slab)).zip(stays.par_chunks(runs.count() * step));
