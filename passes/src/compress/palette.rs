@@ -363,8 +363,8 @@ fn scalars(points: &scalar::Points, dtype: DType, o: &PaletteOptions<'_>) -> Res
             let range = f64::from(rounded(dtype, high - low));
             let rough = f64::from(rounded(dtype, range / last));
             let step = if rough.is_finite() { rough } else { (high - low) / last };
-            let entry =
-                |i: usize| (low + i as f64 * step).min(if dtype == DType::F16 { 65504.0 } else { f64::from(f32::MAX) });
+            // Rounding must not lead past the greatest value, which may be the greatest there is.
+            let entry = |i: usize| (low + i as f64 * step).min(*high);
             (0..1usize << o.bits).map(entry).collect()
         }
         PaletteMethod::Unique if points.x.len() > 256 => {
