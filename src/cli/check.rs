@@ -30,6 +30,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         request: args.import.request()?,
         half: args.rewrite.precision == Precision::Fp16,
         keep_fp32: args.rewrite.patterns(),
+        weights: convert::Weights::Keep,
         samples: Arrays::new(),
     };
     let (blockers, notes) = match convert::prepare(&job, &|_, _, _| {}) {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Diagnostic, Failure, codes,
     compare::Tolerance,
-    compress::{self, DEFAULT_MEMORY, DEFAULT_THRESHOLD, Report, Request, Row, Rule, preset},
+    compress::{DEFAULT_MEMORY, DEFAULT_THRESHOLD, Report, Request, Row, Rule, preset},
     convert::{self, Job, Weights},
     model::{self, Format},
     report::bytes,
@@ -185,7 +185,8 @@ pub(super) fn weight_line(row: &Row) -> String {
         Err(why) => format!("{head} left as it is: {why}"),
         Ok(a) if a.shared_with.is_some() => format!("{head} {} shares the bytes of another", a.scheme),
         Ok(a) => {
-            let snr = a.distortion.snr_db.map_or_else(|| "exact".to_owned(), |s| format!("{s:.1} dB"));
+            let snr = a.distortion.snr_db;
+            let snr = if snr == f64::INFINITY { "exact".to_owned() } else { format!("{snr:.1} dB") };
             format!("{head} → {} {} → {} {snr}", a.scheme, bytes(row.bytes_before), bytes(row.bytes_after))
         }
     }
@@ -201,8 +202,8 @@ pub(super) fn compression_text(c: &Report) -> String {
         bytes(before),
         bytes(after),
     );
-    let worst = c.rows.iter().filter_map(|r| Some((r, r.outcome.as_ref().ok()?.distortion.snr_db?)));
-    if let Some((row, snr)) = worst.min_by(|a, b| a.1.total_cmp(&b.1)) {
+    let worst = c.rows.iter().filter_map(|r| Some((r, r.outcome.as_ref().ok()?.distortion.snr_db)));
+    if let Some((row, snr)) = worst.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, snr)| snr.is_finite()) {
         out += &format!("; the worst is {} with {snr:.1} dB", row.name);
     }
     // Weights left alone, by reason, so that a long list of biases is one line.
@@ -239,8 +240,8 @@ pub(super) fn compression_json(c: &Report) -> serde_json::Value {
             "bytes_before": r.bytes_before,
             "bytes_after": r.bytes_after,
             "mse": applied.map(|a| a.distortion.mse),
-            "snr_db": applied.and_then(|a| a.distortion.snr_db),
-            "cosine": applied.and_then(|a| a.distortion.cosine),
+            "snr_db": applied.map(|a| a.distortion.snr_db),
+            "cosine": applied.map(|a| a.distortion.cosine),
             "max_abs": applied.map(|a| a.distortion.max_abs),
         })
     };

@@ -6,7 +6,7 @@ use crate::{Diagnostic, Failure, codes, compress::Row};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
-    cell::RefCell,
+    sync::{Mutex, PoisonError},
     io::{self, IsTerminal, Write},
     time::Duration,
 };
@@ -17,7 +17,7 @@ pub(crate) struct Terminal {
     quiet: bool,
     colour: bool,
     /// Why results could not be printed.
-    broken: RefCell<Option<io::Error>>,
+    broken: Mutex<Option<io::Error>>,
 }
 
 /// A step that takes a while; it shows itself on a terminal after half a second.
@@ -31,7 +31,7 @@ impl Terminal {
             let _ = rayon::ThreadPoolBuilder::new().num_threads(common.jobs).build_global();
         }
         let colour = io::stderr().is_terminal() && !no_colour;
-        Self { format: common.format, quiet: common.quiet, colour, broken: RefCell::default() }
+        Self { format: common.format, quiet: common.quiet, colour, broken: Mutex::default() }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -44,13 +44,13 @@ impl Terminal {
         let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
         let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
         if let Err(e) = written {
-            self.broken.replace(Some(e));
+            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
         }
     }
 
     /// Fails where a result could not be printed. A reader that has read enough closes its pipe: that is no error.
     pub(crate) fn finish(&self) -> Result<(), Failure> {
-        match self.broken.take().filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
+        match self.broken.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
             None => Ok(()),
             Some(e) => Err(vec![Diagnostic::error(&codes::X0001, format!("the result cannot be printed: {e}"))]),
         }
