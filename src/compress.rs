@@ -8,10 +8,7 @@ pub use preset::{PRESETS, Preset};
 pub use rules::{Assigned, Rule, Selector, assign};
 
 use crate::{Diagnostic, Failure, codes};
-use mlconv_mil::{
-    ir::Module,
-    schema::Opset,
-};
+use mlconv_mil::{ir::Module, schema::Opset};
 use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, weights};
 use spool::Spool;
 use std::path::PathBuf;
@@ -89,7 +86,11 @@ pub type Progress<'a> = &'a (dyn Fn(usize, usize, &Row) + Sync);
 
 /// The op set that `module` must have for what is asked of it. Where the target was stated and is older, that is an error;
 /// where it was not, it is raised, which the second value says.
-pub fn target(module: &Module, request: &Request, stated: Option<Opset>) -> Result<(Opset, Option<Diagnostic>), Failure> {
+pub fn target(
+    module: &Module,
+    request: &Request,
+    stated: Option<Opset>,
+) -> Result<(Opset, Option<Diagnostic>), Failure> {
     let own = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
     let weights = weights(module, request.threshold);
     let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
@@ -179,8 +180,13 @@ pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> 
         let asked = asked.map(|a| format!("{}` by `{}", a.scheme, a.rule)).unwrap_or_default();
         match &outcome.done {
             Err(why) => {
-                let d = Diagnostic::warning(&codes::C0102, format!("`{name}` is not compressed as asked (`{asked}`): {why}"));
-                report.unapplied.push(d.help("leave it out with `--tensor NAME=none`, or accept it with `--allow-skip`"));
+                let d = Diagnostic::warning(
+                    &codes::C0102,
+                    format!("`{name}` is not compressed as asked (`{asked}`): {why}"),
+                );
+                report
+                    .unapplied
+                    .push(d.help("leave it out with `--tensor NAME=none`, or accept it with `--allow-skip`"));
             }
             Ok(Applied { adapted: Some(why), .. }) => {
                 report.notes.push(Diagnostic::warning(&codes::C0103, format!("`{name}`: {why}")));

@@ -114,7 +114,8 @@ impl Engine<'_> {
     ///
     /// Results are the same whatever the number of threads.
     pub fn run(&self, module: &mut Module, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, CompressError> {
-        let twins: Vec<Option<usize>> = (0..tasks.len()).map(|i| tasks[..i].iter().position(|t| alike(t, &tasks[i]))).collect();
+        let twins: Vec<Option<usize>> =
+            (0..tasks.len()).map(|i| tasks[..i].iter().position(|t| alike(t, &tasks[i]))).collect();
         let mut outcomes: Vec<Option<Outcome>> = vec![None; tasks.len()];
         let mut kept: Vec<Option<Compressed>> = vec![None; tasks.len()];
         let mut next = 0;

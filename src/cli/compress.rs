@@ -128,7 +128,9 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
         Some(request) => Weights::Compress(Request { dry_run: args.dry_run, ..request }),
         None => {
             let d = Diagnostic::error(&codes::L0001, "nothing says how to compress");
-            return Err(vec![d.help("say it with `--preset`, such as `--preset int8`, or with `--tensor REGEX=SCHEME`")]);
+            return Err(vec![
+                d.help("say it with `--preset`, such as `--preset int8`, or with `--tensor REGEX=SCHEME`"),
+            ]);
         }
     };
     let inputs = args.inputs.read()?;

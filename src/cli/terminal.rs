@@ -6,8 +6,8 @@ use crate::{Diagnostic, Failure, codes, compress::Row};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
-    sync::{Mutex, PoisonError},
     io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -50,7 +50,13 @@ impl Terminal {
 
     /// Fails where a result could not be printed. A reader that has read enough closes its pipe: that is no error.
     pub(crate) fn finish(&self) -> Result<(), Failure> {
-        match self.broken.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
+        match self
+            .broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .filter(|e| e.kind() != io::ErrorKind::BrokenPipe)
+        {
             None => Ok(()),
             Some(e) => Err(vec![Diagnostic::error(&codes::X0001, format!("the result cannot be printed: {e}"))]),
         }

@@ -80,7 +80,11 @@ pub fn assign(weights: &[Weight], rules: &[Rule]) -> Result<Vec<Option<Assigned>
         if !weights.iter().any(|w| rule.selector.matches(w)) {
             let names: Vec<&str> = weights.iter().filter(|w| w.role.is_ok()).map(|w| w.name.as_str()).take(8).collect();
             let d = Diagnostic::error(&codes::C0001, format!("`{}` matches no weight", rule.text));
-            let known = if names.is_empty() { "the model has none".to_owned() } else { format!("weights are {}", names.join(", ")) };
+            let known = if names.is_empty() {
+                "the model has none".to_owned()
+            } else {
+                format!("weights are {}", names.join(", "))
+            };
             return Err(d.help(known));
         }
     }

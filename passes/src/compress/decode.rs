@@ -41,7 +41,9 @@ impl Compressed {
             Coded::Palette { palette: p, lut } => {
                 let table = match lut {
                     None => p.lut.to_f32().into_owned(),
-                    Some(q) => Self { mask: None, coded: Coded::Linear(q.clone()), ..self.clone() }.decoded(p.lut.shape()),
+                    Some(q) => {
+                        Self { mask: None, coded: Coded::Linear(q.clone()), ..self.clone() }.decoded(p.lut.shape())
+                    }
                 };
                 let [groups @ .., entries, len] = p.lut.shape() else { return vec![] };
                 let (entries, len) = (*entries, *len);
@@ -54,7 +56,8 @@ impl Compressed {
                 let mut values: Vec<f32> = if len == 1 {
                     by_block(&codes, &indices, groups, &|code, block| table[block * entries + usize::from(code)])
                 } else {
-                    let at = by_block(&codes, &indices, groups, &|code, block| (block * entries + usize::from(code)) as f32);
+                    let at =
+                        by_block(&codes, &indices, groups, &|code, block| (block * entries + usize::from(code)) as f32);
                     let inner: usize = indices[axis + 1..].iter().product();
                     let mut values = vec![0.0; codes.len() * len];
                     values.par_chunks_mut(inner * len).zip(at.par_chunks(inner)).for_each(|(out, at)| {

@@ -60,7 +60,12 @@ fn vector_axis_of(q: &Quantized, shape: &[usize]) -> Option<i64> {
 }
 
 /// Puts the ops that decode `c` in the place of the weight.
-pub(crate) fn encode(f: &mut Function, w: &Weight, c: &Compressed, origin: Option<OriginId>) -> Result<(), InsertError> {
+pub(crate) fn encode(
+    f: &mut Function,
+    w: &Weight,
+    c: &Compressed,
+    origin: Option<OriginId>,
+) -> Result<(), InsertError> {
     let hint = f.value(w.value).hint.to_string();
     let mut e = Encoder { place: Place::Before(w.op), hint, origin, f };
     let old = e.f.opset < Opset::Ios18;
@@ -77,15 +82,18 @@ pub(crate) fn encode(f: &mut Function, w: &Weight, c: &Compressed, origin: Optio
         (Coded::Linear(q), Some(mask)) => {
             let (data_mask, nonzero_data) = (e.constant("mask", mask)?, e.constant("nonzero", &q.data)?);
             let (scale, offset) = e.scales(q)?;
-            let sparse = e.op("values", ConstexprSparseBlockwiseShiftScale { data_mask, nonzero_data, scale, offset })?;
+            let sparse =
+                e.op("values", ConstexprSparseBlockwiseShiftScale { data_mask, nonzero_data, scale, offset })?;
             e.op("", ConstexprSparseToDense { nonzero_data: sparse[1], mask: sparse[0] })?[0]
         }
         (Coded::Palette { palette, .. }, None) if old => e.packed_palette(palette, shape)?,
         (Coded::Palette { palette, lut }, None) => e.palette(palette, lut.as_ref())?,
         (Coded::Palette { palette, lut }, Some(mask)) => {
-            let (indices_mask, indices_nonzero_data) = (e.constant("mask", mask)?, e.constant("indices", &palette.indices)?);
+            let (indices_mask, indices_nonzero_data) =
+                (e.constant("mask", mask)?, e.constant("indices", &palette.indices)?);
             let (lut, vector_axis) = (e.table(palette, lut.as_ref(), None)?, palette.vector_axis.map(|a| a as i64));
-            let sparse = e.op("values", ConstexprLutToSparse { indices_mask, indices_nonzero_data, lut, vector_axis })?;
+            let sparse =
+                e.op("values", ConstexprLutToSparse { indices_mask, indices_nonzero_data, lut, vector_axis })?;
             e.op("", ConstexprSparseToDense { nonzero_data: sparse[1], mask: sparse[0] })?[0]
         }
     };
@@ -233,5 +241,6 @@ fn repeat(lut: &Tensor, counts: &[usize]) -> Tensor {
     }
     let mut shape = total;
     shape.extend(&lut.shape()[counts.len()..]);
-    Tensor::new(lut.dtype(), &shape, mlconv_tensor::Blob::from(mlconv_tensor::Bytes::from(out))).unwrap_or_else(|_| lut.clone())
+    Tensor::new(lut.dtype(), &shape, mlconv_tensor::Blob::from(mlconv_tensor::Bytes::from(out)))
+        .unwrap_or_else(|_| lut.clone())
 }

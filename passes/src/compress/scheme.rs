@@ -189,7 +189,8 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 fn parse_prune(amount: &str, rest: &[&str]) -> Result<Prune, String> {
-    let wrong = || "pruning is a part in percent (prune50), a pattern (prune2:4) or a magnitude (prune-t0.01)".to_owned();
+    let wrong =
+        || "pruning is a part in percent (prune50), a pattern (prune2:4) or a magnitude (prune-t0.01)".to_owned();
     if let Some((n, m)) = amount.split_once(':') {
         let (n, m) = number(n).zip(number(m)).ok_or_else(wrong)?;
         return if rest.is_empty() && 0 < n && n < m { Ok(Prune::NofM { n, m }) } else { Err(wrong()) };
@@ -226,7 +227,11 @@ fn parse_linear(head: &str, rest: &[&str]) -> Result<Linear, String> {
             "mse" => linear.range = Range::Mse,
             _ => match word.strip_prefix('b').and_then(number).filter(|b| *b > 0) {
                 Some(block) => linear.share = Share::Block(block),
-                None => return Err(format!("`-{word}` is no option of {head}: there are -tensor, -bN, -asym, -sym and -mse")),
+                None => {
+                    return Err(format!(
+                        "`-{word}` is no option of {head}: there are -tensor, -bN, -asym, -sym and -mse"
+                    ));
+                }
             },
         }
     }
@@ -361,9 +366,28 @@ mod tests {
     #[test]
     fn texts_are_read_as_they_are_written() {
         for text in [
-            "none", "int8", "uint8", "int4-b32", "uint4-b64-mse", "int8-tensor-asym", "uint8-sym", "pal4", "pal6-g16", "pal4-g8-in",
-            "pal4-v2", "pal8-scale", "pal2-lut8", "pal3-ulut8-uniform", "pal-unique", "prune50", "prune2:4", "prune-t0.01",
-            "prune75-b4", "prune7+pal4", "prune50+int8", "prune30.5+int4-b32",
+            "none",
+            "int8",
+            "uint8",
+            "int4-b32",
+            "uint4-b64-mse",
+            "int8-tensor-asym",
+            "uint8-sym",
+            "pal4",
+            "pal6-g16",
+            "pal4-g8-in",
+            "pal4-v2",
+            "pal8-scale",
+            "pal2-lut8",
+            "pal3-ulut8-uniform",
+            "pal-unique",
+            "prune50",
+            "prune2:4",
+            "prune-t0.01",
+            "prune75-b4",
+            "prune7+pal4",
+            "prune50+int8",
+            "prune30.5+int4-b32",
         ] {
             let scheme = Scheme::parse(text).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(scheme.to_string(), text);

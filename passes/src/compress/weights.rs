@@ -64,7 +64,10 @@ pub fn weights(module: &Module, threshold: usize) -> Vec<Weight> {
         for op in f.all_ops() {
             let Some(tensor) = f.op::<Const>(op).map(|c| &c.val) else { continue };
             let Some(value) = f.op_data(op).results.first().copied() else { continue };
-            if !matches!(f.ty(value), Type::Tensor(t) if t.dtype.is_float()) || tensor.count() < 2 || feeds_constexpr(f, value) {
+            if !matches!(f.ty(value), Type::Tensor(t) if t.dtype.is_float())
+                || tensor.count() < 2
+                || feeds_constexpr(f, value)
+            {
                 continue;
             }
             let readers = readers(f, value);

@@ -5,9 +5,9 @@
 
 mod bits;
 mod blob;
-mod maps;
 mod dim;
 mod dtype;
+mod maps;
 mod shape;
 mod tensor;
 mod types;
