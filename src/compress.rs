@@ -1,17 +1,24 @@
 //! Compression of weights as a user asks for it: which weights, how, within which memory, and what became of each.
 
+mod calibrate;
 pub mod preset;
 mod rules;
+pub mod search;
 mod spool;
 
+pub use calibrate::Calibration;
 pub use preset::{PRESETS, Preset};
 pub use rules::{Assigned, Rule, Selector, assign};
+pub use search::{Goal, Metric, Plan, Search};
 
-use crate::{Diagnostic, Failure, codes};
+use crate::{Diagnostic, Failure, accuracy::Labels, codes};
 use mlconv_mil::{ir::Module, schema::Opset};
-use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, weights};
+use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, Witness, weights};
 use spool::Spool;
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 /// Elements up to which weights are left alone, unless said otherwise: coremltools' number.
 pub const DEFAULT_THRESHOLD: usize = 2048;
@@ -23,6 +30,8 @@ pub const DEFAULT_MEMORY: u64 = 512 << 20;
 pub struct Request {
     /// Which weights, and how: the last rule that matches a weight counts.
     pub rules: Vec<Rule>,
+    /// How schemes are found for the weights that no rule matches.
+    pub plan: Option<Plan>,
     /// Elements up to which weights are left alone.
     pub threshold: usize,
     /// Bytes that tensors in the works may take.
@@ -31,6 +40,8 @@ pub struct Request {
     pub dry_run: bool,
     /// Whether it is fine that something asked for could not be done.
     pub allow_skip: bool,
+    /// Whether codes are chosen by the inputs of a weight, where there are samples.
+    pub aware: bool,
     /// A folder for results that are too large for memory.
     pub scratch: PathBuf,
 }
@@ -40,6 +51,8 @@ pub struct Request {
 pub struct Report {
     /// One per weight, in program order.
     pub rows: Vec<Row>,
+    /// How schemes were found, where they were searched.
+    pub search: Option<Search>,
     /// Why some of what was asked for was not done.
     pub unapplied: Vec<Diagnostic>,
     /// What a user should know.
@@ -81,8 +94,44 @@ impl Report {
     }
 }
 
-/// Told of every weight that is done: how many are, of how many, and the row.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize, &Row) + Sync);
+/// Something that took its time is done.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// It was measured how much weights matter.
+    Measured {
+        /// How many.
+        done: usize,
+        /// Of how many.
+        of: usize,
+    },
+    /// A weight was compressed.
+    Weight {
+        /// How many are.
+        done: usize,
+        /// Of how many.
+        of: usize,
+        /// Bytes that those had.
+        bytes: u64,
+        /// Bytes of all that are to be compressed.
+        of_bytes: u64,
+        /// What became of it.
+        row: &'a Row,
+    },
+}
+
+/// Told of what is done.
+pub type Progress<'a> = &'a (dyn Fn(Event<'_>) + Sync);
+
+/// What samples there are to compress by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Samples<'a> {
+    /// What they say of the inputs of weights.
+    pub calibration: Option<&'a Calibration>,
+    /// The right class of each.
+    pub labels: Option<&'a Labels>,
+    /// Whether codes are chosen by the inputs of a weight.
+    pub aware: bool,
+}
 
 /// The op set that `module` must have for what is asked of it. Where the target was stated and is older, that is an error;
 /// where it was not, it is raised, which the second value says.
@@ -94,9 +143,12 @@ pub fn target(
     let own = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
     let weights = weights(module, request.threshold);
     let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
-    let needs = assigned.iter().flatten().map(|a| (since(&a.scheme), a)).max_by_key(|(o, _)| *o);
-    let Some((needed, a)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
-    let what = format!("`{}` needs the target {needed}", a.scheme);
+    // A search makes do with what the target has.
+    let searched = request.plan.iter().filter(|_| stated.is_none()).flat_map(|p| p.schemes(Opset::Ios18));
+    let schemes = assigned.iter().flatten().map(|a| a.scheme.clone()).chain(searched);
+    let needs = schemes.map(|s| (since(&s), s)).max_by_key(|(o, _)| *o);
+    let Some((needed, scheme)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
+    let what = format!("`{scheme}` needs the target {needed}");
     match stated {
         Some(target) => {
             let d = Diagnostic::error(&codes::X0003, format!("{what}, and {target} was asked for"));
@@ -129,10 +181,29 @@ fn since(s: &Scheme) -> Opset {
 }
 
 /// Compresses the weights of `module`.
-pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> Result<Report, Failure> {
+pub fn apply(
+    module: &mut Module,
+    request: &Request,
+    samples: Samples<'_>,
+    progress: Progress<'_>,
+) -> Result<Report, Failure> {
     let weights = weights(module, request.threshold);
-    let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
+    let mut assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
     let mut report = Report::default();
+    let opset = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
+    if let Some(plan) = &request.plan {
+        let told = |done, of| progress(Event::Measured { done, of });
+        let task = search::Task {
+            plan,
+            candidates: &plan.schemes(opset),
+            weights: &weights,
+            opset,
+            calibration: samples.calibration,
+            labels: samples.labels,
+            told: &told,
+        };
+        report.search = Some(search::run(&task, &mut assigned)?);
+    }
     // Weights that a rule means and that cannot be compressed are tried as well: the engine says why not.
     let chosen: Vec<usize> = (0..weights.len())
         .filter(|i| assigned[*i].as_ref().is_some_and(|a| !a.scheme.is_none() && (weights[*i].role.is_ok() || a.named)))
@@ -161,16 +232,27 @@ pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> 
             bytes_after: outcome.map_or(bytes, |o| o.bytes_after),
         }
     };
-    let opset = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
     let spool = Spool::new(&request.scratch);
-    let done = std::sync::atomic::AtomicUsize::new(0);
+    let size = |i: &usize| weights[*i].tensor.blob().len() as u64;
+    let of_bytes = chosen.iter().map(size).sum();
+    let progressed = Mutex::new((0, 0));
     let tell = |t: usize, outcome: &Outcome| {
-        let n = done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-        progress(n, tasks.len(), &row(chosen[t], Some(outcome)));
+        let row = row(chosen[t], Some(outcome));
+        // Held while it is told, so that the numbers come in order.
+        let mut at = progressed.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = (at.0 + 1, at.1 + size(&chosen[t]));
+        progress(Event::Weight { done: at.0, of: chosen.len(), bytes: at.1, of_bytes, row: &row });
     };
-    let engine =
-        Engine { opset, max_memory: request.max_memory, store: &spool, dry_run: request.dry_run, progress: &tell };
-    let outcomes = engine.run(module, &tasks).map_err(|e| vec![failed(&e)])?;
+    let witness = samples.calibration.filter(|_| samples.aware).map(|c| c as &dyn Witness);
+    let engine = Engine {
+        opset,
+        max_memory: request.max_memory,
+        store: &spool,
+        dry_run: request.dry_run,
+        witness,
+        progress: &tell,
+    };
+    let outcomes = engine.run(module, &tasks).map_err(failed)?;
     let mut outcomes = chosen.iter().copied().zip(&outcomes).peekable();
     for i in 0..weights.len() {
         let outcome = outcomes.next_if(|(c, _)| *c == i).map(|(_, o)| o);
@@ -200,10 +282,14 @@ pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> 
     Ok(report)
 }
 
-fn failed(e: &CompressError) -> Diagnostic {
+fn failed(e: CompressError) -> Failure {
     match e {
-        CompressError::Store(_) => Diagnostic::error(&codes::X0001, e.to_string()),
-        _ => Diagnostic::error(&codes::P0001, e.to_string()),
+        CompressError::Store(_) => vec![Diagnostic::error(&codes::X0001, e.to_string())],
+        CompressError::Witness(e) => match e.downcast::<calibrate::Failed>() {
+            Ok(failed) => failed.0,
+            Err(e) => vec![Diagnostic::error(&codes::N0002, e.to_string())],
+        },
+        _ => vec![Diagnostic::error(&codes::P0001, e.to_string())],
     }
 }
 

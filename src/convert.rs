@@ -36,6 +36,8 @@ pub struct Job {
     pub keep_fp32: Vec<Pattern>,
     /// What becomes of the weights.
     pub weights: Weights,
+    /// The right class of each sample.
+    pub labels: Option<Labels>,
     /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
     pub samples: Arrays,
 }
@@ -136,7 +138,13 @@ fn weights(
             let (opset, raised) = compress::target(module, request, job.request.opset)?;
             warnings.extend(raised);
             module.functions.iter_mut().for_each(|f| f.opset = opset);
-            let report = compress::apply(module, request, progress)?;
+            let labels = job.labels.as_ref();
+            let calibration = match job.samples.is_empty() {
+                true => None,
+                false => Some(compress::Calibration::new(module, &job.samples, labels.map(Labels::len))?),
+            };
+            let samples = compress::Samples { calibration: calibration.as_ref(), labels, aware: request.aware };
+            let report = compress::apply(module, request, samples, progress)?;
             warnings.extend(report.notes.clone());
             unapplied.extend(report.unapplied.clone());
             Ok(Some(report))

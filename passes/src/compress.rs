@@ -6,6 +6,7 @@
 
 mod affine;
 mod apply;
+mod aware;
 mod blocks;
 mod decode;
 mod decompress;
@@ -20,7 +21,9 @@ mod weight;
 mod weights;
 
 pub use apply::{Coded, Compressed, Knowledge, compress_tensor};
+pub use aware::Inputs;
 pub use decompress::decompress;
+pub use encode::expressible;
 pub use measure::{Distortion, Sums};
 pub use scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
 pub use weight::Refusal;
@@ -32,7 +35,7 @@ use mlconv_mil::{
 };
 use mlconv_tensor::{Blob, Bytes, Tensor};
 use rayon::prelude::*;
-use std::io;
+use std::{io, sync::Arc};
 
 /// Where compressed bytes stay until they are written.
 pub trait Store: Sync {
@@ -49,6 +52,17 @@ impl Store for InMemory {
         Ok(bytes)
     }
 }
+
+/// What knows the inputs of weights.
+pub trait Witness: Sync {
+    /// Bytes that what is known of a weight's inputs takes; 0 where nothing is.
+    fn cost(&self, weight: &Weight) -> u64;
+    /// What the inputs of each of `weights` are like.
+    fn look(&self, weights: &[&Weight]) -> Result<Vec<Option<Arc<Inputs>>>, WitnessError>;
+}
+
+/// Why nothing can be said of inputs, for the witness to say.
+pub type WitnessError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A weight that is to be compressed.
 #[derive(Clone, Debug)]
@@ -81,6 +95,8 @@ pub struct Applied {
     pub distortion: Distortion,
     /// The weight that it shares its bytes with, by task.
     pub shared_with: Option<usize>,
+    /// How many inputs had a say in its codes.
+    pub aware_of: Option<u64>,
 }
 
 /// How to go about it.
@@ -93,6 +109,8 @@ pub struct Engine<'a> {
     pub store: &'a dyn Store,
     /// Whether results are dropped once they are measured.
     pub dry_run: bool,
+    /// What knows the inputs of weights, so that the error of outputs is small, and not only that of elements.
+    pub witness: Option<&'a dyn Witness>,
     /// Told of every task that is done: its number and what became of it.
     pub progress: &'a (dyn Fn(usize, &Outcome) + Sync),
 }
@@ -104,6 +122,9 @@ pub enum CompressError {
     /// The store could not keep a result.
     #[error("compressed weights cannot be kept: {0}")]
     Store(#[from] io::Error),
+    /// What the inputs are like could not be found out.
+    #[error("{0}")]
+    Witness(WitnessError),
     /// An op that decodes a weight does not fit its place: a fault of the tool.
     #[error(transparent)]
     Insert(#[from] InsertError),
@@ -121,10 +142,10 @@ impl Engine<'_> {
         let mut next = 0;
         while next < tasks.len() {
             let end = self.batch(tasks, &twins, next);
-            let results: Vec<_> = (next..end)
-                .into_par_iter()
-                .map(|i| if twins[i].is_some() { Ok(None) } else { self.one(i, &tasks[i]).map(Some) })
-                .collect();
+            let known = self.known(&tasks[next..end])?;
+            let one = |i: usize| self.one(i, &tasks[i], known.get(i - next).and_then(Option::as_deref)).map(Some);
+            let results: Vec<_> =
+                (next..end).into_par_iter().map(|i| if twins[i].is_some() { Ok(None) } else { one(i) }).collect();
             for (i, result) in (next..end).zip(results) {
                 let twin = twins[i];
                 let (compressed, outcome) = match (result?, twin) {
@@ -159,11 +180,20 @@ impl Engine<'_> {
         Ok(outcomes.into_iter().flatten().collect())
     }
 
+    /// What is known of the inputs of weights that are to be coded.
+    fn known(&self, tasks: &[Task<'_>]) -> Result<Vec<Option<Arc<Inputs>>>, CompressError> {
+        let Some(witness) = self.witness else { return Ok(vec![]) };
+        let weights: Vec<&Weight> = tasks.iter().map(|t| t.weight).collect();
+        witness.look(&weights).map_err(CompressError::Witness)
+    }
+
     /// The end of a run of tasks from `start` that fit into memory together; at least one.
     fn batch(&self, tasks: &[Task<'_>], twins: &[Option<usize>], start: usize) -> usize {
         let mut left = self.max_memory;
         for i in start..tasks.len() {
-            let need = if twins[i].is_some() { 0 } else { working_memory(&tasks[i].weight.tensor) };
+            let w = tasks[i].weight;
+            let inputs = self.witness.map_or(0, |known| known.cost(w));
+            let need = if twins[i].is_some() { 0 } else { working_memory(&w.tensor).saturating_add(inputs) };
             match left.checked_sub(need) {
                 Some(rest) => left = rest,
                 None if i == start => left = 0,
@@ -173,19 +203,22 @@ impl Engine<'_> {
         tasks.len()
     }
 
-    fn one(&self, i: usize, task: &Task<'_>) -> Result<(Option<Compressed>, Outcome), CompressError> {
+    fn one(
+        &self,
+        i: usize,
+        task: &Task<'_>,
+        inputs: Option<&Inputs>,
+    ) -> Result<(Option<Compressed>, Outcome), CompressError> {
         let w = task.weight;
         let before = w.tensor.blob().len() as u64;
         let mut outcome = Outcome { done: Err(Refusal::new("")), bytes_before: before, bytes_after: before };
         let mut result = None;
         outcome.done = match &w.role {
             Err(left) => Err(Refusal::new(left.to_string())),
-            Ok(role) => compress_tensor(&w.tensor, *role, &task.scheme, Knowledge::default()).and_then(|c| {
+            Ok(role) => compress_tensor(&w.tensor, *role, &task.scheme, Knowledge { inputs }).and_then(|c| {
                 encode::expressible(&c, w.tensor.shape(), self.opset)?;
-                let distortion = measure::distortion(&w.tensor, &c);
                 outcome.bytes_after = c.bytes(self.opset);
-                let applied =
-                    Applied { scheme: c.scheme.clone(), adapted: c.adapted.clone(), distortion, shared_with: None };
+                let applied = c.applied(&w.tensor, &c.decoded(w.tensor.shape()));
                 result = Some(c);
                 Ok(applied)
             }),
@@ -241,6 +274,17 @@ impl Compressed {
             }
         }
         Ok(self)
+    }
+
+    /// What was done to `w`, which `decoded` stands for.
+    pub fn applied(&self, w: &Tensor, decoded: &[f32]) -> Applied {
+        Applied {
+            scheme: self.scheme.clone(),
+            adapted: self.adapted.clone(),
+            distortion: Distortion::between(&w.to_f32(), decoded),
+            shared_with: None,
+            aware_of: self.aware_of,
+        }
     }
 
     /// Bytes of all that a package for `opset` stores of it.

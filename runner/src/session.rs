@@ -2,7 +2,12 @@
 
 use crate::exec::{Backend, Exec, Observer};
 use indexmap::IndexMap;
-use mlconv_mil::{ir::Function, schema::OpError, text::print_op, verify::Verified};
+use mlconv_mil::{
+    ir::{Function, Value},
+    schema::OpError,
+    text::print_op,
+    verify::Verified,
+};
 use mlconv_tensor::{DType, Dims, Shape, Symbols, Tensor, TensorType, Type};
 use std::{collections::HashMap, sync::Arc};
 
@@ -74,12 +79,19 @@ pub struct Session<'a> {
     f: &'a Function,
     backend: &'a dyn Backend,
     options: Options,
+    constants: Option<&'a HashMap<Value, Tensor>>,
 }
 
 impl<'a> Session<'a> {
     /// The function must be one of the module's.
     pub fn new(module: &'a Verified, f: &'a Function, backend: &'a dyn Backend, options: Options) -> Self {
-        Self { module, f, backend, options }
+        Self { module, f, backend, options, constants: None }
+    }
+
+    /// Takes these tensors in the place of constants, whose types they have.
+    #[must_use]
+    pub fn with_constants(self, constants: &'a HashMap<Value, Tensor>) -> Self {
+        Self { constants: Some(constants), ..self }
     }
 
     /// Runs once. `inputs` are in the order of the signature, states left out; `None` takes the port's default.
@@ -95,7 +107,7 @@ impl<'a> Session<'a> {
         observe: Option<Observer<'s>>,
     ) -> Result<Vec<Tensor>, RunError> {
         let f = self.f;
-        let mut exec = Exec::new(f, self.backend, self.options.emulate, observe);
+        let mut exec = Exec::new(f, self.backend, self.options.emulate, self.constants, observe);
         let mut given = inputs.iter();
         let mut bound: HashMap<Arc<str>, i64> = HashMap::new();
         for (v, port) in f.inputs().iter().zip(&f.sig.inputs) {

@@ -206,6 +206,10 @@ impl Inputs {
 }
 
 impl ReadInputs {
+    pub(crate) fn labels(&self) -> Option<Labels> {
+        self.labels.clone()
+    }
+
     pub(crate) fn given(&self) -> Given<'_> {
         Given { samples: &self.samples, labels: self.labels.as_ref(), seed: self.seed }
     }

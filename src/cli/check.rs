@@ -31,9 +31,10 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         half: args.rewrite.precision == Precision::Fp16,
         keep_fp32: args.rewrite.patterns(),
         weights: convert::Weights::Keep,
+        labels: None,
         samples: Arrays::new(),
     };
-    let (blockers, notes) = match convert::prepare(&job, &|_, _, _| {}) {
+    let (blockers, notes) = match convert::prepare(&job, &|_| {}) {
         Ok(prepared) => (vec![], prepared.warnings),
         Err(all) => all.into_iter().partition(|d| d.severity == Severity::Error),
     };

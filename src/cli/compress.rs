@@ -9,11 +9,13 @@ use super::{
 use crate::{
     Diagnostic, Failure, codes,
     compare::Tolerance,
-    compress::{DEFAULT_MEMORY, DEFAULT_THRESHOLD, Report, Request, Row, Rule, preset},
+    compress::{DEFAULT_MEMORY, DEFAULT_THRESHOLD, Goal, PRESETS, Plan, Report, Request, Row, Rule, Search, preset},
     convert::{self, Job, Weights},
     model::{self, Format},
     report::bytes,
 };
+use clap::ValueEnum;
+use mlconv_passes::compress::Scheme;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +57,26 @@ pub(crate) struct Compression {
     /// that matches counts; repeatable
     #[arg(long, value_name = "REGEX=SCHEME")]
     tensor: Vec<String>,
+    /// Choose a scheme for each weight, so that the package is no larger than this, such as `20MB`, and loses least
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with_all = ["preset", "target_bpw", "max_drop"])]
+    target_size: Option<u64>,
+    /// Choose a scheme for each weight, so that weights take so many bits on average, such as `4.5`, and lose least
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["preset", "max_drop"])]
+    target_bpw: Option<f64>,
+    /// Choose a scheme for each weight, so that the package is small and loses no more than this on the samples: `top1=0.5`
+    /// in points, `cosine=0.001` or `rms=0.02`
+    #[arg(long, value_name = "METRIC=VALUE", conflicts_with = "preset", requires = "sample")]
+    max_drop: Option<Goal>,
+    /// The schemes that a search chooses from, such as `int8,pal4-g16`
+    #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
+    candidates: Vec<String>,
+    /// Keep what a search measures in this file, and go on from there if it exists
+    #[arg(long, value_name = "FILE")]
+    search_log: Option<PathBuf>,
+    /// How samples are used: `gptq` minds the inputs that a weight meets, `nearest` takes weights alone [default: gptq
+    /// where there are samples]
+    #[arg(long, value_enum)]
+    rounding: Option<Rounding>,
     /// Leave weights of at most so many elements alone
     #[arg(long, value_name = "N", default_value_t = DEFAULT_THRESHOLD)]
     weight_threshold: usize,
@@ -64,6 +86,15 @@ pub(crate) struct Compression {
     /// Memory that weights in the works may take, such as `512MB`
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_memory: Option<u64>,
+}
+
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rounding {
+    /// The nearest to each element
+    Nearest,
+    /// Those that change the outputs on the samples least
+    Gptq,
 }
 
 /// Bytes from a number with a unit: `20MB`, `1.5GiB`, `4096`.
@@ -91,15 +122,21 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 
 impl Compression {
     /// What is asked for; `None` where nothing is.
-    pub(super) fn request(&self, out: &Path) -> Result<Option<Request>, Failure> {
+    pub(super) fn request(&self, out: &Path, samples: bool) -> Result<Option<Request>, Failure> {
+        if self.rounding == Some(Rounding::Gptq) && !samples {
+            let d = Diagnostic::error(&codes::L0001, "`--rounding gptq` is by samples, and there are none");
+            return Err(vec![d.help("give some with `--sample`")]);
+        }
         let mut rules: Vec<Rule> = vec![];
-        if let Some(text) = &self.preset {
+        let mixed = self.preset.as_deref().and_then(preset::mixed);
+        if let Some(text) = self.preset.as_ref().filter(|_| mixed.is_none()) {
             rules.extend(preset::rules(text).map_err(|d| vec![d])?);
         }
+        let plan = self.plan(mixed).map_err(|d| vec![d])?;
         for text in &self.tensor {
             rules.push(Rule::parse(text).map_err(|d| vec![d])?);
         }
-        if rules.is_empty() {
+        if rules.is_empty() && plan.is_none() {
             return Ok(None);
         }
         let scratch = match out.parent() {
@@ -108,12 +145,40 @@ impl Compression {
         };
         Ok(Some(Request {
             rules,
+            plan,
+            aware: self.rounding != Some(Rounding::Nearest),
             threshold: self.weight_threshold,
             max_memory: self.max_memory.unwrap_or(DEFAULT_MEMORY),
             dry_run: false,
             allow_skip: self.allow_skip,
             scratch,
         }))
+    }
+
+    /// What is searched for, if anything is.
+    fn plan(&self, mixed: Option<f64>) -> Result<Option<Plan>, Diagnostic> {
+        let bits = self.target_bpw.or(mixed);
+        if let Some(bits) = bits.filter(|b| !(b.is_finite() && *b > 0.0)) {
+            return Err(Diagnostic::error(&codes::L0001, format!("--target-bpw {bits}: wanted a number above 0")));
+        }
+        let goal = self.target_size.map(Goal::Bytes).or(bits.map(Goal::BitsPerWeight)).or(self.max_drop);
+        let Some(goal) = goal else {
+            let unused = [("--candidates", !self.candidates.is_empty()), ("--search-log", self.search_log.is_some())];
+            return match unused.into_iter().find(|(_, given)| *given) {
+                Some((option, _)) => {
+                    let d =
+                        Diagnostic::error(&codes::L0001, format!("`{option}` is for a search, and none is asked for"));
+                    Err(d.help("ask for one with `--target-size`, `--target-bpw` or `--max-drop`"))
+                }
+                None => Ok(None),
+            };
+        };
+        let scheme = |text: &String| {
+            let text = PRESETS.iter().find(|p| p.name == text).map_or(text.as_str(), |p| p.scheme);
+            Scheme::parse(text).map_err(|e| Diagnostic::error(&codes::L0001, format!("--candidates {e}")))
+        };
+        let candidates = self.candidates.iter().map(scheme).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(Plan { goal, candidates, log: self.search_log.clone() }))
     }
 }
 
@@ -122,7 +187,8 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
     if let Some(out) = &out {
         check_target(out, args.force)?;
     }
-    let asked = args.compression.request(out.as_deref().unwrap_or(Path::new(".")))?;
+    let inputs = args.inputs.read()?;
+    let asked = args.compression.request(out.as_deref().unwrap_or(Path::new(".")), !inputs.samples.is_empty())?;
     let weights = match asked {
         _ if args.decompress => Weights::Decompress,
         Some(request) => Weights::Compress(Request { dry_run: args.dry_run, ..request }),
@@ -133,12 +199,22 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
             ]);
         }
     };
-    let inputs = args.inputs.read()?;
     // A package computes as it did; other models are converted as `convert` does.
     let half = model::format(&args.model).map_err(|d| vec![d])? != Format::Package;
     let request = args.import.request()?;
-    let job = Job { model: args.model, request, half, keep_fp32: vec![], weights, samples: inputs.samples.clone() };
-    let prepared = convert::prepare(&job, &|n, of, row| terminal.weight(n, of, row))?;
+    let job = Job {
+        model: args.model,
+        request,
+        half,
+        keep_fp32: vec![],
+        weights,
+        labels: inputs.labels(),
+        samples: inputs.samples.clone(),
+    };
+    let prepared = {
+        let progress = terminal.compression();
+        convert::prepare(&job, &|event| progress.tell(event))?
+    };
     let Some(out) = out else {
         terminal.warn(&prepared.warnings);
         terminal.warn(&prepared.unapplied);
@@ -208,6 +284,13 @@ pub(super) fn compression_text(c: &Report) -> String {
     if let Some((row, snr)) = worst.min_by(|a, b| a.1.total_cmp(&b.1)).filter(|(_, snr)| snr.is_finite()) {
         out += &format!("; the worst is {} with {snr:.1} dB", row.name);
     }
+    if let Some(s) = &c.search {
+        out += &format!("\n{}", search_text(s, c));
+    }
+    if let Some(rows) = c.rows.iter().filter_map(|r| r.outcome.as_ref().ok()?.aware_of).max() {
+        let n = c.rows.iter().filter(|r| r.outcome.as_ref().is_ok_and(|a| a.aware_of.is_some())).count();
+        out += &format!("\n{n} of them by their inputs, up to {rows} for each row");
+    }
     // Weights left alone, by reason, so that a long list of biases is one line.
     let mut left: Vec<(&str, usize, u64, &str)> = vec![];
     for row in &c.rows {
@@ -220,6 +303,30 @@ pub(super) fn compression_text(c: &Report) -> String {
     for (why, n, size, first) in left {
         let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
         out += &format!("\n  left as it is, {}: {first}{others}: {why}", bytes(size));
+    }
+    out
+}
+
+/// What a search chose, in words.
+fn search_text(s: &Search, c: &Report) -> String {
+    let mut used: Vec<(String, usize, u64)> = vec![];
+    for row in &c.rows {
+        let Some(scheme) = row.asked.as_ref().map(|(s, _)| s.to_string()) else { continue };
+        match used.iter_mut().find(|(known, ..)| *known == scheme) {
+            Some((_, n, size)) => (*n, *size) = (*n + 1, *size + row.bytes_after),
+            None => used.push((scheme, 1, row.bytes_after)),
+        }
+    }
+    used.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
+    let used: Vec<String> = used.iter().map(|(s, n, size)| format!("{s} for {n} ({})", bytes(*size))).collect();
+    let by = if s.on_samples { "what outputs lose on the samples" } else { "their own error" };
+    let mut out = format!("chosen by {by}: {}", used.join(", "));
+    if let Some(point) = s.curve.get(s.chosen) {
+        let loss = point.measured.map_or_else(String::new, |m| format!(", measured loss {m:.4}"));
+        out += &format!("; point {} of {} of the curve{loss}", s.chosen + 1, s.curve.len());
+    }
+    if s.resumed > 0 {
+        out += &format!("; {} measurements were in the log", s.resumed);
     }
     out
 }
@@ -237,6 +344,7 @@ pub(super) fn compression_json(c: &Report) -> serde_json::Value {
             "rule": r.asked.as_ref().map(|(_, rule)| rule),
             "scheme": applied.map(|a| a.scheme.to_string()),
             "adapted": applied.and_then(|a| a.adapted.clone()),
+            "data_aware": applied.is_some_and(|a| a.aware_of.is_some()),
             "shared": applied.is_some_and(|a| a.shared_with.is_some()),
             "skipped": r.outcome.as_ref().err(),
             "bytes_before": r.bytes_before,
@@ -252,6 +360,7 @@ pub(super) fn compression_json(c: &Report) -> serde_json::Value {
         "bytes_after": after,
         "bits_per_weight_before": bits_before,
         "bits_per_weight_after": bits_after,
+        "search": c.search,
         "weights": c.rows.iter().map(row).collect::<Vec<_>>(),
     })
 }

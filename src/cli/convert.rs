@@ -44,11 +44,21 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     let half = args.rewrite.precision == Precision::Fp16;
     let request = args.import.request()?;
     let samples = inputs.samples.clone();
-    let weights = args.compression.request(&args.out)?.map_or(Weights::Keep, Weights::Compress);
-    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns(), weights, samples };
+    let weights =
+        args.compression.request(&args.out, !inputs.samples.is_empty())?.map_or(Weights::Keep, Weights::Compress);
+    let job = Job {
+        model: args.model,
+        request,
+        half,
+        keep_fp32: args.rewrite.patterns(),
+        weights,
+        labels: inputs.labels(),
+        samples,
+    };
     let prepared = {
-        let _step = terminal.step("importing and optimising");
-        convert::prepare(&job, &|n, of, row| terminal.weight(n, of, row))?
+        let _step = matches!(job.weights, Weights::Keep).then(|| terminal.step("importing and optimising"));
+        let progress = terminal.compression();
+        convert::prepare(&job, &|event| progress.tell(event))?
     };
     {
         let _step = terminal.step("writing");

@@ -2,7 +2,7 @@
 
 use super::args::{Common, Format};
 use super::compress::weight_line;
-use crate::{Diagnostic, Failure, codes, compress::Row};
+use crate::{Diagnostic, Failure, codes, compress::Event};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
@@ -18,6 +18,12 @@ pub(crate) struct Terminal {
     colour: bool,
     /// Why results could not be printed.
     broken: Mutex<Option<io::Error>>,
+}
+
+/// The compression of weights as it goes on.
+pub(crate) struct Compression<'a> {
+    terminal: &'a Terminal,
+    bar: ProgressBar,
 }
 
 /// A step that takes a while; it shows itself on a terminal after half a second.
@@ -111,11 +117,12 @@ impl Terminal {
         let _ = writeln!(err, "{text}");
     }
 
-    /// Says that a weight is compressed.
-    pub(crate) fn weight(&self, n: usize, of: usize, row: &Row) {
-        if !self.quiet {
-            self.stderr(&format!("[{n}/{of}] {}", weight_line(row)));
-        }
+    /// Follows the compression of weights: a line for each, above a bar with the time that is left.
+    pub(crate) fn compression(&self) -> Compression<'_> {
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Compression { terminal: self, bar }
     }
 
     /// Begins a step.
@@ -128,6 +135,34 @@ impl Terminal {
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_millis(500));
         Step(bar)
+    }
+}
+
+impl Compression<'_> {
+    pub(crate) fn tell(&self, event: Event<'_>) {
+        let (done, of, template) = match &event {
+            Event::Measured { done, of } => (*done as u64, *of as u64, MEASURING),
+            Event::Weight { bytes, of_bytes, .. } => (*bytes, *of_bytes, COMPRESSING),
+        };
+        if self.bar.length() != Some(of)
+            && let Ok(style) = ProgressStyle::with_template(template)
+        {
+            self.bar.set_style(style);
+            self.bar.set_length(of);
+        }
+        self.bar.set_position(done);
+        let Event::Weight { done, of, row, .. } = event else { return };
+        let line = format!("[{done}/{of}] {}", weight_line(row));
+        if self.bar.is_hidden() { self.terminal.say(&line) } else { self.bar.println(line) }
+    }
+}
+
+const MEASURING: &str = "measuring how much each weight matters: {pos} of {len}, {eta} left";
+const COMPRESSING: &str = "compressing: {bytes} of {total_bytes}, {eta} left";
+
+impl Drop for Compression<'_> {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

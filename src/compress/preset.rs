@@ -36,12 +36,19 @@ pub const PRESETS: &[Preset] = &[
     Preset { name: "prune50-pal4", scheme: "prune50+pal4", doc: "half dropped, the rest from tables of 16 entries" },
 ];
 
+/// The bits per weight that a preset such as `mixed-4.5bpw` names.
+pub fn mixed(text: &str) -> Option<f64> {
+    let bits = text.strip_prefix("mixed-")?.strip_suffix("bpw")?;
+    bits.parse().ok().filter(|b: &f64| b.is_finite() && *b > 0.0)
+}
+
 /// The rules of the preset, or of the scheme, that `text` names.
 pub fn rules(text: &str) -> Result<Vec<Rule>, Diagnostic> {
     let scheme = PRESETS.iter().find(|p| p.name == text).map_or(text, |p| p.scheme);
     let scheme = Scheme::parse(scheme).map_err(|e| {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
-        Diagnostic::error(&codes::L0001, format!("--preset {e}")).help(format!("presets are {}", names.join(", ")))
+        Diagnostic::error(&codes::L0001, format!("--preset {e}"))
+            .help(format!("presets are {}, and mixed-4.5bpw with any number", names.join(", ")))
     })?;
     Ok(vec![Rule { selector: Selector::All, scheme, threshold: None, text: format!("--preset {text}") }])
 }

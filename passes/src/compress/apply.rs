@@ -2,6 +2,7 @@
 
 use super::{
     Refusal, Role,
+    aware::{self, Inputs},
     linear::{Granularity, LinearOptions, Quantized, RangeMethod, quantize},
     palette::{self, Groups, PaletteMethod, PaletteOptions, palettize},
     prune::{Pruning, keep, sparse},
@@ -16,6 +17,8 @@ pub struct Compressed {
     pub scheme: Scheme,
     /// Why something else was done.
     pub adapted: Option<String>,
+    /// How many inputs had a say in the codes; `None` where it was asked for and could not be, or was not asked for.
+    pub aware_of: Option<u64>,
     /// `u1`, of the shape of the weight: which elements there are; all, where absent.
     pub mask: Option<Tensor>,
     /// The elements that there are, coded.
@@ -41,8 +44,8 @@ pub enum Coded {
 /// What is known of a weight beside its elements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Knowledge<'a> {
-    /// What the squared error of each element counts; all alike where absent.
-    pub importance: Option<&'a [f32]>,
+    /// What its inputs are like, so that the error of outputs is small, and not only that of elements.
+    pub inputs: Option<&'a Inputs>,
 }
 
 /// Compresses `w`.
@@ -55,8 +58,13 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
         }
         None => (None, w.clone()),
     };
-    let mut done = Compressed { scheme: scheme.clone(), adapted: None, mask, coded: Coded::Plain(plain) };
+    let mut done =
+        Compressed { scheme: scheme.clone(), adapted: None, aware_of: None, mask, coded: Coded::Plain(plain) };
     let kept = kept.as_deref();
+    let importance = match &scheme.code {
+        Some(_) => known.inputs.and_then(|i| i.importance(w.shape(), role)),
+        None => None,
+    };
     match &scheme.code {
         None => {}
         Some(Code::Linear(l)) => {
@@ -70,10 +78,17 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
                     Range::MinMax => RangeMethod::MinMax,
                     Range::Mse => RangeMethod::Mse,
                 },
-                importance: known.importance,
+                importance: importance.as_deref(),
                 keep: kept,
             };
-            let mut q = quantize(w, &options)?;
+            let by_inputs = known.inputs.and_then(|i| Some((aware::quantize(w, role, &options, i).ok()?, i.rows)));
+            let mut q = match by_inputs {
+                Some((q, rows)) => {
+                    done.aware_of = Some(rows);
+                    q
+                }
+                None => quantize(w, &options)?,
+            };
             if let Some(kept) = kept {
                 q.data = those_kept(&q.data, kept);
             }
@@ -83,7 +98,8 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
         Some(Code::Palette(p)) => {
             let (p, why) = fitting_groups(p, w.shape(), role)?;
             done.adapted = why;
-            let (palette, lut) = palettized(w, role, &p, known, kept)?;
+            done.aware_of = known.inputs.filter(|_| importance.is_some()).map(|i| i.rows);
+            let (palette, lut) = palettized(w, role, &p, known, importance.as_deref(), kept)?;
             done.coded = Coded::Palette { palette, lut };
             done.scheme.code = Some(Code::Palette(p));
         }
@@ -105,6 +121,7 @@ fn palettized(
     role: Role,
     p: &Palette,
     known: Knowledge<'_>,
+    importance: Option<&[f32]>,
     kept: Option<&[bool]>,
 ) -> Result<(palette::Palette, Option<Quantized>), Refusal> {
     let axis = if p.input_groups { role.input } else { role.output };
@@ -120,7 +137,7 @@ fn palettized(
         cluster_dim: p.vector,
         vector_axis: role.output,
         channel_scale: p.channel_scale.then_some(role.output),
-        importance: known.importance,
+        importance,
         keep: kept,
     };
     let mut palette = palettize(w, &options)?;
@@ -143,6 +160,10 @@ fn palettized(
             palette = palette::Palette { lut: palette.lut, ..palettize(w, &options)? };
         }
         lut = Some(coded);
+    }
+    if let Some(inputs) = known.inputs.filter(|_| lut.is_none()) {
+        // Where that cannot be, each element has the entry that is nearest.
+        let _ = aware::reassign(w, role, &mut palette, &options, inputs);
     }
     if let Some(kept) = kept {
         palette.indices = those_kept(&palette.indices, kept);

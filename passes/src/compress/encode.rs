@@ -19,7 +19,7 @@ use mlconv_mil::{
 use mlconv_tensor::{DType, Tensor};
 
 /// Whether the ops of `opset` can say what `c` is; an error names the target that can.
-pub(crate) fn expressible(c: &Compressed, shape: &[usize], opset: Opset) -> Result<(), Refusal> {
+pub fn expressible(c: &Compressed, shape: &[usize], opset: Opset) -> Result<(), Refusal> {
     if opset >= Opset::Ios18 {
         return Ok(());
     }

@@ -1,13 +1,6 @@
 //! How far a decoded weight is from the weight.
 
-use super::apply::Compressed;
-use mlconv_tensor::Tensor;
 use rayon::prelude::*;
-
-/// The distortion of `c` as a stand-in for `w`.
-pub(crate) fn distortion(w: &Tensor, c: &Compressed) -> Distortion {
-    Distortion::between(&w.to_f32(), &c.decoded(w.shape()))
-}
 
 /// The difference between a weight and what decodes in its place.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -79,10 +79,10 @@ fn place(places: &WindowPlaces, axis: usize, window: usize, tap: usize) -> Optio
 }
 
 /// The patches under the windows of one image: a column per window, a row per channel and tap.
-struct Patches<'a> {
-    x: &'a [f32],
-    places: &'a WindowPlaces,
-    channels: usize,
+pub(super) struct Patches<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) places: &'a WindowPlaces,
+    pub(super) channels: usize,
 }
 
 impl Columns for Patches<'_> {

@@ -10,6 +10,7 @@ mod conv;
 mod data;
 mod elementwise;
 mod gemm;
+mod gram;
 mod math;
 mod matmul;
 mod movement;
@@ -19,6 +20,8 @@ mod recurrent;
 mod reduce;
 mod strided;
 mod table;
+
+pub use gram::{Gram, Product};
 
 use crate::Backend;
 use mlconv_mil::schema::{EvalCx, Op, OpError, Tensors};

@@ -1,0 +1,702 @@
+//! Mixed precision: of some schemes, the one for each weight with which the model loses least within a budget.
+//!
+//! How much a weight matters is measured: on samples, by what the outputs lose when it alone is compressed; without samples,
+//! by what it loses itself. Losses are taken to add up, and to grow with the squared error of a weight. Every weight begins
+//! with its smallest form, and the upgrade that gains most for its bytes comes first: for losses that add up no other
+//! choice of as many bytes loses less, as long as every form lies on the lower hull of bytes and loss.
+
+use super::{Assigned, calibrate::Calibration};
+use crate::{
+    Diagnostic, Failure,
+    accuracy::{Accuracy, Labels},
+    codes,
+    convert::run_error,
+};
+use mlconv_mil::{ir::Value, schema::Opset};
+use mlconv_passes::compress::{Applied, Knowledge, Refusal, Scheme, Weight, compress_tensor, expressible};
+use mlconv_runner::{Options, Session, States, cpu::Cpu};
+use mlconv_tensor::{DType, Tensor, f16};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashMap,
+    fmt::{self, Write as _},
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+/// Samples that sensitivity is measured on: more cost time, and change little.
+const SAMPLES: usize = 32;
+
+/// What a search is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// Bytes of the package, at most.
+    Bytes(u64),
+    /// Bits that an element of a weight takes on average, at most.
+    BitsPerWeight(f64),
+    /// A loss on the samples, at most.
+    Drop {
+        /// What is lost.
+        metric: Metric,
+        /// How much at most.
+        limit: f64,
+    },
+}
+
+/// What a model may lose on samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Right first guesses, in percentage points.
+    Top1,
+    /// One minus the cosine between the outputs before and after; that of the worst output.
+    Cosine,
+    /// The root of the mean squared difference over that of the output; that of the worst output.
+    Rms,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Top1 => "top1",
+            Self::Cosine => "cosine",
+            Self::Rms => "rms",
+        })
+    }
+}
+
+impl FromStr for Goal {
+    type Err = String;
+
+    /// Reads `METRIC=VALUE`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no loss such as top1=0.5, cosine=0.001 or rms=0.02");
+        let (metric, limit) = text.split_once('=').ok_or_else(wrong)?;
+        let metric = match metric {
+            "top1" => Metric::Top1,
+            "cosine" => Metric::Cosine,
+            "rms" => Metric::Rms,
+            _ => return Err(wrong()),
+        };
+        let limit: f64 = limit.parse().map_err(|_| wrong())?;
+        if limit >= 0.0 && limit.is_finite() { Ok(Self::Drop { metric, limit }) } else { Err(wrong()) }
+    }
+}
+
+/// How a search is carried out.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it is for.
+    pub goal: Goal,
+    /// The schemes to choose from, beside leaving a weight as it is; [`default_candidates`] where there are none.
+    pub candidates: Vec<Scheme>,
+    /// A file that keeps what was measured, so that a search which was interrupted goes on where it was.
+    pub log: Option<PathBuf>,
+}
+
+impl Plan {
+    /// The schemes to choose from, for a target.
+    pub fn schemes(&self, opset: Opset) -> Vec<Scheme> {
+        if self.candidates.is_empty() { default_candidates(opset) } else { self.candidates.clone() }
+    }
+}
+
+/// The candidates where none are given.
+pub fn default_candidates(opset: Opset) -> Vec<Scheme> {
+    let new = ["int8", "pal6-g16", "int4-b32-mse", "pal4-g16", "pal3-g16", "pal2-g16"];
+    let old = ["int8", "pal8", "pal6", "pal4", "pal2"];
+    let texts: &[&str] = if opset >= Opset::Ios18 { &new } else { &old };
+    texts.iter().filter_map(|t| Scheme::parse(t).ok()).collect()
+}
+
+/// A step of the way from the smallest model to the one that is as it was.
+#[derive(Clone, Debug, Serialize)]
+pub struct Point {
+    /// The weight that gets another form; none for the first point.
+    pub weight: Option<String>,
+    /// The form.
+    pub scheme: String,
+    /// Bytes of all weights then.
+    pub bytes: u64,
+    /// Bits that an element takes then.
+    pub bits_per_weight: f64,
+    /// The loss that is expected then: on samples, squared relative error of the outputs; else, that of the weights,
+    /// summed.
+    pub expected: f64,
+    /// The loss that was measured on the samples, where it was.
+    pub measured: Option<f64>,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Search {
+    /// Whether losses were measured on samples.
+    pub on_samples: bool,
+    /// What was measured: the schemes of each weight with bytes and expected loss.
+    pub weights: Vec<Sensitivity>,
+    /// The way.
+    pub curve: Vec<Point>,
+    /// The point at which the choice was made.
+    pub chosen: usize,
+    /// Measurements that were found in the log.
+    pub resumed: usize,
+}
+
+/// What is known of a weight.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sensitivity {
+    /// Its name.
+    pub name: String,
+    /// Every scheme that can be applied, by bytes.
+    pub choices: Vec<Choice>,
+}
+
+/// A form that a weight may have.
+#[derive(Clone, Debug, Serialize)]
+pub struct Choice {
+    /// The scheme.
+    pub scheme: String,
+    #[serde(skip)]
+    parsed: Scheme,
+    /// Bytes.
+    pub bytes: u64,
+    /// The squared error over the squares of the elements.
+    pub noise: f64,
+    /// The loss that is expected of it.
+    pub expected: f64,
+}
+
+/// A weight whose scheme is searched.
+struct Slot {
+    /// Its place among the weights.
+    weight: usize,
+    /// From the smallest to the one that is as it was, each with less loss than the one before.
+    hull: Vec<Choice>,
+}
+
+/// Told of measurements: how many are done, of how many.
+pub type Told<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// What is searched, and with what.
+pub(super) struct Task<'a> {
+    pub plan: &'a Plan,
+    pub candidates: &'a [Scheme],
+    pub weights: &'a [Weight],
+    pub opset: Opset,
+    pub calibration: Option<&'a Calibration>,
+    pub labels: Option<&'a Labels>,
+    pub told: Told<'a>,
+}
+
+/// Gives a scheme to every weight that `assigned` gives none to.
+pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<Search, Failure> {
+    if matches!(task.plan.goal, Goal::Drop { .. }) && task.calibration.is_none() {
+        let d = Diagnostic::error(&codes::C0002, "a loss is measured on samples, and there are none");
+        return Err(vec![d.help("give some with `--sample`")]);
+    }
+    let twins = twins(task.weights);
+    let free: Vec<usize> = (0..task.weights.len())
+        .filter(|i| assigned[*i].is_none() && task.weights[*i].role.is_ok() && twins[*i].is_none())
+        .collect();
+    if free.is_empty() {
+        return Err(vec![Diagnostic::error(&codes::C0001, "no weight is left to choose a scheme for")]);
+    }
+    let mut log = Log::open(task)?;
+    let mut found = measure(task, &free, &mut log)?;
+    for s in &mut found {
+        s.choices.sort_by(|a, b| {
+            (a.bytes, a.expected).partial_cmp(&(b.bytes, b.expected)).unwrap_or(std::cmp::Ordering::Equal)
+        });
+    }
+    let slots: Vec<Slot> =
+        free.iter().zip(&found).map(|(weight, s)| Slot { weight: *weight, hull: hull(&s.choices) }).collect();
+    let elements: u64 =
+        (0..task.weights.len()).filter(|i| twins[*i].is_none()).map(|i| task.weights[i].tensor.count() as u64).sum();
+    let mut rest = 0;
+    for i in (0..task.weights.len()).filter(|i| !free.contains(i) && twins[*i].is_none()) {
+        let w = &task.weights[i];
+        let own = assigned[i].as_ref().filter(|a| !a.scheme.is_none());
+        let fixed = own.and_then(|a| compressed(w, &a.scheme, task.opset).ok());
+        rest += fixed.map_or(w.tensor.blob().len() as u64, |(_, bytes, _)| bytes);
+    }
+    let (mut curve, steps) = walk(task.weights, &slots, rest, elements);
+    let chosen = match task.plan.goal {
+        Goal::Bytes(budget) => within(&curve, budget, &format!("{budget} bytes"))?,
+        Goal::BitsPerWeight(bits) => {
+            let budget = (bits * elements as f64 / 8.0).floor() as u64;
+            within(&curve, budget, &format!("{bits} bits per weight"))?
+        }
+        Goal::Drop { metric, limit } => least(task, &slots, &steps, &mut curve, metric, limit)?,
+    };
+    let mut level = levels(&slots, &steps[..chosen]);
+    // What is left of the budget may do for an upgrade that comes later.
+    let budget = match task.plan.goal {
+        Goal::Bytes(budget) => Some(budget),
+        Goal::BitsPerWeight(bits) => Some((bits * elements as f64 / 8.0).floor() as u64),
+        Goal::Drop { .. } => None,
+    };
+    if let Some(budget) = budget {
+        fill(&slots, &steps[chosen..], &mut level, curve[chosen].bytes, budget);
+    }
+    for (slot, level) in slots.iter().zip(&level) {
+        let scheme = slot.hull[*level].parsed.clone();
+        assigned[slot.weight] = Some(Assigned { scheme, rule: "the search".to_owned(), named: false });
+    }
+    for (i, twin) in twins.iter().enumerate() {
+        if let Some(first) = twin
+            && assigned[i].is_none()
+        {
+            assigned[i] = assigned[*first].clone();
+        }
+    }
+    Ok(Search { on_samples: task.calibration.is_some(), weights: found, curve, chosen, resumed: log.resumed })
+}
+
+/// For each weight the first of those that have the same bytes, if it is not that itself.
+fn twins(weights: &[Weight]) -> Vec<Option<usize>> {
+    let same = |a: &Weight, b: &Weight| {
+        a.tensor.dtype() == b.tensor.dtype()
+            && a.tensor.shape() == b.tensor.shape()
+            && a.role == b.role
+            && a.tensor.blob().same_storage(b.tensor.blob())
+    };
+    (0..weights.len()).map(|i| weights[..i].iter().position(|w| same(w, &weights[i]))).collect()
+}
+
+/// What each weight of `free` loses in each form.
+fn measure(task: &Task<'_>, free: &[usize], log: &mut Log) -> Result<Vec<Sensitivity>, Failure> {
+    let base = match task.calibration {
+        Some(c) => Some(outputs(c, &HashMap::new(), SAMPLES)?),
+        None => None,
+    };
+    let mut all = vec![];
+    for (n, i) in free.iter().enumerate() {
+        let w = &task.weights[*i];
+        let entry = match log.find(w) {
+            Some(entry) => entry,
+            None => {
+                let entry = one(task, w, base.as_deref())?;
+                log.add(w, &entry)?;
+                entry
+            }
+        };
+        all.push(entry);
+        w.tensor.blob().release();
+        (task.told)(n + 1, free.len());
+    }
+    Ok(all)
+}
+
+/// What one weight loses in each form.
+fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>) -> Result<Sensitivity, Failure> {
+    let bytes = w.tensor.blob().len() as u64;
+    let forms: Vec<_> = task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset))).collect();
+    let mut choices: Vec<(Choice, Option<Vec<f32>>)> = vec![];
+    for (scheme, form) in forms {
+        // What cannot be applied is no choice.
+        let Ok((applied, bytes, decoded)) = form else { continue };
+        let noise = 10f64.powf(-applied.distortion.snr_db / 10.0);
+        if !noise.is_finite() || choices.iter().any(|(c, _)| c.scheme == applied.scheme.to_string()) {
+            continue;
+        }
+        let choice =
+            Choice { scheme: applied.scheme.to_string(), parsed: scheme.clone(), bytes, noise, expected: noise };
+        choices.push((choice, base.map(|_| decoded)));
+    }
+    choices.sort_by_key(|(c, _)| c.bytes);
+    if let (Some(base), Some(c)) = (base, task.calibration) {
+        // One form is measured, of middle size; losses of others follow from their errors.
+        let middle = choices.len() / 2;
+        if let Some((probe, Some(decoded))) = choices.get_mut(middle).map(|(c, d)| (c.noise, d.take())) {
+            let with = HashMap::from([((w.function, w.value), tensor_of(&w.tensor, decoded))]);
+            let got = outputs(c, &with, SAMPLES)?;
+            let loss = base.iter().zip(&got).map(|(want, got)| relative(want, got).0).sum::<f64>();
+            for (choice, _) in &mut choices {
+                choice.expected = if probe > 0.0 { loss * choice.noise / probe } else { 0.0 };
+            }
+        }
+    }
+    let mut choices: Vec<Choice> = choices.into_iter().map(|(c, _)| c).collect();
+    choices.push(Choice { scheme: "none".to_owned(), parsed: Scheme::default(), bytes, noise: 0.0, expected: 0.0 });
+    Ok(Sensitivity { name: w.name.clone(), choices })
+}
+
+/// A weight in a form, the bytes of it and the elements that it decodes to.
+fn compressed(w: &Weight, scheme: &Scheme, opset: Opset) -> Result<(Applied, u64, Vec<f32>), Refusal> {
+    let role = w.role.clone().map_err(|e| Refusal::new(e.to_string()))?;
+    let c = compress_tensor(&w.tensor, role, scheme, Knowledge::default())?;
+    expressible(&c, w.tensor.shape(), opset)?;
+    let decoded = c.decoded(w.tensor.shape());
+    Ok((c.applied(&w.tensor, &decoded), c.bytes(opset), decoded))
+}
+
+fn tensor_of(like: &Tensor, values: Vec<f32>) -> Tensor {
+    if like.dtype() == DType::F16 {
+        return Tensor::from_vec(like.shape(), values.into_iter().map(f16::from_f32).collect());
+    }
+    Tensor::from_vec(like.shape(), values)
+}
+
+/// The float outputs of all functions on the first samples, with other constants in the place of some.
+fn outputs(c: &Calibration, with: &HashMap<(usize, Value), Tensor>, samples: usize) -> Result<Vec<Tensor>, Failure> {
+    let mut all = vec![];
+    for (i, f) in c.module().functions.iter().enumerate() {
+        let own = with.iter().filter(|((of, _), _)| *of == i).map(|((_, v), t)| (*v, t.clone())).collect();
+        let session = Session::new(c.module(), f, &Cpu, Options::default()).with_constants(&own);
+        for inputs in c.runs(i).iter().take(samples) {
+            let got = session.run(inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            all.extend(got.into_iter().filter(|t| t.dtype().is_float()));
+        }
+    }
+    Ok(all)
+}
+
+/// The squared difference over the squares of `want`, and one minus the cosine.
+fn relative(want: &Tensor, got: &Tensor) -> (f64, f64) {
+    let (want, got) = (want.to_f32(), got.to_f32());
+    let mut sums = [0f64; 4];
+    for (x, y) in want.iter().zip(got.iter()) {
+        let (x, y) = (f64::from(*x), f64::from(*y));
+        if x == y || !x.is_finite() {
+            if x.is_finite() {
+                sums = [sums[0], sums[1] + x * x, sums[2] + y * y, sums[3] + x * y];
+            }
+            continue;
+        }
+        sums = [sums[0] + (x - y) * (x - y), sums[1] + x * x, sums[2] + y * y, sums[3] + x * y];
+    }
+    let [noise, x, y, xy] = sums;
+    let norm = (x * y).sqrt();
+    let cosine = if noise == 0.0 {
+        1.0
+    } else if norm > 0.0 {
+        xy / norm
+    } else {
+        0.0
+    };
+    let part = if noise == 0.0 {
+        0.0
+    } else if x > 0.0 {
+        noise / x
+    } else {
+        f64::MAX.sqrt()
+    };
+    (if part.is_nan() { f64::MAX.sqrt() } else { part }, 1.0 - cosine)
+}
+
+/// The choices on the lower hull of bytes and loss: each gains more for its bytes than the next.
+fn hull(choices: &[Choice]) -> Vec<Choice> {
+    let mut hull: Vec<&Choice> = vec![];
+    for c in choices {
+        while let Some(last) = hull.last() {
+            let gain = |a: &Choice, b: &Choice| (a.expected - b.expected) / (b.bytes.saturating_sub(a.bytes)) as f64;
+            let dominated = last.bytes == c.bytes && last.expected >= c.expected;
+            let above = hull.len() > 1 && last.bytes < c.bytes && gain(hull[hull.len() - 2], last) < gain(last, c);
+            if dominated || above {
+                hull.pop();
+            } else {
+                break;
+            }
+        }
+        if hull.last().is_none_or(|last| c.bytes > last.bytes && c.expected < last.expected) {
+            hull.push(c);
+        }
+    }
+    hull.into_iter().cloned().collect()
+}
+
+/// All upgrades of all weights, best first, and what the model is after each. An upgrade is the number of its slot.
+fn walk(weights: &[Weight], slots: &[Slot], rest: u64, elements: u64) -> (Vec<Point>, Vec<usize>) {
+    let mut steps: Vec<(f64, usize, usize)> = vec![];
+    for (i, slot) in slots.iter().enumerate() {
+        for (k, pair) in slot.hull.windows(2).enumerate() {
+            let gain = (pair[0].expected - pair[1].expected) / (pair[1].bytes - pair[0].bytes) as f64;
+            steps.push((gain, i, k));
+        }
+    }
+    // Gains of one slot fall, so its upgrades stay in their order.
+    steps.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let mut bytes = rest + slots.iter().map(|s| s.hull[0].bytes).sum::<u64>();
+    let mut expected: f64 = slots.iter().map(|s| s.hull[0].expected).sum();
+    let bits = |bytes: u64| bytes as f64 * 8.0 / elements.max(1) as f64;
+    let mut curve = vec![Point {
+        weight: None,
+        scheme: "each in its smallest form".to_owned(),
+        bytes,
+        bits_per_weight: bits(bytes),
+        expected,
+        measured: None,
+    }];
+    for (_, i, k) in &steps {
+        let (from, to) = (&slots[*i].hull[*k], &slots[*i].hull[k + 1]);
+        bytes += to.bytes - from.bytes;
+        expected = (expected - from.expected + to.expected).max(0.0);
+        curve.push(Point {
+            weight: Some(weights[slots[*i].weight].name.clone()),
+            scheme: to.scheme.clone(),
+            bytes,
+            bits_per_weight: bits(bytes),
+            expected,
+            measured: None,
+        });
+    }
+    (curve, steps.into_iter().map(|(_, i, _)| i).collect())
+}
+
+/// The form of each slot after some upgrades.
+fn levels(slots: &[Slot], steps: &[usize]) -> Vec<usize> {
+    let mut level = vec![0; slots.len()];
+    steps.iter().for_each(|i| level[*i] += 1);
+    level
+}
+
+/// The last point that is within a budget.
+fn within(curve: &[Point], budget: u64, what: &str) -> Result<usize, Failure> {
+    let fitting = curve.iter().rposition(|p| p.bytes <= budget);
+    fitting.ok_or_else(|| {
+        let least = curve.first().map(|p| (p.bytes, p.bits_per_weight)).unwrap_or_default();
+        let title = format!(
+            "{what} cannot be reached: with every weight in its smallest form there are {} bytes, {:.2} bits per weight",
+            least.0, least.1
+        );
+        let help = "give smaller schemes with `--candidates`, or a lower `--weight-threshold`";
+        vec![Diagnostic::error(&codes::C0002, title).help(help)]
+    })
+}
+
+/// Takes later upgrades that still fit.
+fn fill(slots: &[Slot], steps: &[usize], level: &mut [usize], mut bytes: u64, budget: u64) {
+    let mut stuck = vec![false; slots.len()];
+    for i in steps {
+        let hull = &slots[*i].hull;
+        let more = hull[level[*i] + 1].bytes - hull[level[*i]].bytes;
+        if !stuck[*i] && bytes + more <= budget {
+            (bytes, level[*i]) = (bytes + more, level[*i] + 1);
+        } else {
+            stuck[*i] = true;
+        }
+    }
+}
+
+/// The first point of the curve whose loss is within `limit`, found by halving: losses are taken to fall along it.
+fn least(
+    task: &Task<'_>,
+    slots: &[Slot],
+    steps: &[usize],
+    curve: &mut [Point],
+    metric: Metric,
+    limit: f64,
+) -> Result<usize, Failure> {
+    let Some(c) = task.calibration else { return Ok(steps.len()) };
+    let base = outputs(c, &HashMap::new(), usize::MAX)?;
+    let (mut low, mut high) = (0, steps.len());
+    while low < high {
+        let at = usize::midpoint(low, high);
+        let loss = loss(task, c, slots, &levels(slots, &steps[..at]), &base, metric)?;
+        curve[at].measured = Some(loss);
+        if loss <= limit { high = at } else { low = at + 1 }
+    }
+    Ok(low)
+}
+
+/// What the model loses with these forms.
+fn loss(
+    task: &Task<'_>,
+    c: &Calibration,
+    slots: &[Slot],
+    level: &[usize],
+    base: &[Tensor],
+    metric: Metric,
+) -> Result<f64, Failure> {
+    let chosen: Vec<(&Slot, &Choice)> =
+        slots.iter().zip(level).map(|(s, l)| (s, &s.hull[*l])).filter(|(_, c)| !c.parsed.is_none()).collect();
+    let with: HashMap<(usize, Value), Tensor> = chosen
+        .par_iter()
+        .filter_map(|(slot, choice)| {
+            let w = &task.weights[slot.weight];
+            let (_, _, decoded) = compressed(w, &choice.parsed, task.opset).ok()?;
+            Some(((w.function, w.value), tensor_of(&w.tensor, decoded)))
+        })
+        .collect();
+    let got = outputs(c, &with, usize::MAX)?;
+    let pairs = || base.iter().zip(&got);
+    match metric {
+        Metric::Rms => Ok(pairs().map(|(x, y)| relative(x, y).0.sqrt()).fold(0.0, f64::max)),
+        Metric::Cosine => Ok(pairs().map(|(x, y)| relative(x, y).1).fold(0.0, f64::max)),
+        Metric::Top1 => {
+            let labels = task.labels.ok_or_else(|| {
+                let d = Diagnostic::error(&codes::C0002, "`top1` wants the right class of each sample");
+                vec![d.help("give them with `--labels`")]
+            })?;
+            let f = &c.module().functions[0];
+            let each = got.len() / c.runs(0).len().max(1);
+            labels.check(c.runs(0).len()).map_err(|d| vec![d])?;
+            let mut accuracy = Accuracy::default();
+            for (sample, (x, y)) in base.chunks(each.max(1)).zip(got.chunks(each.max(1))).enumerate() {
+                let names = f.sig.outputs.iter().map(|p| &*p.name);
+                let at = Accuracy::choose(names.zip(y)).map_err(|d| vec![d])?;
+                if let Some(label) = labels.get(sample) {
+                    accuracy.count(label, &x[at], &y[at]).map_err(|d| vec![d])?;
+                }
+            }
+            let lost = accuracy.source_correct as f64 - accuracy.package_correct as f64;
+            Ok(100.0 * lost / accuracy.samples.max(1) as f64)
+        }
+    }
+}
+
+/// Measurements in a file, one a line.
+struct Log {
+    path: Option<PathBuf>,
+    known: HashMap<String, Logged>,
+    /// What measurements depend on beside the weight.
+    context: String,
+    resumed: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Logged {
+    key: String,
+    choices: Vec<LoggedChoice>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LoggedChoice {
+    scheme: String,
+    parsed: String,
+    bytes: u64,
+    noise: f64,
+    expected: f64,
+}
+
+impl Log {
+    fn open(task: &Task<'_>) -> Result<Self, Failure> {
+        let mut log = Self { path: task.plan.log.clone(), known: HashMap::new(), context: String::new(), resumed: 0 };
+        let Some(path) = &log.path else { return Ok(log) };
+        log.context = context(task);
+        match fs::read_to_string(path) {
+            // A line that an interrupt cut short is measured again.
+            Ok(text) => {
+                let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
+                log.known = lines.map(|l| (l.key.clone(), l)).collect();
+                if log.known.is_empty() && !text.trim().is_empty() {
+                    let d = Diagnostic::error(&codes::L0001, "the file is no log of a search");
+                    return Err(vec![d.at(path.display().to_string()).help("name one that does not exist")]);
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => {
+                let d = Diagnostic::error(&codes::L0001, format!("the log of the search cannot be read: {e}"));
+                return Err(vec![d.at(path.display().to_string())]);
+            }
+        }
+        Ok(log)
+    }
+
+    fn key(&self, w: &Weight) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.context.as_bytes());
+        hash.update(format!("{} {} {:?}", w.name, w.tensor.dtype(), w.tensor.shape()));
+        hash.update(w.tensor.blob().read());
+        hex(&hash.finalize())
+    }
+
+    fn find(&mut self, w: &Weight) -> Option<Sensitivity> {
+        self.path.as_ref()?;
+        let logged = self.known.get(&self.key(w))?;
+        let choices = logged.choices.iter().map(|c| {
+            let parsed = Scheme::parse(&c.parsed).ok()?;
+            Some(Choice { scheme: c.scheme.clone(), parsed, bytes: c.bytes, noise: c.noise, expected: c.expected })
+        });
+        let choices = choices.collect::<Option<Vec<_>>>().filter(|c| !c.is_empty())?;
+        self.resumed += 1;
+        Some(Sensitivity { name: w.name.clone(), choices })
+    }
+
+    fn add(&self, w: &Weight, s: &Sensitivity) -> Result<(), Failure> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let choices = s.choices.iter().map(|c| LoggedChoice {
+            scheme: c.scheme.clone(),
+            parsed: c.parsed.to_string(),
+            bytes: c.bytes,
+            noise: c.noise,
+            expected: c.expected,
+        });
+        let line = Logged { key: self.key(w), choices: choices.collect() };
+        append(path, &line).map_err(|e| {
+            let d = Diagnostic::error(&codes::X0001, format!("the log of the search cannot be written: {e}"));
+            vec![d.at(path.display().to_string())]
+        })
+    }
+}
+
+fn append(path: &Path, line: &Logged) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(line)?;
+    text.push('\n');
+    OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
+}
+
+/// A digest of what measurements depend on beside the weight: the schemes, the program and the samples.
+fn context(task: &Task<'_>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?}", task.opset));
+    task.candidates.iter().for_each(|s| hash.update(format!("{s} ")));
+    if let Some(c) = task.calibration {
+        for (i, f) in c.module().functions.iter().enumerate() {
+            f.all_ops().iter().for_each(|op| hash.update(f.op_data(*op).op.name()));
+            for t in c.runs(i).iter().take(SAMPLES).flatten().flatten() {
+                hash.update(t.blob().read());
+            }
+        }
+    }
+    hex(&hash.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(bytes: u64, expected: f64) -> Choice {
+        Choice { scheme: bytes.to_string(), parsed: Scheme::default(), bytes, noise: expected, expected }
+    }
+
+    #[test]
+    fn hulls_hold_what_no_mixture_beats() {
+        let all = [choice(10, 8.0), choice(20, 7.0), choice(30, 2.0), choice(40, 2.5), choice(50, 0.0)];
+        let kept: Vec<u64> = hull(&all).iter().map(|c| c.bytes).collect();
+        assert_eq!(kept, [10, 30, 50]);
+        let same = [choice(10, 8.0), choice(10, 4.0), choice(20, 4.0)];
+        assert_eq!(hull(&same).iter().map(|c| c.expected).collect::<Vec<_>>(), [4.0]);
+    }
+
+    #[test]
+    fn the_rest_of_a_budget_is_spent() {
+        let slots = [
+            Slot { weight: 0, hull: vec![choice(10, 9.0), choice(60, 0.0)] },
+            Slot { weight: 1, hull: vec![choice(10, 1.0), choice(20, 0.5)] },
+        ];
+        let steps = [0, 1];
+        let mut level = levels(&slots, &[]);
+        fill(&slots, &steps, &mut level, 20, 40);
+        assert_eq!(level, [0, 1]);
+    }
+
+    #[test]
+    fn goals_are_read() {
+        assert_eq!("top1=0.5".parse(), Ok(Goal::Drop { metric: Metric::Top1, limit: 0.5 }));
+        for bad in ["top1", "top1=x", "snr=3", "rms=-1", "rms=inf"] {
+            assert!(bad.parse::<Goal>().is_err(), "{bad}");
+        }
+    }
+}
