@@ -10,16 +10,17 @@ use crate::{
     model::{self, Format, Model},
 };
 use mlconv_coreml::{Existing, Exported};
+use indexmap::IndexMap;
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{Function, Module, Port},
+    ir::{Function, Module, Port, Value},
     ops::Const,
     verify::{Verified, verify},
 };
-use mlconv_passes::{Options, Pattern, Pipeline};
+use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
 use mlconv_runner::{Options as RunOptions, Reference, RunError, Session, States, cpu::Cpu};
 use mlconv_source::{DimSpec, InputSpec, Request};
-use mlconv_tensor::Tensor;
+use mlconv_tensor::{DType, Tensor, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
@@ -32,6 +33,8 @@ pub struct Job {
     /// Whether to compute in half precision.
     pub half: bool,
     /// Ops that stay in single precision.
+    /// Whether single precision was asked for.
+    pub single: bool,
     pub keep_fp32: Vec<Pattern>,
     /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
     pub samples: Arrays,
@@ -53,6 +56,8 @@ pub struct Prepared {
     /// What was asked for and not applied.
     pub unapplied: Vec<Diagnostic>,
     /// Nodes of the source.
+    /// Every op that computes in 32 bits although half precision is asked for.
+    pub kept: Vec<Note>,
     pub source_ops: usize,
     /// Ops of the program to be written, constants left out.
     pub ops: usize,
@@ -72,17 +77,12 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
     let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
     let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
     let report = pipeline.run(&mut module, &options).map_err(pass_failed)?;
-    for note in report.notes.iter().filter(|n| n.matters) {
-        let mut d = Diagnostic::warning(&codes::P0101, format!("kept in 32-bit precision: {}", note.why));
-        d.place.extend(note.sources.first().cloned());
-        all.push(d.snippet(note.op.clone(), 0..note.op.len()));
-    }
-    let mut unapplied = vec![];
-    for p in &job.keep_fp32 {
-        let matched = source.functions.iter().any(|f| f.all_ops().iter().any(|id| p.matches(&source, f, *id)));
-        if !matched {
-            unapplied.push(Diagnostic::warning(&codes::L0002, format!("`--keep-fp32 {}` matches no op", p.as_str())));
-        }
+    let kept: Vec<Note> = report.notes.into_iter().filter(|n| n.weight != Weight::Explains).collect();
+    all.extend(kept_warnings(&kept));
+    let mut unapplied: Vec<Diagnostic> = job.keep_fp32.iter().filter_map(|p| unmatched(&source, p)).collect();
+    if format == Format::Package && job.single && has_halves(&module) {
+        let title = "`--precision fp32`: the package computes in half precision, and stays so";
+        unapplied.push(Diagnostic::warning(&codes::L0002, title).help("convert the model that it was made from"));
     }
     let adapted = mlconv_coreml::legalize(&mut module)?;
     all.extend(adapted);
@@ -93,7 +93,55 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
         all.push(Diagnostic::warning(&codes::F0107, title));
     }
     let ops = module.functions.iter().map(op_count).sum();
-    Ok(Prepared { source, format, module, package, warnings: all, unapplied, source_ops, ops })
+    Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops })
+}
+
+/// One warning for each reason why ops compute in 32 bits; what a user asked for is none.
+fn kept_warnings(kept: &[Note]) -> Vec<Diagnostic> {
+    let mut reasons: IndexMap<&str, Vec<&Note>> = IndexMap::new();
+    for note in kept.iter().filter(|n| n.weight == Weight::Matters) {
+        reasons.entry(&note.why).or_default().push(note);
+    }
+    let warning = |(why, notes): (&str, Vec<&Note>)| {
+        let ops = if notes.len() == 1 { "1 op".to_owned() } else { format!("{} ops", notes.len()) };
+        let mut d = Diagnostic::warning(&codes::P0101, format!("{ops} kept in 32-bit precision: {why}"));
+        let place = |n: &&Note| n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
+        d.place = notes.iter().take(3).map(place).collect();
+        if notes.len() > 3 {
+            d.place.push(format!("and {} more", notes.len() - 3));
+        }
+        d
+    };
+    reasons.into_iter().map(warning).collect()
+}
+
+/// Says that a pattern of `--keep-fp32` keeps nothing.
+fn unmatched(source: &Module, p: &Pattern) -> Option<Diagnostic> {
+    let (mut matched, mut single) = (false, false);
+    for f in &source.functions {
+        for id in f.all_ops().into_iter().filter(|id| p.matches(source, f, *id)) {
+            matched = true;
+            let of = |v: &Value, dtype| f.ty(*v).tensor().is_some_and(|t| t.dtype == dtype);
+            let mut values = f.op_data(id).results.to_vec();
+            f.op_data(id).op.visit_operands(&mut |v| values.push(v));
+            let half = values.iter().any(|v| of(v, DType::F16));
+            single |= !half || values.iter().any(|v| of(v, DType::F32));
+        }
+    }
+    let why = match (matched, single) {
+        (false, _) => "matches no op",
+        (true, false) => "matches only ops that compute in half precision already",
+        (true, true) => return None,
+    };
+    Some(Diagnostic::warning(&codes::L0002, format!("`--keep-fp32 {}` {why}", p.as_str())))
+}
+
+/// Whether anything is computed in half precision.
+pub fn has_halves(module: &Module) -> bool {
+    let half = |ty: &Type| ty.tensor().is_some_and(|t| t.dtype == DType::F16);
+    module.functions.iter().any(|f| {
+        f.all_ops().iter().any(|id| f.op_data(*id).results.iter().any(|v| half(f.ty(*v)) && f.constant(*v).is_none()))
+    })
 }
 
 /// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.

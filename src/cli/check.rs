@@ -28,6 +28,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let job = Job {
         model: args.model.clone(),
         request: args.import.request()?,
+        single: args.rewrite.precision == Precision::Fp32,
         half: args.rewrite.precision == Precision::Fp16,
         keep_fp32: args.rewrite.patterns(),
         samples: Arrays::new(),

@@ -41,8 +41,9 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     let half = args.rewrite.precision == Precision::Fp16;
     let request = args.import.request()?;
     let samples = inputs.samples.clone();
-    let job = Job { model: args.model, request, half, keep_fp32: args.rewrite.patterns(), samples };
-    let prepared = {
+    let single = args.rewrite.precision == Precision::Fp32;
+    let job = Job { model: args.model, request, half, single, keep_fp32: args.rewrite.patterns(), samples };
+    let mut prepared = {
         let _step = terminal.step("importing and optimising");
         convert::prepare(&job)?
     };
