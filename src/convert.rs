@@ -183,14 +183,20 @@ pub fn op_count(f: &Function) -> usize {
     f.all_ops().iter().filter(|id| f.op::<Const>(**id).is_none()).count()
 }
 
-/// Writes a package, whole or not at all.
-pub fn write(prepared: &Prepared, target: &Path, force: bool) -> Result<(), Failure> {
+/// Writes a package, whole or not at all; what there is to warn of.
+pub fn write(prepared: &Prepared, target: &Path, force: bool) -> Result<Vec<Diagnostic>, Failure> {
     let existing = if force { Existing::Replace } else { Existing::Keep };
-    mlconv_coreml::write(target, &prepared.package.model, &prepared.package.weights, existing).map_err(|e| {
+    let written = mlconv_coreml::write(target, &prepared.package.model, &prepared.package.weights, existing);
+    let left = written.map_err(|e| {
         let d = model::package_error(&e);
         let d = if matches!(e, mlconv_coreml::Error::Io { .. }) { Diagnostic { code: &codes::X0001, ..d } } else { d };
         vec![d]
-    })
+    })?;
+    let warning = |old: PathBuf| {
+        let title = format!("what was there before could not be removed, and is `{}` now", old.display());
+        Diagnostic::warning(&codes::X0005, title).at(target.display().to_string())
+    };
+    Ok(left.map(warning).into_iter().collect())
 }
 
 /// What two models are run on.

@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     {
         let _step = terminal.step("writing");
         clean_up_when_interrupted(&args.out);
-        convert::write(&prepared, &args.out, args.force)?;
+        prepared.warnings.extend(convert::write(&prepared, &args.out, args.force)?);
     }
     terminal.warn(&prepared.warnings);
     terminal.warn(&prepared.unapplied);

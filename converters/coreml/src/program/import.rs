@@ -61,7 +61,9 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
         let title = format!("the model states specification {stated}, the newest that is known is {newest}");
         warnings.push(Diagnostic::warning(&codes::R0006, title));
     }
-    for m in &package.missing {
+    // Tools name a folder of weights whether there are any or not, and git does not keep an empty folder.
+    let harmless = |m: &String| m.ends_with("/weights") && package.weights.are_unread();
+    for m in package.missing.iter().filter(|m| !harmless(m)) {
         warnings.push(Diagnostic::warning(&codes::R0006, format!("the manifest names `{m}`, which is not there")));
     }
     Ok((module, warnings))
@@ -137,11 +139,14 @@ impl<'p> Importer<'_> {
     ) -> Result<()> {
         let missing = || Error::NoBlock { function: self.f.name.clone(), opset: function.opset.clone() };
         let block = function.block_specializations.get(&function.opset).ok_or_else(missing)?;
-        let original = |name: &str| names.get(name).map_or(name, String::as_str).to_owned();
+        let named = |name: &str| match names.get(name) {
+            Some(original) => Port { packaged: Some(name.into()), ..Port::new(original.as_str()) },
+            None => Port::new(name),
+        };
         let mut scope = Scope::default();
         for input in &function.inputs {
             let ty = self.read_type(&input.name, input.r#type.as_ref())?;
-            let mut port = Port::new(original(&input.name));
+            let mut port = named(&input.name);
             match interface.input(&input.name) {
                 Some(feature) => read_feature(feature, &ty, &mut port, self.symbols),
                 None => self.warn(format!("input `{}` is not described", input.name)),
@@ -167,7 +172,7 @@ impl<'p> Importer<'_> {
         for name in order {
             let name = block.outputs.iter().find(|o| *o == name).map_or(name, String::as_str);
             let v = self.lookup(&scope, name, "return")?;
-            let mut port = Port::new(original(name));
+            let mut port = named(name);
             if let Some(feature) = interface.output(name) {
                 read_feature(feature, &self.f.ty(v).clone(), &mut port, &mut Symbols::default());
             }
