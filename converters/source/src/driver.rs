@@ -1,18 +1,24 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceGraph, SourceType, Table, Values, lower::narrow, order::sorted,
+    Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    lower::{narrow, narrowed},
+    order::{deep_reads, sorted},
     problems::Problems,
 };
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
     fold::Budget,
-    ir::{Block, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
+    ir::{Block, Fact, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
     ops,
     schema::Op,
 };
-use mlconv_tensor::{Symbols, Tensor, Type};
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use mlconv_tensor::{Dim, Shape, Symbols, Tensor, TensorType, Type};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// A lowered graph. Where a diagnostic is an error, the module is not whole.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub(crate) struct State {
     frames: Vec<Frame>,
     budget: Budget,
     pub(crate) problems: Problems,
+    /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
+    stand_ins: HashSet<Arc<str>>,
 }
 
 /// Lowers `graph` to a module of one function, `main`.
@@ -71,12 +79,23 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         frames: vec![],
         budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
         problems: Problems::default(),
+        stand_ins: HashSet::new(),
     };
     let mut frame = Frame::default();
     state.interface(graph, request, &mut frame);
     let body = state.f.body();
     let kept = kept_outputs(graph, request, &mut state.problems);
-    match state.nested(graph, frame, body) {
+    let pruned;
+    let (graph, kept) = if kept.len() < graph.outputs.len() && !kept.is_empty() {
+        pruned = pruned_to(graph, &kept);
+        (&pruned, (0..kept.len()).collect())
+    } else {
+        (graph, kept)
+    };
+    // Of a request that does not fit, what nodes say of it is beside the point.
+    let lowered =
+        if state.problems.refuses_request() { Err(LowerError::Poisoned) } else { state.nested(graph, frame, body) };
+    match lowered {
         Ok(entries) => state.outputs(graph, &kept, entries),
         Err(LowerError::Poisoned) => {}
         Err(e) => state.problems.plain(Diagnostic::error(&codes::F0106, e.to_string())),
@@ -111,6 +130,27 @@ fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems)
         }
     }
     kept
+}
+
+/// The graph with these outputs only, and what they need.
+fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
+    let outputs: Vec<_> = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned()).collect();
+    let mut makers: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        node.outputs.iter().for_each(|o| makers.entry(o).or_default().push(i));
+    }
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut todo: Vec<Arc<str>> = outputs.iter().map(|o| o.name.clone()).collect();
+    while let Some(name) = todo.pop() {
+        for i in makers.remove(&*name).unwrap_or_default() {
+            if !needed[i] {
+                needed[i] = true;
+                todo.extend(deep_reads(&graph.nodes[i]));
+            }
+        }
+    }
+    let nodes = graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed).map(|(node, _)| node.clone()).collect();
+    SourceGraph { outputs, nodes, ..graph.clone() }
 }
 
 impl State {
@@ -179,6 +219,7 @@ impl State {
             module: node.module.clone(),
             line: node.line.clone(),
         }));
+        let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(name));
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
                 self.problems.unsupported(node, versions.as_deref());
@@ -200,7 +241,7 @@ impl State {
             Ok(entries) => {
                 // Trailing outputs that a lowering does not make may still be unwanted by the node.
                 let missing = node.outputs.iter().skip(entries.len()).any(|o| !o.is_empty());
-                if missing {
+                if missing && !guessed {
                     let e = LowerError::Results { found: entries.len(), want: node.outputs.len() };
                     self.problems.failed(node, &e);
                 }
@@ -208,18 +249,48 @@ impl State {
             }
             Err(LowerError::Poisoned) => vec![],
             Err(e) => {
-                self.problems.failed(node, &e);
+                // What a stand-in is not known for is not the node's fault.
+                if !guessed || e.is_own() {
+                    self.problems.failed(node, &e);
+                }
                 vec![]
             }
         };
-        let Some(frame) = self.frames.last_mut() else { return };
         let mut entries = entries.into_iter();
         for name in &node.outputs {
             let entry = entries.next().unwrap_or(Entry::Poisoned);
-            if !name.is_empty() {
+            if name.is_empty() {
+                continue;
+            }
+            let entry = match entry {
+                Entry::Poisoned if self.problems.has_error() => self.stand_in(name),
+                entry => entry,
+            };
+            if guessed || matches!(entry, Entry::Poisoned) {
+                self.stand_ins.insert(name.clone());
+            }
+            if let Some(frame) = self.frames.last_mut() {
                 frame.define(name.clone(), entry);
             }
         }
+    }
+
+    /// A value of the type that the source states for `name`, which no node makes: so that what reads it is looked at
+    /// as well. There is an error already, so the function is never used.
+    fn stand_in(&mut self, name: &Arc<str>) -> Entry {
+        let stated = self.stated(name).cloned();
+        let ty = stated.and_then(|t| {
+            let dims = t.shape?.into_iter().map(|d| match d {
+                SourceDim::Known(n) => Some(Dim::from(n)),
+                SourceDim::Named(text) => Dim::parse(&text),
+                SourceDim::Unknown => None,
+            });
+            Some(TensorType::new(narrowed(t.dtype)?, Shape::from(dims.collect::<Option<Vec<Dim>>>()?)))
+        });
+        self.stand_ins.insert(name.clone());
+        let Some(ty) = ty else { return Entry::Poisoned };
+        let block = self.f.add_block();
+        Entry::Value(self.f.add_arg(block, name, Fact::of(ty)))
     }
 
     /// What `name` stands for, in the innermost graph that defines it.

@@ -65,7 +65,7 @@ pub(crate) fn sorted<'g>(graph: &'g SourceGraph, outer: &dyn Fn(&str) -> bool) -
 }
 
 /// What a node reads, and what its nested graphs read from outside of themselves.
-fn deep_reads(node: &Node) -> Vec<Arc<str>> {
+pub(crate) fn deep_reads(node: &Node) -> Vec<Arc<str>> {
     let mut out: Vec<Arc<str>> = node.reads().cloned().collect();
     let mut todo: Vec<(&SourceGraph, HashSet<Arc<str>>)> = node.graphs().map(|g| (g, HashSet::new())).collect();
     while let Some((graph, mut known)) = todo.pop() {

@@ -3,7 +3,7 @@
 use crate::{LowerError, Node};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    diagnostic::{Diagnostic, codes},
+    diagnostic::{Diagnostic, Severity, codes},
     ir::SourceInfo,
 };
 
@@ -28,6 +28,17 @@ pub(crate) struct Problems {
 impl Problems {
     pub(crate) fn plain(&mut self, d: Diagnostic) {
         self.plain.push(d);
+    }
+
+    /// Whether anything is wrong, so that there will be no module.
+    pub(crate) fn has_error(&self) -> bool {
+        // What nodes are blamed for is never a mere warning.
+        !self.nodes.is_empty() || self.plain.iter().any(|d| d.severity == Severity::Error)
+    }
+
+    /// Whether what the user asks for contradicts the model, or itself.
+    pub(crate) fn refuses_request(&self) -> bool {
+        self.plain.iter().any(|d| d.severity == Severity::Error && *d.code == codes::L0001)
     }
 
     pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>) {

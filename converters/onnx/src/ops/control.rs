@@ -31,11 +31,8 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
     for (a, b) in a.iter().zip(&b) {
         let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
         if x.dtype != y.dtype || x.shape.rank() != y.shape.rank() {
-            let form = format!(
-                "a condition that is not known, of branches that give {x} and {y}: if the condition depends on a shape, \
-                 fix it with `--input`"
-            );
-            return Err(LowerError::form(form));
+            let help = "if the condition depends on a shape, fix that shape with `--input`";
+            return Err(LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help));
         }
     }
     n.emit(ops::Cond { pred, true_fn, false_fn })
