@@ -3,10 +3,13 @@
 use crate::session::Emulate;
 use mlconv_mil::{
     ir::{Block, Fact, Function, OpId, Value},
-    ops::Const,
-    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Opset, Tensors},
+    ops::{Const, by_name},
+    schema::{
+        Arg, Args, Attr, AttrType, Env, EvalCx, FactSource, Facts, InferCx, NamedArg, Op, OpError, Opset, ParamKind,
+        Tensors,
+    },
 };
-use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType};
+use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType, f16};
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -37,6 +40,8 @@ pub(crate) struct Exec<'a> {
     /// What may be freed after each op.
     last_uses: HashMap<OpId, Vec<Value>>,
     observe: Option<Observer<'a>>,
+    /// Ops whose literals change when they are rounded as values are.
+    rounded_ops: HashMap<OpId, Box<dyn Op>>,
 }
 
 impl<'a> Exec<'a> {
@@ -49,7 +54,12 @@ impl<'a> Exec<'a> {
         let mut last_uses = HashMap::new();
         plan_block(f, f.body(), &mut last_uses);
         let values = vec![None; f.value_slots()];
-        Self { f, backend, emulate, values, states: HashMap::new(), last_uses, observe }
+        let rounded = |id: OpId| Some((id, with_half_literals(f, id)?));
+        let rounded_ops = match emulate {
+            Some(Emulate::F16) => f.all_ops().into_iter().filter_map(rounded).collect(),
+            None => HashMap::new(),
+        };
+        Self { f, backend, emulate, values, states: HashMap::new(), last_uses, observe, rounded_ops }
     }
 
     pub(crate) fn set(&mut self, v: Value, t: Tensor) {
@@ -112,11 +122,41 @@ impl<'a> Exec<'a> {
             let known = Known::new(f, &operands);
             data.op.infer(&InferCx::new(&known, f.opset, id.index()))?
         };
+        let rounded = self.rounded_ops.get(&id).cloned();
+        let op = rounded.as_deref().unwrap_or(&*data.op);
         let env = OpEnv { operands: &operands, exec: RefCell::new(self) };
         let cx = EvalCx::new(&env, &facts)?;
         let backend = env.exec.borrow().backend;
-        backend.run(&*data.op, &cx).unwrap_or_else(|| data.op.eval(&cx))
+        backend.run(op, &cx).unwrap_or_else(|| op.eval(&cx))
     }
+}
+
+/// The op with every float literal that a half-precision device would hold in half precision, such as an epsilon, rounded
+/// to it; `None` where that changes nothing.
+fn with_half_literals(f: &Function, id: OpId) -> Option<Box<dyn Op>> {
+    let op = &f.op_data(id).op;
+    let (schema, mut args, mut changed) = (op.schema(), Args::new(f), false);
+    for NamedArg { name, param, arg } in op.args() {
+        match arg {
+            Arg::Operands(values) => args.add_operand(name, values.to_vec()),
+            Arg::Attr(None) => {}
+            Arg::Attr(Some(Attr::Float(x))) => {
+                let halves = match param.map(|p| &p.kind) {
+                    Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) => {
+                        schema.types(domain, f.opset).is_some_and(|t| t.contains(&DType::F16))
+                    }
+                    _ => false,
+                };
+                let rounded = if halves { f16::from_f32(x).to_f32() } else { x };
+                changed |= rounded != x;
+                args.add_attr(name, Attr::Float(rounded));
+            }
+            Arg::Attr(Some(other)) => args.add_attr(name, other),
+            Arg::Region(block) => args.add_region(name, block),
+        }
+    }
+    let info = by_name(schema.name, f.opset).filter(|_| changed)?;
+    (info.build)(&mut args).ok()
 }
 
 /// The facts of an op's results, where no size depends on the inputs of the run: not theirs, and not its operands', which
