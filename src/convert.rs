@@ -8,9 +8,10 @@ use crate::{
     compare::{self, OutputDiff, Tolerance},
     feed::{self, Samples},
     model::{self, Format, Model},
+    names::listed,
 };
-use mlconv_coreml::{Existing, Exported};
 use indexmap::IndexMap;
+use mlconv_coreml::{Existing, Exported};
 use mlconv_mil::{
     diagnostic::Severity,
     ir::{Function, Module, Port, Value},
@@ -32,9 +33,9 @@ pub struct Job {
     pub request: Request,
     /// Whether to compute in half precision.
     pub half: bool,
-    /// Ops that stay in single precision.
     /// Whether single precision was asked for.
     pub single: bool,
+    /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
     /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
     pub samples: Arrays,
@@ -55,9 +56,9 @@ pub struct Prepared {
     pub warnings: Vec<Diagnostic>,
     /// What was asked for and not applied.
     pub unapplied: Vec<Diagnostic>,
-    /// Nodes of the source.
     /// Every op that computes in 32 bits although half precision is asked for.
     pub kept: Vec<Note>,
+    /// Nodes of the source.
     pub source_ops: usize,
     /// Ops of the program to be written, constants left out.
     pub ops: usize,
@@ -223,11 +224,38 @@ pub struct Parity {
     pub samples: usize,
     /// Arrays that are for no input.
     pub unused: Vec<String>,
+    /// How far an output may be off.
+    pub tolerance: Tolerance,
+    /// Whether the package computes in half precision.
+    pub half: bool,
+    /// What a user should know of how inputs and outputs were found.
+    pub notes: Vec<Diagnostic>,
     /// What the package was compared with.
     pub against: &'static str,
 }
 
 impl Parity {
+    /// Says that an output differs, by how much it may, and what to try; `kept` are ops that half precision is hard on.
+    pub fn differs(&self, kept: &[Note]) -> Option<Diagnostic> {
+        let bad: Vec<&str> = self.outputs.iter().filter(|o| !o.pass).map(|o| o.name.as_str()).collect();
+        if bad.is_empty() {
+            return None;
+        }
+        let Tolerance { min_snr_db, max_rel } = self.tolerance;
+        let or = if max_rel > 0.0 { format!(", or {max_rel:.0e} of the greatest value") } else { String::new() };
+        let title = format!("beyond tolerance, which is {min_snr_db} dB SNR{or}: {}", listed(&bad));
+        let d = Diagnostic::warning(&codes::N0001, title);
+        if !self.half {
+            return Some(d);
+        }
+        let mut ops: Vec<&str> = kept.iter().filter_map(|n| n.op.split_once(" = ")?.1.split('(').next()).collect();
+        ops.sort_unstable();
+        ops.dedup();
+        let keep: Vec<String> = ops.iter().take(3).map(|op| format!("`--keep-fp32 {op}`")).collect();
+        let keep = if keep.is_empty() { "`--keep-fp32 PATTERN`".to_owned() } else { keep.join(" ") };
+        Some(d.help(format!("convert with `--precision fp32`, or keep ops that need it in 32 bits, as with {keep}")))
+    }
+
     /// Whether every output is within the tolerance.
     pub fn pass(&self) -> bool {
         self.outputs.iter().all(|o| o.pass)
@@ -243,14 +271,26 @@ pub fn parity(
 ) -> Result<Parity, Failure> {
     let inputs = if given.samples.is_empty() { format!("random inputs of seed {}", given.seed) } else { String::new() };
     let against = "the source's unoptimised fp32 lowering, on the reference kernels";
-    let mut all = Parity { outputs: vec![], accuracy: vec![], inputs, samples: 1, unused: vec![], against };
+    let mut all = Parity {
+        outputs: vec![],
+        accuracy: vec![],
+        inputs,
+        samples: 1,
+        unused: vec![],
+        tolerance,
+        half: has_halves(package),
+        notes: vec![],
+        against,
+    };
     for (i, g) in package.functions.iter().enumerate() {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
         let pair = Pair { source, f, package, g, tolerance };
+        let arrays = source_names(f, g, given.samples);
+        all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
         let samples = if given.samples.is_empty() {
             Samples { runs: vec![feed::random_inputs(source, f, given.seed).map_err(|d| vec![d])?], unused: vec![] }
         } else {
-            feed::samples(f, given.samples, given.labels.map(Labels::len)).map_err(|d| vec![d])?
+            feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
         };
         if let Some(labels) = given.labels {
             labels.check(samples.runs.len()).map_err(|d| vec![d])?;
@@ -260,7 +300,8 @@ pub fn parity(
         if i == 0 {
             (all.unused, all.samples) = (samples.unused, samples.runs.len());
         }
-        let (outputs, accuracy) = pair.run(&samples.runs, given.labels)?;
+        let from = pair.sources(&mut all.notes)?;
+        let (outputs, accuracy) = pair.run(&samples.runs, given.labels, &from)?;
         all.outputs.extend(outputs);
         all.accuracy.extend(accuracy);
     }
@@ -268,6 +309,21 @@ pub fn parity(
         all.inputs = if all.samples == 1 { "the samples".to_owned() } else { format!("{} samples", all.samples) };
     }
     Ok(all)
+}
+
+/// `arrays` under the source's names where they bear those of the package.
+fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Arrays {
+    let is_ours = |name: &str| feed::tensor_inputs(f).any(|(p, _)| feed::means_port(name, p));
+    let rename = |name: &String| {
+        let theirs = feed::tensor_inputs(g).find(|(p, _)| p.packaged.as_deref() == Some(name));
+        theirs.filter(|_| !is_ours(name)).map_or_else(|| name.clone(), |(p, _)| p.name.to_string())
+    };
+    arrays.iter().map(|(name, t)| (rename(name), t.clone())).collect()
+}
+
+/// Whether two models mean the same input or output.
+fn same_port(a: &Port, b: &Port) -> bool {
+    feed::means_port(&a.name, b) || feed::means_port(&b.name, a)
 }
 
 /// A function of a package and what it comes from.
@@ -285,10 +341,10 @@ impl Pair<'_> {
         &self,
         runs: &[Vec<Option<Tensor>>],
         labels: Option<&Labels>,
+        from: &[usize],
     ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
         let before = Session::new(self.source, self.f, &Reference, RunOptions::default());
         let after = Session::new(self.package, self.g, &Cpu, RunOptions::default());
-        let from = self.sources()?;
         let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
@@ -319,18 +375,34 @@ impl Pair<'_> {
         Ok((outputs, accuracy.map(|(_, a)| a)))
     }
 
-    /// Where each output of the package is among the source's.
-    fn sources(&self) -> Result<Vec<usize>, Failure> {
+    /// Where each output of the package is among the source's: by name, and where no name matches at all, in order.
+    fn sources(&self, notes: &mut Vec<Diagnostic>) -> Result<Vec<usize>, Failure> {
+        let (ours, theirs) = (&self.f.sig.outputs, &self.g.sig.outputs);
+        let named = |port: &Port| ours.iter().position(|p| same_port(p, port));
+        let by_name = theirs.iter().any(|p| named(p).is_some());
+        let list = |ports: &[Port]| listed(ports.iter().map(|p| &*p.name));
+        let arrays: Vec<&Port> = feed::tensor_inputs(self.f).map(|(p, _)| p).collect();
+        let inputs: Vec<&Port> = feed::tensor_inputs(self.g).map(|(p, _)| p).collect();
+        let matches = inputs.iter().any(|p| arrays.iter().any(|a| same_port(a, p)));
+        if !by_name && !theirs.is_empty() {
+            let title =
+                format!("outputs are compared in order, as no name matches: {} with {}", list(theirs), list(ours));
+            notes.push(Diagnostic::warning(&codes::N0004, title));
+        }
+        if !matches && !inputs.is_empty() {
+            let names = |ports: &[&Port]| listed(ports.iter().map(|p| &*p.name));
+            let title =
+                format!("inputs are paired in order, as no name matches: {} with {}", names(&inputs), names(&arrays));
+            notes.push(Diagnostic::warning(&codes::N0004, title));
+        }
         let of = |(i, port): (usize, &Port)| {
-            let named = self.f.sig.outputs.iter().position(|p| feed::means(&p.name, &port.name) || p.name == port.name);
-            let at = named.unwrap_or(i);
-            if at < self.f.sig.outputs.len() {
-                return Ok(at);
-            }
-            let name = self.output_name(&port.name);
-            Err(vec![Diagnostic::error(&codes::N0001, format!("the source has no output `{name}`"))])
+            let at = if by_name { named(port) } else { Some(i).filter(|i| *i < ours.len()) };
+            at.ok_or_else(|| {
+                let title = format!("the source has no output `{}`", self.output_name(&port.name));
+                vec![Diagnostic::error(&codes::N0001, title).help(format!("its outputs are {}", list(ours)))]
+            })
         };
-        self.g.sig.outputs.iter().enumerate().map(of).collect()
+        theirs.iter().enumerate().map(of).collect()
     }
 
     fn output_name(&self, port: &str) -> String {

@@ -22,9 +22,56 @@ pub fn states(f: &Function) -> impl Iterator<Item = (&Port, &TensorType)> {
     })
 }
 
-/// Whether `given` means the port called `name`: by its own name, or by the one it has in a package.
+/// Whether `given` means the input or output that the source calls `name`: by that name, or by what a package makes of it.
 pub fn means(given: &str, name: &str) -> bool {
     given == name || given == Namer::legal(name)
+}
+
+/// Whether `given` means `port`: by the source's name, or by the one it has in a package.
+pub fn means_port(given: &str, port: &Port) -> bool {
+    means(given, &port.name) || port.packaged.as_deref() == Some(given)
+}
+
+/// Inputs for one run, as a user gives them.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The inputs, in the order of the signature.
+    pub inputs: Vec<Option<Tensor>>,
+    /// What a user should know of how they were found.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// As [`match_inputs`], except that arrays for no input are left out and said.
+pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> {
+    let fitted = pair(f, arrays)?.into_iter().map(|(port, ty, t)| t.map(|t| fit(&port.name, ty, t)).transpose());
+    let inputs = fitted.collect::<Result<_, _>>()?;
+    let mut notes = notes(f, arrays);
+    notes.extend(unused_note(f, &unmatched(f, arrays)));
+    Ok(Given { inputs, notes })
+}
+
+/// What a user should know of `arrays`: that no name matches, or that one holds NaN.
+pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
+    let mut out = vec![];
+    let named = is_named(f, arrays);
+    if !named && !arrays.is_empty() {
+        let title = format!("{} taken for {}, in order: no name matches", listed(arrays.keys()), input_names(f));
+        out.push(Diagnostic::warning(&codes::N0004, title));
+    }
+    let used = |k: &str| !named || tensor_inputs(f).any(|(p, _)| means_port(k, p));
+    let nan = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(|x| x.is_nan());
+    let nans: Vec<&String> = arrays.iter().filter(|(k, t)| used(k) && nan(t)).map(|(k, _)| k).collect();
+    if !nans.is_empty() {
+        out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
+    }
+    out
+}
+
+/// Says that arrays are for no input.
+pub fn unused_note(f: &Function, unused: &[String]) -> Option<Diagnostic> {
+    let title = format!("not used, as no input has the name: {}", listed(unused));
+    let d = Diagnostic::warning(&codes::N0004, title).help(format!("the inputs are {}", input_names(f)));
+    (!unused.is_empty()).then_some(d)
 }
 
 /// The array of each input, in the order of the signature. Arrays are matched by name; where no name matches at all, in
@@ -108,7 +155,7 @@ fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diag
         return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", input_names(f))));
     }
     let pair = |(i, (port, ty)): (usize, (&'a Port, &'a TensorType))| {
-        let found = if by_name { arrays.iter().find(|(k, _)| means(k, &port.name)) } else { arrays.get_index(i) };
+        let found = if by_name { arrays.iter().find(|(k, _)| means_port(k, port)) } else { arrays.get_index(i) };
         match found {
             None if port.default.is_none() => {
                 Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name)))
@@ -120,13 +167,13 @@ fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diag
 }
 
 /// Whether any array is called as an input is; if not, arrays are matched in order.
-fn is_named(f: &Function, arrays: &Arrays) -> bool {
-    arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means(k, &p.name)))
+pub fn is_named(f: &Function, arrays: &Arrays) -> bool {
+    arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means_port(k, p)))
 }
 
 /// Arrays that are for no input.
 fn unmatched(f: &Function, arrays: &Arrays) -> Vec<String> {
-    let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means(k, &p.name));
+    let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means_port(k, p));
     let ordered = !is_named(f, arrays);
     arrays.keys().filter(|k| !ordered && !matches(k)).cloned().collect()
 }
@@ -273,6 +320,14 @@ mod tests {
         assert_eq!(match_inputs(&m.functions[0], &given).expect_err("extra").title, "no input is called `label`");
         let other = arrays([("y", &[1, 2])]);
         assert!(samples(&m.functions[0], &other, None).expect("in order").unused.is_empty());
+        let said = |arrays: &Arrays| {
+            let given = given_inputs(&m.functions[0], arrays).expect("it fits");
+            given.notes.into_iter().map(|d| d.title).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&given), ["not used, as no input has the name: `label`"]);
+        assert_eq!(said(&other), ["`y` taken for `x`, in order: no name matches"]);
+        let nan = [("x".to_owned(), Tensor::splat(DType::F32, &[1, 2], f64::NAN))].into_iter().collect();
+        assert_eq!(said(&nan), ["`x`: there are NaN among the elements"]);
     }
 
     fn ty(dtype: DType, dims: &[usize]) -> TensorType {

@@ -33,8 +33,15 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         keep_fp32: args.rewrite.patterns(),
         samples: Arrays::new(),
     };
+    let mut kept = vec![];
+    let mut unapplied = false;
     let (blockers, notes) = match convert::prepare(&job) {
-        Ok(prepared) => (vec![], prepared.warnings),
+        Ok(mut prepared) => {
+            kept = prepared.kept;
+            unapplied = !prepared.unapplied.is_empty();
+            prepared.warnings.append(&mut prepared.unapplied);
+            (vec![], prepared.warnings)
+        }
         Err(all) => all.into_iter().partition(|d| d.severity == Severity::Error),
     };
     // A file that cannot be read is no model with blockers.
@@ -47,6 +54,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             "command": "check",
             "convertible": blockers.is_empty(),
             "blockers": blockers.iter().map(report::diagnostic).collect::<Vec<_>>(),
+            "kept_fp32": kept.iter().map(report::kept).collect::<Vec<_>>(),
             "notes": notes.iter().map(report::diagnostic).collect::<Vec<_>>(),
         }));
     } else {
@@ -58,5 +66,5 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         };
         terminal.result(&[all, vec![verdict]].concat().join("\n"));
     }
-    Ok(if blockers.is_empty() { Outcome::Done } else { Outcome::Differs })
+    Ok(if blockers.is_empty() && !unapplied { Outcome::Done } else { Outcome::Differs })
 }

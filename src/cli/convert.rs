@@ -53,7 +53,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         prepared.warnings.extend(convert::write(&prepared, &args.out, args.force)?);
     }
     terminal.warn(&prepared.warnings);
-    terminal.warn(&prepared.unapplied);
+    terminal.insist(&prepared.unapplied);
     let mut parity = if args.no_verify {
         None
     } else {
@@ -63,15 +63,20 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
     };
     if let Some(parity) = &mut parity {
-        inputs.mention_unused(parity, terminal);
+        inputs.mention(parity, &prepared.source, terminal);
     }
+    let differs = parity.as_ref().and_then(|p| p.differs(&prepared.kept));
     let size = package_size(&args.out);
     if terminal.is_json() {
         terminal.json(&summary(&args.out, &prepared, parity.as_ref(), size));
     } else {
         terminal.say(&text(&prepared, parity.as_ref(), size));
+        if let (Some(p), Some(_), true) = (&parity, &differs, terminal.is_quiet()) {
+            terminal.insist_text(parity_text(p).trim_end());
+        }
         terminal.result(&args.out.display().to_string());
     }
+    terminal.insist(differs.as_slice());
     let fine = prepared.unapplied.is_empty() && parity.is_none_or(|p| p.pass());
     Ok(if fine { Outcome::Done } else { Outcome::Differs })
 }
@@ -81,6 +86,11 @@ fn check_target(args: &Args) -> Result<(), Vec<Diagnostic>> {
     let place = args.out.display().to_string();
     if args.out.extension().is_none_or(|e| e != "mlpackage") {
         let d = Diagnostic::error(&codes::L0001, "the output must end in `.mlpackage`, or Core ML's tools refuse it");
+        return Err(vec![d.at(place)]);
+    }
+    let folder = args.out.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+        let d = Diagnostic::error(&codes::X0001, format!("there is no folder `{}` to write to", folder.display()));
         return Err(vec![d.at(place)]);
     }
     if args.out.exists() && !args.force {
@@ -127,9 +137,6 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
         Some(p) => {
             out += &format!("\nread back and compared with {}, on {}:\n", p.against, p.inputs);
             out += parity_text(p).trim_end();
-            if !p.pass() {
-                out += "\nan output differs beyond tolerance";
-            }
         }
     }
     out
@@ -147,6 +154,7 @@ fn summary(out: &std::path::Path, prepared: &Prepared, parity: Option<&Parity>, 
         "weights_bytes": prepared.package.weights.len_bytes(),
         "renamed": prepared.package.renamed.iter().map(|(from, to)| json!({"source": from, "package": to})).collect::<Vec<_>>(),
         "warnings": prepared.warnings.iter().chain(&prepared.unapplied).map(report::diagnostic).collect::<Vec<_>>(),
+        "kept_fp32": prepared.kept.iter().map(report::kept).collect::<Vec<_>>(),
         "parity": parity.map(report::parity),
     })
 }
