@@ -171,7 +171,7 @@ fn image_op(n: &mut Lower<'_>, x: Value, how: &How, grids: &[(&Resized, Vec<f64>
                 grids.iter().all(|(line, at)| {
                     let last = line.size as f64 - 1.0;
                     at.iter().enumerate().all(|(i, place)| {
-                        let same = sampled(*mode, i as f64, line.count as f64, line.size as f64).clamp(0.0, last);
+                        let same = mode.place(i, line.count, 0.0, last);
                         (place.clamp(0.0, last) - same).abs() < 1e-5
                     })
                 })
@@ -182,16 +182,6 @@ fn image_op(n: &mut Lower<'_>, x: Value, how: &How, grids: &[(&Resized, Vec<f64>
             n.op(ops::ResizeBilinear { x, target_size_height: h, target_size_width: w, sampling_mode }).map(Some)
         }
         Kernel::Linear { .. } | Kernel::Cubic { .. } => Ok(None),
-    }
-}
-
-/// Where Core ML samples element `i` of `count` on an axis of `size`.
-fn sampled(mode: SamplingMode, i: f64, count: f64, size: f64) -> f64 {
-    match mode {
-        SamplingMode::UnalignCorners => (i + 0.5) * size / count - 0.5,
-        SamplingMode::StrictAlignCorners if count > 1.0 => i * (size - 1.0) / (count - 1.0),
-        SamplingMode::StrictAlignCorners => 0.0,
-        SamplingMode::Default | SamplingMode::AlignCorners | SamplingMode::OffsetCorners => i * size / count,
     }
 }
 
