@@ -18,7 +18,7 @@ use mlconv_proto::coreml::{
     mil::{self, Argument, Operation, argument::binding::Binding},
 };
 use mlconv_tensor::{Dim, Symbols, Tensor, Type};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Nesting of blocks beyond which a program is refused.
 const MAX_NESTING: usize = 64;
@@ -33,7 +33,7 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
         "" => "main",
         name => name,
     };
-    let mut warnings = vec![];
+    let (mut warnings, mut symbols) = (vec![], HashSet::new());
     // The default function first, the others in the order of their names.
     let mut functions: Vec<_> = program.functions.iter().collect();
     functions.sort_by_key(|(name, _)| *name != default);
@@ -43,6 +43,7 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
             weights: &package.weights,
             f: Function::new(name, opset(name, function)?),
             symbols: &mut module.symbols,
+            prefix: distinct(function, name, &mut symbols),
             warnings: &mut warnings,
         };
         importer.function(function, &interface, &names)?;
@@ -113,10 +114,42 @@ impl<'a> Interface<'a> {
     }
 }
 
+/// The name of a size of the value called `name`.
+fn symbol(prefix: &str, name: &str, axis: usize) -> String {
+    format!("{prefix}{name}_{axis}")
+}
+
+/// What the names of a function's sizes begin with, so that those of its inputs are none of other functions, which may
+/// have inputs of the same names and other ranges. Adds them to `taken`.
+fn distinct(function: &mil::Function, name: &str, taken: &mut HashSet<String>) -> String {
+    let prefixes = (0..).map(|i| match i {
+        0 => String::new(),
+        1 => format!("{name}_"),
+        i => format!("{name}_{i}_"),
+    });
+    for prefix in prefixes {
+        let mut names = vec![];
+        for input in &function.inputs {
+            let mut open = |axis: usize| {
+                names.push(symbol(&prefix, &input.name, axis));
+                Dim::from(1)
+            };
+            input.r#type.as_ref().and_then(|t| read_type(t, &mut open));
+        }
+        if !names.iter().any(|n| taken.contains(n)) {
+            taken.extend(names);
+            return prefix;
+        }
+    }
+    String::new()
+}
+
 struct Importer<'a> {
     weights: &'a WeightFiles,
     f: Function,
     symbols: &'a mut Symbols,
+    /// What the names of sizes begin with.
+    prefix: String,
     warnings: &'a mut Vec<Diagnostic>,
 }
 
@@ -184,7 +217,7 @@ impl<'p> Importer<'_> {
     }
 
     fn read_type(&self, name: &str, ty: Option<&mil::ValueType>) -> Result<Type> {
-        let mut unknown = |axis: usize| Dim::symbol(format!("{name}_{axis}"));
+        let mut unknown = |axis: usize| Dim::symbol(symbol(&self.prefix, name, axis));
         ty.and_then(|t| read_type(t, &mut unknown)).ok_or_else(|| Error::Type { name: name.to_owned() })
     }
 
