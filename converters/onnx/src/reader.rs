@@ -206,10 +206,10 @@ impl<'m> Reader<'m> {
     }
 
     fn values(values: &[ValueInfoProto], what: &'static str, scope: &Scope<'_>) -> Result<Vec<SourceValue>> {
-        let mut out: Vec<SourceValue> = vec![];
+        let (mut out, mut names) = (vec![], HashSet::new());
         for v in values {
             let name = scope.name(v.name.as_deref().unwrap_or_default());
-            if out.iter().any(|o| o.name == name) {
+            if !names.insert(name.clone()) {
                 return Err(ReadError::Duplicate { what, name: name.to_string() });
             }
             let ty = match &v.r#type {

@@ -40,6 +40,8 @@ pub(crate) struct Frame {
     names: HashMap<Arc<str>, Entry>,
     /// What the source states of types.
     types: HashMap<Arc<str>, SourceType>,
+    /// Constants that were read as values, in the types that these have.
+    narrowed: HashMap<Arc<str>, Tensor>,
 }
 
 impl Frame {
@@ -50,6 +52,8 @@ impl Frame {
 
 /// Nesting of graphs beyond which a model is refused.
 const MAX_NESTING: usize = 32;
+/// Nodes of nested graphs that may be lowered, those of loops once for each turn.
+const MAX_NESTED: usize = 1 << 18;
 
 pub(crate) struct State {
     pub(crate) f: Function,
@@ -57,7 +61,9 @@ pub(crate) struct State {
     pub(crate) symbols: Symbols,
     table: &'static Table,
     frames: Vec<Frame>,
-    budget: Budget,
+    pub(crate) budget: Budget,
+    /// Nodes of nested graphs that were lowered so far.
+    nested: usize,
     pub(crate) problems: Problems,
 }
 
@@ -70,6 +76,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         table,
         frames: vec![],
         budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
+        nested: 0,
         problems: Problems::default(),
     };
     let mut frame = Frame::default();
@@ -144,6 +151,13 @@ impl State {
     ) -> Result<Vec<Entry>, LowerError> {
         if self.frames.len() >= MAX_NESTING {
             return Err(LowerError::form("such deep nesting of graphs"));
+        }
+        if !self.frames.is_empty() {
+            // Loops in loops multiply. A graph without nodes is some work as well.
+            self.nested = self.nested.saturating_add(graph.nodes.len() + 1);
+            if self.nested > MAX_NESTED {
+                return Err(LowerError::form("loops that come to so many nodes, written out,"));
+            }
         }
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
@@ -238,9 +252,9 @@ impl State {
             None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) if matches!(self.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) => Ok(*v),
-            Some(Entry::Const(t)) => {
-                let t = t.clone();
-                self.materialize(name, Entry::Const(t), block)
+            Some(Entry::Const(_)) => {
+                let val = self.narrowed(name)?;
+                self.constant(name, val, block)
             }
         }
     }
@@ -252,8 +266,7 @@ impl State {
             Entry::Poisoned => Err(LowerError::Poisoned),
             Entry::Const(t) => {
                 let val = narrow(name, &t)?;
-                let v = self.f.insert(Place::End(block), &[name], Box::new(ops::Const { val }), None)?;
-                Ok(v[0])
+                self.constant(name, val, block)
             }
         }
     }

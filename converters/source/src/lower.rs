@@ -331,12 +331,18 @@ impl<'a> Lower<'a> {
         Ok(vec![Entry::Value(v)])
     }
 
-    /// Returns a constant as the node's one result, narrowed where it is used as a value.
-    pub fn literal(&self, t: Tensor) -> Lowered {
+    /// Returns a new constant as the node's one result, narrowed where it is used as a value.
+    pub fn literal(&mut self, t: Tensor) -> Lowered {
+        self.state.charge(t.count())?;
+        self.given(t)
+    }
+
+    /// As [`Self::literal`], a constant of the model, or one under another shape: it takes no memory of its own.
+    pub fn given(&self, t: Tensor) -> Lowered {
         Ok(vec![Entry::Const(t)])
     }
 
-    /// A constant of a type that Core ML has.
+    /// A new constant, of a type that Core ML has.
     pub fn add_const(&mut self, t: Tensor) -> Result<Value> {
         let t = narrow(&self.node.name, &t)?;
         self.op(ops::Const { val: t })
@@ -356,6 +362,12 @@ impl<'a> Lower<'a> {
     pub fn const_scalar(&mut self, dtype: DType, value: f64) -> Result<Value> {
         self.add_const(Tensor::from_f64(dtype, &[], &[value]))
     }
+        self.state.charge(t.count())?;
+        self.add_given(t)
+    }
+
+    /// As [`Self::add_const`], a constant of the model, or a range of one: it takes no memory of its own.
+    pub fn add_given(&mut self, t: Tensor) -> Result<Value> {
 
     /// A constant scalar of the element type of `v`.
     pub fn scalar_like(&mut self, v: Value, value: f64) -> Result<Value> {

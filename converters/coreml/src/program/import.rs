@@ -154,11 +154,42 @@ struct Importer<'a> {
 }
 
 /// What names stand for; literals that are no tensors, such as strings, have no value.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Scope<'p> {
     values: HashMap<&'p str, Value>,
     literals: HashMap<&'p str, Attr>,
+    /// The names of both, in the order in which they were defined: those of a block end with it.
+    value_names: Vec<&'p str>,
+    literal_names: Vec<&'p str>,
     nesting: usize,
+}
+
+impl<'p> Scope<'p> {
+    fn define(&mut self, name: &'p str, v: Value) -> Result<()> {
+        self.value_names.push(name);
+        match self.values.insert(name, v) {
+            None => Ok(()),
+            Some(_) => Err(Error::Twice { name: name.to_owned() }),
+        }
+    }
+
+    fn define_literal(&mut self, name: &'p str, literal: Attr) -> Result<()> {
+        self.literal_names.push(name);
+        match self.literals.insert(name, literal) {
+            None => Ok(()),
+            Some(_) => Err(Error::Twice { name: name.to_owned() }),
+        }
+    }
+
+    /// Forgets what was defined since there were as many names.
+    fn leave(&mut self, (values, literals): (usize, usize)) {
+        for name in self.value_names.drain(values..) {
+            self.values.remove(name);
+        }
+        for name in self.literal_names.drain(literals..) {
+            self.literals.remove(name);
+        }
+    }
 }
 
 impl<'p> Importer<'_> {
@@ -181,7 +212,7 @@ impl<'p> Importer<'_> {
             }
             let v = self.f.add_input(port, ty);
             self.f.set_hint(v, &input.name);
-            self.define(&mut scope, &input.name, v)?;
+            scope.define(&input.name, v)?;
         }
         let body = self.f.body();
         self.operations(&block.operations, body, &mut scope)?;
@@ -221,13 +252,6 @@ impl<'p> Importer<'_> {
         ty.and_then(|t| read_type(t, &mut unknown)).ok_or_else(|| Error::Type { name: name.to_owned() })
     }
 
-    fn define(&self, scope: &mut Scope<'p>, name: &'p str, v: Value) -> Result<()> {
-        match scope.values.insert(name, v) {
-            None => Ok(()),
-            Some(_) => Err(Error::Twice { name: name.to_owned() }),
-        }
-    }
-
     fn lookup(&self, scope: &Scope<'p>, name: &str, reader: &str) -> Result<Value> {
         let undefined = || Error::Undefined { name: name.to_owned(), reader: reader.to_owned() };
         scope.values.get(name).copied().ok_or_else(undefined)
@@ -251,12 +275,9 @@ impl<'p> Importer<'_> {
             Attr::Tensor(val) => {
                 let v = self.insert(op, block, &[&output.name], Box::new(Const { val }))?;
                 self.check_type(op, v[0], output);
-                self.define(scope, &output.name, v[0])
+                scope.define(&output.name, v[0])
             }
-            literal => match scope.literals.insert(&output.name, literal) {
-                None => Ok(()),
-                Some(_) => Err(Error::Twice { name: output.name.clone() }),
-            },
+            literal => scope.define_literal(&output.name, literal),
         }
     }
 
@@ -278,7 +299,7 @@ impl<'p> Importer<'_> {
         }
         for (v, output) in results.iter().zip(&op.outputs) {
             self.check_type(op, *v, output);
-            self.define(scope, &output.name, *v)?;
+            scope.define(&output.name, *v)?;
         }
         Ok(())
     }
@@ -342,19 +363,22 @@ impl<'p> Importer<'_> {
         Ok(Box::new(Unknown { name: op.r#type.clone(), args, results }))
     }
 
-    fn block(&mut self, b: &'p mil::Block, outer: &Scope<'p>) -> Result<Block> {
-        if outer.nesting >= MAX_NESTING {
+    fn block(&mut self, b: &'p mil::Block, scope: &mut Scope<'p>) -> Result<Block> {
+        if scope.nesting >= MAX_NESTING {
             return Err(Error::Nesting { limit: MAX_NESTING });
         }
         let block = self.f.add_block();
-        let mut scope = Scope { nesting: outer.nesting + 1, ..outer.clone() };
+        let outside = (scope.value_names.len(), scope.literal_names.len());
+        scope.nesting += 1;
         for input in &b.inputs {
             let ty = self.read_type(&input.name, input.r#type.as_ref())?;
             let v = self.f.add_arg(block, &input.name, ty);
-            self.define(&mut scope, &input.name, v)?;
+            scope.define(&input.name, v)?;
         }
-        self.operations(&b.operations, block, &mut scope)?;
-        let yields = b.outputs.iter().map(|o| self.lookup(&scope, o, "a block")).collect::<Result<_>>()?;
+        self.operations(&b.operations, block, scope)?;
+        let yields = b.outputs.iter().map(|o| self.lookup(scope, o, "a block")).collect::<Result<_>>()?;
+        scope.leave(outside);
+        scope.nesting -= 1;
         self.f.set_yields(block, yields);
         Ok(block)
     }

@@ -75,7 +75,7 @@ fn as_linear(
         None => None,
         Some(c) => match n.const_of(c).cloned() {
             Some(t) if t.count() == outputs && t.shape().last() == Some(&outputs) => {
-                Some(n.add_const(t.reshape(&[outputs]))?)
+                Some(n.add_given(t.reshape(&[outputs]))?)
             }
             _ => return Ok(None),
         },

@@ -86,6 +86,7 @@ fn col_to_im(n: &mut Lower<'_>) -> Lowered {
         grid.push(count);
         // The blocks may end before the image does.
         let made = (count - 1) * strides[i] + reach;
+    n.affords((depth * places) as usize)?;
         crops.push((i + 2, pads[i], image[i], made));
     }
     let sizes: Vec<i64> = [-1, depth].into_iter().chain(grid.iter().copied()).collect();

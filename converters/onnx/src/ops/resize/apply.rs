@@ -78,6 +78,7 @@ impl Resized {
                 }
                 let weights = self.weights(how, at)?;
                 let dtype = n.dtype(x)?;
+                n.affords(self.size * self.count)?;
                 let matrix = n.add_const(Tensor::from_f64(dtype, &[self.count, self.size], &weights))?;
                 along(n, x, self.axis, matrix)?
             }
