@@ -193,6 +193,7 @@ impl State {
             module: node.module.clone(),
             line: node.line.clone(),
         }));
+        let mut made = None;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
                 self.problems.unsupported(node, versions.as_deref());
@@ -204,10 +205,13 @@ impl State {
                     state: self,
                     block,
                     origin,
+                    made: None,
                     read_attrs: RefCell::default(),
                     read_inputs: RefCell::default(),
                 };
-                (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries))
+                let lowered = (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries));
+                made = n.made;
+                lowered
             }
         };
         let entries = match lowered {
@@ -227,6 +231,9 @@ impl State {
             }
         };
         let Some(frame) = self.frames.last_mut() else { return };
+        if let (Some(dtype), Some(name)) = (made, node.outputs.first()) {
+            frame.types.entry(name.clone()).or_insert(SourceType { dtype, shape: None });
+        }
         let mut entries = entries.into_iter();
         for name in &node.outputs {
             let entry = entries.next().unwrap_or(Entry::Poisoned);
@@ -257,6 +264,28 @@ impl State {
                 self.constant(name, val, block)
             }
         }
+    }
+
+    /// The constant called `name` in a type that MIL computes with: narrowed once, however often it is read.
+    fn narrowed(&mut self, name: &Arc<str>) -> Result<Tensor, LowerError> {
+        let frame = self.frames.iter_mut().rev().find(|f| f.names.contains_key(name));
+        let Some(Frame { names, narrowed, .. }) = frame else { return Err(LowerError::Poisoned) };
+        let Some(Entry::Const(t)) = names.get(name) else { return Err(LowerError::Poisoned) };
+        if let Some(t) = narrowed.get(name) {
+            return Ok(t.clone());
+        }
+        let val = narrow(name, t)?;
+        narrowed.insert(name.clone(), val.clone());
+        Ok(val)
+    }
+
+    fn constant(&mut self, name: &str, val: Tensor, block: Block) -> Result<Value, LowerError> {
+        Ok(self.f.insert(Place::End(block), &[name], Box::new(ops::Const { val }), None)?[0])
+    }
+
+    /// Takes the elements of a new constant out of what may be made.
+    pub(crate) fn charge(&mut self, elements: usize) -> Result<(), LowerError> {
+        if self.budget.charge(elements) { Ok(()) } else { Err(LowerError::TooLarge) }
     }
 
     /// The value of an entry; a constant becomes an op in `block`.

@@ -26,6 +26,8 @@ pub struct Lower<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) block: Block,
     pub(crate) origin: OriginId,
+    /// What the lowering says of the source's element type of the first output.
+    pub(crate) made: Option<DType>,
     pub(crate) read_attrs: RefCell<BTreeSet<String>>,
     pub(crate) read_inputs: RefCell<BTreeSet<usize>>,
 }
@@ -117,6 +119,16 @@ impl<'a> Lower<'a> {
             Some(Entry::Const(t)) => Some(t.dtype()),
             _ => self.state.stated(name).map(|t| t.dtype),
         }
+    }
+
+    /// Says that the first output has this element type in the source, for readers to whom the model states none.
+    pub fn makes(&mut self, dtype: DType) {
+        self.made = Some(dtype);
+    }
+
+    /// Warns the user of what the program does otherwise than the source.
+    pub fn warn(&mut self, why: &str) {
+        self.state.problems.warn(self.node, why);
     }
 
     /// What the source states of the type of output `i`.
@@ -350,10 +362,21 @@ impl<'a> Lower<'a> {
 
     /// A constant vector of 32-bit integers.
     pub fn const_ints(&mut self, ints: &[i64]) -> Result<Value> {
+        self.state.charge(t.count())?;
+        self.add_given(t)
+    }
+
+    /// As [`Self::add_const`], a constant of the model, or a range of one: it takes no memory of its own.
+    pub fn add_given(&mut self, t: Tensor) -> Result<Value> {
         self.add_const(Tensor::from_i64(DType::I64, &[ints.len()], ints))
     }
 
     /// A constant 32-bit integer.
+    /// Refuses to make a constant of more elements than may still be made, before memory is asked for it.
+    pub fn affords(&self, elements: usize) -> Result<()> {
+        if self.state.budget.affords(elements) { Ok(()) } else { Err(LowerError::TooLarge) }
+    }
+
     pub fn const_int(&mut self, int: i64) -> Result<Value> {
         self.add_const(Tensor::from_i64(DType::I64, &[], &[int]))
     }
@@ -362,12 +385,6 @@ impl<'a> Lower<'a> {
     pub fn const_scalar(&mut self, dtype: DType, value: f64) -> Result<Value> {
         self.add_const(Tensor::from_f64(dtype, &[], &[value]))
     }
-        self.state.charge(t.count())?;
-        self.add_given(t)
-    }
-
-    /// As [`Self::add_const`], a constant of the model, or a range of one: it takes no memory of its own.
-    pub fn add_given(&mut self, t: Tensor) -> Result<Value> {
 
     /// A constant scalar of the element type of `v`.
     pub fn scalar_like(&mut self, v: Value, value: f64) -> Result<Value> {

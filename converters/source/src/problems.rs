@@ -56,6 +56,10 @@ impl Problems {
         self.add(node, d);
     }
 
+    pub(crate) fn warn(&mut self, node: &Node, why: &str) {
+        self.add(node, Diagnostic::warning(&codes::F0108, format!("`{}`: {why}", node.operator())));
+    }
+
     fn add(&mut self, node: &Node, d: Diagnostic) {
         let key = (node.operator(), d.title.clone());
         self.nodes.entry(key).or_insert_with(|| (d, vec![])).1.push(place(node));
