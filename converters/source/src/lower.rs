@@ -208,6 +208,12 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// An attribute of `count` integers; all are `default` where it is absent.
+    pub fn ints_or(&self, name: &'static str, default: i64, count: usize) -> Result<Vec<i64>> {
+        let given = self.ints(name)?.unwrap_or_else(|| vec![default; count]);
+        if given.len() == count { Ok(given) } else { self.bad_attr(name, format!("{count} numbers")) }
+    }
+
     /// An attribute of floats.
     pub fn floats(&self, name: &'static str) -> Result<Option<Vec<f32>>> {
         match self.attr(name) {
@@ -356,27 +362,27 @@ impl<'a> Lower<'a> {
 
     /// A new constant, of a type that Core ML has.
     pub fn add_const(&mut self, t: Tensor) -> Result<Value> {
-        let t = narrow(&self.node.name, &t)?;
-        self.op(ops::Const { val: t })
-    }
-
-    /// A constant vector of 32-bit integers.
-    pub fn const_ints(&mut self, ints: &[i64]) -> Result<Value> {
         self.state.charge(t.count())?;
         self.add_given(t)
     }
 
     /// As [`Self::add_const`], a constant of the model, or a range of one: it takes no memory of its own.
     pub fn add_given(&mut self, t: Tensor) -> Result<Value> {
-        self.add_const(Tensor::from_i64(DType::I64, &[ints.len()], ints))
+        let t = narrow(&self.node.name, &t)?;
+        self.op(ops::Const { val: t })
     }
 
-    /// A constant 32-bit integer.
     /// Refuses to make a constant of more elements than may still be made, before memory is asked for it.
     pub fn affords(&self, elements: usize) -> Result<()> {
         if self.state.budget.affords(elements) { Ok(()) } else { Err(LowerError::TooLarge) }
     }
 
+    /// A constant vector of 32-bit integers.
+    pub fn const_ints(&mut self, ints: &[i64]) -> Result<Value> {
+        self.add_const(Tensor::from_i64(DType::I64, &[ints.len()], ints))
+    }
+
+    /// A constant 32-bit integer.
     pub fn const_int(&mut self, int: i64) -> Result<Value> {
         self.add_const(Tensor::from_i64(DType::I64, &[], &[int]))
     }

@@ -20,6 +20,7 @@ pub(super) struct Resized {
     pub(super) axis: usize,
     pub(super) size: usize,
     pub(super) count: usize,
+    pub(super) width: f64,
     pub(super) scale: f64,
     pub(super) crop: Option<(f64, f64)>,
 }
@@ -53,6 +54,7 @@ impl Resized {
         Line {
             size: one(self.size as f64),
             count: one(self.count as f64),
+            width: one(self.width),
             scale: one(self.scale),
             crop: self.crop.map(|(start, end)| (one(start), one(end))),
         }
@@ -76,9 +78,9 @@ impl Resized {
                 if self.size.saturating_mul(self.count) > MAX_MATRIX {
                     return Err(LowerError::form(format!("resizing {} elements to {}", self.size, self.count)));
                 }
+                n.affords(self.size * self.count)?;
                 let weights = self.weights(how, at)?;
                 let dtype = n.dtype(x)?;
-                n.affords(self.size * self.count)?;
                 let matrix = n.add_const(Tensor::from_f64(dtype, &[self.count, self.size], &weights))?;
                 along(n, x, self.axis, matrix)?
             }
@@ -99,7 +101,8 @@ impl Resized {
 
     /// `weights[new * size + old]`.
     fn weights(&self, how: &How, at: &[f64]) -> Result<Vec<f64>> {
-        let line = Line { size: self.size as f64, count: self.count as f64, scale: self.scale, crop: None };
+        let line =
+            Line { size: self.size as f64, count: self.count as f64, width: self.width, scale: self.scale, crop: None };
         let a = match how.kernel {
             Kernel::Linear { antialias: true } => {
                 let tent = |x: f64| (1.0 - x.abs()).clamp(0.0, 1.0);
