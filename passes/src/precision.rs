@@ -1,3 +1,4 @@
 //! Passes that change the precision of a computation.
 
 pub(crate) mod fp16_cast;
+mod integers;

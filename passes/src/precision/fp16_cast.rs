@@ -1,5 +1,6 @@
 //! Computes in half precision what half precision can hold.
 
+use super::integers;
 use crate::{Pass, PassCx, PassError, Pattern, Run};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
@@ -19,6 +20,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         let mut halves = Halves::default();
         let mut wide = HashSet::new();
+        let exact = integers::exact(&cx.module.functions[index]);
         for id in cx.module.functions[index].all_ops() {
             if cx.module.functions[index].op_data(id).op.schema().constexpr {
                 let f = &mut cx.module.functions[index];
@@ -27,7 +29,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                 wide.extend(single.filter(|v| !halves.0.contains_key(*v)));
                 continue;
             }
-            match decide(cx, index, id, &wide) {
+            match decide(cx, index, id, &wide, &exact) {
                 Decision::NotFloat => {}
                 Decision::Keep(why) => cx.note(index, id, &why, true),
                 Decision::Wide(why) => {
@@ -68,8 +70,9 @@ fn is_bounded(f: &Function, id: OpId) -> bool {
     bounded.iter().any(|is| is(f, id))
 }
 
-/// What to do with an op; `wide` holds the values that may be beyond half precision.
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Decision {
+/// What to do with an op; `wide` holds the values that may be beyond half precision, `exact` the ops that compute
+/// integers.
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>, exact: &HashSet<OpId>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
@@ -100,6 +103,9 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Dec
     }
     if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
         return Decision::Keep(format!("asked for by `{}`", p.as_str()));
+    }
+    if exact.contains(&id) {
+        return Decision::Keep("it computes integers".to_owned());
     }
     for arg in &args {
         match unfit(f, id, arg) {
