@@ -112,6 +112,7 @@ impl<'a> Exec<'a> {
                 operands.push((v, t.clone()));
             }
         });
+        operands.sort_by_key(|(v, _)| *v);
         let mut has_region = false;
         data.op.visit_regions(&mut |_| has_region = true);
         let facts: Facts = if has_region {
@@ -208,16 +209,21 @@ fn reads(f: &Function, id: OpId) -> Vec<Value> {
     out
 }
 
+/// What belongs to `v` in a list in the order of the values.
+fn find<T>(list: &[(Value, T)], v: Value) -> Option<&T> {
+    list.binary_search_by_key(&v, |(o, _)| *o).ok().map(|at| &list[at].1)
+}
+
 /// What an op sees of the run.
 struct OpEnv<'e, 'a> {
+    /// In the order of the values.
     operands: &'e [(Value, Tensor)],
     exec: RefCell<&'e mut Exec<'a>>,
 }
 
 impl Env for OpEnv<'_, '_> {
     fn tensor(&self, v: Value) -> &Tensor {
-        let found = self.operands.iter().find(|(o, _)| *o == v);
-        &found.expect("a kernel reads its own operands, and they are set").1
+        find(self.operands, v).expect("a kernel reads its own operands, and they are set")
     }
 
     fn run_block(&self, block: Block, args: Tensors) -> Result<Tensors, OpError> {
@@ -257,6 +263,7 @@ impl Env for OpEnv<'_, '_> {
 /// The facts of operands whose tensors are there.
 struct Known<'a> {
     f: &'a Function,
+    /// In the order of the values, as the facts are.
     operands: &'a [(Value, Tensor)],
     facts: Vec<(Value, Fact)>,
 }
@@ -281,10 +288,10 @@ impl fmt::Debug for Known<'_> {
 
 impl FactSource for Known<'_> {
     fn fact(&self, v: Value) -> &Fact {
-        self.facts.iter().find(|(o, _)| *o == v).map_or_else(|| self.f.fact(v), |(_, fact)| fact)
+        find(&self.facts, v).unwrap_or_else(|| self.f.fact(v))
     }
     fn constant(&self, v: Value) -> Option<&Tensor> {
-        self.operands.iter().find(|(o, _)| *o == v).map(|(_, t)| t)
+        find(self.operands, v)
     }
     fn is_const(&self, v: Value) -> bool {
         self.f.constant(v).is_some()

@@ -46,6 +46,8 @@ pub(crate) struct Frame {
     names: HashMap<Arc<str>, Entry>,
     /// What the source states of types.
     types: HashMap<Arc<str>, SourceType>,
+    /// Constants that were read as values, in the types that these have.
+    narrowed: HashMap<Arc<str>, Tensor>,
 }
 
 impl Frame {
@@ -56,6 +58,8 @@ impl Frame {
 
 /// Nesting of graphs beyond which a model is refused.
 const MAX_NESTING: usize = 32;
+/// Nodes of nested graphs that may be lowered, those of loops once for each turn.
+const MAX_NESTED: usize = 1 << 18;
 
 pub(crate) struct State {
     pub(crate) f: Function,
@@ -63,7 +67,9 @@ pub(crate) struct State {
     pub(crate) symbols: Symbols,
     table: &'static Table,
     frames: Vec<Frame>,
-    budget: Budget,
+    pub(crate) budget: Budget,
+    /// Nodes of nested graphs that were lowered so far.
+    nested: usize,
     pub(crate) problems: Problems,
     /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
     stand_ins: HashSet<Arc<str>>,
@@ -78,6 +84,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         table,
         frames: vec![],
         budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
+        nested: 0,
         problems: Problems::default(),
         stand_ins: HashSet::new(),
     };
@@ -140,9 +147,9 @@ fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
         node.outputs.iter().for_each(|o| makers.entry(o).or_default().push(i));
     }
     let mut needed = vec![false; graph.nodes.len()];
-    let mut todo: Vec<Arc<str>> = outputs.iter().map(|o| o.name.clone()).collect();
+    let mut todo: Vec<&str> = outputs.iter().map(|o| &*o.name).collect();
     while let Some(name) = todo.pop() {
-        for i in makers.remove(&*name).unwrap_or_default() {
+        for i in makers.remove(name).unwrap_or_default() {
             if !needed[i] {
                 needed[i] = true;
                 todo.extend(deep_reads(&graph.nodes[i]));
@@ -185,6 +192,13 @@ impl State {
         if self.frames.len() >= MAX_NESTING {
             return Err(LowerError::form("such deep nesting of graphs"));
         }
+        if !self.frames.is_empty() {
+            // Loops in loops multiply. A graph without nodes is some work as well.
+            self.nested = self.nested.saturating_add(graph.nodes.len() + 1);
+            if self.nested > MAX_NESTED {
+                return Err(LowerError::form("loops that come to so many nodes, written out,"));
+            }
+        }
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
         }
@@ -219,7 +233,8 @@ impl State {
             module: node.module.clone(),
             line: node.line.clone(),
         }));
-        let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(name));
+        let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name));
+        let mut made = None;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
                 self.problems.unsupported(node, versions.as_deref());
@@ -231,10 +246,13 @@ impl State {
                     state: self,
                     block,
                     origin,
+                    made: None,
                     read_attrs: RefCell::default(),
                     read_inputs: RefCell::default(),
                 };
-                (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries))
+                let lowered = (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries));
+                made = n.made;
+                lowered
             }
         };
         let entries = match lowered {
@@ -256,6 +274,9 @@ impl State {
                 vec![]
             }
         };
+        if let (Some(dtype), Some(name), Some(frame)) = (made, node.outputs.first(), self.frames.last_mut()) {
+            frame.types.entry(name.clone()).or_insert(SourceType { dtype, shape: None });
+        }
         let mut entries = entries.into_iter();
         for name in &node.outputs {
             let entry = entries.next().unwrap_or(Entry::Poisoned);
@@ -309,11 +330,33 @@ impl State {
             None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) if matches!(self.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) => Ok(*v),
-            Some(Entry::Const(t)) => {
-                let t = t.clone();
-                self.materialize(name, Entry::Const(t), block)
+            Some(Entry::Const(_)) => {
+                let val = self.narrowed(name)?;
+                self.constant(name, val, block)
             }
         }
+    }
+
+    /// The constant called `name` in a type that MIL computes with: narrowed once, however often it is read.
+    fn narrowed(&mut self, name: &Arc<str>) -> Result<Tensor, LowerError> {
+        let frame = self.frames.iter_mut().rev().find(|f| f.names.contains_key(name));
+        let Some(Frame { names, narrowed, .. }) = frame else { return Err(LowerError::Poisoned) };
+        let Some(Entry::Const(t)) = names.get(name) else { return Err(LowerError::Poisoned) };
+        if let Some(t) = narrowed.get(name) {
+            return Ok(t.clone());
+        }
+        let val = narrow(name, t)?;
+        narrowed.insert(name.clone(), val.clone());
+        Ok(val)
+    }
+
+    fn constant(&mut self, name: &str, val: Tensor, block: Block) -> Result<Value, LowerError> {
+        Ok(self.f.insert(Place::End(block), &[name], Box::new(ops::Const { val }), None)?[0])
+    }
+
+    /// Takes the elements of a new constant out of what may be made.
+    pub(crate) fn charge(&mut self, elements: usize) -> Result<(), LowerError> {
+        if self.budget.charge(elements) { Ok(()) } else { Err(LowerError::TooLarge) }
     }
 
     /// The value of an entry; a constant becomes an op in `block`.
@@ -323,8 +366,7 @@ impl State {
             Entry::Poisoned => Err(LowerError::Poisoned),
             Entry::Const(t) => {
                 let val = narrow(name, &t)?;
-                let v = self.f.insert(Place::End(block), &[name], Box::new(ops::Const { val }), None)?;
-                Ok(v[0])
+                self.constant(name, val, block)
             }
         }
     }

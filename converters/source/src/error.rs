@@ -80,6 +80,9 @@ pub enum LowerError {
         /// Names given.
         want: usize,
     },
+    /// What lowerings make of the model is larger than a conversion may hold.
+    #[error("the constants that its operators come to are more than memory holds")]
+    TooLarge,
     /// An op that the lowering made is not valid.
     #[error("`{op}`: {why}")]
     Op {

@@ -32,8 +32,7 @@ impl Problems {
 
     /// Whether anything is wrong, so that there will be no module.
     pub(crate) fn has_error(&self) -> bool {
-        // What nodes are blamed for is never a mere warning.
-        !self.nodes.is_empty() || self.plain.iter().any(|d| d.severity == Severity::Error)
+        self.plain.iter().chain(self.nodes.values().map(|(d, _)| d)).any(|d| d.severity == Severity::Error)
     }
 
     /// Whether what the user asks for contradicts the model, or itself.
@@ -65,6 +64,10 @@ impl Problems {
             d = d.snippet(line, at..end);
         }
         self.add(node, d);
+    }
+
+    pub(crate) fn warn(&mut self, node: &Node, why: &str) {
+        self.add(node, Diagnostic::warning(&codes::F0108, format!("`{}`: {why}", node.operator())));
     }
 
     fn add(&mut self, node: &Node, d: Diagnostic) {

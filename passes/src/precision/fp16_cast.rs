@@ -1,6 +1,9 @@
 //! Computes in half precision what half precision can hold.
 
-use super::reach::{self, Cause, Reach, Unfit};
+use super::{
+    integers,
+    reach::{self, Cause, Reach, Unfit},
+};
 use crate::{Pass, PassCx, PassError, Pattern, Run, Weight};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
@@ -8,7 +11,7 @@ use mlconv_mil::{
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
 use mlconv_tensor::{DType, Type};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
@@ -20,6 +23,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         let mut halves = Halves::default();
         let mut reaches = Reaches::new();
+        let exact = integers::exact(&cx.module.functions[index]);
         for id in cx.module.functions[index].all_ops() {
             if cx.module.functions[index].op_data(id).op.schema().constexpr {
                 let f = &mut cx.module.functions[index];
@@ -28,7 +32,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                 reaches.extend(single.filter(|v| !halves.0.contains_key(*v)).map(|v| (*v, Reach::Wide)));
                 continue;
             }
-            match decide(cx, index, id, &reaches) {
+            match decide(cx, index, id, &reaches, &exact) {
                 Decision::NotFloat => {}
                 Decision::Keep { why, asked, reach } => {
                     cx.note(index, id, &why, if asked { Weight::Asked } else { Weight::Matters });
@@ -60,7 +64,8 @@ enum Decision {
     Half,
 }
 
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches) -> Decision {
+/// What to do with an op; `exact` holds the ops that compute integers.
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches, exact: &HashSet<OpId>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
@@ -98,6 +103,9 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches) -> Decisio
     let reach = reach::of_results(f, id, &causes);
     if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
         return Decision::Keep { why: format!("asked for by `{}`", p.as_str()), asked: true, reach };
+    }
+    if exact.contains(&id) {
+        return Decision::Keep { why: "it computes integers".to_owned(), asked: false, reach };
     }
     match causes.first() {
         Some((name, cause)) => Decision::Keep { why: cause.why(name), asked: false, reach },

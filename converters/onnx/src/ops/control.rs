@@ -61,8 +61,8 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
         return Err(LowerError::form(format!("a body of {} inputs for {} variables", body.inputs.len(), vars.len())));
     };
     let first = condition.map(|c| truth(n, c).ok_or(c));
-    if first == Some(Ok(false)) && scans == 0 {
-        return Ok(vars.into_iter().map(Entry::Value).collect());
+    if first == Some(Ok(false)) {
+        return written_out(n, body, vars, 0, scans);
     }
     let known_turns = limit.is_none() && !matches!(first, Some(Err(_)));
     if known_turns && steady(body) {
@@ -177,13 +177,9 @@ fn scan(n: &mut Lower<'_>) -> Lowered {
         return n.bad_attr("num_scan_inputs", format!("1 to {}", inputs.len()));
     };
     let outputs = body.outputs.len().saturating_sub(states);
-    let list = |n: &Lower<'_>, name, count: usize| -> Result<Vec<i64>, LowerError> {
-        let given = n.ints(name)?.unwrap_or_else(|| vec![0; count]);
-        if given.len() == count { Ok(given) } else { n.bad_attr(name, format!("{count} numbers")) }
-    };
-    let (axes, directions) = (list(n, "scan_input_axes", scans)?, list(n, "scan_input_directions", scans)?);
+    let (axes, directions) = (n.ints_or("scan_input_axes", 0, scans)?, n.ints_or("scan_input_directions", 0, scans)?);
     let (out_axes, out_directions) =
-        (list(n, "scan_output_axes", outputs)?, list(n, "scan_output_directions", outputs)?);
+        (n.ints_or("scan_output_axes", 0, outputs)?, n.ints_or("scan_output_directions", 0, outputs)?);
     let (mut vars, sources) = (inputs[..states].to_vec(), &inputs[states..]);
     let mut turns = None;
     let mut along = vec![];
