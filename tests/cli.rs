@@ -447,6 +447,26 @@ fn a_logarithm_of_nothing_but_an_epsilon_is_right_in_half_precision() {
 }
 
 #[test]
+fn an_epsilon_that_is_kept_is_not_rounded_by_emulation() {
+    let place = Place::new();
+    let mut model = Onnx::new()
+        .input("x", F32, &[1, 4])
+        .weight("w", &[4], &[1.0; 4])
+        .node("Relu", &["x"], &["r"])
+        .node("LayerNormalization", &["r", "w"], &["y"])
+        .output("y", F32, &[1, 4]);
+    let node = model.graph().node.last_mut().expect("a node");
+    let epsilon = AttributeProto { name: Some("epsilon".to_owned()), f: Some(1e-12), ..AttributeProto::default() };
+    node.attribute.push(AttributeProto { r#type: Some(AttributeType::Float as i32), ..epsilon });
+    place.file("m.onnx", &model.bytes());
+    place.arrays("x.npz", &[("x", Tensor::from_vec(&[1, 4], vec![0.5f32; 4]))]);
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+    let emulated = |model| place.run(&["run", model, "--inputs", "x.npz", "--emulate", "fp16"]).ok().stderr;
+    assert!(emulated("m.onnx").contains("warning[N0005]"));
+    assert!(!emulated("p.mlpackage").contains("warning[N0005]"));
+}
+
+#[test]
 fn a_comparison_that_fails_says_what_to_try() {
     let place = Place::new();
     let mut model = logarithm(1.0);

@@ -54,7 +54,10 @@ impl<'a> Exec<'a> {
         let mut last_uses = HashMap::new();
         plan_block(f, f.body(), &mut last_uses);
         let values = vec![None; f.value_slots()];
-        let rounded = |id: OpId| Some((id, with_half_literals(f, id)?));
+        // Where others compute in half precision, an op in single precision is meant to stay there.
+        let in_half = |id: &OpId| f.op_data(*id).results.iter().any(|v| f.constant(*v).is_none() && is_half(f, *v));
+        let mixed = f.all_ops().iter().any(in_half);
+        let rounded = |id: OpId| if mixed && !in_half(&id) { None } else { Some((id, with_half_literals(f, id)?)) };
         let rounded_ops = match emulate {
             Some(Emulate::F16) => f.all_ops().into_iter().filter_map(rounded).collect(),
             None => HashMap::new(),
@@ -130,6 +133,10 @@ impl<'a> Exec<'a> {
         let backend = env.exec.borrow().backend;
         backend.run(op, &cx).unwrap_or_else(|| op.eval(&cx))
     }
+}
+
+fn is_half(f: &Function, v: Value) -> bool {
+    f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16)
 }
 
 /// The op with every float literal that a half-precision device would hold in half precision, such as an epsilon, rounded
