@@ -1,6 +1,6 @@
 //! How far two results are from each other.
 
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::{DType, Tensor, f16};
 use serde::Serialize;
 
 /// The distance of one output from what it should be; of several samples, the worst.
@@ -16,6 +16,8 @@ pub struct OutputDiff {
     pub max_abs: f64,
     /// That, over the greatest magnitude wanted.
     pub max_rel: f64,
+    /// The greatest magnitude wanted.
+    pub greatest: f64,
     /// The flat position of the greatest difference.
     pub worst: usize,
     /// The sample that it is in.
@@ -43,6 +45,7 @@ impl OutputDiff {
             (self.max_abs, self.worst, self.worst_sample) = (other.max_abs, other.worst, other.worst_sample);
         }
         self.max_rel = self.max_rel.max(other.max_rel);
+        self.greatest = self.greatest.max(other.greatest);
         self.snr_db = least(self.snr_db, other.snr_db);
         self.cosine = least(self.cosine, other.cosine);
         self.non_finite += other.non_finite;
@@ -70,6 +73,14 @@ impl Tolerance {
     pub const ANY: Self = Self { min_snr_db: f64::NEG_INFINITY, max_rel: f64::INFINITY };
 }
 
+impl OutputDiff {
+    /// Whether all that was wanted is below the normal numbers of half precision, so that little or nothing of it is left
+    /// there.
+    pub fn below_half(&self) -> bool {
+        !self.pass && self.greatest > 0.0 && self.greatest < f64::from(f16::MIN_POSITIVE)
+    }
+}
+
 /// Compares `got` with `want`. Types may differ where an interface cannot have the source's; shapes only between a
 /// scalar and a vector of one.
 pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> OutputDiff {
@@ -80,6 +91,7 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
         count: got.count(),
         max_abs: 0.0,
         max_rel: 0.0,
+        greatest: 0.0,
         worst: 0,
         worst_sample: 0,
         snr_db: None,
@@ -121,6 +133,7 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
         dot += w * g;
         energy += g * g;
     }
+    d.greatest = scale;
     d.max_rel = if scale > 0.0 { d.max_abs / scale } else { d.max_abs };
     d.snr_db = (noise > 0.0).then(|| 10.0 * (signal / noise).log10()).map(|s| s.max(-999.0));
     d.cosine = (signal > 0.0 && energy > 0.0).then(|| dot / (signal.sqrt() * energy.sqrt()));
@@ -174,6 +187,14 @@ mod tests {
         assert_eq!(output("y", &want, &got, Tolerance::F32).non_finite, 1);
         let flat = want.reshape(&[3, 1]);
         assert!(output("y", &want, &flat, Tolerance::F32).mismatch.is_some());
+    }
+
+    #[test]
+    fn numbers_below_half_precision_are_told_from_noise() {
+        let want = Tensor::from_vec(&[2], vec![1e-9f32, 2e-9]);
+        let got = Tensor::from_vec(&[2], vec![0f32, 0.0]);
+        assert!(output("y", &want, &got, Tolerance::F16).below_half());
+        assert!(!output("y", &want, &want, Tolerance::F16).below_half());
     }
 
     #[test]

@@ -9,18 +9,20 @@ use crate::{
     compress,
     feed::{self, Samples},
     model::{self, Format, Model},
+    names::listed,
 };
+use indexmap::IndexMap;
 use mlconv_coreml::{Existing, Exported};
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{Function, InsertError, Module, Port},
+    ir::{Function, InsertError, Module, Port, Value},
     ops::Const,
     verify::{Verified, verify},
 };
-use mlconv_passes::{Options, Pattern, Pipeline};
+use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
 use mlconv_runner::{Options as RunOptions, Reference, RunError, Session, States, cpu::Cpu};
 use mlconv_source::{DimSpec, InputSpec, Request};
-use mlconv_tensor::Tensor;
+use mlconv_tensor::{DType, Tensor, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
@@ -32,6 +34,8 @@ pub struct Job {
     pub request: Request,
     /// Whether to compute in half precision.
     pub half: bool,
+    /// Whether single precision was asked for.
+    pub single: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
     /// What becomes of the weights.
@@ -69,6 +73,8 @@ pub struct Prepared {
     pub warnings: Vec<Diagnostic>,
     /// What was asked for and not applied.
     pub unapplied: Vec<Diagnostic>,
+    /// Every op that computes in 32 bits although half precision is asked for.
+    pub kept: Vec<Note>,
     /// Nodes of the source.
     pub source_ops: usize,
     /// Ops of the program to be written, constants left out.
@@ -91,17 +97,12 @@ pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, 
     let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
     let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
     let report = pipeline.run(&mut module, &options).map_err(pass_failed)?;
-    for note in report.notes.iter().filter(|n| n.matters) {
-        let mut d = Diagnostic::warning(&codes::P0101, format!("kept in 32-bit precision: {}", note.why));
-        d.place.extend(note.sources.first().cloned());
-        all.push(d.snippet(note.op.clone(), 0..note.op.len()));
-    }
-    let mut unapplied = vec![];
-    for p in &job.keep_fp32 {
-        let matched = source.functions.iter().any(|f| f.all_ops().iter().any(|id| p.matches(&source, f, *id)));
-        if !matched {
-            unapplied.push(Diagnostic::warning(&codes::L0002, format!("`--keep-fp32 {}` matches no op", p.as_str())));
-        }
+    let kept: Vec<Note> = report.notes.into_iter().filter(|n| n.weight != Weight::Explains).collect();
+    all.extend(kept_warnings(&kept));
+    let mut unapplied: Vec<Diagnostic> = job.keep_fp32.iter().filter_map(|p| unmatched(&source, p)).collect();
+    if format == Format::Package && job.single && has_halves(&module) {
+        let title = "`--precision fp32`: the package computes in half precision, and stays so";
+        unapplied.push(Diagnostic::warning(&codes::L0002, title).help("convert the model that it was made from"));
     }
     let compression = weights(&mut module, job, progress, &mut all, &mut unapplied)?;
     let adapted = mlconv_coreml::legalize(&mut module)?;
@@ -113,7 +114,7 @@ pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, 
         all.push(Diagnostic::warning(&codes::F0107, title));
     }
     let ops = module.functions.iter().map(op_count).sum();
-    Ok(Prepared { source, format, module, package, warnings: all, unapplied, source_ops, ops, compression })
+    Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
 }
 
 /// Compresses the weights, or decodes them.
@@ -150,6 +151,54 @@ fn weights(
             Ok(Some(report))
         }
     }
+}
+
+/// One warning for each reason why ops compute in 32 bits; what a user asked for is none.
+fn kept_warnings(kept: &[Note]) -> Vec<Diagnostic> {
+    let mut reasons: IndexMap<&str, Vec<&Note>> = IndexMap::new();
+    for note in kept.iter().filter(|n| n.weight == Weight::Matters) {
+        reasons.entry(&note.why).or_default().push(note);
+    }
+    let warning = |(why, notes): (&str, Vec<&Note>)| {
+        let ops = if notes.len() == 1 { "1 op".to_owned() } else { format!("{} ops", notes.len()) };
+        let mut d = Diagnostic::warning(&codes::P0101, format!("{ops} kept in 32-bit precision: {why}"));
+        let place = |n: &&Note| n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
+        d.place = notes.iter().take(3).map(place).collect();
+        if notes.len() > 3 {
+            d.place.push(format!("and {} more", notes.len() - 3));
+        }
+        d
+    };
+    reasons.into_iter().map(warning).collect()
+}
+
+/// Says that a pattern of `--keep-fp32` keeps nothing.
+fn unmatched(source: &Module, p: &Pattern) -> Option<Diagnostic> {
+    let (mut matched, mut single) = (false, false);
+    for f in &source.functions {
+        for id in f.all_ops().into_iter().filter(|id| p.matches(source, f, *id)) {
+            matched = true;
+            let of = |v: &Value, dtype| f.ty(*v).tensor().is_some_and(|t| t.dtype == dtype);
+            let mut values = f.op_data(id).results.to_vec();
+            f.op_data(id).op.visit_operands(&mut |v| values.push(v));
+            let half = values.iter().any(|v| of(v, DType::F16));
+            single |= !half || values.iter().any(|v| of(v, DType::F32));
+        }
+    }
+    let why = match (matched, single) {
+        (false, _) => "matches no op",
+        (true, false) => "matches only ops that compute in half precision already",
+        (true, true) => return None,
+    };
+    Some(Diagnostic::warning(&codes::L0002, format!("`--keep-fp32 {}` {why}", p.as_str())))
+}
+
+/// Whether anything is computed in half precision.
+pub fn has_halves(module: &Module) -> bool {
+    let half = |ty: &Type| ty.tensor().is_some_and(|t| t.dtype == DType::F16);
+    module.functions.iter().any(|f| {
+        f.all_ops().iter().any(|id| f.op_data(*id).results.iter().any(|v| half(f.ty(*v)) && f.constant(*v).is_none()))
+    })
 }
 
 /// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
@@ -191,14 +240,20 @@ pub fn op_count(f: &Function) -> usize {
     f.all_ops().iter().filter(|id| f.op::<Const>(**id).is_none()).count()
 }
 
-/// Writes a package, whole or not at all.
-pub fn write(prepared: &Prepared, target: &Path, force: bool) -> Result<(), Failure> {
+/// Writes a package, whole or not at all; what there is to warn of.
+pub fn write(prepared: &Prepared, target: &Path, force: bool) -> Result<Vec<Diagnostic>, Failure> {
     let existing = if force { Existing::Replace } else { Existing::Keep };
-    mlconv_coreml::write(target, &prepared.package.model, &prepared.package.weights, existing).map_err(|e| {
+    let written = mlconv_coreml::write(target, &prepared.package.model, &prepared.package.weights, existing);
+    let left = written.map_err(|e| {
         let d = model::package_error(&e);
         let d = if matches!(e, mlconv_coreml::Error::Io { .. }) { Diagnostic { code: &codes::X0001, ..d } } else { d };
         vec![d]
-    })
+    })?;
+    let warning = |old: PathBuf| {
+        let title = format!("what was there before could not be removed, and is `{}` now", old.display());
+        Diagnostic::warning(&codes::X0005, title).at(target.display().to_string())
+    };
+    Ok(left.map(warning).into_iter().collect())
 }
 
 /// What two models are run on.
@@ -225,11 +280,38 @@ pub struct Parity {
     pub samples: usize,
     /// Arrays that are for no input.
     pub unused: Vec<String>,
+    /// How far an output may be off.
+    pub tolerance: Tolerance,
+    /// Whether the package computes in half precision.
+    pub half: bool,
+    /// What a user should know of how inputs and outputs were found.
+    pub notes: Vec<Diagnostic>,
     /// What the package was compared with.
     pub against: &'static str,
 }
 
 impl Parity {
+    /// Says that an output differs, by how much it may, and what to try; `kept` are ops that half precision is hard on.
+    pub fn differs(&self, kept: &[Note]) -> Option<Diagnostic> {
+        let bad: Vec<&str> = self.outputs.iter().filter(|o| !o.pass).map(|o| o.name.as_str()).collect();
+        if bad.is_empty() {
+            return None;
+        }
+        let Tolerance { min_snr_db, max_rel } = self.tolerance;
+        let or = if max_rel > 0.0 { format!(", or {max_rel:.0e} of the greatest value") } else { String::new() };
+        let title = format!("beyond tolerance, which is {min_snr_db} dB SNR{or}: {}", listed(&bad));
+        let d = Diagnostic::warning(&codes::N0001, title);
+        if !self.half {
+            return Some(d);
+        }
+        let mut ops: Vec<&str> = kept.iter().filter_map(|n| n.op.split_once(" = ")?.1.split('(').next()).collect();
+        ops.sort_unstable();
+        ops.dedup();
+        let keep: Vec<String> = ops.iter().take(3).map(|op| format!("`--keep-fp32 {op}`")).collect();
+        let keep = if keep.is_empty() { "`--keep-fp32 PATTERN`".to_owned() } else { keep.join(" ") };
+        Some(d.help(format!("convert with `--precision fp32`, or keep ops that need it in 32 bits, as with {keep}")))
+    }
+
     /// Whether every output is within the tolerance.
     pub fn pass(&self) -> bool {
         self.outputs.iter().all(|o| o.pass)
@@ -245,14 +327,26 @@ pub fn parity(
 ) -> Result<Parity, Failure> {
     let inputs = if given.samples.is_empty() { format!("random inputs of seed {}", given.seed) } else { String::new() };
     let against = "the source's unoptimised fp32 lowering, on the reference kernels";
-    let mut all = Parity { outputs: vec![], accuracy: vec![], inputs, samples: 1, unused: vec![], against };
+    let mut all = Parity {
+        outputs: vec![],
+        accuracy: vec![],
+        inputs,
+        samples: 1,
+        unused: vec![],
+        tolerance,
+        half: has_halves(package),
+        notes: vec![],
+        against,
+    };
     for (i, g) in package.functions.iter().enumerate() {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
         let pair = Pair { source, f, package, g, tolerance };
+        let arrays = source_names(f, g, given.samples);
+        all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
         let samples = if given.samples.is_empty() {
-            Samples { runs: vec![feed::random_inputs(source, f, given.seed).map_err(|d| vec![d])?], unused: vec![] }
+            Samples { runs: vec![pair.random_inputs(given.seed)?], unused: vec![] }
         } else {
-            feed::samples(f, given.samples, given.labels.map(Labels::len)).map_err(|d| vec![d])?
+            feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
         };
         if let Some(labels) = given.labels {
             labels.check(samples.runs.len()).map_err(|d| vec![d])?;
@@ -262,7 +356,8 @@ pub fn parity(
         if i == 0 {
             (all.unused, all.samples) = (samples.unused, samples.runs.len());
         }
-        let (outputs, accuracy) = pair.run(&samples.runs, given.labels)?;
+        let from = pair.sources(&mut all.notes)?;
+        let (outputs, accuracy) = pair.run(&samples.runs, given.labels, &from)?;
         all.outputs.extend(outputs);
         all.accuracy.extend(accuracy);
     }
@@ -270,6 +365,21 @@ pub fn parity(
         all.inputs = if all.samples == 1 { "the samples".to_owned() } else { format!("{} samples", all.samples) };
     }
     Ok(all)
+}
+
+/// `arrays` under the source's names where they bear those of the package.
+fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Arrays {
+    let is_ours = |name: &str| feed::tensor_inputs(f).any(|(p, _)| feed::means_port(name, p));
+    let rename = |name: &String| {
+        let theirs = feed::tensor_inputs(g).find(|(p, _)| p.packaged.as_deref() == Some(name));
+        theirs.filter(|_| !is_ours(name)).map_or_else(|| name.clone(), |(p, _)| p.name.to_string())
+    };
+    arrays.iter().map(|(name, t)| (rename(name), t.clone())).collect()
+}
+
+/// Whether two models mean the same input or output.
+fn same_port(a: &Port, b: &Port) -> bool {
+    feed::means_port(&a.name, b) || feed::means_port(&b.name, a)
 }
 
 /// A function of a package and what it comes from.
@@ -282,15 +392,25 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
+    /// Made-up inputs: of open sizes above 1, where the source runs on these.
+    fn random_inputs(&self, seed: u64) -> Result<Vec<Option<Tensor>>, Failure> {
+        let open = feed::random_inputs_of_open_sizes(self.source, self.f, seed).map_err(|d| vec![d])?;
+        let before = Session::new(self.source, self.f, &Cpu, RunOptions::default());
+        match open.filter(|inputs| before.run(inputs, &mut States::new()).is_ok()) {
+            Some(inputs) => Ok(inputs),
+            None => feed::random_inputs(self.source, self.f, seed).map_err(|d| vec![d]),
+        }
+    }
+
     /// Runs both on each sample; states begin anew with every one.
     fn run(
         &self,
         runs: &[Vec<Option<Tensor>>],
         labels: Option<&Labels>,
+        from: &[usize],
     ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
         let before = Session::new(self.source, self.f, &Reference, RunOptions::default());
         let after = Session::new(self.package, self.g, &Cpu, RunOptions::default());
-        let from = self.sources()?;
         let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
@@ -321,18 +441,34 @@ impl Pair<'_> {
         Ok((outputs, accuracy.map(|(_, a)| a)))
     }
 
-    /// Where each output of the package is among the source's.
-    fn sources(&self) -> Result<Vec<usize>, Failure> {
+    /// Where each output of the package is among the source's: by name, and where no name matches at all, in order.
+    fn sources(&self, notes: &mut Vec<Diagnostic>) -> Result<Vec<usize>, Failure> {
+        let (ours, theirs) = (&self.f.sig.outputs, &self.g.sig.outputs);
+        let named = |port: &Port| ours.iter().position(|p| same_port(p, port));
+        let by_name = theirs.iter().any(|p| named(p).is_some());
+        let list = |ports: &[Port]| listed(ports.iter().map(|p| &*p.name));
+        let arrays: Vec<&Port> = feed::tensor_inputs(self.f).map(|(p, _)| p).collect();
+        let inputs: Vec<&Port> = feed::tensor_inputs(self.g).map(|(p, _)| p).collect();
+        let matches = inputs.iter().any(|p| arrays.iter().any(|a| same_port(a, p)));
+        if !by_name && !theirs.is_empty() {
+            let title =
+                format!("outputs are compared in order, as no name matches: {} with {}", list(theirs), list(ours));
+            notes.push(Diagnostic::warning(&codes::N0004, title));
+        }
+        if !matches && !inputs.is_empty() {
+            let names = |ports: &[&Port]| listed(ports.iter().map(|p| &*p.name));
+            let title =
+                format!("inputs are paired in order, as no name matches: {} with {}", names(&inputs), names(&arrays));
+            notes.push(Diagnostic::warning(&codes::N0004, title));
+        }
         let of = |(i, port): (usize, &Port)| {
-            let named = self.f.sig.outputs.iter().position(|p| feed::means(&p.name, &port.name) || p.name == port.name);
-            let at = named.unwrap_or(i);
-            if at < self.f.sig.outputs.len() {
-                return Ok(at);
-            }
-            let name = self.output_name(&port.name);
-            Err(vec![Diagnostic::error(&codes::N0001, format!("the source has no output `{name}`"))])
+            let at = if by_name { named(port) } else { Some(i).filter(|i| *i < ours.len()) };
+            at.ok_or_else(|| {
+                let title = format!("the source has no output `{}`", self.output_name(&port.name));
+                vec![Diagnostic::error(&codes::N0001, title).help(format!("its outputs are {}", list(ours)))]
+            })
         };
-        self.g.sig.outputs.iter().enumerate().map(of).collect()
+        theirs.iter().enumerate().map(of).collect()
     }
 
     fn output_name(&self, port: &str) -> String {

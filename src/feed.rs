@@ -3,11 +3,13 @@
 use crate::{Diagnostic, arrays::Arrays, codes, names::listed};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    ir::{Feature, Function, Module, Port},
+    ir::{Feature, Function, Module, Port, Use, Value},
+    schema::{Arg, NamedArg, ParamKind, Schema},
     text::Namer,
 };
 use mlconv_runner::sample_shape;
-use mlconv_tensor::{DType, Dim, Dims, Tensor, TensorType, Type};
+use mlconv_tensor::{DType, Dim, Dims, SymbolInfo, Symbols, Tensor, TensorType, Type};
+use std::collections::HashSet;
 
 /// The inputs of a function that are tensors, with their types.
 pub fn tensor_inputs(f: &Function) -> impl Iterator<Item = (&Port, &TensorType)> {
@@ -22,9 +24,56 @@ pub fn states(f: &Function) -> impl Iterator<Item = (&Port, &TensorType)> {
     })
 }
 
-/// Whether `given` means the port called `name`: by its own name, or by the one it has in a package.
+/// Whether `given` means the input or output that the source calls `name`: by that name, or by what a package makes of it.
 pub fn means(given: &str, name: &str) -> bool {
     given == name || given == Namer::legal(name)
+}
+
+/// Whether `given` means `port`: by the source's name, or by the one it has in a package.
+pub fn means_port(given: &str, port: &Port) -> bool {
+    means(given, &port.name) || port.packaged.as_deref() == Some(given)
+}
+
+/// Inputs for one run, as a user gives them.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The inputs, in the order of the signature.
+    pub inputs: Vec<Option<Tensor>>,
+    /// What a user should know of how they were found.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// As [`match_inputs`], except that arrays for no input are left out and said.
+pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> {
+    let fitted = pair(f, arrays)?.into_iter().map(|(port, ty, t)| t.map(|t| fit(&port.name, ty, t)).transpose());
+    let inputs = fitted.collect::<Result<_, _>>()?;
+    let mut notes = notes(f, arrays);
+    notes.extend(unused_note(f, &unmatched(f, arrays)));
+    Ok(Given { inputs, notes })
+}
+
+/// What a user should know of `arrays`: that no name matches, or that one holds NaN.
+pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
+    let mut out = vec![];
+    let named = is_named(f, arrays);
+    if !named && !arrays.is_empty() {
+        let title = format!("{} taken for {}, in order: no name matches", listed(arrays.keys()), input_names(f));
+        out.push(Diagnostic::warning(&codes::N0004, title));
+    }
+    let used = |k: &str| !named || tensor_inputs(f).any(|(p, _)| means_port(k, p));
+    let nan = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(|x| x.is_nan());
+    let nans: Vec<&String> = arrays.iter().filter(|(k, t)| used(k) && nan(t)).map(|(k, _)| k).collect();
+    if !nans.is_empty() {
+        out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
+    }
+    out
+}
+
+/// Says that arrays are for no input.
+pub fn unused_note(f: &Function, unused: &[String]) -> Option<Diagnostic> {
+    let title = format!("not used, as no input has the name: {}", listed(unused));
+    let d = Diagnostic::warning(&codes::N0004, title).help(format!("the inputs are {}", input_names(f)));
+    (!unused.is_empty()).then_some(d)
 }
 
 /// The array of each input, in the order of the signature. Arrays are matched by name; where no name matches at all, in
@@ -108,7 +157,7 @@ fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diag
         return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", input_names(f))));
     }
     let pair = |(i, (port, ty)): (usize, (&'a Port, &'a TensorType))| {
-        let found = if by_name { arrays.iter().find(|(k, _)| means(k, &port.name)) } else { arrays.get_index(i) };
+        let found = if by_name { arrays.iter().find(|(k, _)| means_port(k, port)) } else { arrays.get_index(i) };
         match found {
             None if port.default.is_none() => {
                 Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name)))
@@ -120,13 +169,13 @@ fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diag
 }
 
 /// Whether any array is called as an input is; if not, arrays are matched in order.
-fn is_named(f: &Function, arrays: &Arrays) -> bool {
-    arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means(k, &p.name)))
+pub fn is_named(f: &Function, arrays: &Arrays) -> bool {
+    arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means_port(k, p)))
 }
 
 /// Arrays that are for no input.
 fn unmatched(f: &Function, arrays: &Arrays) -> Vec<String> {
-    let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means(k, &p.name));
+    let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means_port(k, p));
     let ordered = !is_named(f, arrays);
     arrays.keys().filter(|k| !ordered && !matches(k)).cloned().collect()
 }
@@ -175,14 +224,52 @@ pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnost
 /// Elements of made-up inputs, all together: a model may declare any shape.
 const MAX_RANDOM: usize = 1 << 28;
 
-/// Inputs of the declared types and default shapes, made from `seed`: normal floats, integers and booleans 0 or 1.
+/// The size taken for one that is open and for which nothing is declared: of 1, much is the same that should not be.
+const OPEN: i64 = 3;
+
+/// Integers below this are made up, as many as a byte holds: a sum of few is more than half precision counts to.
+const INTEGERS: f64 = 256.0;
+
+/// Inputs of the declared types and default shapes, made from `seed`: normal floats, booleans, and small integers, which
+/// are 0 or 1 where the program may use them as places or sizes.
 pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    made_up(f, seed, &module.symbols)
+}
+
+/// As [`random_inputs`], with open sizes above 1 where no default says otherwise; `None` where there are no such sizes.
+pub fn random_inputs_of_open_sizes(
+    module: &Module,
+    f: &Function,
+    seed: u64,
+) -> Result<Option<Vec<Option<Tensor>>>, Diagnostic> {
+    let mut open = module.symbols.clone();
+    for (_, ty) in tensor_inputs(f) {
+        ty.shape.iter().for_each(|d| {
+            d.visit_symbols(&mut |name| {
+                let info = module.symbols.get(name).cloned().unwrap_or_default();
+                if info.default.is_none_or(|d| d == 1) {
+                    let size = OPEN.min(info.max.unwrap_or(OPEN)).max(info.min);
+                    open.set(name.clone(), SymbolInfo { default: Some(size), ..info });
+                }
+            });
+        });
+    }
+    let same = tensor_inputs(f).all(|(port, ty)| {
+        !port.shapes.is_empty() || sample_shape(&ty.shape, &open) == sample_shape(&ty.shape, &module.symbols)
+    });
+    if same { Ok(None) } else { made_up(f, seed, &open).map(Some) }
+}
+
+fn made_up(f: &Function, seed: u64, symbols: &Symbols) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
+    let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
+    let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v)).collect();
     tensor_inputs(f)
-        .map(|(port, ty)| {
+        .zip(indexing)
+        .map(|((port, ty), indexing)| {
             let shape = match port.shapes.first() {
                 Some(default) => default.iter().map(|n| usize::try_from(*n).unwrap_or(1)).collect(),
-                None => sample_shape(&ty.shape, &module.symbols),
+                None => sample_shape(&ty.shape, symbols),
             };
             let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
             let Some((count, rest)) = count.and_then(|n| Some((n, left.checked_sub(n)?))) else {
@@ -193,11 +280,45 @@ pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Result<Vec<Opt
             let values: Vec<f64> = match (ty.dtype.is_float(), port.feature) {
                 (true, Feature::Image(_)) => (0..count).map(|_| (random.uniform() * 256.0).floor()).collect(),
                 (true, Feature::Tensor) => (0..count).map(|_| random.normal()).collect(),
-                (false, _) => (0..count).map(|_| f64::from(u8::from(random.uniform() < 0.5))).collect(),
+                (false, _) if indexing || ty.dtype == DType::Bool => {
+                    (0..count).map(|_| f64::from(u8::from(random.uniform() < 0.5))).collect()
+                }
+                (false, _) => (0..count).map(|_| (random.uniform() * INTEGERS).floor()).collect(),
             };
             Ok(Some(Tensor::from_f64(ty.dtype, &shape, &values)))
         })
         .collect()
+}
+
+/// Whether the elements of `v`, or what is made of them, may be places or sizes: operands that take integers alone are.
+fn may_index(f: &Function, v: Value) -> bool {
+    if f.ty(v).tensor().is_none_or(|t| !t.dtype.is_int()) {
+        return false;
+    }
+    let (mut seen, mut todo) = (HashSet::from([v]), vec![v]);
+    while let Some(v) = todo.pop() {
+        for used in f.uses(v) {
+            let Use::Op(id) = used else { continue };
+            let data = f.op_data(*id);
+            let mut nested = data.op.name() == "range_1d";
+            data.op.visit_regions(&mut |_| nested = true);
+            if nested || data.op.args().iter().any(|arg| is_place(f, data.op.schema(), arg, v)) {
+                return true;
+            }
+            todo.extend(data.results.iter().filter(|v| seen.insert(**v)));
+        }
+    }
+    false
+}
+
+/// Whether an argument of an op of this schema holds `v` and takes integers alone.
+fn is_place(f: &Function, schema: &Schema, arg: &NamedArg<'_>, v: Value) -> bool {
+    let Arg::Operands(values) = &arg.arg else { return false };
+    if !values.contains(&v) {
+        return false;
+    }
+    let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return true };
+    schema.types(domain, f.opset).is_some_and(|types| types.iter().all(|t| t.is_int()))
 }
 
 /// The named inputs, as an archive would hold them.
@@ -273,6 +394,14 @@ mod tests {
         assert_eq!(match_inputs(&m.functions[0], &given).expect_err("extra").title, "no input is called `label`");
         let other = arrays([("y", &[1, 2])]);
         assert!(samples(&m.functions[0], &other, None).expect("in order").unused.is_empty());
+        let said = |arrays: &Arrays| {
+            let given = given_inputs(&m.functions[0], arrays).expect("it fits");
+            given.notes.into_iter().map(|d| d.title).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&given), ["not used, as no input has the name: `label`"]);
+        assert_eq!(said(&other), ["`y` taken for `x`, in order: no name matches"]);
+        let nan = [("x".to_owned(), Tensor::splat(DType::F32, &[1, 2], f64::NAN))].into_iter().collect();
+        assert_eq!(said(&nan), ["`x`: there are NaN among the elements"]);
     }
 
     fn ty(dtype: DType, dims: &[usize]) -> TensorType {

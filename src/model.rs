@@ -1,6 +1,6 @@
 //! Reads any model into the IR, by what its bytes are.
 
-use crate::{Diagnostic, Failure, codes};
+use crate::{Diagnostic, Failure, codes, feed::means_port, names::listed};
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
 use mlconv_source::{FileError, ModelFiles, Request, SourceGraph};
@@ -60,7 +60,7 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
     let head = &head[..n];
     let unknown = |what: &str| {
         let d = Diagnostic::error(&codes::R0002, format!("the file {what}")).at(path.display().to_string());
-        d.help("models are .onnx files and .mlpackage folders")
+        d.help("models are .onnx files, .mlpackage folders, and .mlmodel files that hold an ML program")
     };
     if head.is_empty() {
         return Err(unknown("is empty"));
@@ -107,11 +107,32 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
                 return Err(vec![d]);
             }
             let package = Package::read(path).map_err(|e| bad(&e))?;
-            let (module, warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
+            let (mut module, warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
+            if !request.outputs.is_empty() {
+                keep_outputs(&mut module, &request.outputs).map_err(|d| vec![d.at(path.display().to_string())])?;
+            }
             let source_ops = module.functions.iter().map(|f| f.all_ops().len()).sum();
             Ok(Model { format: Format::Package, module, warnings, source_ops })
         }
     }
+}
+
+/// Keeps these outputs, in this order.
+fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic> {
+    for f in &mut module.functions {
+        let outputs: Vec<_> = f.sig.outputs.iter().cloned().zip(f.outputs().iter().copied()).collect();
+        let mut kept = vec![];
+        for name in names {
+            let Some(found) = outputs.iter().find(|(port, _)| means_port(name, port)) else {
+                let title = format!("function `{}` of the package has no output `{name}`", f.name);
+                let d = Diagnostic::error(&codes::L0001, title);
+                return Err(d.help(format!("its outputs are {}", listed(outputs.iter().map(|(p, _)| &*p.name)))));
+            };
+            kept.push(found.clone());
+        }
+        f.set_outputs(kept);
+    }
+    Ok(())
 }
 
 /// Reads an ONNX file as a source graph.

@@ -28,6 +28,7 @@ const MEMORY: u32 = 6 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a command on a file, with little memory and time: it must end by itself, and say something where it fails.
+/// The result is what it says.
 fn survives(command: &str, bytes: &[u8]) -> String {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("bomb.onnx");
@@ -47,7 +48,7 @@ fn survives(command: &str, bytes: &[u8]) -> String {
     let brief: String = stderr.chars().take(600).collect();
     assert!(fine, "{} bytes, {command}: {code:?} after {:?}: {brief}", bytes.len(), start.elapsed());
     assert!(code != Some(2) || stderr.contains("error["), "{command}: {brief}");
-    brief
+    brief + &String::from_utf8_lossy(&out.stdout)
 }
 
 fn names(prefix: &str, n: usize) -> Vec<String> {
@@ -256,4 +257,160 @@ fn damaged_files_in_little_memory() {
         let bytes = if seed % 4 == 0 { n.damaged(&good[i], &good[0]) } else { n.damaged_message(&good[i]) };
         survives(["check", "run", "inspect"][n.below(3)], &bytes);
     }
+}
+
+/// Lowerings that make constants of their own: of each, one is harmless.
+#[test]
+fn constants_that_lowerings_make() {
+    // Vectors of integers that are joined as they are.
+    let mut model = Onnx::new().input("x", F32, &[4]);
+    let start: Vec<u8> = (0..1024i64).flat_map(i64::to_le_bytes).collect();
+    model.graph().initializer.push(tensor("c0", DataType::Int64, &[1024], Bytes::from(start)));
+    for i in 0..20 {
+        let (c, d) = (format!("c{i}"), format!("c{}", i + 1));
+        model = model.node("Concat", &[&c, &c], &[&d]);
+        model.graph().node[i].attribute.push(int("axis", 0));
+    }
+    refuses(&model.node("Size", &["c20"], &["y"]).output("y", DataType::Int64, &[]));
+    // Windows.
+    let mut model = Onnx::new().input("x", F32, &[4]).node("Relu", &["x"], &["y"]).output("y", F32, &[4]);
+    let size = (1i64 << 24).to_le_bytes().to_vec();
+    model.graph().initializer.push(tensor("n", DataType::Int64, &[], Bytes::from(size)));
+    for window in names("w", 50) {
+        model = model.node("HannWindow", &["n"], &[&window]);
+    }
+    refuses(&model);
+    // Matrices that resize.
+    let mut model = Onnx::new().input("x", F32, &[1, 1, 1, 8192]).output("y0", F32, &[1, 1, 1, 8191]);
+    let sizes: Vec<u8> = [1i64, 1, 1, 8191].iter().flat_map(|n| n.to_le_bytes()).collect();
+    model.graph().initializer.push(tensor("s", DataType::Int64, &[4], Bytes::from(sizes)));
+    for (i, y) in names("y", 6).iter().enumerate() {
+        model = model.node("Resize", &["x", "", "", "s"], &[y]);
+        let mode = AttributeProto {
+            name: Some("mode".to_owned()),
+            r#type: Some(AttributeType::String as i32),
+            s: Some(Bytes::from_static(b"cubic")),
+            ..AttributeProto::default()
+        };
+        model.graph().node[i].attribute.push(mode);
+    }
+    refuses(&model);
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Int as i32),
+        i: Some(value),
+        ..AttributeProto::default()
+    }
+}
+
+/// What the model comes to is too large, and that is what is said.
+fn refuses(model: &Onnx) {
+    let mut model = model.clone();
+    model.0.opset_import[0].version = Some(18);
+    let said = survives("check", &model.bytes());
+    assert!(said.contains("more than memory holds"), "{said}");
+}
+
+#[test]
+fn one_constant_in_many_types_and_places() {
+    let mut model = Onnx::new().input("x", F32, &[4]).node("Relu", &["x"], &["y"]).output("y", F32, &[4]);
+    let zeros = vec![0u8; 4 << 20];
+    model.graph().initializer.push(tensor("c", DataType::Int32, &[1 << 20], Bytes::from(zeros.clone())));
+    for c in names("c", 500) {
+        model = model.node("Cast", &["c"], &[&c]);
+        model.graph().node.last_mut().expect("a node").attribute.push(int("to", 7));
+    }
+    survives("check", &model.bytes());
+    let mut model = Onnx::new().input("x", F32, &[4]).node("Relu", &["x"], &["y"]).output("y", F32, &[4]);
+    model.graph().initializer.push(tensor("i", DataType::Int64, &[1 << 16], Bytes::from(zeros[..8 << 16].to_vec())));
+    for g in names("g", 5_000) {
+        model = model.node("Gather", &["x", "i"], &[&g]);
+    }
+    survives("check", &model.bytes());
+}
+
+/// A loop of 1000 turns, `depth` times in itself.
+fn loops(depth: usize) -> Vec<NodeProto> {
+    if depth == 0 {
+        return Onnx::new().node("Add", &["v", "v"], &["w0"]).0.graph.expect("a graph").node;
+    }
+    let name = |prefix: &str| format!("{prefix}{depth}");
+    let mut body = Onnx::new().node("Identity", &[&name("c")], &[&name("d")]);
+    body.graph().node.extend(loops(depth - 1));
+    let mut body = body.node("Identity", &[&format!("w{}", depth - 1)], &[&name("o")]);
+    body.graph().input = vec![
+        support::onnx::value(&name("i"), DataType::Int64, &[]),
+        support::onnx::value(&name("c"), DataType::Bool, &[]),
+        support::onnx::value(&name("u"), F32, &[4]),
+    ];
+    body.graph().output =
+        vec![support::onnx::value(&name("d"), DataType::Bool, &[]), support::onnx::value(&name("o"), F32, &[4])];
+    let mut model = Onnx::new().node("Loop", &["n", "", "v"], &[&name("w")]);
+    let node = &mut model.graph().node[0];
+    node.attribute.push(AttributeProto {
+        name: Some("body".to_owned()),
+        r#type: Some(AttributeType::Graph as i32),
+        g: body.0.graph,
+        ..AttributeProto::default()
+    });
+    model.0.graph.expect("a graph").node
+}
+
+#[test]
+fn loops_in_loops() {
+    let mut model = Onnx::new().input("x", F32, &[4]).node("Identity", &["x"], &["v"]);
+    let count = 1000i64.to_le_bytes().to_vec();
+    model.graph().initializer.push(tensor("n", DataType::Int64, &[], Bytes::from(count)));
+    model.graph().node.extend(loops(3));
+    let said = survives("check", &model.node("Identity", &["w3"], &["y"]).output("y", F32, &[4]).bytes());
+    assert!(said.contains("loops that come to so many nodes"), "{said}");
+}
+
+#[test]
+fn many_branches_in_one() {
+    let branch = |output: &str| {
+        let model = Onnx::new().node("Identity", &["x"], &[output]).output(output, F32, &[4]);
+        model.0.graph.expect("a graph")
+    };
+    let choice = |output: &str, yes, no| {
+        let mut model = Onnx::new().node("If", &["p"], &[output]);
+        for (name, graph) in [("then_branch", yes), ("else_branch", no)] {
+            model.graph().node[0].attribute.push(AttributeProto {
+                name: Some(name.to_owned()),
+                r#type: Some(AttributeType::Graph as i32),
+                g: Some(graph),
+                ..AttributeProto::default()
+            });
+        }
+        model.0.graph.expect("a graph").node
+    };
+    let mut inner = Onnx::new().output("o0", F32, &[4]);
+    for i in 0..4_000 {
+        let nodes = choice(&format!("o{i}"), branch(&format!("t{i}")), branch(&format!("e{i}")));
+        inner.graph().node.extend(nodes);
+    }
+    let mut model = Onnx::new().input("x", F32, &[4]).input("p", DataType::Bool, &[]).output("y", F32, &[4]);
+    model.graph().node = choice("y", inner.0.graph.expect("a graph"), branch("z"));
+    survives("check", &model.bytes());
+}
+
+#[test]
+fn many_operands_and_many_inputs() {
+    let mut model = Onnx::new().input("x", F32, &[1]);
+    let parts = names("r", 20_000);
+    for part in &parts {
+        model = model.node("Relu", &["x"], &[part]);
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let mut model = model.node("Concat", &parts, &["y"]).output("y", F32, &[20_000]);
+    model.graph().node.last_mut().expect("a node").attribute.push(int("axis", 0));
+    survives("run", &model.bytes());
+    let mut model = Onnx::new().input("x", F32, &[4]).node("Relu", &["x"], &["y"]).output("y", F32, &[4]);
+    for (input, y) in names("in", 30_000).iter().zip(names("y", 30_000)) {
+        model = model.input(input, F32, &[1]).node("Relu", &["x"], &[&y]);
+    }
+    survives("check", &model.bytes());
 }

@@ -3,7 +3,10 @@
 mod support;
 
 use mlconv::arrays::{Arrays, read_npz, write_npz};
-use mlconv_proto::onnx::{StringStringEntryProto, tensor_proto::DataLocation, tensor_proto::DataType};
+use mlconv_proto::onnx::{
+    AttributeProto, StringStringEntryProto, attribute_proto::AttributeType, tensor_proto::DataLocation,
+    tensor_proto::DataType,
+};
 use mlconv_tensor::{Bytes, Tensor};
 use serde_json::Value;
 use std::{
@@ -15,7 +18,7 @@ use std::{
 };
 use support::{
     files,
-    onnx::{Onnx, tensor},
+    onnx::{Onnx, tensor, value},
 };
 use tempfile::TempDir;
 
@@ -314,6 +317,35 @@ fn every_blocker_is_listed_and_nothing_is_written() {
 }
 
 #[test]
+fn what_lies_behind_a_blocker_is_checked_where_its_type_is_stated() {
+    let place = Place::new();
+    let mut model = small().node("Bogus", &["y"], &["b"]).node("Relu", &["b"], &["c"]).output("c", F32, &[2, 3]);
+    model.graph().value_info.push(value("b", F32, &[2, 3]));
+    let odd = AttributeProto { name: Some("odd".to_owned()), i: Some(1), ..AttributeProto::default() };
+    let node = model.graph().node.last_mut().expect("a node");
+    node.attribute.push(AttributeProto { r#type: Some(AttributeType::Int as i32), ..odd });
+    place.file("m.onnx", &model.bytes());
+    let done = place.run(&["check", "m.onnx"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for part in ["`Bogus` is not supported", "`odd`", "2 blockers"] {
+        assert!(done.stdout.contains(part), "{part}: {}", done.stdout);
+    }
+}
+
+#[test]
+fn ranks_that_core_ml_does_not_have_are_placed() {
+    let place = Place::new();
+    let model =
+        Onnx::new().input("x", F32, &[1, 1, 1, 1, 1, 2]).node("Relu", &["x"], &["h"]).node("Neg", &["h"], &["y"]);
+    place.file("m.onnx", &model.output("y", F32, &[1, 1, 1, 1, 1, 2]).bytes());
+    let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]);
+    assert_eq!(done.code, Some(2), "{}", done.stderr);
+    for part in ["error[X0003]", "node `relu_h` (Relu)", "join axes"] {
+        assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+    }
+}
+
+#[test]
 fn what_is_asked_for_and_not_applied_is_status_one() {
     let place = Place::new();
     place.file("m.onnx", &small().bytes());
@@ -373,11 +405,164 @@ fn arrays_that_do_not_fit_are_named() {
         run(&[("x", Tensor::from_vec(&[2, 3], vec![1i32; 6]))])
             .fails("N0003", "input `x` is i32[2, 3], wanted f32[2, 3]");
         run(&[("x", Tensor::from_vec(&[2, 3], vec![0.1f64; 6]))]).fails("N0003", "not every value fits");
-        run(&[("x", ones(&[2, 3])), ("z", ones(&[2, 3]))]).fails("N0003", "`z`");
+        let extra = run(&[("x", ones(&[2, 3])), ("z", ones(&[2, 3]))]).ok();
+        assert!(extra.stderr.contains("warning[N0004]: not used, as no input has the name: `z`"), "{}", extra.stderr);
+        let other = run(&[("z", ones(&[2, 3]))]).ok();
+        assert!(other.stderr.contains("`z` taken for `x`, in order"), "{}", other.stderr);
+        run(&[("z", ones(&[2, 3])), ("y", ones(&[2, 3]))]).fails("N0003", "2 arrays for 1 inputs");
         run(&[]).fails("N0003", "input `x` is missing, wanted f32[2, 3]");
         run(&[("x", Tensor::from_vec(&[2, 3], vec![0.5f64; 6]))]).ok();
     }
     assert_eq!(place.names(), ["in.npz", "m.onnx", "out.npz", "p.mlpackage"]);
+}
+
+/// `y = log(x * x + 1e-10)`, which half precision cannot hold at 0.
+fn logarithm(scale: f32) -> Onnx {
+    Onnx::new()
+        .input("x", F32, &[4])
+        .weight("e", &[], &[1e-10])
+        .weight("s", &[], &[scale])
+        .node("Mul", &["x", "s"], &["m"])
+        .node("Mul", &["m", "m"], &["q"])
+        .node("Add", &["q", "e"], &["a"])
+        .node("Log", &["a"], &["y"])
+        .output("y", F32, &[4])
+}
+
+#[test]
+fn a_logarithm_of_nothing_but_an_epsilon_is_right_in_half_precision() {
+    let place = Place::new();
+    place.file("m.onnx", &logarithm(1.0).bytes());
+    place.arrays("x.npz", &[("x", Tensor::from_vec(&[4], vec![0f32, 0.5, -1.0, 2.0]))]);
+    let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--sample", "x.npz"]).ok();
+    assert!(done.stderr.contains("1 op kept in 32-bit precision: `y` holds 1e-10"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 op kept in 32-bit precision: `x` may be too small"), "{}", done.stderr);
+    let convert = ["convert", "m.onnx", "-o", "q.mlpackage", "--keep-fp32", "log", "--format", "json"];
+    let json = place.run(&convert).ok().json();
+    assert_eq!((json["kept_fp32"].as_array().map(Vec::len), &json["kept_fp32"][1]["asked"]), (Some(2), &true.into()));
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1), "{json}");
+    // What is emulated has no op in 32 bits.
+    let done = place.run(&["run", "m.onnx", "--inputs", "x.npz", "--emulate", "fp16"]).ok();
+    assert!(done.stderr.contains("warning[N0005]: `log` is the first op"), "{}", done.stderr);
+}
+
+#[test]
+fn an_epsilon_that_is_kept_is_not_rounded_by_emulation() {
+    let place = Place::new();
+    let mut model = Onnx::new()
+        .input("x", F32, &[1, 4])
+        .weight("w", &[4], &[1.0; 4])
+        .node("Relu", &["x"], &["r"])
+        .node("LayerNormalization", &["r", "w"], &["y"])
+        .output("y", F32, &[1, 4]);
+    let node = model.graph().node.last_mut().expect("a node");
+    let epsilon = AttributeProto { name: Some("epsilon".to_owned()), f: Some(1e-12), ..AttributeProto::default() };
+    node.attribute.push(AttributeProto { r#type: Some(AttributeType::Float as i32), ..epsilon });
+    place.file("m.onnx", &model.bytes());
+    place.arrays("x.npz", &[("x", Tensor::from_vec(&[1, 4], vec![0.5f32; 4]))]);
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+    let emulated = |model| place.run(&["run", model, "--inputs", "x.npz", "--emulate", "fp16"]).ok().stderr;
+    assert!(emulated("m.onnx").contains("warning[N0005]"));
+    assert!(!emulated("p.mlpackage").contains("warning[N0005]"));
+}
+
+#[test]
+fn a_comparison_that_fails_says_what_to_try() {
+    let place = Place::new();
+    let mut model = logarithm(1.0);
+    model.graph().node.truncate(1);
+    model.graph().initializer.truncate(2);
+    model.graph().output.clear();
+    let model = model.output("m", F32, &[4]).bytes();
+    place.file("m.onnx", &model);
+    place.arrays("x.npz", &[("x", Tensor::from_vec(&[4], vec![1e-9f32, 2e-9, 1e-9, 3e-9]))]);
+    let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage", "--sample", "x.npz", "--quiet"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    for part in
+        ["warning[N0001]: beyond tolerance, which is 40 dB SNR", "--precision fp32", "below what half precision"]
+    {
+        assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+    }
+    place.arrays("nan.npz", &[("x", Tensor::from_vec(&[4], vec![f32::NAN; 4]))]);
+    place.arrays("none.npz", &[]);
+    let done = place.run(&["run", "m.onnx", "--inputs", "nan.npz"]).ok();
+    assert!(done.stderr.contains("there are NaN") && done.stdout.contains("no element is finite"), "{}", done.stdout);
+    place.run(&["convert", "m.onnx", "-o", "q.mlpackage", "--sample", "none.npz"]).fails("N0003", "holds no array");
+}
+
+#[test]
+fn what_was_asked_of_inputs_is_held_to() {
+    let place = Place::new();
+    let mut model = Onnx::new().input("a", F32, &[-1, 2]).input("b", F32, &[-1, 2]).node("Add", &["a", "b"], &["y"]);
+    for input in &mut model.graph().input {
+        name_first_size(input, "rows");
+    }
+    place.file("m.onnx", &model.output("y", F32, &[-1, 2]).bytes());
+    let done = place.run(&["inspect", "m.onnx", "--input", "a=3x2"]).ok();
+    assert!(done.stdout.contains("b  f32[3, 2]"), "{}{}", done.stdout, done.stderr);
+    let given = |inputs: &[&str]| {
+        let flags = inputs.iter().flat_map(|i| ["--input", i]);
+        place.run(&["inspect", "m.onnx"].into_iter().chain(flags).collect::<Vec<_>>())
+    };
+    given(&["a=3x2", "b=4x2"]).fails("L0001", "size `rows` is 3 by `--input` for `a`, 4 for `b`");
+    given(&["a=3x2", "a=3x2"]).fails("L0001", "given twice for `a`");
+    given(&["a=3x2:i32"]).fails("L0001", "the input is f32 in the source");
+    place.run(&["ops", "--jobs", "10000"]).fails("L0001", "0 to 1024");
+    place.run(&["run", "m.onnx", "--seed", "-1"]).fails("L0001", "whole number");
+    place.run(&["verify", "m.onnx", "--against", "m.onnx", "--min-snr", "nan"]).fails("L0001", "a number of dB");
+    let typo = place.run(&["convrt"]);
+    typo.fails("L0001", "`convert`");
+    assert!(!typo.stderr.contains("For more information"), "{}", typo.stderr);
+}
+
+fn name_first_size(value: &mut mlconv_proto::onnx::ValueInfoProto, name: &str) {
+    use mlconv_proto::onnx::{tensor_shape_proto::dimension, type_proto};
+    let Some(type_proto::Value::TensorType(t)) = value.r#type.as_mut().and_then(|t| t.value.as_mut()) else { return };
+    let Some(dim) = t.shape.as_mut().and_then(|s| s.dim.first_mut()) else { return };
+    dim.value = Some(dimension::Value::DimParam(name.to_owned()));
+}
+
+#[test]
+fn outputs_of_a_package_are_kept_as_asked() {
+    let place = Place::new();
+    let two = small().node("Neg", &["y"], &["z"]).output("z", F32, &[2, 3]);
+    place.file("m.onnx", &two.bytes());
+    place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]).ok();
+    let json = place.run(&["run", "p.mlpackage", "--output", "z", "--format", "json"]).ok().json();
+    assert_eq!((json["outputs"].as_array().map(Vec::len), &json["outputs"][0]["name"]), (Some(1), &"z".into()));
+    place.run(&["inspect", "p.mlpackage", "--output", "q"]).fails("L0001", "no output `q`");
+    let done = place.run(&["run", "p.mlpackage", "--target", "ios18"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("warning[L0002]"), "{}", done.stderr);
+    let done = place.run(&["check", "p.mlpackage", "--keep-fp32", "nothing"]);
+    assert_eq!(done.code, Some(1), "{}", done.stdout);
+    // What only other outputs need stands in nobody's way.
+    let bogus = small().node("Bogus", &["y"], &["z"]).output("z", F32, &[2, 3]);
+    place.file("bogus.onnx", &bogus.bytes());
+    place.run(&["check", "bogus.onnx", "--output", "y"]).ok();
+    let seen = place.run(&["inspect", "bogus.onnx"]).ok();
+    for part in ["input   x", "Bogus", "constants", "blockers", "`Bogus` is not supported"] {
+        assert!(seen.stdout.contains(part), "{part}: {}", seen.stdout);
+    }
+    let json = place.run(&["inspect", "bogus.onnx", "--format", "json"]).ok().json();
+    assert_eq!(json["blockers"].as_array().map(Vec::len), Some(1), "{json}");
+    let json = place.run(&["inspect", "m.onnx", "--mil", "--format", "json"]).ok().json();
+    assert!(json["mil"].as_str().is_some_and(|t| t.contains("func @main")), "{json}");
+}
+
+#[test]
+fn outputs_replace_arrays_and_nothing_else() {
+    let place = Place::new();
+    place.file("m.onnx", &small().bytes());
+    place.file("notes.txt", b"keep me");
+    place.arrays("x.npz", &[("x", Tensor::from_vec(&[2, 3], vec![1f32; 6]))]);
+    place.run(&["run", "m.onnx", "--outputs", "y.npz"]).ok();
+    place.run(&["run", "m.onnx", "--outputs", "y.npz"]).ok();
+    place.run(&["run", "m.onnx", "--outputs", "notes.txt"]).fails("X0002", "notes.txt");
+    place.run(&["run", "m.onnx", "--outputs", "m.onnx"]).fails("L0001", "m.onnx");
+    place.run(&["run", "m.onnx", "--inputs", "x.npz", "--outputs", "x.npz"]).fails("L0001", "x.npz");
+    place.run(&["run", "m.onnx", "--outputs", "no/y.npz"]).fails("X0001", "there is no folder");
+    assert_eq!(fs::read(place.path("notes.txt")).expect("there"), b"keep me");
 }
 
 #[cfg(unix)]

@@ -13,7 +13,7 @@ mod precision;
 
 pub use engine::{Edit, Fit, For, Matcher, Miss, Rule};
 pub use options::{Options, Pattern};
-pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run};
+pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Weight};
 
 macro_rules! catalogue {
     ($($folder:ident::$file:ident),* $(,)?) => {

@@ -69,22 +69,33 @@ pub struct Note {
     pub sources: Vec<String>,
     /// What there is to know.
     pub why: String,
-    /// Whether the result differs from what was asked for, so that a user must be told.
-    pub matters: bool,
+    /// How much it matters.
+    pub weight: Weight,
+}
+
+/// How much a note matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It explains why a rule did not apply.
+    Explains,
+    /// A user asked for it.
+    Asked,
+    /// The result differs from what was asked for, so that a user must be told.
+    Matters,
 }
 
 impl PassCx<'_> {
     /// A rule nearly fitted.
     pub(crate) fn skipped(&mut self, function: usize, id: OpId, why: &str) {
-        self.note(function, id, why, false);
+        self.note(function, id, why, Weight::Explains);
     }
 
     /// Records something about an op.
-    pub(crate) fn note(&mut self, function: usize, id: OpId, why: &str, matters: bool) {
+    pub(crate) fn note(&mut self, function: usize, id: OpId, why: &str, weight: Weight) {
         let f = &self.module.functions[function];
         let from = f.op_data(id).origin.map(|o| self.module.origins.sources(o)).unwrap_or_default();
         let sources = from.iter().map(ToString::to_string).collect();
-        let note = Note { pass: self.pass, op: print_op(f, id), sources, why: why.to_owned(), matters };
+        let note = Note { pass: self.pass, op: print_op(f, id), sources, why: why.to_owned(), weight };
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }

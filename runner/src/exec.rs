@@ -3,10 +3,13 @@
 use crate::session::Emulate;
 use mlconv_mil::{
     ir::{Block, Fact, Function, OpId, Value},
-    ops::Const,
-    schema::{Env, EvalCx, FactSource, Facts, InferCx, Op, OpError, Opset, Tensors},
+    ops::{Const, by_name},
+    schema::{
+        Arg, Args, Attr, AttrType, Env, EvalCx, FactSource, Facts, InferCx, NamedArg, Op, OpError, Opset, ParamKind,
+        Tensors,
+    },
 };
-use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType};
+use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType, f16};
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -39,6 +42,8 @@ pub(crate) struct Exec<'a> {
     /// What may be freed after each op.
     last_uses: HashMap<OpId, Vec<Value>>,
     observe: Option<Observer<'a>>,
+    /// Ops whose literals change when they are rounded as values are.
+    rounded_ops: HashMap<OpId, Box<dyn Op>>,
 }
 
 impl<'a> Exec<'a> {
@@ -52,7 +57,15 @@ impl<'a> Exec<'a> {
         let mut last_uses = HashMap::new();
         plan_block(f, f.body(), &mut last_uses);
         let values = vec![None; f.value_slots()];
-        Self { f, backend, emulate, constants, values, states: HashMap::new(), last_uses, observe }
+        // Where others compute in half precision, an op in single precision is meant to stay there.
+        let in_half = |id: &OpId| f.op_data(*id).results.iter().any(|v| f.constant(*v).is_none() && is_half(f, *v));
+        let mixed = f.all_ops().iter().any(in_half);
+        let rounded = |id: OpId| if mixed && !in_half(&id) { None } else { Some((id, with_half_literals(f, id)?)) };
+        let rounded_ops = match emulate {
+            Some(Emulate::F16) => f.all_ops().into_iter().filter_map(rounded).collect(),
+            None => HashMap::new(),
+        };
+        Self { f, backend, emulate, constants, values, states: HashMap::new(), last_uses, observe, rounded_ops }
     }
 
     pub(crate) fn set(&mut self, v: Value, t: Tensor) {
@@ -106,6 +119,7 @@ impl<'a> Exec<'a> {
                 operands.push((v, t.clone()));
             }
         });
+        operands.sort_by_key(|(v, _)| *v);
         let mut has_region = false;
         data.op.visit_regions(&mut |_| has_region = true);
         let facts: Facts = if has_region {
@@ -116,11 +130,45 @@ impl<'a> Exec<'a> {
             let known = Known::new(f, &operands);
             data.op.infer(&InferCx::new(&known, f.opset, id.index()))?
         };
+        let rounded = self.rounded_ops.get(&id).cloned();
+        let op = rounded.as_deref().unwrap_or(&*data.op);
         let env = OpEnv { operands: &operands, exec: RefCell::new(self) };
         let cx = EvalCx::new(&env, &facts)?;
         let backend = env.exec.borrow().backend;
-        backend.run(&*data.op, &cx).unwrap_or_else(|| data.op.eval(&cx))
+        backend.run(op, &cx).unwrap_or_else(|| op.eval(&cx))
     }
+}
+
+fn is_half(f: &Function, v: Value) -> bool {
+    f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16)
+}
+
+/// The op with every float literal that a half-precision device would hold in half precision, such as an epsilon, rounded
+/// to it; `None` where that changes nothing.
+fn with_half_literals(f: &Function, id: OpId) -> Option<Box<dyn Op>> {
+    let op = &f.op_data(id).op;
+    let (schema, mut args, mut changed) = (op.schema(), Args::new(f), false);
+    for NamedArg { name, param, arg } in op.args() {
+        match arg {
+            Arg::Operands(values) => args.add_operand(name, values.to_vec()),
+            Arg::Attr(None) => {}
+            Arg::Attr(Some(Attr::Float(x))) => {
+                let halves = match param.map(|p| &p.kind) {
+                    Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) => {
+                        schema.types(domain, f.opset).is_some_and(|t| t.contains(&DType::F16))
+                    }
+                    _ => false,
+                };
+                let rounded = if halves { f16::from_f32(x).to_f32() } else { x };
+                changed |= rounded != x;
+                args.add_attr(name, Attr::Float(rounded));
+            }
+            Arg::Attr(Some(other)) => args.add_attr(name, other),
+            Arg::Region(block) => args.add_region(name, block),
+        }
+    }
+    let info = by_name(schema.name, f.opset).filter(|_| changed)?;
+    (info.build)(&mut args).ok()
 }
 
 /// The facts of an op's results, where no size depends on the inputs of the run: not theirs, and not its operands', which
@@ -172,16 +220,21 @@ fn reads(f: &Function, id: OpId) -> Vec<Value> {
     out
 }
 
+/// What belongs to `v` in a list in the order of the values.
+fn find<T>(list: &[(Value, T)], v: Value) -> Option<&T> {
+    list.binary_search_by_key(&v, |(o, _)| *o).ok().map(|at| &list[at].1)
+}
+
 /// What an op sees of the run.
 struct OpEnv<'e, 'a> {
+    /// In the order of the values.
     operands: &'e [(Value, Tensor)],
     exec: RefCell<&'e mut Exec<'a>>,
 }
 
 impl Env for OpEnv<'_, '_> {
     fn tensor(&self, v: Value) -> &Tensor {
-        let found = self.operands.iter().find(|(o, _)| *o == v);
-        &found.expect("a kernel reads its own operands, and they are set").1
+        find(self.operands, v).expect("a kernel reads its own operands, and they are set")
     }
 
     fn run_block(&self, block: Block, args: Tensors) -> Result<Tensors, OpError> {
@@ -221,6 +274,7 @@ impl Env for OpEnv<'_, '_> {
 /// The facts of operands whose tensors are there.
 struct Known<'a> {
     f: &'a Function,
+    /// In the order of the values, as the facts are.
     operands: &'a [(Value, Tensor)],
     facts: Vec<(Value, Fact)>,
 }
@@ -245,10 +299,10 @@ impl fmt::Debug for Known<'_> {
 
 impl FactSource for Known<'_> {
     fn fact(&self, v: Value) -> &Fact {
-        self.facts.iter().find(|(o, _)| *o == v).map_or_else(|| self.f.fact(v), |(_, fact)| fact)
+        find(&self.facts, v).unwrap_or_else(|| self.f.fact(v))
     }
     fn constant(&self, v: Value) -> Option<&Tensor> {
-        self.operands.iter().find(|(o, _)| *o == v).map(|(_, t)| t)
+        find(self.operands, v)
     }
     fn is_const(&self, v: Value) -> bool {
         self.f.constant(v).is_some()

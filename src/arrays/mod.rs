@@ -46,6 +46,10 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
         npz::write(&mut whole, arrays).map_err(&fail)?;
         return std::fs::write(&real, whole.into_inner()).map_err(|e| fail(e.to_string()));
     }
+    let folder = real.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+        return Err(fail(format!("there is no folder `{}`", folder.display())));
+    }
     let Some(name) = real.file_name() else { return Err(fail("the path names no file".to_owned())) };
     let mut staged = real.clone();
     staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));

@@ -8,15 +8,21 @@ use crate::{
     arrays::Arrays,
     codes,
     convert::{Given, Parity},
+    feed,
+    model::{self, Model},
     names::listed,
 };
 use clap::ValueEnum;
-use mlconv_mil::schema::Opset;
+use mlconv_mil::{ir::Module, schema::Opset};
 use mlconv_passes::Pattern;
 use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
 use mlconv_tensor::Tensor;
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 /// For every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,11 +30,11 @@ pub(crate) struct Common {
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-    /// Print results and errors only
+    /// Print results and errors only, and what makes the exit status 1
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// Threads to use; 0 is one per core
-    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    /// Threads to use, up to 1024; 0 is one per core
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = jobs)]
     pub(crate) jobs: usize,
 }
 
@@ -36,6 +42,18 @@ impl Default for Common {
     fn default() -> Self {
         Self { format: Format::Text, quiet: false, jobs: 0 }
     }
+}
+
+/// Threads that may be asked for: more are a mistake, and may be more than the system gives.
+const MAX_JOBS: usize = 1024;
+
+fn jobs(text: &str) -> Result<usize, String> {
+    let jobs = text.parse().ok().filter(|n| *n <= MAX_JOBS);
+    jobs.ok_or_else(|| format!("wanted a whole number of 0 to {MAX_JOBS}"))
+}
+
+pub(crate) fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("wanted a whole number of 0 to {}", u64::MAX))
 }
 
 /// How results are printed.
@@ -170,15 +188,16 @@ impl From<EmulateName> for Emulate {
 /// What two models are run on.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Inputs {
-    /// Sample inputs to run: `FILE.npz` or `NAME=FILE.npy`; an array with one more axis, or with a longer first axis, holds
-    /// one sample a row; repeatable
+    /// Sample inputs to run: `FILE.npz`, `NAME=FILE.npy` or `FILE.npy`, which is called FILE; arrays are matched to inputs by
+    /// name, or in order where no name matches; an array with one more axis, or with a longer first axis, holds one sample
+    /// a row; repeatable
     #[arg(long, value_name = "FILE")]
     sample: Vec<String>,
     /// The right class of each sample: report how often each model predicts it
     #[arg(long, value_name = "FILE.npy|FILE.npz:NAME", requires = "sample")]
     labels: Option<String>,
     /// Seed of the random inputs that are run where there are no samples
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = seed)]
     seed: u64,
 }
 
@@ -194,6 +213,10 @@ pub(crate) struct ReadInputs {
 impl Inputs {
     pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {
         let samples = read_arrays(&self.sample)?;
+        if samples.is_empty() && !self.sample.is_empty() {
+            let title = format!("{} holds no array", listed(&self.sample));
+            return Err(vec![Diagnostic::error(&codes::N0003, title)]);
+        }
         let (labels, labelled_by) = match &self.labels {
             None => (None, None),
             Some(text) => {
@@ -214,12 +237,12 @@ impl ReadInputs {
         Given { samples: &self.samples, labels: self.labels.as_ref(), seed: self.seed }
     }
 
-    /// Says which arrays were of no use; the labels are not among them.
-    pub(crate) fn mention_unused(&self, parity: &mut Parity, terminal: &Terminal) {
+    /// Says how arrays were taken, and which were of no use; the labels are not among them.
+    pub(crate) fn mention(&self, parity: &mut Parity, source: &Module, terminal: &Terminal) {
         parity.unused.retain(|u| self.labelled_by.as_ref() != Some(u));
-        if !parity.unused.is_empty() {
-            terminal.say(&format!("not used, as no input has the name: {}", listed(&parity.unused)));
-        }
+        let unused = source.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
+        parity.notes.extend(unused);
+        terminal.warn(&parity.notes);
     }
 }
 
@@ -261,7 +284,7 @@ pub(crate) fn read_arrays(given: &[String]) -> Result<Arrays, Failure> {
             Some((name, path)) => (Some(name.to_owned()), PathBuf::from(path)),
             None => (None, PathBuf::from(text)),
         };
-        let is_npz = path.extension().is_some_and(|e| e == "npz");
+        let is_npz = path.extension().is_some_and(|e| e == "npz") || (name.is_none() && is_archive(&path));
         let arrays = match (&name, is_npz) {
             (None, true) => arrays::read_npz(&path).map_err(|d| vec![d])?,
             (Some(_), true) => {
@@ -281,4 +304,19 @@ pub(crate) fn read_arrays(given: &[String]) -> Result<Arrays, Failure> {
         }
     }
     Ok(out)
+}
+
+/// Whether the file begins as archives do.
+fn is_archive(path: &Path) -> bool {
+    let mut head = [0; 2];
+    let read = path.is_file() && File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok();
+    read && &head == b"PK"
+}
+
+/// Says that `--target` does nothing where a package is only read.
+pub(crate) fn target_unapplied(import: &Import, read: &Model) -> Option<Diagnostic> {
+    let target = import.target?.opset();
+    let other = read.format == model::Format::Package && read.module.functions.iter().any(|f| f.opset != target);
+    let title = format!("`--target {target}` does not apply: a package is read as it is");
+    other.then(|| Diagnostic::warning(&codes::L0002, title).help("convert it with `--target` to raise its target"))
 }

@@ -28,14 +28,22 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let job = Job {
         model: args.model.clone(),
         request: args.import.request()?,
+        single: args.rewrite.precision == Precision::Fp32,
         half: args.rewrite.precision == Precision::Fp16,
         keep_fp32: args.rewrite.patterns(),
         weights: convert::Weights::Keep,
         labels: None,
         samples: Arrays::new(),
     };
+    let mut kept = vec![];
+    let mut unapplied = false;
     let (blockers, notes) = match convert::prepare(&job, &|_| {}) {
-        Ok(prepared) => (vec![], prepared.warnings),
+        Ok(mut prepared) => {
+            kept = prepared.kept;
+            unapplied = !prepared.unapplied.is_empty();
+            prepared.warnings.append(&mut prepared.unapplied);
+            (vec![], prepared.warnings)
+        }
         Err(all) => all.into_iter().partition(|d| d.severity == Severity::Error),
     };
     // A file that cannot be read is no model with blockers.
@@ -48,6 +56,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             "command": "check",
             "convertible": blockers.is_empty(),
             "blockers": blockers.iter().map(report::diagnostic).collect::<Vec<_>>(),
+            "kept_fp32": kept.iter().map(report::kept).collect::<Vec<_>>(),
             "notes": notes.iter().map(report::diagnostic).collect::<Vec<_>>(),
         }));
     } else {
@@ -59,5 +68,5 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         };
         terminal.result(&[all, vec![verdict]].concat().join("\n"));
     }
-    Ok(if blockers.is_empty() { Outcome::Done } else { Outcome::Differs })
+    Ok(if blockers.is_empty() && !unapplied { Outcome::Done } else { Outcome::Differs })
 }

@@ -3,8 +3,8 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, Inputs},
-    convert::{check_target, clean_up_when_interrupted, package_size, summary, text},
     terminal::Terminal,
+    write::{Write, check_target, summary},
 };
 use crate::{
     Diagnostic, Failure, codes,
@@ -206,6 +206,7 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
         model: args.model,
         request,
         half,
+        single: false,
         keep_fp32: vec![],
         weights,
         labels: inputs.labels(),
@@ -217,7 +218,7 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
     };
     let Some(out) = out else {
         terminal.warn(&prepared.warnings);
-        terminal.warn(&prepared.unapplied);
+        terminal.insist(&prepared.unapplied);
         let report = prepared.compression.as_ref();
         if terminal.is_json() {
             terminal.json(&summary("compress", None, &prepared, None, 0));
@@ -226,34 +227,11 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
         }
         return Ok(if prepared.unapplied.is_empty() { Outcome::Done } else { Outcome::Differs });
     };
-    {
-        let _step = terminal.step("writing");
-        clean_up_when_interrupted(&out);
-        convert::write(&prepared, &out, args.force)?;
-    }
-    terminal.warn(&prepared.warnings);
-    terminal.warn(&prepared.unapplied);
-    let mut parity = if args.no_verify {
-        None
-    } else {
-        let _step = terminal.step("verifying");
-        let written = convert::read_back(&out)?;
-        // Compression is lossy: the loss is reported, and no fault.
-        let tolerance = if args.decompress { Tolerance::F16 } else { Tolerance::ANY };
-        Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
-    };
-    if let Some(parity) = &mut parity {
-        inputs.mention_unused(parity, terminal);
-    }
-    let size = package_size(&out);
-    if terminal.is_json() {
-        terminal.json(&summary("compress", Some(&out), &prepared, parity.as_ref(), size));
-    } else {
-        terminal.say(&text(&prepared, parity.as_ref(), size));
-        terminal.result(&out.display().to_string());
-    }
-    let fine = prepared.unapplied.is_empty() && parity.is_none_or(|p| p.pass());
-    Ok(if fine { Outcome::Done } else { Outcome::Differs })
+    // Compression is lossy: the loss is reported, and no fault.
+    let tolerance = if args.decompress { Tolerance::F16 } else { Tolerance::ANY };
+    let write =
+        Write { command: "compress", out: &out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
+    write.run(prepared, &inputs, terminal)
 }
 
 /// A weight that is done, in a line: `conv1_weight f16[64, 3, 7, 7] fp16→pal4 18.8→4.7 kB 21.3 dB`.

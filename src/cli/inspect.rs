@@ -1,15 +1,22 @@
 //! `mlconv inspect`
 
-use super::{CommandResult, Outcome, args::Import, terminal::Terminal};
+use super::{
+    CommandResult, Outcome,
+    args::{Import, target_unapplied},
+    terminal::Terminal,
+};
 use crate::{
-    convert, model,
+    Diagnostic, Failure, convert,
+    model::{self, Format},
     report::{self, bytes, table},
 };
 use mlconv_mil::{
+    diagnostic::Severity,
     ir::{Function, Module, Port},
     ops::Const,
     text::{Elide, print},
 };
+use mlconv_source::SourceValue;
 use mlconv_tensor::{Symbols, Type};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -29,12 +36,23 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
-    let read = model::read(&args.model, &args.import.request()?)?;
+    let read = match model::read(&args.model, &args.import.request()?) {
+        Err(blockers) if !args.mil && !args.full => return source(args, blockers, terminal),
+        read => read?,
+    };
     terminal.warn(&read.warnings);
+    let unapplied = target_unapplied(&args.import, &read);
+    terminal.insist(unapplied.as_slice());
+    let outcome = if unapplied.is_none() { Outcome::Done } else { Outcome::Differs };
     if args.mil || args.full {
         let elide = if args.full { Elide::Never } else { Elide::Above(16) };
-        terminal.result(&print(&read.module, elide));
-        return Ok(Outcome::Done);
+        let text = print(&read.module, elide);
+        if terminal.is_json() {
+            terminal.json(&json!({"version": report::VERSION, "command": "inspect", "mil": text}));
+        } else {
+            terminal.result(&text);
+        }
+        return Ok(outcome);
     }
     if terminal.is_json() {
         let functions: Vec<Value> =
@@ -45,8 +63,10 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             "format": read.format.name(),
             "metadata": metadata(&read.module),
             "functions": functions,
+            "source": null,
+            "blockers": [],
         }));
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     }
     let mut out = format!("{}\n", read.format.name());
     for (key, value) in metadata(&read.module) {
@@ -54,6 +74,61 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     }
     for f in &read.module.functions {
         out += &function_text(f, &read.module.symbols);
+    }
+    terminal.result(&out);
+    Ok(outcome)
+}
+
+/// Shows what the file says of a model that cannot be lowered, and why it cannot.
+fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
+    // A file that cannot be read, or a request that does not fit, leaves nothing to show.
+    let hopeless = failure.iter().any(|d| d.severity == Severity::Error && d.code.id.starts_with(['R', 'L']));
+    if hopeless || model::format(&args.model) != Ok(Format::Onnx) {
+        return Err(failure);
+    }
+    let graph = model::read_onnx(&args.model).map_err(|d| vec![d])?;
+    let inputs = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).map(|v| ("input", v));
+    let ends: Vec<_> = inputs.chain(graph.outputs.iter().map(|v| ("output", v))).collect();
+    let ty = |v: &SourceValue| v.ty.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    graph.visit_nodes(&mut |node| *counts.entry(node.operator()).or_default() += 1);
+    let nodes = by_count(counts);
+    let mut constants: BTreeMap<&'static str, (usize, u64)> = BTreeMap::new();
+    for t in graph.constants.values() {
+        let entry = constants.entry(t.dtype().name()).or_default();
+        *entry = (entry.0 + 1, entry.1 + t.blob().len() as u64);
+    }
+    let blockers: Vec<&Diagnostic> = failure.iter().filter(|d| d.severity == Severity::Error).collect();
+    if terminal.is_json() {
+        let end = |(kind, v): &(&str, &SourceValue)| json!({"kind": kind, "name": &*v.name, "type": ty(v), "description": v.description});
+        terminal.json(&json!({
+            "version": report::VERSION,
+            "command": "inspect",
+            "format": Format::Onnx.name(),
+            "metadata": graph.meta.iter().collect::<BTreeMap<_, _>>(),
+            "functions": [],
+            "source": {
+                "ports": ends.iter().map(end).collect::<Vec<_>>(),
+                "nodes": nodes.iter().map(|(n, c)| json!({"op": n, "count": c})).collect::<Vec<_>>(),
+                "constants": constants_json(constants),
+            },
+            "blockers": blockers.into_iter().map(report::diagnostic).collect::<Vec<_>>(),
+        }));
+        return Ok(Outcome::Done);
+    }
+    let mut out = format!("{}, which cannot be converted\n", Format::Onnx.name());
+    for (key, value) in &graph.meta {
+        out += &format!("  {key}: {value}\n");
+    }
+    out.push('\n');
+    out += &table(&ends.iter().map(|(k, v)| vec![(*k).to_owned(), v.name.to_string(), ty(v)]).collect::<Vec<_>>());
+    out += "nodes\n";
+    out += &table(&nodes.into_iter().map(|(n, c)| vec![n, c.to_string()]).collect::<Vec<_>>());
+    out += "constants\n";
+    out += &constants_text(constants);
+    out += "blockers\n";
+    for d in blockers {
+        out += &format!("{d}\n");
     }
     terminal.result(&out);
     Ok(Outcome::Done)
@@ -78,6 +153,9 @@ fn ports(f: &Function) -> Vec<(&'static str, &Port, &Type)> {
 /// What else there is to know of a port: flexible sizes, enumerated shapes, defaults.
 fn port_notes(port: &Port, ty: &Type, symbols: &Symbols) -> Vec<String> {
     let mut out = vec![];
+    if let Some(name) = &port.packaged {
+        out.push(format!("called `{name}` in the package"));
+    }
     if let Some(t) = ty.tensor() {
         for d in t.shape.iter() {
             d.visit_symbols(&mut |s| {
@@ -108,6 +186,10 @@ fn histogram(f: &Function) -> Vec<(String, usize)> {
     for id in f.all_ops().into_iter().filter(|id| f.op::<Const>(*id).is_none()) {
         *counts.entry(f.op_data(id).op.name().to_owned()).or_default() += 1;
     }
+    by_count(counts)
+}
+
+fn by_count(counts: BTreeMap<String, usize>) -> Vec<(String, usize)> {
     let mut out: Vec<_> = counts.into_iter().collect();
     out.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     out
@@ -138,13 +220,21 @@ fn function_text(f: &Function, symbols: &Symbols) -> String {
     out += "ops\n";
     out += &table(&histogram(f).into_iter().map(|(n, c)| vec![n, c.to_string()]).collect::<Vec<_>>());
     out += "constants\n";
+    out + &constants_text(weights(f))
+}
+
+fn constants_text(weights: BTreeMap<&'static str, (usize, u64)>) -> String {
     let row = |(d, (n, b)): (&str, (usize, u64))| vec![d.to_owned(), n.to_string(), bytes(b)];
-    out + &table(&weights(f).into_iter().map(row).collect::<Vec<_>>())
+    table(&weights.into_iter().map(row).collect::<Vec<_>>())
+}
+
+fn constants_json(weights: BTreeMap<&'static str, (usize, u64)>) -> Vec<Value> {
+    weights.into_iter().map(|(d, (n, b))| json!({"dtype": d, "count": n, "bytes": b})).collect()
 }
 
 fn function_json(f: &Function, symbols: &Symbols) -> Value {
     let port = |(kind, p, ty): (&str, &Port, &Type)| {
-        json!({"kind": kind, "name": &*p.name, "type": ty.to_string(), "description": p.description,
+        json!({"kind": kind, "name": &*p.name, "packaged": p.packaged.as_deref(), "type": ty.to_string(), "description": p.description,
             "notes": port_notes(p, ty, symbols), "shapes": p.shapes, "default": p.default})
     };
     json!({
@@ -152,6 +242,6 @@ fn function_json(f: &Function, symbols: &Symbols) -> Value {
         "opset": f.opset.name(),
         "ports": ports(f).into_iter().map(port).collect::<Vec<_>>(),
         "ops": histogram(f).into_iter().map(|(n, c)| json!({"op": n, "count": c})).collect::<Vec<_>>(),
-        "constants": weights(f).into_iter().map(|(d, (n, b))| json!({"dtype": d, "count": n, "bytes": b})).collect::<Vec<_>>(),
+        "constants": constants_json(weights(f)),
     })
 }

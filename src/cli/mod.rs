@@ -11,6 +11,7 @@ mod passes;
 mod run;
 mod terminal;
 mod verify;
+mod write;
 
 use crate::{Diagnostic, Failure, codes};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -121,12 +122,15 @@ fn usage(e: &clap::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     let text = e.to_string();
-    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
     let title = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
-    let details: Vec<&str> = lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("tip:")).collect();
+    let lines: Vec<&str> = lines.take_while(|l| !l.starts_with("Usage:")).collect();
+    let tips: Vec<&str> = lines.iter().filter_map(|l| l.strip_prefix("tip: ")).collect();
+    let details: Vec<&str> = lines.into_iter().filter(|l| !l.starts_with("tip:")).collect();
     let title = if details.is_empty() { title } else { format!("{title}: {}", details.join(" ")) };
-    let d =
-        Diagnostic::error(&codes::L0001, title).help("`mlconv --help` and `mlconv COMMAND --help` list what there is");
+    let listed = "`mlconv --help` and `mlconv COMMAND --help` list what there is".to_owned();
+    let help = if tips.is_empty() { listed } else { tips.join("; ").replace('\'', "`") };
+    let d = Diagnostic::error(&codes::L0001, title).help(help);
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let json =
         words.iter().any(|w| w == "--format=json") || words.windows(2).any(|w| w[0] == "--format" && w[1] == "json");

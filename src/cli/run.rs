@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{BackendName, EmulateName, Import, read_arrays},
+    args::{BackendName, EmulateName, Import, read_arrays, seed, target_unapplied},
     terminal::Terminal,
 };
 use crate::{
@@ -10,24 +10,33 @@ use crate::{
     arrays::Arrays,
     codes, convert, feed, model,
     names::listed,
-    report::{self, table},
+    report::{self, number, table},
 };
-use mlconv_mil::{ir::Function, verify::verify};
-use mlconv_runner::{Emulate, Options, Session, States};
+use mlconv_mil::{
+    ir::{Function, Module, Value},
+    text::print_op,
+    verify::verify,
+};
+use mlconv_runner::{Emulate, Observer, Options, Session, States};
 use mlconv_tensor::Tensor;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    slice,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The model: an .mlpackage, or anything that can be imported
     model: PathBuf,
-    /// Inputs by name; random ones of the declared types where there are none
-    #[arg(long, value_name = "FILE.npz")]
-    inputs: Option<PathBuf>,
+    /// Inputs: `FILE.npz`, `NAME=FILE.npy` or `FILE.npy`, which is called FILE; matched by name, or in order where no name
+    /// matches; random ones of the declared types where there are none
+    #[arg(long, value_name = "FILE")]
+    inputs: Option<String>,
     #[command(flatten)]
     import: Import,
-    /// Where to write the outputs
+    /// Where to write the outputs; a .npz file that exists is replaced, any other file is not
     #[arg(long, value_name = "FILE.npz")]
     outputs: Option<PathBuf>,
     /// What runs the model
@@ -46,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.npz")]
     state_out: Option<PathBuf>,
     /// Seed of random inputs
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = seed)]
     seed: u64,
 }
 
@@ -54,12 +63,16 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     // `--input NAME=FILE.npy` gives an array, `--input NAME=SHAPE` a shape.
     let (files, shapes): (Vec<String>, Vec<String>) =
         args.import.input.iter().cloned().partition(|i| Path::new(i).extension().is_some_and(|e| e == "npy"));
+    for target in args.outputs.iter().chain(&args.state_out) {
+        check_target(args, target, &files).map_err(|d| vec![d])?;
+    }
     let request = Import { input: shapes, ..args.import.clone() }.request()?;
     let read = {
         let _step = terminal.step("importing");
         model::read(&args.model, &request)?
     };
     terminal.warn(&read.warnings);
+    let unapplied = target_unapplied(&args.import, &read);
     let module = verify(read.module)?;
     let f = match &args.function {
         None => module.functions.first(),
@@ -71,23 +84,32 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         vec![Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))]
     })?;
     let mut given = match &args.inputs {
-        Some(path) => arrays::read_npz(path).map_err(|d| vec![d])?,
+        Some(file) => read_arrays(slice::from_ref(file))?,
         None => Arrays::new(),
     };
-    given.extend(read_arrays(&files)?);
-    let inputs = if given.is_empty() && args.inputs.is_none() {
-        feed::random_inputs(&module, f, args.seed)
-    } else {
-        feed::match_inputs(f, &given)
+    for (name, t) in read_arrays(&files)? {
+        if given.insert(name.clone(), t).is_some() {
+            return Err(vec![Diagnostic::error(&codes::L0001, format!("array `{name}` is given twice"))]);
+        }
     }
-    .map_err(|d| vec![d])?;
+    let inputs = if given.is_empty() && args.inputs.is_none() {
+        feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
+    } else {
+        let given = feed::given_inputs(f, &given).map_err(|d| vec![d])?;
+        terminal.warn(&given.notes);
+        given.inputs
+    };
     let mut states = read_states(args, f)?;
     let options = Options { emulate: args.emulate.map(Emulate::from) };
+    let mut watch = NonFinite::default();
     let outputs = {
         let _step = terminal.step("running");
         let session = Session::new(&module, f, args.backend.backend()?, options);
-        session.run(&inputs, &mut states).map_err(|e| vec![convert::run_error(&e)])?
+        let mut observe = |v: Value, t: &Tensor| watch.see(f, v, t);
+        let observe: Option<Observer<'_>> = if args.emulate.is_some() { Some(&mut observe) } else { None };
+        session.run_observed(&inputs, &mut states, observe).map_err(|e| vec![convert::run_error(&e)])?
     };
+    terminal.warn(watch.diagnostic(&module, f).as_slice());
     let named: Arrays = f.sig.outputs.iter().map(|p| p.name.to_string()).zip(outputs).collect();
     if let Some(path) = &args.outputs {
         arrays::write_npz(path, &named).map_err(|d| vec![d])?;
@@ -97,16 +119,80 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         arrays::write_npz(path, &states).map_err(|d| vec![d])?;
     }
     show(args, &named, terminal);
-    Ok(Outcome::Done)
+    terminal.insist(unapplied.as_slice());
+    Ok(if unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
+}
+
+/// Refuses to write over what is no file of arrays, or what is read.
+fn check_target(args: &Args, target: &Path, files: &[String]) -> Result<(), Diagnostic> {
+    let Ok(real) = target.canonicalize() else { return Ok(()) };
+    let place = target.display().to_string();
+    let paths = args.inputs.iter().chain(files).map(|f| Path::new(f.rsplit_once('=').map_or(f.as_str(), |(_, p)| p)));
+    // A state may be carried on in its own file.
+    let state = args.state_in.as_deref().filter(|_| args.state_out.as_deref() != Some(target));
+    let mut read = paths.chain([args.model.as_path()]).chain(state);
+    if read.any(|p| p.canonicalize().is_ok_and(|p| p == real)) {
+        return Err(Diagnostic::error(&codes::L0001, "the file to write is one that is read").at(place));
+    }
+    let is_npz = |p: &Path| p.extension().is_some_and(|e| e == "npz");
+    if real.is_file() && !is_npz(target) && !is_npz(&real) {
+        let d = Diagnostic::error(&codes::X0002, "the file exists, and only a .npz file is replaced").at(place);
+        return Err(d.help("remove it, or write to a file that ends in `.npz`"));
+    }
+    Ok(())
+}
+
+/// Finds the first op that gives what is not finite.
+#[derive(Default)]
+struct NonFinite {
+    /// Values that are not finite, and all that follows from them.
+    odd: HashSet<Value>,
+    first: Option<Value>,
+}
+
+impl NonFinite {
+    fn see(&mut self, f: &Function, v: Value, t: &Tensor) {
+        if !t.dtype().is_float() || t.to_f64().iter().all(|x| x.is_finite()) {
+            return;
+        }
+        let mut inherited = false;
+        if let Some(id) = f.def_op(v) {
+            // An infinity that the program states is no surprise; one that rounding makes of a number is.
+            inherited = f.constant(v).is_some_and(|c| c.to_f64().iter().any(|x| !x.is_finite()));
+            f.op_data(id).op.visit_operands(&mut |o| inherited |= self.odd.contains(&o));
+        }
+        self.odd.insert(v);
+        if !inherited && self.first.is_none() {
+            self.first = Some(v);
+        }
+    }
+
+    fn diagnostic(&self, module: &Module, f: &Function) -> Option<Diagnostic> {
+        let v = self.first?;
+        let Some(id) = f.def_op(v) else {
+            let title = format!("`{}` is not finite in half precision before any op is run", f.value(v).hint);
+            return Some(Diagnostic::warning(&codes::N0005, title));
+        };
+        let data = f.op_data(id);
+        let title = format!("`{}` is the first op that gives what is not finite", data.op.name());
+        let line = print_op(f, id);
+        let mut d = Diagnostic::warning(&codes::N0005, title).snippet(line.clone(), 0..line.len());
+        d.place.extend(data.origin.and_then(|o| module.origins.sources(o).first().map(ToString::to_string)));
+        Some(d.help(format!("convert with `--keep-fp32 {}`, or with `--precision fp32`", data.op.name())))
+    }
 }
 
 fn read_states(args: &Args, f: &Function) -> Result<States, Vec<Diagnostic>> {
     let Some(path) = &args.state_in else { return Ok(States::new()) };
     let mut out = States::new();
     for (name, t) in arrays::read_npz(path).map_err(|d| vec![d])? {
-        let Some((port, ty)) = feed::states(f).find(|(p, _)| feed::means(&name, &p.name)) else {
+        let Some((port, ty)) = feed::states(f).find(|(p, _)| feed::means_port(&name, p)) else {
             let d = Diagnostic::error(&codes::N0003, format!("no state is called `{name}`"));
-            return Err(vec![d.help(format!("the states are {}", listed(feed::states(f).map(|(p, _)| &*p.name))))]);
+            let help = match feed::states(f).count() {
+                0 => "the function has no states".to_owned(),
+                _ => format!("the states are {}", listed(feed::states(f).map(|(p, _)| &*p.name))),
+            };
+            return Err(vec![d.help(help)]);
         };
         out.insert(port.name.clone(), feed::fit(&port.name, ty, &t).map_err(|d| vec![d])?);
     }
@@ -130,7 +216,7 @@ fn show(args: &Args, outputs: &Arrays, terminal: &Terminal) {
             let (min, max, mean, not_finite) = summary(t);
             let text = t.to_text();
             json!({"name": name, "dtype": t.dtype().name(), "shape": t.shape(), "text": text,
-                "min": min.is_finite().then_some(min), "max": max.is_finite().then_some(max), "mean": mean, "not_finite": not_finite})
+                "min": min.is_finite().then_some(min), "max": max.is_finite().then_some(max), "mean": (not_finite < t.count()).then_some(mean), "not_finite": not_finite})
         };
         terminal.json(&json!({
             "version": report::VERSION,
@@ -145,7 +231,8 @@ fn show(args: &Args, outputs: &Arrays, terminal: &Terminal) {
         let values = match t.to_text() {
             Some(text) => format!("{text:?}"),
             None if t.count() == 0 => "empty".to_owned(),
-            None => format!("min {min:.6} max {max:.6} mean {mean:.6}"),
+            None if not_finite == t.count() => return vec![name.clone(), ty(t), "no element is finite".to_owned()],
+            None => format!("min {} max {} mean {}", number(min), number(max), number(mean)),
         };
         let odd = if not_finite > 0 { format!(", {not_finite} not finite") } else { String::new() };
         vec![name.clone(), ty(t), values + &odd]

@@ -80,6 +80,21 @@ impl Terminal {
         }
     }
 
+    /// Whether only results and errors are wanted.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Says what makes the exit status 1, however quiet.
+    pub(crate) fn insist(&self, warnings: &[Diagnostic]) {
+        warnings.iter().for_each(|d| self.diagnostic(d));
+    }
+
+    /// As [`Self::insist`], in plain text.
+    pub(crate) fn insist_text(&self, text: &str) {
+        self.stderr(text);
+    }
+
     /// Says what was adapted.
     pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
         if !self.quiet {

@@ -7,12 +7,12 @@ use super::{
 };
 use crate::{
     compare::Tolerance,
-    convert, model,
+    convert::{self, has_halves},
+    model,
     report::{self, parity_text},
 };
-use mlconv_mil::{ir::Module, verify::verify};
+use mlconv_mil::verify::verify;
 use mlconv_source::Request;
-use mlconv_tensor::{DType, Type};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -28,8 +28,9 @@ pub(crate) struct Args {
     input: Vec<String>,
     #[command(flatten)]
     inputs: Inputs,
-    /// Least signal over noise of an output, in dB; by default what the package's precision allows
-    #[arg(long, value_name = "DB")]
+    /// Least signal over noise of an output, in dB; by default 40 where the package computes in half precision, else 80, and
+    /// an output also passes whose greatest difference is within 0.01, or 0.0001, of its greatest value
+    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = decibels)]
     min_snr: Option<f64>,
 }
 
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("running both");
         convert::parity(&source, &package, inputs.given(), tolerance)?
     };
-    inputs.mention_unused(&mut parity, terminal);
+    inputs.mention(&mut parity, &source, terminal);
     if terminal.is_json() {
         let mut out = json!({"version": report::VERSION, "command": "verify"});
         if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(&parity).as_object_mut()) {
@@ -64,13 +65,11 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.say(&format!("compared with {}, on {}:", parity.against, parity.inputs));
         terminal.result(&parity_text(&parity));
     }
+    terminal.insist(parity.differs(&[]).as_slice());
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
 }
 
-/// Whether anything is computed in half precision.
-fn has_halves(module: &Module) -> bool {
-    let half = |ty: &Type| ty.tensor().is_some_and(|t| t.dtype == DType::F16);
-    module.functions.iter().any(|f| {
-        f.all_ops().iter().any(|id| f.op_data(*id).results.iter().any(|v| half(f.ty(*v)) && f.constant(*v).is_none()))
-    })
+fn decibels(text: &str) -> Result<f64, String> {
+    let db = text.parse().ok().filter(|x: &f64| x.is_finite());
+    db.ok_or_else(|| "wanted a number of dB, such as 40".to_owned())
 }

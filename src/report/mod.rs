@@ -2,7 +2,7 @@
 
 mod text;
 
-pub use text::{bytes, parity_text, table};
+pub use text::{bytes, number, parity_text, table};
 
 use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, convert::Parity};
 use serde_json::{Value, json};
@@ -25,6 +25,16 @@ pub fn diagnostic(d: &Diagnostic) -> Value {
     })
 }
 
+/// An op that computes in 32 bits, for programs.
+pub fn kept(note: &mlconv_passes::Note) -> Value {
+    json!({
+        "op": note.op,
+        "place": note.sources,
+        "why": note.why,
+        "asked": note.weight == mlconv_passes::Weight::Asked,
+    })
+}
+
 /// A comparison for programs.
 pub fn parity(p: &Parity) -> Value {
     json!({
@@ -33,6 +43,8 @@ pub fn parity(p: &Parity) -> Value {
         "against": p.against,
         "samples": p.samples,
         "unused": p.unused,
+        "tolerance": serde_json::to_value(p.tolerance).unwrap_or_default(),
+        "notes": p.notes.iter().map(diagnostic).collect::<Vec<_>>(),
         "accuracy": p.accuracy.iter().map(accuracy).collect::<Vec<_>>(),
         "outputs": p.outputs.iter().map(output).collect::<Vec<_>>(),
     })

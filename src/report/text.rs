@@ -43,7 +43,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
 
 /// One line per output, and one per output that has labels.
 pub fn parity_text(p: &Parity) -> String {
-    p.accuracy.iter().fold(parity_lines(&p.outputs), |text, a| text + &accuracy_line(a) + "\n")
+    p.accuracy.iter().fold(parity_lines(p), |text, a| text + &accuracy_line(a) + "\n")
 }
 
 fn accuracy_line(a: &Accuracy) -> String {
@@ -58,13 +58,16 @@ fn accuracy_line(a: &Accuracy) -> String {
     )
 }
 
-fn parity_lines(outputs: &[OutputDiff]) -> String {
+fn parity_lines(p: &Parity) -> String {
     let row = |d: &OutputDiff| {
         let verdict = if d.pass { "ok" } else { "DIFFERS" };
         let measure = match (&d.mismatch, d.unequal) {
             (Some(why), _) => why.clone(),
             (None, Some(0)) => "equal".to_owned(),
             (None, Some(n)) => format!("{n} of {} differ", d.count),
+            (None, None) if p.half && d.below_half() => {
+                format!("its values, up to {:.1e}, are below what half precision holds (6.1e-5)", d.greatest)
+            }
             (None, None) if d.max_abs == 0.0 && d.non_finite == 0 => "equal".to_owned(),
             (None, None) => {
                 let snr = d.snr_db.map_or_else(String::new, |s| format!(", SNR {s:.1} dB"));
@@ -76,12 +79,23 @@ fn parity_lines(outputs: &[OutputDiff]) -> String {
         };
         vec![d.name.clone(), d.ty.clone(), verdict.to_owned(), measure]
     };
-    table(&outputs.iter().map(row).collect::<Vec<_>>())
+    table(&p.outputs.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A number for a person: six digits behind the point, or an exponent where those would show nothing of it.
+pub fn number(x: f64) -> String {
+    let plain = x == 0.0 || (1e-4..1e9).contains(&x.abs()) || !x.is_finite();
+    if plain { format!("{x:.6}") } else { format!("{x:.6e}") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_show_something_of_themselves() {
+        assert_eq!([number(0.0), number(0.5), number(-1.5e-9)], ["0.000000", "0.500000", "-1.500000e-9"]);
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -97,6 +97,11 @@ impl WeightFiles {
         Self { place, open: Mutex::default() }
     }
 
+    /// Whether nothing has been looked up.
+    pub fn are_unread(&self) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The file that programs call `name`, such as `@model_path/weights/weight.bin`.
     pub fn file(&self, name: &str) -> Result<WeightFile> {
         let place = self.place.as_ref().ok_or_else(|| Error::NoPackage { name: name.into() })?;
@@ -135,8 +140,9 @@ pub fn program(model: &Model) -> Result<&mil::Program> {
 }
 
 /// Writes a package of `model` and `weights` to `target`, whole or not at all: it is built beside the target and renamed.
-/// What an existing target was is deleted only once the new package is in its place.
-pub fn write(target: &Path, model: &Model, weights: &Plan, existing: Existing) -> Result<()> {
+/// What an existing target was is deleted only once the new package is in its place; the result is what of it could not
+/// be deleted.
+pub fn write(target: &Path, model: &Model, weights: &Plan, existing: Existing) -> Result<Option<PathBuf>> {
     stage::replace(target, existing, &|folder| fill(folder, model, weights))
 }
 

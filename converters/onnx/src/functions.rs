@@ -45,6 +45,10 @@ impl<'m> Reader<'m> {
         if scope.depth >= MAX_DEPTH || self.expanded > MAX_NODES {
             return Err(ReadError::Endless { name: name.to_owned() });
         }
+        if let Some(what) = undeclared(function, call) {
+            return Err(ReadError::Call { node: call.name.to_string(), function: name.to_owned(), what });
+        }
+        let prefix = self.prefix(&call.name);
         let mut names: HashMap<&str, Arc<str>> = HashMap::new();
         for (i, input) in function.input.iter().enumerate() {
             // An input that the call leaves out is absent inside as well.
@@ -56,9 +60,9 @@ impl<'m> Reader<'m> {
         }
         for (i, output) in function.output.iter().enumerate() {
             let wanted = call.outputs.get(i).filter(|o| !o.is_empty()).cloned();
-            names.insert(output, wanted.unwrap_or_else(|| format!("{}/{output}", call.name).into()));
+            names.insert(output, wanted.unwrap_or_else(|| format!("{prefix}/{output}").into()));
         }
-        let rename = |inner: &str| names.get(inner).cloned().unwrap_or_else(|| format!("{}/{inner}", call.name).into());
+        let rename = |inner: &str| names.get(inner).cloned().unwrap_or_else(|| format!("{prefix}/{inner}").into());
         let mut attrs = call.attrs.clone();
         for a in &function.attribute_proto {
             let key: Arc<str> = a.name.as_deref().unwrap_or_default().into();
@@ -90,4 +94,34 @@ impl<'m> Reader<'m> {
         }
         Ok(())
     }
+
+    /// What the names of a call's values begin with: its own name, with a number where an earlier call has it.
+    fn prefix(&mut self, name: &Arc<str>) -> Arc<str> {
+        let mut prefix = name.clone();
+        loop {
+            let calls = self.calls.entry(prefix.clone()).or_default();
+            *calls += 1;
+            if *calls == 1 {
+                return prefix;
+            }
+            prefix = format!("{name}_{calls}").into();
+        }
+    }
+}
+
+/// What a call gives that the function does not take.
+fn undeclared(function: &FunctionProto, call: &Node) -> Option<String> {
+    let input = call.inputs.iter().enumerate().skip(function.input.len());
+    if let Some((i, _)) = input.into_iter().find(|(_, arg)| !matches!(arg, Arg::None)) {
+        return Some(format!("input {i}"));
+    }
+    let output = call.outputs.iter().enumerate().skip(function.output.len());
+    if let Some((i, _)) = output.into_iter().find(|(_, name)| !name.is_empty()) {
+        return Some(format!("output {i}"));
+    }
+    let declared = |name: &str| {
+        let defaults = function.attribute_proto.iter().filter_map(|a| a.name.as_deref());
+        function.attribute.iter().map(String::as_str).chain(defaults).any(|a| a == name)
+    };
+    call.attrs.keys().find(|name| !declared(name)).map(|name| format!("attribute `{name}`"))
 }

@@ -9,7 +9,10 @@ use mlconv_proto::onnx::{
 use mlconv_source::{Arg, FileError, ModelFiles, Node, SourceDim, SourceGraph, SourceType, SourceValue};
 use mlconv_tensor::{Bytes, DType};
 use prost::Message;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Why a file is no ONNX model that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,16 @@ pub enum ReadError {
     /// Functions or sparse tensors hold much more than the file does.
     #[error("what the model comes to, written out, is more than memory holds")]
     TooLarge,
+    /// A call gives a function something that it does not take.
+    #[error("node `{node}` gives the function `{function}` {what}, which it does not declare")]
+    Call {
+        /// The node.
+        node: String,
+        /// The function.
+        function: String,
+        /// What is too much.
+        what: String,
+    },
     /// Functions call each other in a circle, or expand without bound.
     #[error("function `{name}` expands without end")]
     Endless {
@@ -96,7 +109,7 @@ pub fn read(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph> {
         imports.insert(domain(import.domain.as_deref()), import.version.unwrap_or(1));
     }
     let functions = functions::index(&model)?;
-    let mut reader = Reader { files, functions, expanded: 0, left: MAX_COPIED };
+    let mut reader = Reader { files, functions, calls: HashMap::new(), expanded: 0, left: MAX_COPIED };
     let mut out = reader.graph(graph, &Scope { imports: &imports, rename: None, attrs: None, depth: 0 })?;
     let mut note = |key: &str, value: Option<&str>| {
         if let Some(value) = value.filter(|v| !v.is_empty()) {
@@ -124,6 +137,8 @@ pub(crate) fn domain(domain: Option<&str>) -> &str {
 pub(crate) struct Reader<'m> {
     pub(crate) files: &'m ModelFiles,
     pub(crate) functions: functions::Functions<'m>,
+    /// How many calls there were of each name: several may share one.
+    pub(crate) calls: HashMap<Arc<str>, usize>,
     /// Nodes made by expanding functions so far.
     pub(crate) expanded: usize,
     /// Elements that may still be copied beyond those that the file holds.
@@ -191,10 +206,10 @@ impl<'m> Reader<'m> {
     }
 
     fn values(values: &[ValueInfoProto], what: &'static str, scope: &Scope<'_>) -> Result<Vec<SourceValue>> {
-        let mut out: Vec<SourceValue> = vec![];
+        let (mut out, mut names) = (vec![], HashSet::new());
         for v in values {
             let name = scope.name(v.name.as_deref().unwrap_or_default());
-            if out.iter().any(|o| o.name == name) {
+            if !names.insert(name.clone()) {
                 return Err(ReadError::Duplicate { what, name: name.to_string() });
             }
             let ty = match &v.r#type {

@@ -1,18 +1,24 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceGraph, SourceType, Table, Values, lower::narrow, order::sorted,
+    Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    lower::{narrow, narrowed},
+    order::{deep_reads, sorted},
     problems::Problems,
 };
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
     fold::Budget,
-    ir::{Block, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
+    ir::{Block, Fact, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
     ops,
     schema::Op,
 };
-use mlconv_tensor::{Symbols, Tensor, Type};
-use std::{cell::RefCell, collections::HashMap, sync::Arc};
+use mlconv_tensor::{Dim, Shape, Symbols, Tensor, TensorType, Type};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// A lowered graph. Where a diagnostic is an error, the module is not whole.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub(crate) struct Frame {
     names: HashMap<Arc<str>, Entry>,
     /// What the source states of types.
     types: HashMap<Arc<str>, SourceType>,
+    /// Constants that were read as values, in the types that these have.
+    narrowed: HashMap<Arc<str>, Tensor>,
 }
 
 impl Frame {
@@ -50,6 +58,8 @@ impl Frame {
 
 /// Nesting of graphs beyond which a model is refused.
 const MAX_NESTING: usize = 32;
+/// Nodes of nested graphs that may be lowered, those of loops once for each turn.
+const MAX_NESTED: usize = 1 << 18;
 
 pub(crate) struct State {
     pub(crate) f: Function,
@@ -57,8 +67,12 @@ pub(crate) struct State {
     pub(crate) symbols: Symbols,
     table: &'static Table,
     frames: Vec<Frame>,
-    budget: Budget,
+    pub(crate) budget: Budget,
+    /// Nodes of nested graphs that were lowered so far.
+    nested: usize,
     pub(crate) problems: Problems,
+    /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
+    stand_ins: HashSet<Arc<str>>,
 }
 
 /// Lowers `graph` to a module of one function, `main`.
@@ -70,13 +84,25 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         table,
         frames: vec![],
         budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
+        nested: 0,
         problems: Problems::default(),
+        stand_ins: HashSet::new(),
     };
     let mut frame = Frame::default();
     state.interface(graph, request, &mut frame);
     let body = state.f.body();
     let kept = kept_outputs(graph, request, &mut state.problems);
-    match state.nested(graph, frame, body) {
+    let pruned;
+    let (graph, kept) = if kept.len() < graph.outputs.len() && !kept.is_empty() {
+        pruned = pruned_to(graph, &kept);
+        (&pruned, (0..kept.len()).collect())
+    } else {
+        (graph, kept)
+    };
+    // Of a request that does not fit, what nodes say of it is beside the point.
+    let lowered =
+        if state.problems.refuses_request() { Err(LowerError::Poisoned) } else { state.nested(graph, frame, body) };
+    match lowered {
         Ok(entries) => state.outputs(graph, &kept, entries),
         Err(LowerError::Poisoned) => {}
         Err(e) => state.problems.plain(Diagnostic::error(&codes::F0106, e.to_string())),
@@ -113,6 +139,27 @@ fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems)
     kept
 }
 
+/// The graph with these outputs only, and what they need.
+fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
+    let outputs: Vec<_> = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned()).collect();
+    let mut makers: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        node.outputs.iter().for_each(|o| makers.entry(o).or_default().push(i));
+    }
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut todo: Vec<&str> = outputs.iter().map(|o| &*o.name).collect();
+    while let Some(name) = todo.pop() {
+        for i in makers.remove(name).unwrap_or_default() {
+            if !needed[i] {
+                needed[i] = true;
+                todo.extend(deep_reads(&graph.nodes[i]));
+            }
+        }
+    }
+    let nodes = graph.nodes.iter().zip(needed).filter(|(_, needed)| *needed).map(|(node, _)| node.clone()).collect();
+    SourceGraph { outputs, nodes, ..graph.clone() }
+}
+
 impl State {
     fn outputs(&mut self, graph: &SourceGraph, kept: &[usize], entries: Vec<Entry>) {
         let body = self.f.body();
@@ -144,6 +191,13 @@ impl State {
     ) -> Result<Vec<Entry>, LowerError> {
         if self.frames.len() >= MAX_NESTING {
             return Err(LowerError::form("such deep nesting of graphs"));
+        }
+        if !self.frames.is_empty() {
+            // Loops in loops multiply. A graph without nodes is some work as well.
+            self.nested = self.nested.saturating_add(graph.nodes.len() + 1);
+            if self.nested > MAX_NESTED {
+                return Err(LowerError::form("loops that come to so many nodes, written out,"));
+            }
         }
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
@@ -179,6 +233,8 @@ impl State {
             module: node.module.clone(),
             line: node.line.clone(),
         }));
+        let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name));
+        let mut made = None;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
                 self.problems.unsupported(node, versions.as_deref());
@@ -190,17 +246,20 @@ impl State {
                     state: self,
                     block,
                     origin,
+                    made: None,
                     read_attrs: RefCell::default(),
                     read_inputs: RefCell::default(),
                 };
-                (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries))
+                let lowered = (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries));
+                made = n.made;
+                lowered
             }
         };
         let entries = match lowered {
             Ok(entries) => {
                 // Trailing outputs that a lowering does not make may still be unwanted by the node.
                 let missing = node.outputs.iter().skip(entries.len()).any(|o| !o.is_empty());
-                if missing {
+                if missing && !guessed {
                     let e = LowerError::Results { found: entries.len(), want: node.outputs.len() };
                     self.problems.failed(node, &e);
                 }
@@ -208,18 +267,51 @@ impl State {
             }
             Err(LowerError::Poisoned) => vec![],
             Err(e) => {
-                self.problems.failed(node, &e);
+                // What a stand-in is not known for is not the node's fault.
+                if !guessed || e.is_own() {
+                    self.problems.failed(node, &e);
+                }
                 vec![]
             }
         };
-        let Some(frame) = self.frames.last_mut() else { return };
+        if let (Some(dtype), Some(name), Some(frame)) = (made, node.outputs.first(), self.frames.last_mut()) {
+            frame.types.entry(name.clone()).or_insert(SourceType { dtype, shape: None });
+        }
         let mut entries = entries.into_iter();
         for name in &node.outputs {
             let entry = entries.next().unwrap_or(Entry::Poisoned);
-            if !name.is_empty() {
+            if name.is_empty() {
+                continue;
+            }
+            let entry = match entry {
+                Entry::Poisoned if self.problems.has_error() => self.stand_in(name),
+                entry => entry,
+            };
+            if guessed || matches!(entry, Entry::Poisoned) {
+                self.stand_ins.insert(name.clone());
+            }
+            if let Some(frame) = self.frames.last_mut() {
                 frame.define(name.clone(), entry);
             }
         }
+    }
+
+    /// A value of the type that the source states for `name`, which no node makes: so that what reads it is looked at
+    /// as well. There is an error already, so the function is never used.
+    fn stand_in(&mut self, name: &Arc<str>) -> Entry {
+        let stated = self.stated(name).cloned();
+        let ty = stated.and_then(|t| {
+            let dims = t.shape?.into_iter().map(|d| match d {
+                SourceDim::Known(n) => Some(Dim::from(n)),
+                SourceDim::Named(text) => Dim::parse(&text),
+                SourceDim::Unknown => None,
+            });
+            Some(TensorType::new(narrowed(t.dtype)?, Shape::from(dims.collect::<Option<Vec<Dim>>>()?)))
+        });
+        self.stand_ins.insert(name.clone());
+        let Some(ty) = ty else { return Entry::Poisoned };
+        let block = self.f.add_block();
+        Entry::Value(self.f.add_arg(block, name, Fact::of(ty)))
     }
 
     /// What `name` stands for, in the innermost graph that defines it.
@@ -238,11 +330,33 @@ impl State {
             None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) if matches!(self.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) => Ok(*v),
-            Some(Entry::Const(t)) => {
-                let t = t.clone();
-                self.materialize(name, Entry::Const(t), block)
+            Some(Entry::Const(_)) => {
+                let val = self.narrowed(name)?;
+                self.constant(name, val, block)
             }
         }
+    }
+
+    /// The constant called `name` in a type that MIL computes with: narrowed once, however often it is read.
+    fn narrowed(&mut self, name: &Arc<str>) -> Result<Tensor, LowerError> {
+        let frame = self.frames.iter_mut().rev().find(|f| f.names.contains_key(name));
+        let Some(Frame { names, narrowed, .. }) = frame else { return Err(LowerError::Poisoned) };
+        let Some(Entry::Const(t)) = names.get(name) else { return Err(LowerError::Poisoned) };
+        if let Some(t) = narrowed.get(name) {
+            return Ok(t.clone());
+        }
+        let val = narrow(name, t)?;
+        narrowed.insert(name.clone(), val.clone());
+        Ok(val)
+    }
+
+    fn constant(&mut self, name: &str, val: Tensor, block: Block) -> Result<Value, LowerError> {
+        Ok(self.f.insert(Place::End(block), &[name], Box::new(ops::Const { val }), None)?[0])
+    }
+
+    /// Takes the elements of a new constant out of what may be made.
+    pub(crate) fn charge(&mut self, elements: usize) -> Result<(), LowerError> {
+        if self.budget.charge(elements) { Ok(()) } else { Err(LowerError::TooLarge) }
     }
 
     /// The value of an entry; a constant becomes an op in `block`.
@@ -252,8 +366,7 @@ impl State {
             Entry::Poisoned => Err(LowerError::Poisoned),
             Entry::Const(t) => {
                 let val = narrow(name, &t)?;
-                let v = self.f.insert(Place::End(block), &[name], Box::new(ops::Const { val }), None)?;
-                Ok(v[0])
+                self.constant(name, val, block)
             }
         }
     }

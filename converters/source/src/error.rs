@@ -63,6 +63,8 @@ pub enum LowerError {
     Form {
         /// The form.
         what: String,
+        /// What to do about it, where that is known.
+        help: Option<&'static str>,
     },
     /// Something must have a fixed size.
     #[error("{what} depends on a size that is not fixed")]
@@ -78,6 +80,9 @@ pub enum LowerError {
         /// Names given.
         want: usize,
     },
+    /// What lowerings make of the model is larger than a conversion may hold.
+    #[error("the constants that its operators come to are more than memory holds")]
+    TooLarge,
     /// An op that the lowering made is not valid.
     #[error("`{op}`: {why}")]
     Op {
@@ -97,7 +102,12 @@ pub enum LowerError {
 impl LowerError {
     /// A form of the operator that has no lowering.
     pub fn form(what: impl Into<String>) -> Self {
-        Self::Form { what: what.into() }
+        Self::Form { what: what.into(), help: None }
+    }
+
+    /// As [`Self::form`], with what to do about it.
+    pub fn form_but(what: impl Into<String>, help: &'static str) -> Self {
+        Self::Form { what: what.into(), help: Some(help) }
     }
 
     /// What the user can do about it, where that is known.
@@ -107,8 +117,14 @@ impl LowerError {
             Self::NotConstant { .. } => {
                 Some("fold the model's constants first, or give inputs fixed sizes with `--input`")
             }
+            Self::Form { help, .. } => *help,
             _ => None,
         }
+    }
+
+    /// Whether the node is at fault whatever it reads: not a type, a size or a value that another node decides.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Self::Unread { .. } | Self::UnreadInput { .. } | Self::Form { .. })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The inputs of the function: what the user asks for, else what the source states.
 
 use crate::{
-    DimSpec, InputSpec, Request, SourceDim, SourceGraph, SourceType,
+    DimSpec, InputSpec, Request, SourceDim, SourceGraph, SourceType, SourceValue,
     driver::{Entry, Frame, State},
     lower::narrowed,
 };
@@ -11,6 +11,7 @@ use mlconv_mil::{
     text::Namer,
 };
 use mlconv_tensor::{DType, Dim, Shape, SymbolInfo, TensorType};
+use std::collections::HashMap;
 
 /// The greatest size of a dimension for which the source states none.
 const OPEN_MAX: i64 = 65536;
@@ -20,15 +21,18 @@ impl State {
     pub(crate) fn interface(&mut self, graph: &SourceGraph, request: &Request, frame: &mut Frame) {
         let wanted: Vec<_> = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).collect();
         let mut used = vec![false; request.inputs.len()];
+        let shared = self.shared_sizes(&wanted, request);
         for input in &wanted {
-            let spec = request.inputs.iter().position(|s| match &s.name {
-                Some(name) => **name == *input.name || Namer::legal(&input.name) == *name,
-                None => wanted.len() == 1,
-            });
-            if let Some(i) = spec {
-                used[i] = true;
+            let spec = specs_of(input, request, wanted.len() == 1).next();
+            let mut given = 0;
+            for i in specs_of(input, request, wanted.len() == 1) {
+                (used[i], given) = (true, given + 1);
             }
-            match self.input_type(&input.name, input.ty.as_ref(), spec.map(|i| &request.inputs[i])) {
+            if given > 1 {
+                let title = format!("`--input` is given twice for `{}`", input.name);
+                self.problems.plain(Diagnostic::error(&codes::L0001, title));
+            }
+            match self.input_type(&input.name, input.ty.as_ref(), spec.map(|i| &request.inputs[i]), &shared) {
                 Ok((ty, shapes)) => {
                     let mut port = Port::new(input.name.clone());
                     port.description.clone_from(&input.description);
@@ -53,12 +57,43 @@ impl State {
         }
     }
 
+    /// What the user asks for one input says of the symbols that the source states for others too.
+    fn shared_sizes(&mut self, inputs: &[&SourceValue], request: &Request) -> HashMap<String, Dim> {
+        let mut shared: HashMap<String, (Dim, &str)> = HashMap::new();
+        for input in inputs {
+            let Some(spec) = specs_of(input, request, inputs.len() == 1).next().map(|i| &request.inputs[i]) else {
+                continue;
+            };
+            let dims = input.ty.as_ref().and_then(|t| t.shape.as_ref()).filter(|d| d.len() == spec.dims.len());
+            for (axis, (stated, asked)) in dims.into_iter().flatten().zip(&spec.dims).enumerate() {
+                let SourceDim::Named(text) = stated else { continue };
+                let stated = Dim::parse(text).unwrap_or_else(|| Dim::symbol(Namer::legal(text)));
+                let Some(symbol) = stated.as_symbol() else { continue };
+                let dim = match asked {
+                    DimSpec::Known(n) => Dim::from(*n),
+                    DimSpec::Range { .. } | DimSpec::OneOf(_) => Dim::symbol(own_symbol(&input.name, axis)),
+                    DimSpec::Symbol(s) => Dim::symbol(s.as_str()),
+                };
+                let (first, by) = shared.entry(symbol.to_string()).or_insert((dim.clone(), &input.name));
+                if let (Some(a), Some(b)) = (first.as_known(), dim.as_known())
+                    && a != b
+                {
+                    let title = format!("size `{symbol}` is {a} by `--input` for `{by}`, {b} for `{}`", input.name);
+                    let d = Diagnostic::error(&codes::L0001, title);
+                    self.problems.plain(d.help("the source says that both are the same size"));
+                }
+            }
+        }
+        shared.into_iter().map(|(symbol, (dim, _))| (symbol, dim)).collect()
+    }
+
     /// The type of an input: what the user asks for, else what the source states.
     fn input_type(
         &mut self,
         name: &str,
         stated: Option<&SourceType>,
         spec: Option<&InputSpec>,
+        shared: &HashMap<String, Dim>,
     ) -> Result<(TensorType, Vec<Vec<i64>>), Diagnostic> {
         let dtype = spec.and_then(|s| s.dtype).or(stated.map(|t| t.dtype)).unwrap_or(DType::F32);
         let Some(narrow) = narrowed(dtype) else {
@@ -67,6 +102,14 @@ impl State {
         if narrow != dtype {
             let title = format!("input `{name}` is {narrow}, as Core ML has no {dtype} inputs");
             self.problems.plain(Diagnostic::warning(&codes::F0107, title));
+        }
+        if let (Some(asked), Some(stated)) = (spec.and_then(|s| s.dtype), stated.map(|t| t.dtype))
+            && asked.is_float() != stated.is_float()
+        {
+            let title = format!("the input is {stated} in the source, `--input` asks for {asked}");
+            let kind = if stated.is_float() { "`f32` or `f16`" } else { "`i32` or `bool`" };
+            let d = Diagnostic::error(&codes::L0001, title);
+            return Err(d.help(format!("the type can be left out, or be {kind}")));
         }
         let stated_dims = stated.and_then(|t| t.shape.as_ref());
         if let Some(spec) = spec {
@@ -89,7 +132,7 @@ impl State {
             let d = Diagnostic::error(&codes::F0105, "the model does not state its shape");
             return Err(d.help(format!("say it with `--input {name}=1x3x224x224`")));
         };
-        let shape: Vec<Dim> = dims.iter().enumerate().map(|(axis, d)| self.stated_dim(name, axis, d)).collect();
+        let shape: Vec<Dim> = dims.iter().enumerate().map(|(axis, d)| self.stated_dim(name, axis, d, shared)).collect();
         Ok((TensorType::new(narrow, shape), vec![]))
     }
 
@@ -97,7 +140,7 @@ impl State {
         let choices = dims.iter().map(|d| if let DimSpec::OneOf(v) = d { v.len() } else { 1 }).max().unwrap_or(1);
         let mut shape = vec![];
         for (axis, d) in dims.iter().enumerate() {
-            let symbol = format!("{}_{axis}", Namer::legal(name));
+            let symbol = own_symbol(name, axis);
             shape.push(match d {
                 DimSpec::Known(n) => Dim::from(*n),
                 DimSpec::Range { min, max, default } => {
@@ -133,19 +176,20 @@ impl State {
         (Shape::from(shape), shapes)
     }
 
-    fn stated_dim(&mut self, input: &str, axis: usize, d: &SourceDim) -> Dim {
+    fn stated_dim(&mut self, input: &str, axis: usize, d: &SourceDim, shared: &HashMap<String, Dim>) -> Dim {
         let dim = match d {
             SourceDim::Known(n) => return Dim::from(*n),
             SourceDim::Named(text) => Dim::parse(text).unwrap_or_else(|| Dim::symbol(Namer::legal(text))),
-            SourceDim::Unknown => Dim::symbol(format!("{}_{axis}", Namer::legal(input))),
+            SourceDim::Unknown => Dim::symbol(own_symbol(input, axis)),
         };
+        let dim = dim.substitute(&|s| shared.get(s).cloned());
         let mut open = vec![];
         dim.visit_symbols(&mut |s| {
             if self.symbols.get(s).is_none() {
                 open.push(s.clone());
             }
         });
-        for s in open {
+        for s in open.into_iter().filter(|s| !shared.values().any(|d| d.as_symbol() == Some(s))) {
             self.symbols.set(s.clone(), SymbolInfo { min: 1, max: Some(OPEN_MAX), default: None });
             let title =
                 format!("size `{s}` of input `{input}` has no limit in the source; the package allows 1 to {OPEN_MAX}");
@@ -154,4 +198,19 @@ impl State {
         }
         dim
     }
+}
+
+/// The positions of what the user says of an input.
+fn specs_of(input: &SourceValue, request: &Request, only: bool) -> impl Iterator<Item = usize> {
+    let means = |s: &InputSpec| match &s.name {
+        Some(name) => **name == *input.name || Namer::legal(&input.name) == *name,
+        None => only,
+    };
+    let found: Vec<usize> = (0..request.inputs.len()).filter(|i| means(&request.inputs[*i])).collect();
+    found.into_iter()
+}
+
+/// The symbol of a size that has no name of its own.
+fn own_symbol(input: &str, axis: usize) -> String {
+    format!("{}_{axis}", Namer::legal(input))
 }

@@ -26,6 +26,8 @@ pub struct Lower<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) block: Block,
     pub(crate) origin: OriginId,
+    /// What the lowering says of the source's element type of the first output.
+    pub(crate) made: Option<DType>,
     pub(crate) read_attrs: RefCell<BTreeSet<String>>,
     pub(crate) read_inputs: RefCell<BTreeSet<usize>>,
 }
@@ -119,6 +121,16 @@ impl<'a> Lower<'a> {
         }
     }
 
+    /// Says that the first output has this element type in the source, for readers to whom the model states none.
+    pub fn makes(&mut self, dtype: DType) {
+        self.made = Some(dtype);
+    }
+
+    /// Warns the user of what the program does otherwise than the source.
+    pub fn warn(&mut self, why: &str) {
+        self.state.problems.warn(self.node, why);
+    }
+
     /// What the source states of the type of output `i`.
     pub fn stated_output(&self, i: usize) -> Option<&SourceType> {
         self.state.stated(self.node.outputs.get(i)?)
@@ -194,6 +206,12 @@ impl<'a> Lower<'a> {
             Some(Arg::Int(i)) => Ok(Some(vec![*i])),
             Some(other) => Self::wrong(name, other, "integers"),
         }
+    }
+
+    /// An attribute of `count` integers; all are `default` where it is absent.
+    pub fn ints_or(&self, name: &'static str, default: i64, count: usize) -> Result<Vec<i64>> {
+        let given = self.ints(name)?.unwrap_or_else(|| vec![default; count]);
+        if given.len() == count { Ok(given) } else { self.bad_attr(name, format!("{count} numbers")) }
     }
 
     /// An attribute of floats.
@@ -331,15 +349,32 @@ impl<'a> Lower<'a> {
         Ok(vec![Entry::Value(v)])
     }
 
-    /// Returns a constant as the node's one result, narrowed where it is used as a value.
-    pub fn literal(&self, t: Tensor) -> Lowered {
+    /// Returns a new constant as the node's one result, narrowed where it is used as a value.
+    pub fn literal(&mut self, t: Tensor) -> Lowered {
+        self.state.charge(t.count())?;
+        self.given(t)
+    }
+
+    /// As [`Self::literal`], a constant of the model, or one under another shape: it takes no memory of its own.
+    pub fn given(&self, t: Tensor) -> Lowered {
         Ok(vec![Entry::Const(t)])
     }
 
-    /// A constant of a type that Core ML has.
+    /// A new constant, of a type that Core ML has.
     pub fn add_const(&mut self, t: Tensor) -> Result<Value> {
+        self.state.charge(t.count())?;
+        self.add_given(t)
+    }
+
+    /// As [`Self::add_const`], a constant of the model, or a range of one: it takes no memory of its own.
+    pub fn add_given(&mut self, t: Tensor) -> Result<Value> {
         let t = narrow(&self.node.name, &t)?;
         self.op(ops::Const { val: t })
+    }
+
+    /// Refuses to make a constant of more elements than may still be made, before memory is asked for it.
+    pub fn affords(&self, elements: usize) -> Result<()> {
+        if self.state.budget.affords(elements) { Ok(()) } else { Err(LowerError::TooLarge) }
     }
 
     /// A constant vector of 32-bit integers.

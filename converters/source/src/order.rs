@@ -2,18 +2,16 @@
 
 use crate::{Node, SourceGraph, problems::place};
 use mlconv_mil::diagnostic::{Diagnostic, codes};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 /// The nodes in an order in which each follows what it reads; their own order where that is one.
 pub(crate) fn sorted<'g>(graph: &'g SourceGraph, outer: &dyn Fn(&str) -> bool) -> Result<Vec<&'g Node>, Diagnostic> {
+    let inputs: HashSet<&str> = graph.inputs.iter().map(|v| &*v.name).collect();
     let mut makers: HashMap<&str, usize> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         for out in node.outputs.iter().filter(|o| !o.is_empty()) {
             let twice = makers.insert(out, i).is_some() || graph.constants.contains_key(out);
-            if twice || graph.inputs.iter().any(|v| v.name == *out) {
+            if twice || inputs.contains(&**out) {
                 return Err(Diagnostic::error(&codes::F0106, format!("`{out}` is defined twice")).at(place(node)));
             }
         }
@@ -24,9 +22,9 @@ pub(crate) fn sorted<'g>(graph: &'g SourceGraph, outer: &dyn Fn(&str) -> bool) -
         .map(|node| {
             let mut from = vec![];
             for name in deep_reads(node) {
-                match makers.get(&*name) {
+                match makers.get(name) {
                     Some(i) => from.push(*i),
-                    None if outer(&name) => {}
+                    None if outer(name) => {}
                     None => {
                         let d = Diagnostic::error(&codes::F0106, format!("`{name}` is read but not defined"));
                         return Err(d.at(place(node)));
@@ -65,20 +63,41 @@ pub(crate) fn sorted<'g>(graph: &'g SourceGraph, outer: &dyn Fn(&str) -> bool) -
 }
 
 /// What a node reads, and what its nested graphs read from outside of themselves.
-fn deep_reads(node: &Node) -> Vec<Arc<str>> {
-    let mut out: Vec<Arc<str>> = node.reads().cloned().collect();
-    let mut todo: Vec<(&SourceGraph, HashSet<Arc<str>>)> = node.graphs().map(|g| (g, HashSet::new())).collect();
-    while let Some((graph, mut known)) = todo.pop() {
-        known.extend(graph.inputs.iter().map(|v| v.name.clone()));
-        known.extend(graph.constants.keys().cloned());
-        known.extend(graph.nodes.iter().flat_map(|n| n.outputs.iter().cloned()));
+pub(crate) fn deep_reads(node: &Node) -> Vec<&str> {
+    enum Step<'g> {
+        Enter(&'g SourceGraph),
+        Leave(&'g SourceGraph),
+    }
+    let mut out: Vec<&str> = node.reads().map(|name| &**name).collect();
+    // How many of the graphs that are entered define each name.
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    let mut todo: Vec<Step<'_>> = node.graphs().map(Step::Enter).collect();
+    while let Some(step) = todo.pop() {
+        let graph = match step {
+            Step::Enter(graph) => graph,
+            Step::Leave(graph) => {
+                defined(graph).for_each(|name| {
+                    known.entry(name).and_modify(|n| *n -= 1);
+                });
+                continue;
+            }
+        };
+        defined(graph).for_each(|name| *known.entry(name).or_default() += 1);
         let returned = graph.outputs.iter().map(|v| &v.name);
         for name in graph.nodes.iter().flat_map(Node::reads).chain(returned) {
-            if !known.contains(name) {
-                out.push(name.clone());
+            if known.get(&**name).is_none_or(|n| *n == 0) {
+                out.push(name);
             }
         }
-        todo.extend(graph.nodes.iter().flat_map(Node::graphs).map(|g| (g, known.clone())));
+        todo.push(Step::Leave(graph));
+        todo.extend(graph.nodes.iter().flat_map(Node::graphs).map(Step::Enter));
     }
     out
+}
+
+/// The names that a graph gives to values.
+fn defined(graph: &SourceGraph) -> impl Iterator<Item = &str> {
+    let inputs = graph.inputs.iter().map(|v| &v.name);
+    let made = graph.nodes.iter().flat_map(|n| &n.outputs);
+    inputs.chain(graph.constants.keys()).chain(made).map(|name| &**name)
 }

@@ -3,7 +3,7 @@
 use crate::{LowerError, Node};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    diagnostic::{Diagnostic, codes},
+    diagnostic::{Diagnostic, Severity, codes},
     ir::SourceInfo,
 };
 
@@ -30,6 +30,16 @@ impl Problems {
         self.plain.push(d);
     }
 
+    /// Whether anything is wrong, so that there will be no module.
+    pub(crate) fn has_error(&self) -> bool {
+        self.plain.iter().chain(self.nodes.values().map(|(d, _)| d)).any(|d| d.severity == Severity::Error)
+    }
+
+    /// Whether what the user asks for contradicts the model, or itself.
+    pub(crate) fn refuses_request(&self) -> bool {
+        self.plain.iter().any(|d| d.severity == Severity::Error && *d.code == codes::L0001)
+    }
+
     pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>) {
         let title = match versions {
             None => format!("`{}` is not supported", node.operator()),
@@ -54,6 +64,10 @@ impl Problems {
             d = d.snippet(line, at..end);
         }
         self.add(node, d);
+    }
+
+    pub(crate) fn warn(&mut self, node: &Node, why: &str) {
+        self.add(node, Diagnostic::warning(&codes::F0108, format!("`{}`: {why}", node.operator())));
     }
 
     fn add(&mut self, node: &Node, d: Diagnostic) {

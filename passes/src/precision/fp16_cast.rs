@@ -1,41 +1,44 @@
 //! Computes in half precision what half precision can hold.
 
-use crate::{Pass, PassCx, PassError, Pattern, Run};
+use super::{
+    integers,
+    reach::{self, Cause, Reach, Unfit},
+};
+use crate::{Pass, PassCx, PassError, Pattern, Run, Weight};
 use mlconv_mil::{
     ir::{Def, Function, OpId, Place, Value},
-    ops::{Cast, Const, ConstexprCast, ConstexprCastIos16, Cos, Erf, Relu6, Sigmoid, SigmoidHard, Sin, Softmax, Tanh},
+    ops::{Cast, Const, ConstexprCast, ConstexprCastIos16},
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
-use mlconv_tensor::{DType, Tensor, Type, f16};
+use mlconv_tensor::{DType, Type};
 use std::collections::{HashMap, HashSet};
 
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
-    doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant does not fit or the op is to be kept.",
+    doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant does not fit, an operand may be too small or too large, or the op is to be kept.",
     run: Run::Function(run),
 };
 
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         let mut halves = Halves::default();
-        let mut wide = HashSet::new();
+        let mut reaches = Reaches::new();
+        let exact = integers::exact(&cx.module.functions[index]);
         for id in cx.module.functions[index].all_ops() {
             if cx.module.functions[index].op_data(id).op.schema().constexpr {
                 let f = &mut cx.module.functions[index];
                 halves.decode(f, id).map_err(|e| PassError::new(cx.pass, &e))?;
                 let single = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
-                wide.extend(single.filter(|v| !halves.0.contains_key(*v)));
+                reaches.extend(single.filter(|v| !halves.0.contains_key(*v)).map(|v| (*v, Reach::Wide)));
                 continue;
             }
-            match decide(cx, index, id, &wide) {
+            match decide(cx, index, id, &reaches, &exact) {
                 Decision::NotFloat => {}
-                Decision::Keep(why) => cx.note(index, id, &why, true),
-                Decision::Wide(why) => {
-                    cx.note(index, id, &why, true);
+                Decision::Keep { why, asked, reach } => {
+                    cx.note(index, id, &why, if asked { Weight::Asked } else { Weight::Matters });
                     let f = &cx.module.functions[index];
-                    if !is_bounded(f, id) {
-                        wide.extend(&f.op_data(id).results);
-                    }
+                    let results = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
+                    reaches.extend(results.filter_map(|v| Some((*v, reach?))));
                 }
                 Decision::Half => to_half(cx, index, id, &mut halves)?,
             }
@@ -44,32 +47,25 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     Ok(())
 }
 
+/// The values that may lie where half precision has no numbers.
+type Reaches = HashMap<Value, Reach>;
+
 enum Decision {
     /// The op has nothing to cast, or cannot be cast.
     NotFloat,
-    Keep(String),
-    /// As `Keep`, and what the op gives may be beyond half precision as well.
-    Wide(String),
+    /// The op computes in 32 bits.
+    Keep {
+        why: String,
+        /// Whether the user wants it so.
+        asked: bool,
+        /// Where its results may lie.
+        reach: Option<Reach>,
+    },
     Half,
 }
 
-/// Whether the op's results lie within a few units of zero, whatever its operands are.
-fn is_bounded(f: &Function, id: OpId) -> bool {
-    let bounded: [fn(&Function, OpId) -> bool; 8] = [
-        |f, id| f.op::<Softmax>(id).is_some(),
-        |f, id| f.op::<Sigmoid>(id).is_some(),
-        |f, id| f.op::<SigmoidHard>(id).is_some(),
-        |f, id| f.op::<Tanh>(id).is_some(),
-        |f, id| f.op::<Erf>(id).is_some(),
-        |f, id| f.op::<Sin>(id).is_some(),
-        |f, id| f.op::<Cos>(id).is_some(),
-        |f, id| f.op::<Relu6>(id).is_some(),
-    ];
-    bounded.iter().any(|is| is(f, id))
-}
-
-/// What to do with an op; `wide` holds the values that may be beyond half precision.
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Decision {
+/// What to do with an op; `exact` holds the ops that compute integers.
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches, exact: &HashSet<OpId>) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
@@ -98,28 +94,23 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, wide: &HashSet<Value>) -> Dec
     if !any {
         return Decision::NotFloat;
     }
-    if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
-        return Decision::Keep(format!("asked for by `{}`", p.as_str()));
-    }
+    let mut causes: Vec<(&str, Cause)> = vec![];
     for arg in &args {
-        match unfit(f, id, arg) {
-            Some(Unfit::Vanishes(x)) => {
-                return Decision::Keep(format!("`{}` holds {x:e}, which would become 0", arg.name));
-            }
-            Some(Unfit::Overflows(x)) => return Decision::Wide(format!("`{}` holds {x:e}, beyond 65504", arg.name)),
-            None => {}
-        }
-        if f32_operands(f, arg).any(|v| wide.contains(&v)) {
-            return Decision::Wide(format!("`{}` may be beyond 65504", arg.name));
-        }
+        causes.extend(unfit(f, id, arg).map(|u| (&*arg.name, Cause::Number(u))));
+        let reach = f32_operands(f, arg).find_map(|v| reaches.get(&v));
+        causes.extend(reach.map(|r| (&*arg.name, Cause::Operand(*r))));
     }
-    Decision::Half
-}
-
-/// A number that half precision cannot hold.
-enum Unfit {
-    Overflows(f32),
-    Vanishes(f32),
+    let reach = reach::of_results(f, id, &causes);
+    if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
+        return Decision::Keep { why: format!("asked for by `{}`", p.as_str()), asked: true, reach };
+    }
+    if exact.contains(&id) {
+        return Decision::Keep { why: "it computes integers".to_owned(), asked: false, reach };
+    }
+    match causes.first() {
+        Some((name, cause)) => Decision::Keep { why: cause.why(name), asked: false, reach },
+        None => Decision::Half,
+    }
 }
 
 fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Item = Value> + 'a {
@@ -136,46 +127,19 @@ fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Ite
 /// A number in an argument that does not fit half precision.
 fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<Unfit> {
     match &arg.arg {
-        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| unfit_tensor(f.constant(v)?)),
+        Arg::Operands(_) => f32_operands(f, arg).find_map(|v| reach::unfit_tensor(f.constant(v)?)),
         Arg::Attr(Some(Attr::Float(x))) => {
             let Some(ParamKind::Attr { dtype: AttrType::Domain(domain), .. }) = arg.param.map(|p| &p.kind) else {
                 return None;
             };
+            if arg.name == "epsilon" && reach::rounds_epsilon(f, id) {
+                return reach::epsilon(f, id, *x);
+            }
             // It takes the type of the operands of its domain, which is about to change.
-            unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())
+            reach::unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())
         }
         Arg::Attr(_) | Arg::Region(_) => None,
     }
-}
-
-fn unfit_value(x: f32) -> Option<Unfit> {
-    let half = f16::from_f32(x);
-    if x.is_finite() && half.is_infinite() {
-        Some(Unfit::Overflows(x))
-    } else if x.abs() > f32::MIN_POSITIVE && half.to_f32() == 0.0 {
-        // The default epsilon of `log` is the least number there is: it stands for none.
-        Some(Unfit::Vanishes(x))
-    } else {
-        None
-    }
-}
-
-/// Elements up to which a constant is taken to hold numbers that each mean something, such as an epsilon. Among many
-/// weights a few that vanish do not matter.
-const FEW: usize = 64;
-
-fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
-    if t.count() <= FEW {
-        return t.to_f32().iter().find_map(|x| unfit_value(*x));
-    }
-    let mut found = None;
-    // Weights are seen a chunk at a time: they may be larger than memory.
-    let _ = t.blob().chunks(&mut |bytes| {
-        let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-        found = values.into_iter().find(|x| x.is_finite() && x.abs() >= 65520.0).map(Unfit::Overflows);
-        if found.is_some() { Err(()) } else { Ok(()) }
-    });
-    found
 }
 
 /// The half-precision twin of each 32-bit value that has one.

@@ -61,23 +61,6 @@ fn channel_bias(cx: &EvalCx<'_>, bias: Option<Value>, out: &Out) -> Option<Vec<f
     Some(y)
 }
 
-/// The windows along the last axis in which a tap lies inside of the image, and the place of the first one's tap.
-fn inside(places: &WindowPlaces, tap: usize) -> (Range<usize>, usize) {
-    let first = tap as i64 * places.dilation[2] - places.pad[2].0;
-    let stride = places.stride[2];
-    let windows = places.windows[2] as i64;
-    // Sizes and strides are positive; the quotients are rounded up.
-    let from = if first >= 0 { 0 } else { (-first + stride - 1) / stride }.min(windows);
-    let to = ((places.image[2] as i64 - first + stride - 1).max(0) / stride).clamp(from, windows);
-    (from as usize..to as usize, if from < to { (from * stride + first) as usize } else { 0 })
-}
-
-/// The place along `axis` of a window's tap; `None` in the padding.
-fn place(places: &WindowPlaces, axis: usize, window: usize, tap: usize) -> Option<usize> {
-    let at = window as i64 * places.stride[axis] + tap as i64 * places.dilation[axis] - places.pad[axis].0;
-    usize::try_from(at).ok().filter(|at| *at < places.image[axis])
-}
-
 /// The patches under the windows of one image: a column per window, a row per channel and tap.
 pub(super) struct Patches<'a> {
     pub(super) x: &'a [f32],
@@ -97,7 +80,7 @@ impl Columns for Patches<'_> {
         scratch.resize(rows * n, 0.0);
         let mut to = scratch.chunks_exact_mut(n);
         let [_, kernel_height, kernel_width] = p.kernel;
-        let spans: Vec<_> = (0..kernel_width).map(|tap| inside(p, tap)).collect();
+        let spans: Vec<_> = (0..kernel_width).map(|tap| p.span(tap)).collect();
         for x in self.x.chunks_exact(image) {
             for tap in 0..p.taps() / kernel_width {
                 let (plane, row) = (tap / kernel_height, tap % kernel_height);
@@ -133,8 +116,8 @@ impl Patches<'_> {
             let count = (width_windows - column).min(to.len());
             let (part, rest) = to.split_at_mut(count);
             (to, at) = (rest, at + count);
-            let d = place(p, 0, line / height_windows, plane);
-            let Some((d, h)) = d.zip(place(p, 1, line % height_windows, row)) else {
+            let d = p.place(0, line / height_windows, plane);
+            let Some((d, h)) = d.zip(p.place(1, line % height_windows, row)) else {
                 part.fill(0.0);
                 continue;
             };
@@ -164,7 +147,7 @@ struct Shift<'a> {
 
 impl<'a> Shift<'a> {
     fn new(places: &'a WindowPlaces) -> Self {
-        Self { places, spans: (0..places.kernel[2]).map(|tap| inside(places, tap)).collect() }
+        Self { places, spans: (0..places.kernel[2]).map(|tap| places.span(tap)).collect() }
     }
 
     /// Adds the convolution of the channels `x` with `w` to one channel of the result.
@@ -177,7 +160,7 @@ impl<'a> Shift<'a> {
             let (d, h) = (line / p.windows[1], line % p.windows[1]);
             for (x, w) in x.chunks_exact(image).zip(w.chunks_exact(p.taps())) {
                 for (tap, w) in w.chunks_exact(width_taps).enumerate() {
-                    let at = place(p, 0, d, tap / p.kernel[1]).zip(place(p, 1, h, tap % p.kernel[1]));
+                    let at = p.place(0, d, tap / p.kernel[1]).zip(p.place(1, h, tap % p.kernel[1]));
                     let Some((at_d, at_h)) = at else { continue };
                     let x = &x[(at_d * height + at_h) * width..][..width];
                     for ((span, first), w) in self.spans.iter().zip(w) {

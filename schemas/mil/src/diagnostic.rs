@@ -5,7 +5,7 @@ use std::fmt;
 macro_rules! codes {
     ($($id:ident $title:literal $explain:literal;)*) => {
         /// Every code. The letter says where it comes from: **R**eading, a **F**rontend, **V**erification, a **P**ass,
-        /// e**X**port, **N**umerics, the command **L**ine.
+        /// e**X**port, **N**umerics, the **T**ool itself, the command **L**ine.
         pub mod codes {
             use super::Code;
             $(
@@ -20,7 +20,7 @@ macro_rules! codes {
 
 codes! {
     R0001 "file cannot be read" "The operating system refused to open or read the file, or it is not there.";
-    R0002 "format not recognised" "A model is recognised by its content: an ONNX file, or an .mlpackage folder. The file is neither, or its beginning is damaged.";
+    R0002 "format not recognised" "A model is recognised by its content: an ONNX file, an .mlpackage folder, or an .mlmodel file that holds an ML program. The file is neither, or its beginning is damaged.";
     R0003 "malformed model file" "The file is of the format it seems to be, but breaks off, contradicts itself, or holds a value that the format does not allow.";
     R0004 "path leaves the model's folder" "Data that a model keeps in other files must lie in the model's own folder. Absolute paths, `..` and links that lead elsewhere are refused.";
     R0005 "malformed weights" "A weight's type, shape, offset or length does not fit the bytes that are there.";
@@ -33,21 +33,25 @@ codes! {
     F0105 "input shape not known" "Core ML needs the rank of every input, and a size or a range for each of its dimensions.";
     F0106 "graph is not sound" "A node reads a value that nothing defines, two nodes define one value, or nodes depend on each other in a circle.";
     F0107 "interface adapted" "An input or output was renamed or changed its type because Core ML has no equal.";
+    F0108 "computed in another type" "Core ML has no equal of the element type, and results may differ from the source's where they leave the range of the type that stands for it.";
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
-    P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of this op, so the op computes in 32 bits.";
+    P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of the op, such as an epsilon of 1e-10, or a value that the op reads may be too small or too large for it. The op computes in 32 bits, and what it gives is cast back where that is safe. Ops with the same reason are one warning; the JSON report lists all of them.";
     C0001 "nothing to compress" "A pattern or name matches no weight, or a scheme cannot be applied to any.";
     C0002 "compression cannot be as asked" "A scheme, a budget or a configuration asks for what cannot be done; nothing is written.";
     C0101 "target raised" "A compressed form needs a newer deployment target than the model has, and none was stated.";
     C0102 "weight not compressed" "A weight that was to be compressed is left as it is.";
     C0103 "scheme adapted" "Sizes do not divide as asked, so that the nearest that do are taken.";
-    X0001 "package cannot be written" "The operating system refused to write the package. What was there before is untouched.";
-    X0002 "target exists" "The output exists, and replacing it was not asked for.";
+    X0001 "package cannot be written" "The operating system refused to write the package, a file of arrays, or the result on stdout. A file or package that was there before is untouched.";
+    X0002 "target exists" "The output exists, and replacing it was not asked for. Outputs of `run` replace a .npz file, and nothing else.";
     X0003 "not expressible for the target" "The program needs something that the chosen deployment target does not have.";
     X0004 "package breaks a rule of Core ML" "The package would not load, or would not mean what it should. This is a fault of the tool where it wrote the package.";
+    X0005 "former package left behind" "The new package is in its place, but what was there before, which has been moved aside, could not be removed. It can be removed by hand.";
     N0001 "models differ" "The outputs of two models on the same inputs differ beyond tolerance.";
     N0002 "run failed" "An op could not be computed on these inputs.";
     N0003 "input does not fit" "An array given for an input has a shape or type other than declared, or no input has its name.";
+    N0004 "arrays may not be what was meant" "An array is not used as no input has its name, arrays or outputs are matched in order as no name matches, or an array holds NaN. The run was made all the same.";
+    N0005 "not finite" "An op gave an infinity or NaN although nothing that it reads has one: its result is beyond the range of the precision, or not defined.";
     T0001 "fault of the tool" "The tool came upon something that it should have foreseen. Nothing was written. Please report it, with the model if it may be shared.";
     L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";
     L0002 "request not applied" "Something was asked for that had no effect.";
@@ -126,6 +130,26 @@ impl Diagnostic {
     }
 }
 
+/// Characters of a snippet that are shown at most.
+const MAX_LINE: usize = 160;
+
+/// As much of a line as there is room for, around the part that is at fault.
+fn shown(line: &str, at: std::ops::Range<usize>) -> (String, std::ops::Range<usize>) {
+    let count = line.chars().count();
+    if count <= MAX_LINE {
+        return (line.to_owned(), at);
+    }
+    let chars = |end: usize| line.get(..end).map_or(0, |s| s.chars().count());
+    let (start, end) = (chars(at.start), chars(at.end));
+    let room = MAX_LINE.saturating_sub(end - start) / 2;
+    let from = start.saturating_sub(room).min(count - MAX_LINE);
+    let text: String = line.chars().skip(from).take(MAX_LINE).collect();
+    let (before, after) = (if from > 0 { "…" } else { "" }, if from + MAX_LINE < count { "…" } else { "" });
+    let byte = |n: usize| text.char_indices().nth(n).map_or(text.len(), |(i, _)| i) + before.len();
+    let at = byte(start - from)..byte(end.min(from + MAX_LINE).max(start) - from);
+    (format!("{before}{text}{after}"), at)
+}
+
 /// Plain text, without colour; renderers may do better.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,6 +162,7 @@ impl fmt::Display for Diagnostic {
             write!(f, "\n  --> {}", self.place.join(", "))?;
         }
         if let Some((line, at)) = &self.snippet {
+            let (line, at) = shown(line, at.clone());
             let before = line.get(..at.start).map_or(0, |s| s.chars().count());
             let width = line.get(at.clone()).map_or(1, |s| s.chars().count()).max(1);
             write!(f, "\n   | {line}\n   | {:before$}{}", "", "^".repeat(width))?;
@@ -161,6 +186,19 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), codes::ALL.len());
         assert!(codes::ALL.iter().all(|c| c.explain.ends_with('.') && !c.title.ends_with('.')));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_what_is_at_fault() {
+        let line = format!("{}BAD{}", "a".repeat(500), "b".repeat(500));
+        let (text, at) = shown(&line, 500..503);
+        assert_eq!((&text[at], text.chars().count()), ("BAD", MAX_LINE + 2));
+        let (text, at) = shown(&line, 0..line.len());
+        assert_eq!((at, text.ends_with("a…")), (0..MAX_LINE, true));
+        let (text, at) = shown(&line, 1000..1003);
+        assert_eq!((&text[at], text.ends_with('b')), ("bbb", true));
+        let d = Diagnostic::error(&codes::F0103, "t").snippet(line, 0..1003).to_string();
+        assert!(d.lines().all(|l| l.chars().count() < MAX_LINE + 10), "{d}");
     }
 
     #[test]

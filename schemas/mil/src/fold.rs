@@ -10,7 +10,10 @@ use mlconv_tensor::{DType, Tensor};
 /// How much may be computed while a program is folded: a few bytes of it may ask for any number of elements.
 #[derive(Clone, Debug)]
 pub struct Budget {
+    /// Elements that folding may still come to.
     left: usize,
+    /// Elements of constants that may still be made up. What folding takes does not stand in their way.
+    room: usize,
 }
 
 /// Elements up to which one result is stored instead of computed.
@@ -19,9 +22,10 @@ const MAX_RESULT: usize = 1 << 24;
 const MIN_BUDGET: usize = 1 << 25;
 
 impl Budget {
-    /// For a program whose own constants hold `elements`: folding may double them.
+    /// For a program whose own constants hold `elements`: folding may double them, and so may what is made up.
     pub fn new(elements: usize) -> Self {
-        Self { left: elements.saturating_add(MIN_BUDGET) }
+        let left = elements.saturating_add(MIN_BUDGET);
+        Self { left, room: left }
     }
 
     /// For a whole module.
@@ -29,6 +33,20 @@ impl Budget {
         let constants =
             |f: &Function| f.all_ops().iter().filter_map(|id| Some(f.op::<Const>(*id)?.val.count())).sum::<usize>();
         Self::new(module.functions.iter().map(constants).sum())
+    }
+
+    /// Takes `elements` of a constant that was made up out of what is left, where there are as many.
+    pub fn charge(&mut self, elements: usize) -> bool {
+        let fits = self.affords(elements);
+        if fits {
+            self.room -= elements;
+        }
+        fits
+    }
+
+    /// Whether as many elements are left.
+    pub fn affords(&self, elements: usize) -> bool {
+        elements <= self.room
     }
 
     /// The results of `id`, where they follow from constants alone and are not too large.
@@ -79,6 +97,7 @@ fn evaluated(f: &Function, id: OpId, max_elements: usize) -> Option<Tensors> {
     if !constant || operands.iter().map(|(_, t)| t.count()).sum::<usize>() > max_elements.saturating_mul(4) {
         return None;
     }
+    operands.sort_by_key(|(v, _)| *v);
     let env = Constants { operands, opset: f.opset };
     let cx = EvalCx::new(&env, &facts).ok()?;
     data.op.eval(&cx).ok()
@@ -98,6 +117,7 @@ fn known_results(facts: &Facts) -> Option<Tensors> {
 }
 
 struct Constants<'a> {
+    /// In the order of the values.
     operands: Vec<(Value, &'a Tensor)>,
     opset: Opset,
 }
@@ -107,7 +127,8 @@ impl Env for Constants<'_> {
         self.opset
     }
     fn tensor(&self, v: Value) -> &Tensor {
-        self.operands.iter().find(|(o, _)| *o == v).expect("a kernel reads its own operands").1
+        let at = self.operands.binary_search_by_key(&v, |(o, _)| *o);
+        self.operands[at.expect("a kernel reads its own operands")].1
     }
     fn run_block(&self, _: Block, _: Tensors) -> Result<Tensors, OpError> {
         Err(OpError::NoKernel)

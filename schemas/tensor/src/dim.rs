@@ -338,7 +338,8 @@ fn all(dims: &[Dim], symbol: &dyn Fn(&str) -> Option<i64>) -> Option<Vec<i64>> {
     dims.iter().map(|d| d.eval(symbol)).collect()
 }
 
-fn floor_div(a: i64, b: i64) -> i64 {
+/// `a / b`, rounded down; `b` is not 0.
+pub fn floor_div(a: i64, b: i64) -> i64 {
     let q = a.wrapping_div(b);
     if a.wrapping_rem(b) != 0 && (a < 0) != (b < 0) { q - 1 } else { q }
 }

@@ -14,7 +14,7 @@ mod types;
 
 pub use bits::{pack_bits, packed_len, unpack_bits};
 pub use blob::{Blob, Cast, Recipe, map_file};
-pub use dim::{Dim, SymbolInfo, Symbols};
+pub use dim::{Dim, SymbolInfo, Symbols, floor_div};
 pub use dtype::DType;
 pub use shape::{Axis, Dims, Shape, ShapeError, strides};
 pub use tensor::{Element, Tensor, TensorError};

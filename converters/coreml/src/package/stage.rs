@@ -27,7 +27,13 @@ static WRITER: Mutex<()> = Mutex::new(());
 ///
 /// A process that is killed leaves its folder, which the next writer of the same target removes. One that is killed
 /// between the last two renames leaves the former target beside the place it had, as `.NAME.old-PID`.
-pub(super) fn replace(target: &Path, existing: Existing, fill: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
+///
+/// The result is what could not be removed of the former target, which is no failure: the new one is in its place.
+pub(super) fn replace(
+    target: &Path,
+    existing: Existing,
+    fill: &dyn Fn(&Path) -> Result<()>,
+) -> Result<Option<PathBuf>> {
     let name = target.file_name().ok_or_else(|| Error::NoName { path: target.into() })?;
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     check(target, existing)?;
@@ -35,13 +41,14 @@ pub(super) fn replace(target: &Path, existing: Existing, fill: &dyn Fn(&Path) ->
     remove_stale(parent, name);
     let id = process::id();
     let staged = Staged(parent.join(beside(name, &format!("tmp-{id}"))));
-    fs::create_dir(&staged.0).map_err(io_error(Access::Write, &staged.0))?;
+    // The folder is what the user knows; what is staged in it is not.
+    fs::create_dir(&staged.0).map_err(io_error(Access::Write, parent))?;
     fill(&staged.0)?;
     // Time has passed; somebody else may have written the target.
     check(target, existing)?;
     let rename = |from: &Path, to: &Path| fs::rename(from, to).map_err(io_error(Access::Rename, from));
     if fs::symlink_metadata(target).is_err() {
-        return rename(&staged.0, target);
+        return rename(&staged.0, target).map(|()| None);
     }
     let old = parent.join(beside(name, &format!("old-{id}")));
     rename(target, &old)?;
@@ -50,7 +57,7 @@ pub(super) fn replace(target: &Path, existing: Existing, fill: &dyn Fn(&Path) ->
         let _ = fs::rename(&old, target);
         return Err(e);
     }
-    remove(&old).map_err(io_error(Access::Remove, &old))
+    Ok(remove(&old).err().map(|_| old))
 }
 
 /// Removes what this process has staged for `target`: for a process that is about to end.

@@ -18,7 +18,7 @@ use mlconv_proto::coreml::{
     mil::{self, Argument, Operation, argument::binding::Binding},
 };
 use mlconv_tensor::{Dim, Symbols, Tensor, Type};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Nesting of blocks beyond which a program is refused.
 const MAX_NESTING: usize = 64;
@@ -33,7 +33,7 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
         "" => "main",
         name => name,
     };
-    let mut warnings = vec![];
+    let (mut warnings, mut symbols) = (vec![], HashSet::new());
     // The default function first, the others in the order of their names.
     let mut functions: Vec<_> = program.functions.iter().collect();
     functions.sort_by_key(|(name, _)| *name != default);
@@ -43,6 +43,7 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
             weights: &package.weights,
             f: Function::new(name, opset(name, function)?),
             symbols: &mut module.symbols,
+            prefix: distinct(function, name, &mut symbols),
             warnings: &mut warnings,
         };
         importer.function(function, &interface, &names)?;
@@ -61,7 +62,9 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
         let title = format!("the model states specification {stated}, the newest that is known is {newest}");
         warnings.push(Diagnostic::warning(&codes::R0006, title));
     }
-    for m in &package.missing {
+    // Tools name a folder of weights whether there are any or not, and git does not keep an empty folder.
+    let harmless = |m: &String| m.ends_with("/weights") && package.weights.are_unread();
+    for m in package.missing.iter().filter(|m| !harmless(m)) {
         warnings.push(Diagnostic::warning(&codes::R0006, format!("the manifest names `{m}`, which is not there")));
     }
     Ok((module, warnings))
@@ -113,19 +116,82 @@ impl<'a> Interface<'a> {
     }
 }
 
+/// The name of a size of the value called `name`.
+fn symbol(prefix: &str, name: &str, axis: usize) -> String {
+    format!("{prefix}{name}_{axis}")
+}
+
+/// What the names of a function's sizes begin with, so that those of its inputs are none of other functions, which may
+/// have inputs of the same names and other ranges. Adds them to `taken`.
+fn distinct(function: &mil::Function, name: &str, taken: &mut HashSet<String>) -> String {
+    let prefixes = (0..).map(|i| match i {
+        0 => String::new(),
+        1 => format!("{name}_"),
+        i => format!("{name}_{i}_"),
+    });
+    for prefix in prefixes {
+        let mut names = vec![];
+        for input in &function.inputs {
+            let mut open = |axis: usize| {
+                names.push(symbol(&prefix, &input.name, axis));
+                Dim::from(1)
+            };
+            input.r#type.as_ref().and_then(|t| read_type(t, &mut open));
+        }
+        if !names.iter().any(|n| taken.contains(n)) {
+            taken.extend(names);
+            return prefix;
+        }
+    }
+    String::new()
+}
+
 struct Importer<'a> {
     weights: &'a WeightFiles,
     f: Function,
     symbols: &'a mut Symbols,
+    /// What the names of sizes begin with.
+    prefix: String,
     warnings: &'a mut Vec<Diagnostic>,
 }
 
 /// What names stand for; literals that are no tensors, such as strings, have no value.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Scope<'p> {
     values: HashMap<&'p str, Value>,
     literals: HashMap<&'p str, Attr>,
+    /// The names of both, in the order in which they were defined: those of a block end with it.
+    value_names: Vec<&'p str>,
+    literal_names: Vec<&'p str>,
     nesting: usize,
+}
+
+impl<'p> Scope<'p> {
+    fn define(&mut self, name: &'p str, v: Value) -> Result<()> {
+        self.value_names.push(name);
+        match self.values.insert(name, v) {
+            None => Ok(()),
+            Some(_) => Err(Error::Twice { name: name.to_owned() }),
+        }
+    }
+
+    fn define_literal(&mut self, name: &'p str, literal: Attr) -> Result<()> {
+        self.literal_names.push(name);
+        match self.literals.insert(name, literal) {
+            None => Ok(()),
+            Some(_) => Err(Error::Twice { name: name.to_owned() }),
+        }
+    }
+
+    /// Forgets what was defined since there were as many names.
+    fn leave(&mut self, (values, literals): (usize, usize)) {
+        for name in self.value_names.drain(values..) {
+            self.values.remove(name);
+        }
+        for name in self.literal_names.drain(literals..) {
+            self.literals.remove(name);
+        }
+    }
 }
 
 impl<'p> Importer<'_> {
@@ -137,18 +203,21 @@ impl<'p> Importer<'_> {
     ) -> Result<()> {
         let missing = || Error::NoBlock { function: self.f.name.clone(), opset: function.opset.clone() };
         let block = function.block_specializations.get(&function.opset).ok_or_else(missing)?;
-        let original = |name: &str| names.get(name).map_or(name, String::as_str).to_owned();
+        let named = |name: &str| match names.get(name) {
+            Some(original) => Port { packaged: Some(name.into()), ..Port::new(original.as_str()) },
+            None => Port::new(name),
+        };
         let mut scope = Scope::default();
         for input in &function.inputs {
             let ty = self.read_type(&input.name, input.r#type.as_ref())?;
-            let mut port = Port::new(original(&input.name));
+            let mut port = named(&input.name);
             match interface.input(&input.name) {
                 Some(feature) => read_feature(feature, &ty, &mut port, self.symbols),
                 None => self.warn(format!("input `{}` is not described", input.name)),
             }
             let v = self.f.add_input(port, ty);
             self.f.set_hint(v, &input.name);
-            self.define(&mut scope, &input.name, v)?;
+            scope.define(&input.name, v)?;
         }
         let body = self.f.body();
         self.operations(&block.operations, body, &mut scope)?;
@@ -167,7 +236,7 @@ impl<'p> Importer<'_> {
         for name in order {
             let name = block.outputs.iter().find(|o| *o == name).map_or(name, String::as_str);
             let v = self.lookup(&scope, name, "return")?;
-            let mut port = Port::new(original(name));
+            let mut port = named(name);
             if let Some(feature) = interface.output(name) {
                 read_feature(feature, &self.f.ty(v).clone(), &mut port, &mut Symbols::default());
             }
@@ -184,15 +253,8 @@ impl<'p> Importer<'_> {
     }
 
     fn read_type(&self, name: &str, ty: Option<&mil::ValueType>) -> Result<Type> {
-        let mut unknown = |axis: usize| Dim::symbol(format!("{name}_{axis}"));
+        let mut unknown = |axis: usize| Dim::symbol(symbol(&self.prefix, name, axis));
         ty.and_then(|t| read_type(t, &mut unknown)).ok_or_else(|| Error::Type { name: name.to_owned() })
-    }
-
-    fn define(&self, scope: &mut Scope<'p>, name: &'p str, v: Value) -> Result<()> {
-        match scope.values.insert(name, v) {
-            None => Ok(()),
-            Some(_) => Err(Error::Twice { name: name.to_owned() }),
-        }
     }
 
     fn lookup(&self, scope: &Scope<'p>, name: &str, reader: &str) -> Result<Value> {
@@ -218,12 +280,9 @@ impl<'p> Importer<'_> {
             Attr::Tensor(val) => {
                 let v = self.insert(op, block, &[&output.name], Box::new(Const { val }))?;
                 self.check_type(op, v[0], output);
-                self.define(scope, &output.name, v[0])
+                scope.define(&output.name, v[0])
             }
-            literal => match scope.literals.insert(&output.name, literal) {
-                None => Ok(()),
-                Some(_) => Err(Error::Twice { name: output.name.clone() }),
-            },
+            literal => scope.define_literal(&output.name, literal),
         }
     }
 
@@ -245,7 +304,7 @@ impl<'p> Importer<'_> {
         }
         for (v, output) in results.iter().zip(&op.outputs) {
             self.check_type(op, *v, output);
-            self.define(scope, &output.name, *v)?;
+            scope.define(&output.name, *v)?;
         }
         Ok(())
     }
@@ -309,19 +368,22 @@ impl<'p> Importer<'_> {
         Ok(Box::new(Unknown { name: op.r#type.clone(), args, results }))
     }
 
-    fn block(&mut self, b: &'p mil::Block, outer: &Scope<'p>) -> Result<Block> {
-        if outer.nesting >= MAX_NESTING {
+    fn block(&mut self, b: &'p mil::Block, scope: &mut Scope<'p>) -> Result<Block> {
+        if scope.nesting >= MAX_NESTING {
             return Err(Error::Nesting { limit: MAX_NESTING });
         }
         let block = self.f.add_block();
-        let mut scope = Scope { nesting: outer.nesting + 1, ..outer.clone() };
+        let outside = (scope.value_names.len(), scope.literal_names.len());
+        scope.nesting += 1;
         for input in &b.inputs {
             let ty = self.read_type(&input.name, input.r#type.as_ref())?;
             let v = self.f.add_arg(block, &input.name, ty);
-            self.define(&mut scope, &input.name, v)?;
+            scope.define(&input.name, v)?;
         }
-        self.operations(&b.operations, block, &mut scope)?;
-        let yields = b.outputs.iter().map(|o| self.lookup(&scope, o, "a block")).collect::<Result<_>>()?;
+        self.operations(&b.operations, block, scope)?;
+        let yields = b.outputs.iter().map(|o| self.lookup(scope, o, "a block")).collect::<Result<_>>()?;
+        scope.leave(outside);
+        scope.nesting -= 1;
         self.f.set_yields(block, yields);
         Ok(block)
     }

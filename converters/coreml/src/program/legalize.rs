@@ -3,7 +3,7 @@
 
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
-    ir::{Block, Def, Fact, Feature, Function, Module, OpId, Place, Port, Value},
+    ir::{Block, Def, Fact, Feature, Function, Module, OpId, Origins, Place, Port, Value},
     ops::{Add, Cast, Const, ExpandDims, Identity, LogicalAnd, LogicalOr, Mul, Select, Squeeze},
     schema::{Op, Opset, ParamKind},
 };
@@ -20,13 +20,13 @@ pub fn legalize(module: &mut Module) -> Result<Vec<Diagnostic>, Vec<Diagnostic>>
         if let Err(d) = l.run() {
             bad.push(d.at("adapting the interface"));
         }
-        ranks(f, &mut bad);
+        ranks(f, &module.origins, &mut bad);
     }
     if bad.is_empty() { Ok(notes) } else { Err(bad) }
 }
 
 /// Names every tensor of too high a rank; operands of ops that decode weights may have more.
-fn ranks(f: &Function, bad: &mut Vec<Diagnostic>) {
+fn ranks(f: &Function, origins: &Origins, bad: &mut Vec<Diagnostic>) {
     for id in f.all_ops() {
         let data = f.op_data(id);
         let for_constexpr = |v: &Value| {
@@ -40,7 +40,9 @@ fn ranks(f: &Function, bad: &mut Vec<Diagnostic>) {
             let Some(rank) = f.ty(*v).tensor().map(|t| t.shape.rank()).filter(|r| *r > MAX_RANK) else { continue };
             let name = data.op.name();
             let title = format!("`{name}` makes `{}` of rank {rank}, Core ML has at most {MAX_RANK}", f.value(*v).hint);
-            bad.push(Diagnostic::error(&codes::X0003, title));
+            let mut d = Diagnostic::error(&codes::X0003, title);
+            d.place.extend(data.origin.and_then(|o| origins.sources(o).first().map(ToString::to_string)));
+            bad.push(d.help("join axes in the source model, with a reshape before the node and one after it"));
         }
     }
 }

@@ -246,18 +246,13 @@ fn read_tensor(t: &TensorValue, dtype: DType, shape: &[usize]) -> Result<Attr> {
         (V::Doubles(f), Field::Doubles) => Tensor::from_vec(&[f.values.len()], f.values.clone()).blob().clone(),
         (V::Bools(b), Field::Bools) => Tensor::from_bools(&[b.values.len()], b.values.iter().copied()).blob().clone(),
         (V::LongInts(i), Field::LongInts) => Tensor::from_vec(&[i.values.len()], i.values.clone()).blob().clone(),
-        (V::Ints(i), Field::Ints) => {
+        // Types of a byte or less are also seen as 32-bit integers.
+        (V::Ints(i), Field::Ints | Field::Bytes) if dtype.is_int() => {
             let (lo, hi) = dtype.int_range().ok_or_else(mismatch)?;
-            // A 16-bit type may be sign-extended or not; both mean the same bits.
             let fits = |v: i32| (lo..=hi).contains(&i128::from(v));
             if !i.values.iter().all(|v| fits(*v)) {
                 return Err(Error::Value { what: "an element that does not fit its type" });
             }
-            let wide: Vec<i64> = i.values.iter().map(|v| i64::from(*v)).collect();
-            Tensor::from_i64(dtype, &[wide.len()], &wide).blob().clone()
-        }
-        // Byte-sized types are also seen as 32-bit integers.
-        (V::Ints(i), Field::Bytes) if dtype.is_int() => {
             let wide: Vec<i64> = i.values.iter().map(|v| i64::from(*v)).collect();
             Tensor::from_i64(dtype, &[wide.len()], &wide).blob().clone()
         }
@@ -295,5 +290,21 @@ pub(super) fn as_literal(t: &Tensor) -> Attr {
         (_, DType::Bool) => Attr::Bools(t.to_bools()),
         (_, d) if d.is_float() => Attr::Floats(t.to_f32().into_owned()),
         _ => Attr::Ints(t.to_i64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_fit_the_type_that_is_stated() {
+        let ints = |values: &[i32]| TensorValue {
+            value: Some(tensor_value::Value::Ints(tensor_value::RepeatedInts { values: values.to_vec() })),
+        };
+        for (dtype, good, bad) in [(DType::I8, -128, 128), (DType::U8, 255, -1), (DType::I16, 32767, 32768)] {
+            assert!(read_tensor(&ints(&[good]), dtype, &[1]).is_ok(), "{good} as {dtype}");
+            assert!(read_tensor(&ints(&[bad]), dtype, &[1]).is_err(), "{bad} as {dtype}");
+        }
     }
 }

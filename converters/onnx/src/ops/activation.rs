@@ -142,7 +142,7 @@ fn channel_slopes(n: &mut Lower<'_>, x: Value, slope: Value) -> Result<Option<Va
     if form != [channels, 1, 1] {
         return Ok(None);
     }
-    n.add_const(slopes.reshape(&[channels])).map(Some)
+    n.add_given(slopes.reshape(&[channels])).map(Some)
 }
 
 fn relu(n: &mut Lower<'_>) -> Lowered {

@@ -11,22 +11,22 @@ rows! {
 
 fn constant(n: &mut Lower<'_>) -> Lowered {
     if let Some(t) = n.tensor("value")? {
-        return n.literal(t);
+        return n.given(t);
     }
     if let Some(t) = n.tensor("sparse_value")? {
-        return n.literal(t);
+        return n.given(t);
     }
     if let Some(x) = n.float("value_float")? {
-        return n.literal(Tensor::scalar(x));
+        return n.given(Tensor::scalar(x));
     }
     if let Some(i) = n.int("value_int")? {
-        return n.literal(Tensor::scalar(i));
+        return n.given(Tensor::scalar(i));
     }
     if let Some(v) = n.floats("value_floats")? {
-        return n.literal(Tensor::from_vec(&[v.len()], v));
+        return n.given(Tensor::from_vec(&[v.len()], v));
     }
     if let Some(v) = n.ints("value_ints")? {
-        return n.literal(Tensor::from_vec(&[v.len()], v));
+        return n.given(Tensor::from_vec(&[v.len()], v));
     }
     Err(LowerError::MissingAttr { name: "value" })
 }

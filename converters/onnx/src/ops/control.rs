@@ -31,11 +31,8 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
     for (a, b) in a.iter().zip(&b) {
         let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
         if x.dtype != y.dtype || x.shape.rank() != y.shape.rank() {
-            let form = format!(
-                "a condition that is not known, of branches that give {x} and {y}: if the condition depends on a shape, \
-                 fix it with `--input`"
-            );
-            return Err(LowerError::form(form));
+            let help = "if the condition depends on a shape, fix that shape with `--input`";
+            return Err(LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help));
         }
     }
     n.emit(ops::Cond { pred, true_fn, false_fn })
@@ -64,8 +61,8 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
         return Err(LowerError::form(format!("a body of {} inputs for {} variables", body.inputs.len(), vars.len())));
     };
     let first = condition.map(|c| truth(n, c).ok_or(c));
-    if first == Some(Ok(false)) && scans == 0 {
-        return Ok(vars.into_iter().map(Entry::Value).collect());
+    if first == Some(Ok(false)) {
+        return written_out(n, body, vars, 0, scans);
     }
     let known_turns = limit.is_none() && !matches!(first, Some(Err(_)));
     if known_turns && steady(body) {
@@ -180,13 +177,9 @@ fn scan(n: &mut Lower<'_>) -> Lowered {
         return n.bad_attr("num_scan_inputs", format!("1 to {}", inputs.len()));
     };
     let outputs = body.outputs.len().saturating_sub(states);
-    let list = |n: &Lower<'_>, name, count: usize| -> Result<Vec<i64>, LowerError> {
-        let given = n.ints(name)?.unwrap_or_else(|| vec![0; count]);
-        if given.len() == count { Ok(given) } else { n.bad_attr(name, format!("{count} numbers")) }
-    };
-    let (axes, directions) = (list(n, "scan_input_axes", scans)?, list(n, "scan_input_directions", scans)?);
+    let (axes, directions) = (n.ints_or("scan_input_axes", 0, scans)?, n.ints_or("scan_input_directions", 0, scans)?);
     let (out_axes, out_directions) =
-        (list(n, "scan_output_axes", outputs)?, list(n, "scan_output_directions", outputs)?);
+        (n.ints_or("scan_output_axes", 0, outputs)?, n.ints_or("scan_output_directions", 0, outputs)?);
     let (mut vars, sources) = (inputs[..states].to_vec(), &inputs[states..]);
     let mut turns = None;
     let mut along = vec![];

@@ -3,13 +3,13 @@
 use crate::{LATEST, tensor};
 use mlconv_mil::{ir::Value, ops, schema::Op};
 use mlconv_source::{Lower, LowerError, Lowered};
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::DType;
 
 rows! {
-    "Abs" 6..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::Abs { x }) };
+    "Abs" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.abs(x)?; own_range(n, y) };
     "Acos" 7..=LATEST => |n| unary(n, |x| ops::Acos { x });
     "Acosh" 9..=LATEST => acosh;
-    "Add" 1..=LATEST => |n| binary(n, |x, y| ops::Add { x, y });
+    "Add" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Add { x, y });
     "And" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
     "Asin" 7..=LATEST => |n| unary(n, |x| ops::Asin { x });
     "Asinh" 9..=LATEST => asinh;
@@ -39,8 +39,8 @@ rows! {
     "Mean" 6..=LATEST => mean;
     "Min" 6..=LATEST => |n| variadic(n, Lower::minimum);
     "Mod" 10..=LATEST => modulo;
-    "Mul" 1..=LATEST => |n| binary(n, |x, y| ops::Mul { x, y });
-    "Neg" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.scale(x, -1.0)?; n.done(y) };
+    "Mul" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Mul { x, y });
+    "Neg" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.scale(x, -1.0)?; own_range(n, y) };
     "Not" 1..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::LogicalNot { x }) };
     "Or" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalOr { x, y });
     "Pow" 1..=LATEST => pow;
@@ -50,7 +50,7 @@ rows! {
     "Sin" 7..=LATEST => |n| unary(n, |x| ops::Sin { x });
     "Sinh" 9..=LATEST => |n| unary(n, |x| ops::Sinh { x });
     "Sqrt" 6..=LATEST => |n| unary(n, |x| ops::Sqrt { x });
-    "Sub" 1..=LATEST => |n| binary(n, |x, y| ops::Sub { x, y });
+    "Sub" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Sub { x, y });
     "Sum" 6..=LATEST => |n| variadic(n, Lower::add);
     "Tan" 7..=LATEST => |n| unary(n, |x| ops::Tan { x });
     "Tanh" 6..=LATEST => |n| unary(n, |x| ops::Tanh { x });
@@ -90,6 +90,45 @@ fn operands(n: &mut Lower<'_>) -> Result<(Value, Value), LowerError> {
 fn binary<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     let (x, y) = operands(n)?;
     n.emit(op(x, y))
+}
+
+/// Of integers, as [`own_range`] has them.
+fn arithmetic<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
+    let (x, y) = operands(n)?;
+    let z = n.op(op(x, y))?;
+    own_range(n, z)
+}
+
+/// `y`, which is of the type of the first input, in the range that this type has in the source: programs compute with
+/// 32 bits, whatever the type was.
+fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
+    let source = n.source_dtype(0).filter(|d| d.is_int());
+    let Some(source) = source.filter(|_| n.dtype(y).is_ok_and(|d| d == DType::I32)) else { return n.done(y) };
+    n.makes(source);
+    let y = match source {
+        DType::U8 | DType::I8 | DType::U16 | DType::I16 => wrapped(n, y, source)?,
+        // The bits are right; what they mean from 2^31 on is not.
+        DType::U32 => {
+            n.warn("unsigned integers are computed as signed ones: results from 2^31 on come out negative");
+            y
+        }
+        _ => y,
+    };
+    n.done(y)
+}
+
+/// Integers wrapped into a smaller type; as they are where they are known to fit.
+fn wrapped(n: &mut Lower<'_>, y: Value, to: DType) -> Result<Value, LowerError> {
+    let (bits, signed) = (to.bits(), matches!(to, DType::I8 | DType::I16));
+    let range = 1i64 << bits;
+    let low = if signed { -(range / 2) } else { 0 };
+    if n.known_ints(y).is_some_and(|v| v.iter().all(|i| (low..low + range).contains(i))) {
+        return Ok(y);
+    }
+    let modulus = n.const_int(range)?;
+    let y = if signed { n.add_number(y, -low as f64)? } else { y };
+    let y = n.op(ops::Mod { x: y, y: modulus })?;
+    if signed { n.add_number(y, low as f64) } else { Ok(y) }
 }
 
 /// A comparison; booleans are compared as integers.
@@ -140,7 +179,12 @@ fn bit_shift(n: &mut Lower<'_>) -> Lowered {
     };
     let two = n.const_int(2)?;
     let factor = n.op(ops::Pow { x: two, y: by })?;
-    if left { n.emit(ops::Mul { x, y: factor }) } else { n.emit(ops::FloorDiv { x, y: factor }) }
+    if left {
+        let y = n.mul(x, factor)?;
+        own_range(n, y)
+    } else {
+        n.emit(ops::FloorDiv { x, y: factor })
+    }
 }
 
 fn cast(n: &mut Lower<'_>) -> Lowered {
@@ -154,14 +198,11 @@ fn cast(n: &mut Lower<'_>) -> Lowered {
     if let Some(t) = n.constant(0)? {
         let whole = t.dtype().is_int() || t.dtype() == DType::Bool;
         if whole && matches!(to, DType::I64 | DType::Bool) && t.dtype() != DType::U64 {
-            let ints = t.to_i64();
-            return n.literal(match to {
-                DType::Bool => Tensor::from_bools(t.shape(), ints.iter().map(|i| *i != 0)),
-                _ => Tensor::from_i64(to, t.shape(), &ints),
-            });
+            return n.literal(t.cast(to));
         }
     }
     let x = n.input(0)?;
+    n.makes(to);
     let y = convert(n, x, to)?;
     n.done(y)
 }
@@ -176,17 +217,7 @@ fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> 
             let whole = n.dtype(x)? == DType::I32;
             let y = n.cast(x, DType::I32)?;
             // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
-            let (bits, signed) = (to.bits(), matches!(to, DType::I8 | DType::I16));
-            let range = 1i64 << bits;
-            let low = if signed { -(range / 2) } else { 0 };
-            let fits = n.known_ints(y).is_some_and(|v| v.iter().all(|i| (low..low + range).contains(i)));
-            if !whole || fits {
-                return Ok(y);
-            }
-            let modulus = n.const_int(range)?;
-            let y = if signed { n.add_number(y, -low as f64)? } else { y };
-            let y = n.op(ops::Mod { x: y, y: modulus })?;
-            if signed { n.add_number(y, low as f64) } else { Ok(y) }
+            if whole { wrapped(n, y, to) } else { Ok(y) }
         }
         other => Err(LowerError::form(format!("a cast to {other}"))),
     }
@@ -196,10 +227,10 @@ fn cast_like(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
     let (x, like) = (n.input(0)?, n.input(1)?);
-    let to = match n.constant(1)? {
-        Some(t) => t.dtype(),
-        None => n.dtype(like)?,
-    };
+    // The program has one type for several of the source.
+    let own = n.dtype(like)?;
+    let to = n.source_dtype(1).filter(|d| d.is_int() && own == DType::I32).unwrap_or(own);
+    n.makes(to);
     let y = convert(n, x, to)?;
     n.done(y)
 }

@@ -56,6 +56,7 @@ fn window(n: &mut Lower<'_>, [a, b, c]: [f64; 3]) -> Lowered {
         if !(0..=1 << 24).contains(&size) {
             return Err(LowerError::form(format!("a window of {size} elements")));
         }
+        n.affords(size as usize)?;
         let width = if periodic { size } else { size - 1 } as f64;
         let at = |i: i64| {
             let angle = if width > 0.0 { 2.0 * PI * i as f64 / width } else { 0.0 };
@@ -108,6 +109,7 @@ fn mel_weight_matrix(n: &mut Lower<'_>) -> Lowered {
         let hertz = 700.0 * (10f64.powf((low + step * i as f64) / 2595.0) - 1.0);
         ((length + 1.0) * hertz / rate).floor()
     };
+    n.affords(spectrum * bins)?;
     let mut weights = vec![0f64; spectrum * bins];
     for bin in 0..bins {
         let (lower, center, upper) = (edge(bin), edge(bin + 1), edge(bin + 2));

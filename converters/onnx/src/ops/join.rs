@@ -28,7 +28,10 @@ fn concat(n: &mut Lower<'_>) -> Lowered {
     let mut joined = vec![];
     for i in 0..n.input_count() {
         match n.constant(i)?.filter(|t| t.dtype() == DType::I64 && t.shape().len() == 1) {
-            Some(t) => joined.extend(t.to_i64()),
+            Some(t) => {
+                n.affords(joined.len() + t.count())?;
+                joined.extend(t.to_i64());
+            }
             None => return concat_values(n, axis),
         }
     }

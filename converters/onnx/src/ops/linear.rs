@@ -14,6 +14,12 @@ rows! {
 /// A vector is a matrix of one row on the left, of one column on the right.
 fn matmul(n: &mut Lower<'_>) -> Lowered {
     let (x, y) = (n.input(0)?, n.input(1)?);
+    let product = product(n, x, y)?;
+    n.done(product)
+}
+
+/// The product of matrices; vectors are matrices of one row or column.
+pub(super) fn product(n: &mut Lower<'_>, x: Value, y: Value) -> Result<Value, LowerError> {
     let (row, column) = (n.rank(x)? == 1, n.rank(y)? == 1);
     if n.rank(x)? == 0 || n.rank(y)? == 0 {
         return Err(LowerError::form("a product of a matrix and a scalar"));
@@ -22,8 +28,7 @@ fn matmul(n: &mut Lower<'_>) -> Lowered {
     let y = if column { n.expand_dims(y, &[1])? } else { y };
     let product = n.matmul(x, y, false, false)?;
     let axes: Vec<i64> = row.then_some(-2).into_iter().chain(column.then_some(-1)).collect();
-    let product = n.squeeze(product, &axes)?;
-    n.done(product)
+    n.squeeze(product, &axes)
 }
 
 fn gemm(n: &mut Lower<'_>) -> Lowered {
@@ -70,7 +75,7 @@ fn as_linear(
         None => None,
         Some(c) => match n.const_of(c).cloned() {
             Some(t) if t.count() == outputs && t.shape().last() == Some(&outputs) => {
-                Some(n.add_const(t.reshape(&[outputs]))?)
+                Some(n.add_given(t.reshape(&[outputs]))?)
             }
             _ => return Ok(None),
         },

@@ -159,6 +159,9 @@ fn reverse_sequence(n: &mut Lower<'_>) -> Lowered {
     n.emit(ops::ReverseSequence { x, lengths, seq_axis, batch_axis })
 }
 
+/// No axis is as long.
+const FAR: i64 = i32::MAX as i64 / 2;
+
 fn trilu(n: &mut Lower<'_>) -> Lowered {
     let upper = n.flag("upper", true)?;
     let x = n.input(0)?;
@@ -167,7 +170,8 @@ fn trilu(n: &mut Lower<'_>) -> Lowered {
         return Err(LowerError::form(format!("{}, which has no matrices", n.ty(x)?)));
     }
     let shift = match n.ints_input(1) {
-        Ok(k) => Some(k.and_then(|k| k.first().copied()).unwrap_or(0)),
+        // Beyond any matrix, one diagonal is like the other.
+        Ok(k) => Some(k.and_then(|k| k.first().copied()).unwrap_or(0).clamp(-FAR, FAR)),
         Err(_) => None,
     };
     // The op keeps a band that holds the main diagonal.
@@ -176,15 +180,14 @@ fn trilu(n: &mut Lower<'_>) -> Lowered {
         Some(k) if !upper && k >= 0 => Some((-1, k)),
         _ => None,
     };
-    if let Some((lower, upper)) = band.filter(|(lower, upper)| *lower < 1 << 31 && *upper < 1 << 31) {
+    if let Some((lower, upper)) = band {
         return n.emit(ops::BandPart { x, lower, upper });
     }
     let rows = n.counted(x, rank - 2, DType::I32)?;
     let rows = n.expand_dims(rows, &[1])?;
     let columns = n.counted(x, rank - 1, DType::I32)?;
-    let far = i64::from(i32::MAX) / 2;
     let shift = match shift {
-        Some(k) => n.const_int(k.clamp(-far, far))?,
+        Some(k) => n.const_int(k)?,
         None => {
             let k = n.input(1)?;
             n.as_scalar(k)?

@@ -242,6 +242,7 @@ fn max_pool_with_indices(n: &mut Lower<'_>, x: Value, dtype: DType, grid: &Grid,
     }
     let (value, at) = best.ok_or(LowerError::Poisoned)?;
     // That was relative to where the window starts, in its image, among all images.
+    n.affords(grid.counts.iter().fold(1, |n, count| n.saturating_mul(usize::try_from(*count).unwrap_or(0))))?;
     let mut windows = vec![0i64];
     for (i, step) in steps.iter().enumerate() {
         let first = |count: i64| (count * grid.window.strides[i] - grid.pads[i].0).saturating_mul(*step);

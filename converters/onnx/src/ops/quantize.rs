@@ -1,6 +1,6 @@
 //! Quantized numbers. Programs compute with them as 32-bit integers, so that nothing is lost between operators.
 
-use super::convolution::convolved;
+use super::{convolution::convolved, linear::product};
 use crate::{LATEST, tensor};
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Entry, Lower, LowerError, Lowered};
@@ -19,7 +19,7 @@ rows! {
 type Result<T> = std::result::Result<T, LowerError>;
 
 /// The least and greatest number of a quantized type.
-fn range(dtype: DType) -> Result<(f64, f64)> {
+fn bounds(dtype: DType) -> Result<(f64, f64)> {
     match dtype.int_range() {
         Some((lo, hi)) if dtype != DType::Bool && hi < 1 << 31 => Ok((lo as f64, hi as f64)),
         _ => Err(LowerError::form(format!("quantizing to {dtype}"))),
@@ -74,7 +74,7 @@ fn quantized(
     axis: i64,
     block: i64,
 ) -> Result<Value> {
-    let (lo, hi) = range(dtype)?;
+    let (lo, hi) = bounds(dtype)?;
     let (x, scale) = (n.cast(x, DType::F32)?, n.cast(scale, DType::F32)?);
     let scale = spread(n, x, scale, axis, block)?;
     let y = n.div(x, scale)?;
@@ -170,16 +170,6 @@ fn matmul_integer(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
-/// The product of matrices; vectors are matrices of one row or column.
-fn product(n: &mut Lower<'_>, a: Value, b: Value) -> Result<Value> {
-    let (row, column) = (n.rank(a)? == 1, n.rank(b)? == 1);
-    let a = if row { n.expand_dims(a, &[0])? } else { a };
-    let b = if column { n.expand_dims(b, &[1])? } else { b };
-    let y = n.matmul(a, b, false, false)?;
-    let y = if row { n.squeeze(y, &[-2])? } else { y };
-    if column { n.squeeze(y, &[-1]) } else { Ok(y) }
-}
-
 fn q_linear_matmul(n: &mut Lower<'_>) -> Lowered {
     let dtype = n.source_dtype(7).or(n.stated_output(0).map(|t| t.dtype)).unwrap_or(DType::U8);
     let (a, a_scale, a_zero) = (n.input(0)?, n.input(1)?, n.input(2)?);
@@ -199,7 +189,7 @@ fn q_linear_matmul(n: &mut Lower<'_>) -> Lowered {
     let y = n.mul(sum, by)?;
     let y = n.op(ops::Round { x: y })?;
     let y = n.add(y, zero)?;
-    let (lo, hi) = range(dtype)?;
+    let (lo, hi) = bounds(dtype)?;
     let y = n.op(ops::Clip { x: y, alpha: lo as f32, beta: hi as f32 })?;
     let y = n.cast(y, DType::I32)?;
     n.done(y)
@@ -261,7 +251,7 @@ fn q_linear_conv(n: &mut Lower<'_>) -> Lowered {
     let y = n.op(ops::Round { x: y })?;
     let zero = n.cast(zero, DType::F32)?;
     let y = n.add(y, zero)?;
-    let (lo, hi) = range(dtype)?;
+    let (lo, hi) = bounds(dtype)?;
     let y = n.op(ops::Clip { x: y, alpha: lo as f32, beta: hi as f32 })?;
     let y = n.cast(y, DType::I32)?;
     n.done(y)

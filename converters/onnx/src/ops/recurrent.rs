@@ -207,7 +207,7 @@ fn item(n: &mut Lower<'_>, v: Value, axis: usize, at: usize) -> Result<Value> {
         && let Some(row) = t.rows(at..at + 1)
     {
         let row = row.reshape(&t.shape()[1..]);
-        return n.add_const(row);
+        return n.add_given(row);
     }
     let at = at as i64;
     let part = n.slice(v, axis, at, Some(at + 1))?;

@@ -127,6 +127,8 @@ struct Line<V> {
     size: V,
     /// The new size.
     count: V,
+    /// The size that is asked for; the new size is that, rounded.
+    width: V,
     scale: V,
     /// The first and last place of the part that is taken, in parts of the axis.
     crop: Option<(V, V)>,
@@ -203,7 +205,7 @@ fn known_lines(
     let ratio = match target {
         Target::Sizes(_, policy) if *policy != Policy::Stretch => {
             let fixed = fixed.ok_or_else(|| LowerError::NotFixed { what: "the ratio".to_owned() })?;
-            let ratios = asked.iter().zip(fixed).map(|(a, f)| a / f);
+            let ratios = asked.iter().zip(fixed).map(|(a, f)| single(a / f));
             Some(if *policy == Policy::NotLarger {
                 ratios.fold(f64::MAX, f64::min)
             } else {
@@ -214,10 +216,16 @@ fn known_lines(
     };
     for (i, axis) in kept {
         let size = shape[*axis].as_known().unwrap_or(0) as f64;
-        let (scale, count) = match (target, ratio) {
-            (Target::Scales(_), _) => (asked[*i], (asked[*i] * size).floor()),
-            (Target::Sizes(..), Some(ratio)) => (ratio, (ratio * size + 0.5).floor()),
-            (Target::Sizes(..), None) => (asked[*i] / size, asked[*i]),
+        let (scale, width, count) = match (target, ratio) {
+            (Target::Scales(_), _) => {
+                let width = single(asked[*i] * size);
+                (asked[*i], width, width.floor())
+            }
+            (Target::Sizes(..), Some(ratio)) => {
+                let width = single(ratio * size);
+                (ratio, width, single(width + 0.5).floor())
+            }
+            (Target::Sizes(..), None) => (asked[*i] / size, asked[*i], asked[*i]),
         };
         let sane = scale.is_finite() && scale > 0.0 && count >= 1.0 && count <= f64::from(1 << 24) && size >= 1.0;
         if !sane {
@@ -226,10 +234,15 @@ fn known_lines(
         let crop = crop.map(|c| (c[*i], c[*i + axes.len()]));
         let same = size == count && (scale - 1.0).abs() < 1e-9 && crop.is_none_or(|c| c == (0.0, 1.0));
         if !same {
-            lines.push(Resized { axis: *axis, size: size as usize, count: count as usize, scale, crop });
+            lines.push(Resized { axis: *axis, size: size as usize, count: count as usize, width, scale, crop });
         }
     }
     Ok(lines)
+}
+
+/// Rounded to single precision, in which ONNX infers sizes and programs compute them: 0.7 of 10 is 7, not a bit less.
+fn single(x: f64) -> f64 {
+    f64::from(x as f32)
 }
 
 /// Resizes by what is only known when the program runs.
@@ -267,27 +280,27 @@ fn open_resize(
     let mut y = x;
     for (i, axis) in kept {
         let size = size_of(n, *axis)?;
-        let (scale, count) = match (target, ratio) {
+        let (scale, width, count) = match (target, ratio) {
             (Target::Scales(v), _) => {
                 let scale = element(n, *v, *i)?;
-                let count = n.mul(scale, size)?;
-                (scale, Calc::floor(n, &count)?)
+                let width = n.mul(scale, size)?;
+                (scale, width, Calc::floor(n, &width)?)
             }
             (Target::Sizes(..), Some(ratio)) => {
-                let count = n.mul(ratio, size)?;
-                let count = n.add_number(count, 0.5)?;
-                (ratio, Calc::floor(n, &count)?)
+                let width = n.mul(ratio, size)?;
+                let count = n.add_number(width, 0.5)?;
+                (ratio, width, Calc::floor(n, &count)?)
             }
             (Target::Sizes(v, _), None) => {
                 let count = element(n, *v, *i)?;
-                (n.div(count, size)?, count)
+                (n.div(count, size)?, count, count)
             }
         };
         let crop = match roi {
             None => None,
             Some(roi) => Some((element(n, roi, *i)?, element(n, roi, *i + axes.len())?)),
         };
-        y = apply::resized_open(n, y, how, *axis, Line { size, count, scale, crop })?;
+        y = apply::resized_open(n, y, how, *axis, Line { size, count, width, scale, crop })?;
     }
     Ok(y)
 }

@@ -100,7 +100,7 @@ fn reshape(n: &mut Lower<'_>, sizes: Vec<i64>) -> Lowered {
         let dims: Vec<usize> =
             known.iter().map(|s| usize::try_from(if *s == -1 { left } else { *s }).unwrap_or(0)).collect();
         if dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(count) {
-            return n.literal(t.reshape(&dims));
+            return n.given(t.reshape(&dims));
         }
     }
     let x = n.input(0)?;
@@ -152,7 +152,7 @@ fn squeeze(n: &mut Lower<'_>, axes: Option<Vec<i64>>) -> Lowered {
         let goes = |i: usize| axes.iter().any(|a| (if *a < 0 { a + rank } else { *a }) == i as i64);
         let dims: Vec<usize> = t.shape().iter().enumerate().filter(|(i, _)| !goes(*i)).map(|(_, d)| *d).collect();
         if dims.iter().product::<usize>() == t.count() {
-            return n.literal(t.reshape(&dims));
+            return n.given(t.reshape(&dims));
         }
     }
     let x = n.input(0)?;
@@ -190,7 +190,7 @@ fn as_stated(n: &mut Lower<'_>) -> Lowered {
 fn unsqueeze(n: &mut Lower<'_>, axes: Option<Vec<i64>>) -> Lowered {
     let axes = axes.ok_or(LowerError::MissingAttr { name: "axes" })?;
     if let Some(t) = raw(n)?.filter(|t| t.shape().is_empty() && matches!(axes.as_slice(), [0 | -1])) {
-        return n.literal(t.reshape(&[1]));
+        return n.given(t.reshape(&[1]));
     }
     let x = n.input(0)?;
     let y = n.expand_dims(x, &axes)?;

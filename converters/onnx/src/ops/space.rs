@@ -57,13 +57,9 @@ fn col_to_im(n: &mut Lower<'_>) -> Lowered {
     let block = n.ints_input(2)?.ok_or(LowerError::MissingInput { index: 2 })?;
     let x = n.input(0)?;
     let dims = image.len();
-    let list = |n: &Lower<'_>, name, default: i64, count: usize| -> Result<Vec<i64>, LowerError> {
-        let given = n.ints(name)?.unwrap_or_else(|| vec![default; count]);
-        if given.len() == count { Ok(given) } else { n.bad_attr(name, format!("{count} numbers")) }
-    };
-    let strides = list(n, "strides", 1, dims)?;
-    let dilations = list(n, "dilations", 1, dims)?;
-    let pads = list(n, "pads", 0, 2 * dims)?;
+    let strides = n.ints_or("strides", 1, dims)?;
+    let dilations = n.ints_or("dilations", 1, dims)?;
+    let pads = n.ints_or("pads", 0, 2 * dims)?;
     let fits = block.len() == dims && (1..=3).contains(&dims) && n.rank(x)? == 3;
     let positive = strides.iter().chain(&dilations).chain(&block).chain(&image).all(|v| (1..1 << 24).contains(v));
     if !fits || !positive || pads.iter().any(|p| !(0..1 << 24).contains(p)) {
@@ -90,6 +86,7 @@ fn col_to_im(n: &mut Lower<'_>) -> Lowered {
     }
     let sizes: Vec<i64> = [-1, depth].into_iter().chain(grid.iter().copied()).collect();
     let columns = n.reshape_to(x, &sizes)?;
+    n.affords((depth * places) as usize)?;
     let mut weight = vec![0f64; (depth * places) as usize];
     for channel in 0..depth {
         weight[(channel * places + channel % places) as usize] = 1.0;

@@ -64,6 +64,8 @@ pub struct Signature {
 pub struct Port {
     /// The name that callers use, as the source spells it.
     pub name: Arc<str>,
+    /// The name in the package that the function was read from, where that is another one.
+    pub packaged: Option<Arc<str>>,
     /// How the value is presented.
     pub feature: Feature,
     /// One line for a person.
@@ -77,7 +79,14 @@ pub struct Port {
 impl Port {
     /// A plain tensor port.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), feature: Feature::Tensor, description: String::new(), shapes: vec![], default: None }
+        Self {
+            name: name.into(),
+            packaged: None,
+            feature: Feature::Tensor,
+            description: String::new(),
+            shapes: vec![],
+            default: None,
+        }
     }
 }
 

@@ -53,13 +53,13 @@ binary! { [F16 | F32 | I32] None;
     /// `x + y`; integers wrap.
     Add = "add", |x, y| x + y, i64::wrapping_add, |x, y| Some(x + y);
     /// `floor(x / y)`. An integer divided by zero is zero.
-    FloorDiv = "floor_div", |x, y| (x / y).floor(), floor_div, |x, y| Some(x.div_floor(y));
+    FloorDiv = "floor_div", |x, y| (x / y).floor(), int_floor_div, |x, y| Some(x.div_floor(y));
     /// The greater of `x` and `y`; NaN where one of them is.
     Maximum = "maximum", maximum, i64::max, |x, y| Some(x.maximum(y));
     /// The lesser of `x` and `y`; NaN where one of them is.
     Minimum = "minimum", minimum, i64::min, |x, y| Some(x.minimum(y));
     /// `x - y * floor(x / y)`: the remainder that has the sign of `y`. Of an integer divided by zero it is zero.
-    Mod = "mod", float_mod, |x, y| if y == 0 { 0 } else { x.wrapping_sub(y.wrapping_mul(floor_div(x, y))) },
+    Mod = "mod", float_mod, |x, y| if y == 0 { 0 } else { x.wrapping_sub(y.wrapping_mul(int_floor_div(x, y))) },
         |x, y| Some(if y.is(0) { Dim::from(0) } else { x.modulo(y) });
     /// `x * y`; integers wrap.
     Mul = "mul", |x, y| x * y, i64::wrapping_mul, |x, y| Some(x * y);
@@ -158,9 +158,8 @@ pub(super) fn minimum(x: f64, y: f64) -> f64 {
     if x.is_nan() || x < y { x } else { y }
 }
 
-fn floor_div(x: i64, y: i64) -> i64 {
-    let Some(q) = x.checked_div(y) else { return 0 };
-    if x % y != 0 && (x < 0) != (y < 0) { q - 1 } else { q }
+fn int_floor_div(x: i64, y: i64) -> i64 {
+    if y == 0 { 0 } else { mlconv_tensor::floor_div(x, y) }
 }
 
 fn float_mod(x: f64, y: f64) -> f64 {

@@ -123,13 +123,25 @@ pub(super) fn agreed(a: &Dim, b: &Dim) -> Option<Dim> {
     }
 }
 
-/// `fact` with the elements of all `values`, where those of each are known.
+/// `fact` with the elements of all `values`, where some are known.
 fn joined_ints(cx: &InferCx<'_>, values: &[Value], fact: Fact) -> Fact {
+    let is_int = fact.ty.tensor().is_some_and(|t| t.dtype.is_int());
+    if !is_int || values.iter().all(|v| cx.ints(*v).is_none()) {
+        return fact;
+    }
     let mut ints = vec![];
     for v in values {
-        match cx.ints(*v) {
-            Some(part) if ints.len() + part.len() <= Fact::MAX_INTS => ints.extend_from_slice(part),
-            Some(_) | None => return fact,
+        match (cx.ints(*v), cx.count(*v)) {
+            (Some(part), _) => ints.extend_from_slice(part),
+            // Elements that only the run knows are symbols beside those that are known.
+            (None, Some(n)) if n <= Fact::MAX_INTS => {
+                let first = ints.len();
+                ints.extend((first..first + n).map(|i| cx.unknown(i)));
+            }
+            (None, _) => return fact,
+        }
+        if ints.len() > Fact::MAX_INTS {
+            return fact;
         }
     }
     fact.with_ints(ints)

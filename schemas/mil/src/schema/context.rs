@@ -72,6 +72,11 @@ impl<'a> InferCx<'a> {
         self.fact(v).ints.as_deref()
     }
 
+    /// How many elements a tensor has, where that is known.
+    pub fn count(&self, v: Value) -> Option<usize> {
+        self.fact(v).ty.tensor()?.shape.known()?.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
+    }
+
     /// The elements of an integer tensor, where they are known numbers.
     pub fn known_ints(&self, v: Value) -> Option<Vec<i64>> {
         self.ints(v)?.iter().map(Dim::as_known).collect()

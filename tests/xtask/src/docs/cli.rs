@@ -26,8 +26,16 @@ pub fn page() -> String {
 const RULES: &str = "\
 - stdout carries the result, stderr everything else. With `--format json` the result is JSON, described in [json.md](json.md).
 - Exit status: 0 done; 1 done, but the models differ, or something that was asked for was not applied; 2 not done.
+- `check` exits with 0 where nothing stands in the way, 1 where it lists blockers or a request does not apply, 2 where the
+  model cannot be read.
+- An output passes with a signal over noise of 40 dB, or a greatest difference of 0.01 of its greatest value, where half
+  precision is used; else with 80 dB, or 0.0001. Integers and booleans must be equal.
+- Arrays are matched to inputs by name, that of the source or that of the package. Where no name matches at all, they are
+  taken in order, with a warning; so a single array serves a model of one input, whatever its name. An array from a .npy
+  file without `NAME=` has the name of its file. Arrays for no input are not used, with a warning.
 - Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
-- Outputs appear whole or not at all. A package that exists is replaced with `--force` only.
+- Outputs appear whole or not at all. A package that exists is replaced with `--force` only. `run` replaces a
+  .npz file that exists, and no other file.
 - The same input and options give the same bytes, whatever `--jobs` says.
 - A model is recognised by its content: an ONNX file, an `.mlpackage` folder, or an `.mlmodel` file with an ML program.";
 

@@ -32,6 +32,7 @@ const ORIGINS: &[(char, &str)] = &[
     ('P', "a pass"),
     ('X', "writing a package"),
     ('N', "numbers: a run or a comparison"),
+    ('T', "a fault of the tool itself"),
     ('L', "the command line"),
 ];
 

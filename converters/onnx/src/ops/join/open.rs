@@ -43,7 +43,8 @@ impl Named {
     }
 }
 
-fn size_of(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value> {
+/// The size of `x` along an axis, as a scalar.
+fn scalar_size(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value> {
     let size = n.sizes_exactly(&[Size::Of(x, axis)])?;
     n.squeeze(size, &[0])
 }
@@ -56,7 +57,7 @@ pub(super) fn slice(n: &mut Lower<'_>) -> Lowered {
     let (zero, one) = (n.const_int(0)?, n.const_int(1)?);
     let mut y = x;
     for axis in 0..rank {
-        let size = size_of(n, x, axis)?;
+        let size = scalar_size(n, x, axis)?;
         let step = match steps {
             Some(steps) => named.pick(n, steps, axis, one)?,
             None => one,
@@ -96,8 +97,13 @@ pub(super) fn pad(n: &mut Lower<'_>, x: Value, fill: Fill, value: Option<Value>)
     let (zero, one) = (n.const_int(0)?, n.const_int(1)?);
     let (mut y, mut inside): (Value, Option<Value>) = (x, None);
     for axis in 0..rank {
-        let size = size_of(n, x, axis)?;
+        let size = scalar_size(n, x, axis)?;
         let (before, after) = (named.pick(n, befores, axis, zero)?, named.pick(n, afters, axis, zero)?);
+        // A negative amount cuts; what is put around is made from what is left.
+        let (cut_before, cut_after) = (n.minimum(before, zero)?, n.minimum(after, zero)?);
+        let (before, after) = (n.maximum(before, zero)?, n.maximum(after, zero)?);
+        let size = n.add(size, cut_before)?;
+        let size = n.add(size, cut_after)?;
         let (start, end) = (n.sub(zero, before)?, n.add(size, after)?);
         let at = n.op(ops::Range1d { end, start, step: one })?;
         let last = n.sub(size, one)?;
@@ -115,8 +121,9 @@ pub(super) fn pad(n: &mut Lower<'_>, x: Value, fill: Fill, value: Option<Value>)
                 n.minimum(at, last)?
             }
         };
+        let picked = n.sub(indices, cut_before)?;
         y = n.without_bool(y, |n, x| {
-            n.op(ops::Gather { x, indices, axis: axis as i64, batch_dims: 0, validate_indices: false })
+            n.op(ops::Gather { x, indices: picked, axis: axis as i64, batch_dims: 0, validate_indices: false })
         })?;
         if let Fill::Constant(_) = fill {
             let own = n.equal(at, indices)?;

@@ -20,6 +20,7 @@ pub(super) struct Resized {
     pub(super) axis: usize,
     pub(super) size: usize,
     pub(super) count: usize,
+    pub(super) width: f64,
     pub(super) scale: f64,
     pub(super) crop: Option<(f64, f64)>,
 }
@@ -53,6 +54,7 @@ impl Resized {
         Line {
             size: one(self.size as f64),
             count: one(self.count as f64),
+            width: one(self.width),
             scale: one(self.scale),
             crop: self.crop.map(|(start, end)| (one(start), one(end))),
         }
@@ -76,6 +78,7 @@ impl Resized {
                 if self.size.saturating_mul(self.count) > MAX_MATRIX {
                     return Err(LowerError::form(format!("resizing {} elements to {}", self.size, self.count)));
                 }
+                n.affords(self.size * self.count)?;
                 let weights = self.weights(how, at)?;
                 let dtype = n.dtype(x)?;
                 let matrix = n.add_const(Tensor::from_f64(dtype, &[self.count, self.size], &weights))?;
@@ -98,7 +101,8 @@ impl Resized {
 
     /// `weights[new * size + old]`.
     fn weights(&self, how: &How, at: &[f64]) -> Result<Vec<f64>> {
-        let line = Line { size: self.size as f64, count: self.count as f64, scale: self.scale, crop: None };
+        let line =
+            Line { size: self.size as f64, count: self.count as f64, width: self.width, scale: self.scale, crop: None };
         let a = match how.kernel {
             Kernel::Linear { antialias: true } => {
                 let tent = |x: f64| (1.0 - x.abs()).clamp(0.0, 1.0);
@@ -171,7 +175,7 @@ fn image_op(n: &mut Lower<'_>, x: Value, how: &How, grids: &[(&Resized, Vec<f64>
                 grids.iter().all(|(line, at)| {
                     let last = line.size as f64 - 1.0;
                     at.iter().enumerate().all(|(i, place)| {
-                        let same = sampled(*mode, i as f64, line.count as f64, line.size as f64).clamp(0.0, last);
+                        let same = mode.place(i, line.count, 0.0, last);
                         (place.clamp(0.0, last) - same).abs() < 1e-5
                     })
                 })
@@ -182,16 +186,6 @@ fn image_op(n: &mut Lower<'_>, x: Value, how: &How, grids: &[(&Resized, Vec<f64>
             n.op(ops::ResizeBilinear { x, target_size_height: h, target_size_width: w, sampling_mode }).map(Some)
         }
         Kernel::Linear { .. } | Kernel::Cubic { .. } => Ok(None),
-    }
-}
-
-/// Where Core ML samples element `i` of `count` on an axis of `size`.
-fn sampled(mode: SamplingMode, i: f64, count: f64, size: f64) -> f64 {
-    match mode {
-        SamplingMode::UnalignCorners => (i + 0.5) * size / count - 0.5,
-        SamplingMode::StrictAlignCorners if count > 1.0 => i * (size - 1.0) / (count - 1.0),
-        SamplingMode::StrictAlignCorners => 0.0,
-        SamplingMode::Default | SamplingMode::AlignCorners | SamplingMode::OffsetCorners => i * size / count,
     }
 }
 

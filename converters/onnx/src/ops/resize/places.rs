@@ -43,9 +43,7 @@ pub(super) fn places<C: Calc>(c: &mut C, mode: Coordinates, line: &Line<C::V>, i
         let at = c.div(&middle, &line.scale)?;
         c.plus(&at, -0.5)
     };
-    // The size that the scale stands for; the new size is that, rounded.
-    let width = c.mul(&line.scale, &line.size)?;
-    let (last, far) = (c.plus(&line.size, -1.0)?, c.plus(&width, -1.0)?);
+    let (last, far) = (c.plus(&line.size, -1.0)?, c.plus(&line.width, -1.0)?);
     let (zero, one) = (c.number(0.0)?, c.number(1.0)?);
     let single = |c: &mut C, yes: &C::V, no: &C::V| {
         // `width == 1`, as `far` is neither below nor above zero.
@@ -64,7 +62,7 @@ pub(super) fn places<C: Calc>(c: &mut C, mode: Coordinates, line: &Line<C::V>, i
         }
         Coordinates::HalfPixelSymmetric => {
             let at = half(c, line)?;
-            let adjustment = c.div(&line.count, &width)?;
+            let adjustment = c.div(&line.count, &line.width)?;
             let rest = c.sub(&one, &adjustment)?;
             let center = c.times(&line.size, 0.5)?;
             let offset = c.mul(&center, &rest)?;
@@ -72,7 +70,6 @@ pub(super) fn places<C: Calc>(c: &mut C, mode: Coordinates, line: &Line<C::V>, i
         }
         Coordinates::PytorchHalfPixel => {
             let (at, lone) = (half(c, line)?, c.times(i, 0.0)?);
-            let lone = c.plus(&lone, -0.5)?;
             single(c, &lone, &at)
         }
         Coordinates::AlignCorners => {

@@ -172,26 +172,33 @@ impl Places {
         for tap in 0..self.taps() {
             let (row, column) = (tap / self.kernel[2], tap % self.kernel[2]);
             let (plane, row) = (row / self.kernel[1], row % self.kernel[1]);
-            let first = column as i64 * self.dilation[2] - self.pad[2].0;
-            let from = ceil_div(-first, self.stride[2]).max(0);
-            let to = ceil_div(width as i64 - first, self.stride[2]).min(width_windows as i64);
-            if from >= to {
+            let (span, first) = self.span(column);
+            if span.is_empty() {
                 continue;
             }
             for d in 0..depth_windows {
-                let Some(at_d) = self.inside(0, d, plane) else { continue };
+                let Some(at_d) = self.place(0, d, plane) else { continue };
                 for h in 0..height_windows {
-                    let Some(at_h) = self.inside(1, h, row) else { continue };
+                    let Some(at_h) = self.place(1, h, row) else { continue };
                     let line = (d * height_windows + h) * width_windows;
-                    let image = (at_d * height + at_h) * width + (from * self.stride[2] + first) as usize;
-                    f(Run { tap, windows: line + from as usize..line + to as usize, image });
+                    let image = (at_d * height + at_h) * width + first;
+                    f(Run { tap, windows: line + span.start..line + span.end, image });
                 }
             }
         }
     }
 
+    /// The windows along the last axis in which a tap lies inside of the image, and the place of the first one's tap.
+    pub fn span(&self, tap: usize) -> (Range<usize>, usize) {
+        let first = tap as i64 * self.dilation[2] - self.pad[2].0;
+        let windows = self.windows[2] as i64;
+        let from = ceil_div(-first, self.stride[2]).clamp(0, windows);
+        let to = ceil_div(self.image[2] as i64 - first, self.stride[2]).clamp(from, windows);
+        (from as usize..to as usize, if from < to { (from * self.stride[2] + first) as usize } else { 0 })
+    }
+
     /// The place along `axis` of a window's tap; `None` in the padding.
-    fn inside(&self, axis: usize, window: usize, tap: usize) -> Option<usize> {
+    pub fn place(&self, axis: usize, window: usize, tap: usize) -> Option<usize> {
         let at = window as i64 * self.stride[axis] + tap as i64 * self.dilation[axis] - self.pad[axis].0;
         usize::try_from(at).ok().filter(|at| *at < self.image[axis])
     }

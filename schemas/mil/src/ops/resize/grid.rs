@@ -27,7 +27,7 @@ pub enum SamplingMode {
 
 impl SamplingMode {
     /// The place of pixel `i` of `n` on an axis whose first and last pixel are `start` and `end`.
-    pub(super) fn place(self, i: usize, n: usize, start: f64, end: f64) -> f64 {
+    pub fn place(self, i: usize, n: usize, start: f64, end: f64) -> f64 {
         let (i, count, last) = (i as f64, n as f64, end - start);
         let place = match self {
             Self::StrictAlignCorners | Self::AlignCorners if n > 1 => i * last / (count - 1.0),

@@ -1,0 +1,151 @@
+//! From a model that is ready to a package: written, read back, compared, and reported.
+
+use super::{
+    CommandResult, Outcome,
+    args::ReadInputs,
+    compress::{compression_json, compression_text},
+    terminal::Terminal,
+};
+use crate::{
+    Diagnostic, codes,
+    compare::Tolerance,
+    convert::{self, Parity, Prepared},
+    report::{self, bytes, parity_text},
+};
+use serde_json::json;
+use std::{path::Path, process};
+
+/// How a package is written.
+pub(super) struct Write<'a> {
+    /// The command that writes it.
+    pub command: &'static str,
+    pub out: &'a Path,
+    pub force: bool,
+    /// What may differ between the source and what was written; `None` does not compare.
+    pub verify: Option<Tolerance>,
+}
+
+impl Write<'_> {
+    pub(super) fn run(&self, mut prepared: Prepared, inputs: &ReadInputs, terminal: &Terminal) -> CommandResult {
+        {
+            let _step = terminal.step("writing");
+            clean_up_when_interrupted(self.out);
+            prepared.warnings.extend(convert::write(&prepared, self.out, self.force)?);
+        }
+        terminal.warn(&prepared.warnings);
+        terminal.insist(&prepared.unapplied);
+        let mut parity = match self.verify {
+            None => None,
+            Some(tolerance) => {
+                let _step = terminal.step("verifying");
+                let written = convert::read_back(self.out)?;
+                Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
+            }
+        };
+        if let Some(parity) = &mut parity {
+            inputs.mention(parity, &prepared.source, terminal);
+        }
+        let differs = parity.as_ref().and_then(|p| p.differs(&prepared.kept));
+        let size = package_size(self.out);
+        if terminal.is_json() {
+            terminal.json(&summary(self.command, Some(self.out), &prepared, parity.as_ref(), size));
+        } else {
+            terminal.say(&text(&prepared, parity.as_ref(), size));
+            if let (Some(p), Some(_), true) = (&parity, &differs, terminal.is_quiet()) {
+                terminal.insist_text(parity_text(p).trim_end());
+            }
+            terminal.result(&self.out.display().to_string());
+        }
+        terminal.insist(differs.as_slice());
+        let fine = prepared.unapplied.is_empty() && parity.is_none_or(|p| p.pass());
+        Ok(if fine { Outcome::Done } else { Outcome::Differs })
+    }
+}
+
+/// Refuses a target before work is spent on it.
+pub(super) fn check_target(out: &Path, force: bool) -> Result<(), Vec<Diagnostic>> {
+    let place = out.display().to_string();
+    if out.extension().is_none_or(|e| e != "mlpackage") {
+        let d = Diagnostic::error(&codes::L0001, "the output must end in `.mlpackage`, or Core ML's tools refuse it");
+        return Err(vec![d.at(place)]);
+    }
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+        let d = Diagnostic::error(&codes::X0001, format!("there is no folder `{}` to write to", folder.display()));
+        return Err(vec![d.at(place)]);
+    }
+    if out.exists() && !force {
+        let d = Diagnostic::error(&codes::X0002, "the output exists").at(place);
+        return Err(vec![d.help("replace it with `--force`")]);
+    }
+    Ok(())
+}
+
+/// A conversion that is interrupted leaves nothing behind.
+fn clean_up_when_interrupted(out: &Path) {
+    let out = out.to_path_buf();
+    // Without a handler an interrupted run leaves its staging folder to the next one, which removes it.
+    let _ = ctrlc::set_handler(move || {
+        mlconv_coreml::abandon(&out);
+        #[expect(clippy::exit, reason = "the process was asked to end")]
+        process::exit(130);
+    });
+}
+
+/// Bytes of all files of a package.
+fn package_size(path: &Path) -> u64 {
+    let (mut total, mut todo) = (0, vec![path.to_path_buf()]);
+    while let Some(path) = todo.pop() {
+        match std::fs::read_dir(&path) {
+            Ok(entries) => todo.extend(entries.flatten().map(|e| e.path())),
+            Err(_) => total += std::fs::metadata(&path).map_or(0, |m| m.len()),
+        }
+    }
+    total
+}
+
+fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
+    let mut out = format!(
+        "{} nodes of {} became {} ops; the package has {}, {} of them weights",
+        prepared.source_ops,
+        prepared.format.name(),
+        prepared.ops,
+        bytes(size),
+        bytes(prepared.package.weights.len_bytes()),
+    );
+    if let Some(c) = &prepared.compression {
+        out += &format!("\n{}", compression_text(c));
+    }
+    match parity {
+        None => out += "\nnot verified, as asked",
+        Some(p) => {
+            out += &format!("\nread back and compared with {}, on {}:\n", p.against, p.inputs);
+            out += parity_text(p).trim_end();
+        }
+    }
+    out
+}
+
+pub(super) fn summary(
+    command: &str,
+    out: Option<&Path>,
+    prepared: &Prepared,
+    parity: Option<&Parity>,
+    size: u64,
+) -> serde_json::Value {
+    json!({
+        "version": report::VERSION,
+        "command": command,
+        "output": out,
+        "source_format": prepared.format.name(),
+        "source_ops": prepared.source_ops,
+        "ops": prepared.ops,
+        "size_bytes": size,
+        "weights_bytes": prepared.package.weights.len_bytes(),
+        "renamed": prepared.package.renamed.iter().map(|(from, to)| json!({"source": from, "package": to})).collect::<Vec<_>>(),
+        "compression": prepared.compression.as_ref().map(compression_json),
+        "warnings": prepared.warnings.iter().chain(&prepared.unapplied).map(report::diagnostic).collect::<Vec<_>>(),
+        "kept_fp32": prepared.kept.iter().map(report::kept).collect::<Vec<_>>(),
+        "parity": parity.map(report::parity),
+    })
+}
