@@ -180,6 +180,13 @@ fn since(s: &Scheme) -> Opset {
     if old { Opset::Ios16 } else { Opset::Ios18 }
 }
 
+/// Bytes of all weights of a module, each counted once.
+pub fn bytes_of_weights(module: &Module) -> u64 {
+    let all = weights(module, 0);
+    let twins = search::twins(&all);
+    all.iter().zip(&twins).filter(|(_, twin)| twin.is_none()).map(|(w, _)| w.tensor.blob().len() as u64).sum()
+}
+
 /// Compresses the weights of `module`.
 pub fn apply(
     module: &mut Module,

@@ -6,7 +6,7 @@ use crate::{
     arrays::Arrays,
     codes,
     compare::{self, OutputDiff, Tolerance},
-    compress,
+    compress::{self, Goal, Plan},
     feed::{self, Samples},
     model::{self, Format, Model},
     names::listed,
@@ -104,31 +104,85 @@ pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, 
         let title = "`--precision fp32`: the package computes in half precision, and stays so";
         unapplied.push(Diagnostic::warning(&codes::L0002, title).help("convert the model that it was made from"));
     }
-    let compression = weights(&mut module, job, progress, &mut all, &mut unapplied)?;
-    let adapted = mlconv_coreml::legalize(&mut module)?;
-    all.extend(adapted);
+    let done = match &job.weights {
+        Weights::Compress(compress::Request { plan: Some(plan @ Plan { goal: Goal::Bytes(most), .. }), .. }) => {
+            within(&module, job, plan, *most, progress)?
+        }
+        weights => finish(module, job, weights, progress)?,
+    };
+    let Finished { module, package, compression, warnings, unapplied: more } = done;
+    all.extend(warnings);
+    unapplied.extend(more);
+    let ops = module.functions.iter().map(op_count).sum();
+    Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
+}
+
+/// A program whose weights are as asked, and what is to be written of it.
+struct Finished {
+    module: Verified,
+    package: Exported,
+    compression: Option<compress::Report>,
+    warnings: Vec<Diagnostic>,
+    unapplied: Vec<Diagnostic>,
+}
+
+fn finish(
+    mut module: Module,
+    job: &Job,
+    asked: &Weights,
+    progress: compress::Progress<'_>,
+) -> Result<Finished, Failure> {
+    let (mut warnings, mut unapplied) = (vec![], vec![]);
+    let compression = weights(&mut module, job, asked, progress, &mut warnings, &mut unapplied)?;
+    warnings.extend(mlconv_coreml::legalize(&mut module)?);
     let module = verify(module)?;
     let package = mlconv_coreml::export(&module)?;
     for (from, to) in &package.renamed {
         let title = format!("`{from}` is called `{to}` in the package, as Core ML does not allow its name");
-        all.push(Diagnostic::warning(&codes::F0107, title));
+        warnings.push(Diagnostic::warning(&codes::F0107, title));
     }
-    let ops = module.functions.iter().map(op_count).sum();
-    Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
+    Ok(Finished { module, package, compression, warnings, unapplied })
+}
+
+/// Compresses so that the package has `most` bytes at most. What of it is no weight depends on the schemes, so it is
+/// estimated, and corrected where that was too little.
+fn within(
+    module: &Module,
+    job: &Job,
+    plan: &Plan,
+    most: u64,
+    progress: compress::Progress<'_>,
+) -> Result<Finished, Failure> {
+    let Weights::Compress(request) = &job.weights else { return finish(module.clone(), job, &job.weights, progress) };
+    let size = |f: &Finished| mlconv_coreml::size(&f.package.model, &f.package.weights);
+    let plain = finish(module.clone(), job, &Weights::Keep, &|_| {})?;
+    let weights: u64 = compress::bytes_of_weights(module);
+    let mut plan = Plan { overhead: size(&plain).saturating_sub(weights), ..plan.clone() };
+    loop {
+        let request = compress::Request { plan: Some(plan.clone()), ..request.clone() };
+        let done = finish(module.clone(), job, &Weights::Compress(request), progress)?;
+        let size = size(&done);
+        if size <= most {
+            return Ok(done);
+        }
+        // What was measured does not change.
+        plan.known = done.compression.and_then(|c| c.search).map(|s| s.weights);
+        plan.overhead += size - most;
+    }
 }
 
 /// Compresses the weights, or decodes them.
 fn weights(
     module: &mut Module,
     job: &Job,
+    asked: &Weights,
     progress: compress::Progress<'_>,
     warnings: &mut Vec<Diagnostic>,
     unapplied: &mut Vec<Diagnostic>,
 ) -> Result<Option<compress::Report>, Failure> {
-    match &job.weights {
+    match asked {
         Weights::Keep => Ok(None),
         Weights::Decompress => {
-            let fault = |e: InsertError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
             if mlconv_passes::compress::decompress(module).map_err(fault)? == 0 {
                 let d = Diagnostic::warning(&codes::L0002, "`--decompress` found no compressed weight");
                 unapplied.push(d);
@@ -139,6 +193,7 @@ fn weights(
             let (opset, raised) = compress::target(module, request, job.request.opset)?;
             warnings.extend(raised);
             module.functions.iter_mut().for_each(|f| f.opset = opset);
+            mlconv_passes::compress::upgrade(module).map_err(fault)?;
             let labels = job.labels.as_ref();
             let calibration = match job.samples.is_empty() {
                 true => None,
@@ -232,7 +287,11 @@ fn retarget(module: &mut Module, job: &Job) -> Result<(), Failure> {
         }
         f.opset = target;
     }
-    Ok(())
+    mlconv_passes::compress::upgrade(module).map_err(fault)
+}
+
+fn fault(e: InsertError) -> Failure {
+    vec![Diagnostic::error(&codes::P0001, e.to_string())]
 }
 
 /// Ops of a function, constants left out.

@@ -17,6 +17,7 @@ mod measure;
 pub mod palette;
 pub mod prune;
 mod scheme;
+mod upgrade;
 mod weight;
 mod weights;
 
@@ -26,6 +27,7 @@ pub use decompress::decompress;
 pub use encode::expressible;
 pub use measure::{Distortion, Sums};
 pub use scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
+pub use upgrade::upgrade;
 pub use weight::Refusal;
 pub use weights::{Left, Role, Weight, weights};
 

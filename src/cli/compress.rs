@@ -178,7 +178,7 @@ impl Compression {
             Scheme::parse(text).map_err(|e| Diagnostic::error(&codes::L0001, format!("--candidates {e}")))
         };
         let candidates = self.candidates.iter().map(scheme).collect::<Result<Vec<_>, _>>()?;
-        Ok(Some(Plan { goal, candidates, log: self.search_log.clone() }))
+        Ok(Some(Plan { goal, candidates, log: self.search_log.clone(), overhead: 0, known: None }))
     }
 }
 

@@ -96,6 +96,10 @@ pub struct Plan {
     pub candidates: Vec<Scheme>,
     /// A file that keeps what was measured, so that a search which was interrupted goes on where it was.
     pub log: Option<PathBuf>,
+    /// Bytes of the package that are no weights.
+    pub overhead: u64,
+    /// What was measured before, of the same weights.
+    pub known: Option<Vec<Sensitivity>>,
 }
 
 impl Plan {
@@ -206,7 +210,10 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
         return Err(vec![Diagnostic::error(&codes::C0001, "no weight is left to choose a scheme for")]);
     }
     let mut log = Log::open(task)?;
-    let mut found = measure(task, &free, &mut log)?;
+    let mut found = match &task.plan.known {
+        Some(known) if known.len() == free.len() => known.clone(),
+        _ => measure(task, &free, &mut log)?,
+    };
     for s in &mut found {
         s.choices.sort_by(|a, b| {
             (a.bytes, a.expected).partial_cmp(&(b.bytes, b.expected)).unwrap_or(std::cmp::Ordering::Equal)
@@ -224,21 +231,20 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
         rest += fixed.map_or(w.tensor.blob().len() as u64, |(_, bytes, _)| bytes);
     }
     let (mut curve, steps) = walk(task.weights, &slots, rest, elements);
-    let chosen = match task.plan.goal {
-        Goal::Bytes(budget) => within(&curve, budget, &format!("{budget} bytes"))?,
+    let overhead = task.plan.overhead;
+    let (budget, what) = match task.plan.goal {
+        Goal::Bytes(most) => (Some(most.saturating_sub(overhead)), format!("a package of {most} bytes")),
         Goal::BitsPerWeight(bits) => {
-            let budget = (bits * elements as f64 / 8.0).floor() as u64;
-            within(&curve, budget, &format!("{bits} bits per weight"))?
+            (Some((bits * elements as f64 / 8.0).floor() as u64), format!("{bits} bits per weight"))
         }
-        Goal::Drop { metric, limit } => least(task, &slots, &steps, &mut curve, metric, limit)?,
+        Goal::Drop { .. } => (None, String::new()),
+    };
+    let chosen = match (task.plan.goal, budget) {
+        (Goal::Drop { metric, limit }, _) => least(task, &slots, &steps, &mut curve, metric, limit)?,
+        (_, budget) => within(&curve, budget.unwrap_or(u64::MAX), &what, overhead)?,
     };
     let mut level = levels(&slots, &steps[..chosen]);
     // What is left of the budget may do for an upgrade that comes later.
-    let budget = match task.plan.goal {
-        Goal::Bytes(budget) => Some(budget),
-        Goal::BitsPerWeight(bits) => Some((bits * elements as f64 / 8.0).floor() as u64),
-        Goal::Drop { .. } => None,
-    };
     if let Some(budget) = budget {
         fill(&slots, &steps[chosen..], &mut level, curve[chosen].bytes, budget);
     }
@@ -257,7 +263,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
 }
 
 /// For each weight the first of those that have the same bytes, if it is not that itself.
-fn twins(weights: &[Weight]) -> Vec<Option<usize>> {
+pub(super) fn twins(weights: &[Weight]) -> Vec<Option<usize>> {
     let same = |a: &Weight, b: &Weight| {
         a.tensor.dtype() == b.tensor.dtype()
             && a.tensor.shape() == b.tensor.shape()
@@ -455,13 +461,12 @@ fn levels(slots: &[Slot], steps: &[usize]) -> Vec<usize> {
 }
 
 /// The last point that is within a budget.
-fn within(curve: &[Point], budget: u64, what: &str) -> Result<usize, Failure> {
+fn within(curve: &[Point], budget: u64, what: &str, overhead: u64) -> Result<usize, Failure> {
     let fitting = curve.iter().rposition(|p| p.bytes <= budget);
     fitting.ok_or_else(|| {
-        let least = curve.first().map(|p| (p.bytes, p.bits_per_weight)).unwrap_or_default();
+        let (bytes, bits) = curve.first().map(|p| (p.bytes + overhead, p.bits_per_weight)).unwrap_or_default();
         let title = format!(
-            "{what} cannot be reached: with every weight in its smallest form there are {} bytes, {:.2} bits per weight",
-            least.0, least.1
+            "{what} cannot be: with every weight in its smallest form it is {bytes} bytes, {bits:.2} bits per weight"
         );
         let help = "give smaller schemes with `--candidates`, or a lower `--weight-threshold`";
         vec![Diagnostic::error(&codes::C0002, title).help(help)]

@@ -146,6 +146,12 @@ pub fn write(target: &Path, model: &Model, weights: &Plan, existing: Existing) -
     stage::replace(target, existing, &|folder| fill(folder, model, weights))
 }
 
+/// Bytes of all files of a package of `model` and `weights`.
+pub fn size(model: &Model, weights: &Plan) -> u64 {
+    let file = if weights.is_empty() { 0 } else { weights.len_bytes() };
+    (Manifest::standard(!weights.is_empty()).to_json().len() + model.encoded_len()) as u64 + file
+}
+
 fn fill(package: &Path, model: &Model, weights: &Plan) -> Result<()> {
     let manifest = Manifest::standard(!weights.is_empty());
     write_file(&package.join(MANIFEST), &mut |w| w.write_all(manifest.to_json().as_bytes()))?;

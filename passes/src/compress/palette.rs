@@ -111,7 +111,7 @@ pub fn palettize(w: &Tensor, o: &PaletteOptions<'_>) -> Result<Palette, Refusal>
 }
 
 /// The element type of indices.
-fn index_dtype(bits: u8) -> Result<DType, Refusal> {
+pub(super) fn index_dtype(bits: u8) -> Result<DType, Refusal> {
     match bits {
         1 => Ok(DType::U1),
         2 => Ok(DType::U2),
