@@ -125,9 +125,11 @@ pub type Progress<'a> = &'a (dyn Fn(Event<'_>) + Sync);
 /// What samples there are to compress by.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Samples<'a> {
-    /// What they say of the inputs of weights.
+    /// Those that codes and schemes are chosen by.
     pub calibration: Option<&'a Calibration>,
-    /// The right class of each.
+    /// Those that losses are measured on.
+    pub evaluation: Option<&'a Calibration>,
+    /// The right class of each of the latter.
     pub labels: Option<&'a Labels>,
     /// Whether codes are chosen by the inputs of a weight.
     pub aware: bool,
@@ -206,6 +208,7 @@ pub fn apply(
             weights: &weights,
             opset,
             calibration: samples.calibration,
+            evaluation: samples.evaluation,
             labels: samples.labels,
             told: &told,
         };

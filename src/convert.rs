@@ -42,6 +42,8 @@ pub struct Job {
     pub weights: Weights,
     /// The right class of each sample.
     pub labels: Option<Labels>,
+    /// Samples that weights are compressed by; those of `samples` where there are none.
+    pub calibration: Arrays,
     /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
     pub samples: Arrays,
 }
@@ -195,11 +197,18 @@ fn weights(
             module.functions.iter_mut().for_each(|f| f.opset = opset);
             mlconv_passes::compress::upgrade(module).map_err(fault)?;
             let labels = job.labels.as_ref();
-            let calibration = match job.samples.is_empty() {
-                true => None,
-                false => Some(compress::Calibration::new(module, &job.samples, labels.map(Labels::len))?),
+            let runs = |arrays: &Arrays, rows| {
+                let given = !arrays.is_empty();
+                given.then(|| compress::Calibration::new(module, arrays, rows)).transpose()
             };
-            let samples = compress::Samples { calibration: calibration.as_ref(), labels, aware: request.aware };
+            let evaluation = runs(&job.samples, labels.map(Labels::len))?;
+            let calibration = runs(&job.calibration, None)?;
+            let samples = compress::Samples {
+                calibration: calibration.as_ref().or(evaluation.as_ref()),
+                evaluation: evaluation.as_ref().or(calibration.as_ref()),
+                labels,
+                aware: request.aware,
+            };
             let report = compress::apply(module, request, samples, progress)?;
             warnings.extend(report.notes.clone());
             unapplied.extend(report.unapplied.clone());

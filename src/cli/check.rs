@@ -33,6 +33,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         keep_fp32: args.rewrite.patterns(),
         weights: convert::Weights::Keep,
         labels: None,
+        calibration: Arrays::new(),
         samples: Arrays::new(),
     };
     let mut kept = vec![];

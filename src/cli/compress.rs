@@ -2,12 +2,14 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs},
+    args::{Import, Inputs, read_arrays},
     terminal::Terminal,
     write::{Write, check_target, summary},
 };
 use crate::{
-    Diagnostic, Failure, codes,
+    Diagnostic, Failure,
+    arrays::Arrays,
+    codes,
     compare::Tolerance,
     compress::{DEFAULT_MEMORY, DEFAULT_THRESHOLD, Goal, PRESETS, Plan, Report, Request, Row, Rule, Search, preset},
     convert::{self, Job, Weights},
@@ -65,7 +67,7 @@ pub(crate) struct Compression {
     target_bpw: Option<f64>,
     /// Choose a scheme for each weight, so that the package is small and loses no more than this on the samples: `top1=0.5`
     /// in points, `cosine=0.001` or `rms=0.02`
-    #[arg(long, value_name = "METRIC=VALUE", conflicts_with = "preset", requires = "sample")]
+    #[arg(long, value_name = "METRIC=VALUE", conflicts_with = "preset")]
     max_drop: Option<Goal>,
     /// The schemes that a search chooses from, such as `int8,pal4-g16`
     #[arg(long, value_name = "SCHEME,…", value_delimiter = ',')]
@@ -73,6 +75,9 @@ pub(crate) struct Compression {
     /// Keep what a search measures in this file, and go on from there if it exists
     #[arg(long, value_name = "FILE")]
     search_log: Option<PathBuf>,
+    /// Samples to compress by, as with `--sample`; where there are none, those of `--sample` serve; repeatable
+    #[arg(long, value_name = "FILE")]
+    calibrate: Vec<String>,
     /// How samples are used: `gptq` minds the inputs that a weight meets, `nearest` takes weights alone [default: gptq
     /// where there are samples]
     #[arg(long, value_enum)]
@@ -123,9 +128,9 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 impl Compression {
     /// What is asked for; `None` where nothing is.
     pub(super) fn request(&self, out: &Path, samples: bool) -> Result<Option<Request>, Failure> {
-        if self.rounding == Some(Rounding::Gptq) && !samples {
+        if self.rounding == Some(Rounding::Gptq) && !samples && self.calibrate.is_empty() {
             let d = Diagnostic::error(&codes::L0001, "`--rounding gptq` is by samples, and there are none");
-            return Err(vec![d.help("give some with `--sample`")]);
+            return Err(vec![d.help("give some with `--calibrate` or `--sample`")]);
         }
         let mut rules: Vec<Rule> = vec![];
         let mixed = self.preset.as_deref().and_then(preset::mixed);
@@ -153,6 +158,11 @@ impl Compression {
             allow_skip: self.allow_skip,
             scratch,
         }))
+    }
+
+    /// The samples to compress by.
+    pub(super) fn calibration(&self) -> Result<Arrays, Failure> {
+        read_arrays(&self.calibrate)
     }
 
     /// What is searched for, if anything is.
@@ -210,6 +220,7 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
         keep_fp32: vec![],
         weights,
         labels: inputs.labels(),
+        calibration: args.compression.calibration()?,
         samples: inputs.samples.clone(),
     };
     let prepared = {

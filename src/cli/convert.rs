@@ -52,6 +52,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         keep_fp32: args.rewrite.patterns(),
         weights,
         labels: inputs.labels(),
+        calibration: args.compression.calibration()?,
         samples,
     };
     let prepared = {

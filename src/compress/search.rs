@@ -192,13 +192,14 @@ pub(super) struct Task<'a> {
     pub weights: &'a [Weight],
     pub opset: Opset,
     pub calibration: Option<&'a Calibration>,
+    pub evaluation: Option<&'a Calibration>,
     pub labels: Option<&'a Labels>,
     pub told: Told<'a>,
 }
 
 /// Gives a scheme to every weight that `assigned` gives none to.
 pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<Search, Failure> {
-    if matches!(task.plan.goal, Goal::Drop { .. }) && task.calibration.is_none() {
+    if matches!(task.plan.goal, Goal::Drop { .. }) && task.evaluation.is_none() {
         let d = Diagnostic::error(&codes::C0002, "a loss is measured on samples, and there are none");
         return Err(vec![d.help("give some with `--sample`")]);
     }
@@ -496,7 +497,7 @@ fn least(
     metric: Metric,
     limit: f64,
 ) -> Result<usize, Failure> {
-    let Some(c) = task.calibration else { return Ok(steps.len()) };
+    let Some(c) = task.evaluation else { return Ok(steps.len()) };
     let base = outputs(c, &HashMap::new(), usize::MAX)?;
     let (mut low, mut high) = (0, steps.len());
     while low < high {
