@@ -1,9 +1,10 @@
 //! `cargo xtask gen` writes every generated file of the repository; `cargo xtask gen --check` fails where one is not
-//! what it would write.
+//! what it would write. `cargo xtask tables`, with `--check` likewise, measures what documentation states.
 
 mod docs;
 mod output;
 mod proto;
+mod tables;
 
 use output::Output;
 use std::{
@@ -20,7 +21,7 @@ type Generator = fn(&Path, &mut Output) -> Result<()>;
 /// All generators by name. A new kind of files is a new line here.
 const GENERATORS: &[(&str, Generator)] = &[("proto", proto::generate), ("docs", docs::generate)];
 
-const USAGE: &str = "usage: cargo xtask gen [--check]";
+const USAGE: &str = "usage: cargo xtask gen|tables [--check]";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["gen"] => generate(Output::writing()),
         ["gen", "--check"] => generate(Output::checking()),
+        ["tables"] => root().and_then(|root| tables::run(root, false)),
+        ["tables", "--check"] => root().and_then(|root| tables::run(root, true)),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -39,8 +42,12 @@ fn main() -> ExitCode {
     }
 }
 
+fn root() -> Result<&'static Path> {
+    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no repository around this crate")?)
+}
+
 fn generate(mut output: Output) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no repository around this crate")?;
+    let root = root()?;
     for (name, generator) in GENERATORS {
         generator(root, &mut output).map_err(|e| format!("{name}: {e}"))?;
     }
