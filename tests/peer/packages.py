@@ -11,35 +11,32 @@ import coremltools as ct
 import numpy as np
 from coremltools.converters.mil.frontend.milproto.load import load
 
-# Operands that are parameters, by op.
-PARAMETERS = {
-    "conv": ["weight"],
-    "conv_transpose": ["weight"],
-    "linear": ["weight"],
-    "gather": ["x"],
-    "matmul": ["y"],
-    "lstm": ["weight_ih", "weight_hh"],
-    "gru": ["weight_ih", "weight_hh"],
-}
+# Operands that are parameters.
+PARAMETERS = ["conv.weight", "conv_transpose.weight", "linear.weight", "gather.x", "matmul.y"]
 
 
-def program(path):
+def program(path, model=None):
     """The program of a package; reading it infers the type of every op anew."""
-    model = ct.models.MLModel(path, skip_model_load=True)
+    model = model or ct.models.MLModel(path, skip_model_load=True)
     spec = model.get_spec()
     return load(spec, specification_version=spec.specificationVersion, file_weights_dir=model.weights_dir)
 
 
-def parameters(prog):
-    """All weights of at least two axes, in program order: the reader's type and operand, and the value."""
+def constants(prog):
+    """Every constant that an op reads which decodes none: the op's type, number and operand, and the value."""
     found = []
     for function in prog.functions.values():
-        for op in function.operations:
-            for name in PARAMETERS.get(op.op_type, []):
-                v = op.inputs.get(name)
-                if v is not None and v.op is not None and (v.op.op_type == "const" or constexpr(v)) and v.rank >= 2:
-                    found.append((f"{op.op_type}.{name}", v))
+        readers = [op for op in function.operations if op.op_type != "const" and not op.op_type.startswith("constexpr_")]
+        for i, op in enumerate(readers):
+            for name, v in sorted(op.inputs.items()):
+                if hasattr(v, "op") and v.op is not None and (v.op.op_type == "const" or constexpr(v)):
+                    found.append(((op.op_type, i, name), v))
     return found
+
+
+def parameters(prog):
+    """The constants of at least two axes that compression is for."""
+    return [(f"{op}.{name}", v) for (op, _, name), v in constants(prog) if f"{op}.{name}" in PARAMETERS and v.rank >= 2]
 
 
 def constexpr(v):
