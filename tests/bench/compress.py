@@ -80,7 +80,9 @@ def peer_process(package, scheme, out):
 
 
 def run(command, limit=None):
-    """Seconds of a whole process, its peak of resident memory in bytes, and what it printed; None where it was stopped.
+    """A whole process: seconds, peak of resident memory in bytes, what it printed, and seconds of processors.
+
+    None where it was stopped.
 
     This process has to stay small: Linux counts its memory as that of a child until the child has begun its own program.
     So whatever needs coremltools or numpy is done in processes of its own.
@@ -105,7 +107,7 @@ def run(command, limit=None):
         errors.seek(0)
         if child.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}: {errors.read()[-2000:]}")
-        return seconds, usage.ru_maxrss * 1024, said.read()
+        return seconds, usage.ru_maxrss * 1024, said.read(), usage.ru_utime + usage.ru_stime
 
 
 def errors_of(original, compressed):
@@ -142,17 +144,17 @@ def errors(original, compressed):
 
 
 def once_peer(package, scheme, args, folder):
-    """A run of the peer: seconds of the work, of the whole process, and its peak memory; None where it was stopped."""
+    """A run of the peer: seconds of the work, of the whole process, its peak memory, and seconds of processors."""
     out = os.path.join(folder, "peer.mlpackage")
     shutil.rmtree(out, ignore_errors=True)
     os.sync()
     got = run([sys.executable, os.path.abspath(__file__), "--peer-process", package, scheme, out], args.peer_limit)
-    return got and (json.loads(got[2].splitlines()[-1])["seconds"], *got[:2])
+    return got and (json.loads(got[2].splitlines()[-1])["seconds"], *got[:2], got[3])
 
 
 def result_of_peer(package, runs, args, folder):
     if None in runs:
-        nothing = dict.fromkeys(["whole", "peak", "size", "errors"])
+        nothing = dict.fromkeys(["whole", "cpu", "peak", "size", "errors"])
         return {"seconds": args.peer_limit, "stopped": True, **nothing}
     out = os.path.join(folder, "peer.mlpackage")
     return {
@@ -160,6 +162,7 @@ def result_of_peer(package, runs, args, folder):
         "stopped": False,
         "whole": statistics.median(r[1] for r in runs),
         "peak": max(r[2] for r in runs),
+        "cpu": statistics.median(r[3] for r in runs),
         "size": size_of(out),
         "errors": errors(package, out),
     }
@@ -198,7 +201,7 @@ def case(model, scheme, args, folder):
         if i < args.runs:
             shutil.rmtree(out, ignore_errors=True)
             os.sync()
-            ours.append(run(command)[:2])
+            ours.append(run(command))
         if not was_cached and i < args.peer_runs and None not in theirs:
             theirs.append(once_peer(package, scheme, args, folder))
     if not was_cached:
@@ -208,15 +211,17 @@ def case(model, scheme, args, folder):
             with open(cache, "w", encoding="utf-8") as f:
                 json.dump(peer, f)
 
-    seconds, peak, size = statistics.median(s for s, _ in ours), max(p for _, p in ours), size_of(out)
+    seconds, peak, size = statistics.median(r[0] for r in ours), max(r[1] for r in ours), size_of(out)
     allowed = size_of(package) + size + SPARE
     row = {
         "model": model,
         "scheme": scheme,
         "seconds": seconds,
-        "seconds_of_runs": [s for s, _ in ours],
+        "seconds_of_runs": [r[0] for r in ours],
+        "cpu": statistics.median(r[3] for r in ours),
         "peer_seconds": peer["seconds"],
         "peer_whole": peer["whole"],
+        "peer_cpu": peer.get("cpu"),
         "peer_stopped": peer["stopped"],
         "peer_cached": was_cached,
         "times": peer["seconds"] / seconds,
@@ -260,7 +265,7 @@ def compare(row, ours, theirs):
         row["missed"].append("error")
 
 
-HEADINGS = ["model", "scheme", "mlconv", "peer", "whole", "times", "bound", "peak", "allowed", "peer's", "size", "peer's"]
+HEADINGS = ["model", "scheme", "mlconv", "cpu", "peer", "whole", "times", "bound", "peak", "allowed", "peer's", "size", "peer's"]
 HEADINGS += ["error", "worst", "result"]
 
 
@@ -269,7 +274,7 @@ def line(r):
     peer = f"{'>' if r['peer_stopped'] else ''}{r['peer_seconds']:.1f} s{' *' if r['peer_cached'] else ''}"
     error = [f"{r[k]:.6f}" if k in r else "-" for k in ("error_ratio", "worst_error_ratio")]
     return [
-        *(r["model"], r["scheme"], f"{r['seconds']:.2f} s", peer),
+        *(r["model"], r["scheme"], f"{r['seconds']:.2f} s", f"{r['cpu']:.2f} s", peer),
         "-" if r["peer_whole"] is None else f"{r['peer_whole']:.1f} s",
         *(f"{'>' if r['peer_stopped'] else ''}{r['times']:.1f}", str(r["bound"])),
         *(mb(r[k]) for k in ("peak", "peak_bound", "peer_peak", "size", "peer_size")),
@@ -308,7 +313,7 @@ def main():
     os.makedirs(args.folder, exist_ok=True)
 
     rows = []
-    layout = "{:<15} {:<9} {:>7} {:>10} {:>7} {:>7} {:>5} {:>7} {:>8} {:>8} {:>7} {:>7} {:>9} {:>9}  {}"
+    layout = "{:<15} {:<9} {:>7} {:>7} {:>10} {:>7} {:>7} {:>5} {:>7} {:>8} {:>8} {:>7} {:>7} {:>9} {:>9}  {}"
     print(layout.format(*HEADINGS), flush=True)
     for model in names:
         for scheme in schemes:
@@ -322,7 +327,7 @@ def main():
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump({"machine": machine, "rows": rows}, f, indent=1)
     missed = sum(bool(r["missed"]) for r in rows)
-    print("peer: from after its import until all is saved; whole: its whole process")
+    print("peer: from after its import until all is saved; whole: its whole process; cpu: of all processors, which other work touches less")
     print("error: mean squared error as a part of the peer's, over all weights and for the worst; * kept from before")
     print(f"{len(rows) - missed} passed, {missed} failed")
     return missed > 0
