@@ -22,9 +22,9 @@ mod weights;
 pub use apply::{Coded, Compressed, Knowledge, compress_tensor};
 pub use decompress::decompress;
 pub use measure::{Distortion, Sums};
-pub use scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
+pub use scheme::{Along, Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
 pub use weight::Refusal;
-pub use weights::{Left, Role, Weight, weights};
+pub use weights::{Left, Reader, Role, Weight, weights};
 
 use mlconv_mil::{
     ir::{InsertError, Module},
