@@ -200,12 +200,8 @@ fn group_axis(p: &Palette, shape: &[usize], role: Role) -> Result<(usize, usize)
     match p.channel_axis {
         None if p.input_groups => Ok((role.input, role.output)),
         None => Ok((role.output, role.output)),
-        Some(stated) => {
-            let from_last = if stated < 0 { shape.len() as i64 } else { 0 };
-            let axis = stated.checked_add(from_last).and_then(|a| usize::try_from(a).ok()).filter(|a| *a < shape.len());
-            let axis = axis.ok_or_else(|| Refusal::new(format!("there is no axis {stated} among {}", shape.len())))?;
-            Ok((axis, axis))
-        }
+        Some(axis) if axis < shape.len() => Ok((axis, axis)),
+        Some(axis) => Err(Refusal::new(format!("there is no axis {axis} among {}", shape.len()))),
     }
 }
 
@@ -220,13 +216,13 @@ fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, 
         _ if axis == role.input => "input channels".to_owned(),
         _ => format!("slices of axis {axis}"),
     };
-    if p.vector > 1 && shape[vector_axis] % p.vector != 0 {
+    if p.vector > 1 && !shape[vector_axis].is_multiple_of(p.vector) {
         let (n, kind) = (shape[vector_axis], kind(vector_axis));
         return Err(Refusal::new(format!("vectors of {} do not divide {n} {kind}", p.vector)));
     }
     let Some(want) = p.group else { return Ok((p.clone(), None)) };
     let (channels, kind) = (shape[axis], kind(axis));
-    let fits = |n: usize| channels % n == 0 && (axis != vector_axis || n % p.vector == 0);
+    let fits = |n: usize| channels.is_multiple_of(n) && (axis != vector_axis || n.is_multiple_of(p.vector));
     if fits(want) {
         return Ok((p.clone(), None));
     }

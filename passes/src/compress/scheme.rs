@@ -103,8 +103,8 @@ pub struct Palette {
     pub group: Option<usize>,
     /// Whether groups lie along the input channels.
     pub input_groups: bool,
-    /// The axis along which groups and vectors lie, where it is not that of the channels; below 0, from the last.
-    pub channel_axis: Option<i64>,
+    /// The axis along which groups and vectors lie, where it is not that of the channels.
+    pub channel_axis: Option<usize>,
     /// Elements of an entry, which lie along the output channels.
     pub vector: usize,
     /// Whether each output channel has a scale of its own beside the table.
@@ -222,15 +222,16 @@ fn parse_prune(amount: &str, rest: &[&str]) -> Result<Prune, String> {
     if amount.is_empty() {
         // An exponent has a dash of its own.
         let threshold = rest.join("-").strip_prefix('t').and_then(number::<f64>);
-        return threshold.filter(|t| t.is_finite() && *t >= 0.0 && along.is_none()).map(Prune::Threshold).ok_or_else(wrong);
+        return threshold
+            .filter(|t| t.is_finite() && *t >= 0.0 && along.is_none())
+            .map(Prune::Threshold)
+            .ok_or_else(wrong);
     }
     let percent: f64 = number(amount).filter(|p| *p > 0.0 && *p < 100.0).ok_or_else(wrong)?;
     match rest {
         [] if along.is_none() => Ok(Prune::Sparsity(percent / 100.0)),
         [size] => match size.strip_prefix('b').and_then(number).filter(|b| *b > 1) {
-            Some(size) => {
-                Ok(Prune::Block { sparsity: percent / 100.0, size, along: along.unwrap_or(Along::Output) })
-            }
+            Some(size) => Ok(Prune::Block { sparsity: percent / 100.0, size, along: along.unwrap_or(Along::Output) }),
             None => Err(wrong()),
         },
         _ => Err(wrong()),
@@ -275,8 +276,8 @@ fn parse_palette(bits: &str, rest: &[&str]) -> Result<Palette, String> {
             "ulut8" => palette.lut_dtype = Some(DType::U8),
             "uniform" => palette.entries = Entries::Uniform,
             "unique" => (palette.entries, unique) = (Entries::Unique, true),
-            _ if word.strip_prefix("axis").and_then(number::<u8>).is_some() => {
-                palette.channel_axis = word.strip_prefix("axis").and_then(number::<u8>).map(i64::from);
+            _ if word.strip_prefix("axis").and_then(number::<usize>).is_some() => {
+                palette.channel_axis = word.strip_prefix("axis").and_then(number);
             }
             _ => match (word.strip_prefix('g').and_then(number), word.strip_prefix('v').and_then(number)) {
                 (Some(size), _) if size > 0 => palette.group = Some(size),

@@ -92,7 +92,16 @@ pub fn weights(module: &Module, threshold: usize) -> Vec<Weight> {
             sources.dedup();
             let readers_named = readers.iter().map(|id| reader(module, f, *id)).collect();
             let role = role(f, value, &readers, tensor, threshold);
-            all.push(Weight { function, op, value, name, sources, readers: readers_named, tensor: tensor.clone(), role });
+            all.push(Weight {
+                function,
+                op,
+                value,
+                name,
+                sources,
+                readers: readers_named,
+                tensor: tensor.clone(),
+                role,
+            });
         }
     }
     all
