@@ -1,9 +1,11 @@
 //! Compression of weights as a user asks for it: which weights, how, within which memory, and what became of each.
 
+mod config;
 pub mod preset;
 mod rules;
 mod spool;
 
+pub use config::Config;
 pub use preset::{PRESETS, Preset};
 pub use rules::{Assigned, Rule, Selector, assign};
 
@@ -23,6 +25,8 @@ pub const DEFAULT_MEMORY: u64 = 512 << 20;
 pub struct Request {
     /// Which weights, and how: the last rule that matches a weight counts.
     pub rules: Vec<Rule>,
+    /// What becomes of weights that no rule matches.
+    pub config: Option<Box<Config>>,
     /// Elements up to which weights are left alone.
     pub threshold: usize,
     /// Bytes that tensors in the works may take.
@@ -92,9 +96,9 @@ pub fn target(
     stated: Option<Opset>,
 ) -> Result<(Opset, Option<Diagnostic>), Failure> {
     let own = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
-    let weights = weights(module, request.threshold);
-    let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
-    let needs = assigned.iter().flatten().map(|a| (since(&a.scheme), a)).max_by_key(|(o, _)| *o);
+    let (weights, assigned) = assigned(module, request)?;
+    let all = weights.iter().zip(&assigned).filter(|(w, _)| w.role.is_ok()).filter_map(|(_, a)| a.as_ref());
+    let needs = all.filter(|a| a.left.is_none()).map(|a| (since(&a.scheme), a)).max_by_key(|(o, _)| *o);
     let Some((needed, a)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
     let what = format!("`{}` needs the target {needed}", a.scheme);
     match stated {
@@ -108,6 +112,21 @@ pub fn target(
             Ok((needed, Some(d.help("state a target with `--target` to keep to it"))))
         }
     }
+}
+
+/// The weights of a module, and what is to become of each.
+fn assigned(module: &Module, request: &Request) -> Result<(Vec<Weight>, Vec<Option<Assigned>>), Failure> {
+    // A config may have a smaller threshold of its own.
+    let least = request.config.as_ref().and_then(|c| c.least_threshold()).unwrap_or(request.threshold);
+    let mut weights = weights(module, least.min(request.threshold));
+    let assigned = assign(&weights, request.config.as_deref(), &request.rules).map_err(|d| vec![d])?;
+    for (w, a) in weights.iter_mut().zip(&assigned) {
+        let by_config = a.as_ref().is_some_and(|a| a.by_config);
+        if w.role.is_ok() && !by_config && w.tensor.count() <= request.threshold {
+            w.role = Err(Left::Small(request.threshold));
+        }
+    }
+    Ok((weights, assigned))
 }
 
 /// The first op set that can express a scheme.
@@ -130,13 +149,15 @@ fn since(s: &Scheme) -> Opset {
 
 /// Compresses the weights of `module`.
 pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> Result<Report, Failure> {
-    let weights = weights(module, request.threshold);
-    let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
+    let (weights, assigned) = assigned(module, request)?;
     let mut report = Report::default();
+    if let Some(config) = &request.config {
+        report.unapplied = config.unapplied(&weights);
+    }
     // Weights that a rule means and that cannot be compressed are tried as well: the engine says why not.
-    let chosen: Vec<usize> = (0..weights.len())
-        .filter(|i| assigned[*i].as_ref().is_some_and(|a| !a.scheme.is_none() && (weights[*i].role.is_ok() || a.named)))
-        .collect();
+    let wanted = |w: &Weight, a: &Assigned| !a.scheme.is_none() && a.left.is_none() && (w.role.is_ok() || a.named);
+    let chosen: Vec<usize> =
+        (0..weights.len()).filter(|i| assigned[*i].as_ref().is_some_and(|a| wanted(&weights[*i], a))).collect();
     let task = |i: &usize| assigned[*i].as_ref().map(|a| Task { weight: &weights[*i], scheme: a.scheme.clone() });
     let tasks: Vec<Task<'_>> = chosen.iter().filter_map(task).collect();
     let row = |i: usize, outcome: Option<&Outcome>| {
@@ -146,6 +167,7 @@ pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> 
         let left = || match &w.role {
             Err(left) => left.to_string(),
             Ok(_) => match &assigned[i] {
+                Some(Assigned { left: Some(why), .. }) => why.clone(),
                 Some(a) => format!("`{}` leaves it alone", a.rule),
                 None => "nothing asks for it".to_owned(),
             },
@@ -154,7 +176,7 @@ pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> 
             name: w.name.clone(),
             ty: format!("{}[{}]", w.tensor.dtype(), shape.join(", ")),
             count: w.tensor.count() as u64,
-            readers: w.readers.clone(),
+            readers: w.readers.iter().map(|r| r.op).collect(),
             asked: assigned[i].as_ref().filter(|a| !a.scheme.is_none()).map(|a| (a.scheme.clone(), a.rule.clone())),
             outcome: outcome.map_or_else(|| Err(left()), |o| o.done.clone().map_err(|e| e.to_string())),
             bytes_before: outcome.map_or(bytes, |o| o.bytes_before),

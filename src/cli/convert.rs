@@ -2,8 +2,9 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, Precision, Rewrite},
+    args::{Import, Inputs, Rewrite},
     compress::{Compression, compression_json, compression_text},
+    recipe::RecipeFile,
     terminal::Terminal,
 };
 use crate::{
@@ -23,6 +24,8 @@ pub(crate) struct Args {
     #[arg(short, value_name = "OUT.mlpackage")]
     out: PathBuf,
     #[command(flatten)]
+    recipe: RecipeFile,
+    #[command(flatten)]
     import: Import,
     #[command(flatten)]
     rewrite: Rewrite,
@@ -38,10 +41,14 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
+pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
+    let recipe = args.recipe.read()?;
+    args.import.fill(&recipe.convert);
+    args.rewrite.fill(&recipe.convert);
+    args.compression.fill(recipe.compress);
     check_target(&args.out, args.force)?;
     let inputs = args.inputs.read()?;
-    let half = args.rewrite.precision == Precision::Fp16;
+    let half = args.rewrite.half();
     let request = args.import.request()?;
     let samples = inputs.samples.clone();
     let weights = args.compression.request(&args.out)?.map_or(Weights::Keep, Weights::Compress);

@@ -43,7 +43,7 @@ pub fn rules(text: &str) -> Result<Vec<Rule>, Diagnostic> {
         let names: Vec<&str> = PRESETS.iter().map(|p| p.name).collect();
         Diagnostic::error(&codes::L0001, format!("--preset {e}")).help(format!("presets are {}", names.join(", ")))
     })?;
-    Ok(vec![Rule { selector: Selector::All, scheme, threshold: None, text: format!("--preset {text}") }])
+    Ok(vec![Rule { selector: Selector::All, scheme, text: format!("--preset {text}") }])
 }
 
 #[cfg(test)]
