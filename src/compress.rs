@@ -1,12 +1,14 @@
 //! Compression of weights as a user asks for it: which weights, how, within which memory, and what became of each.
 
 mod calibrate;
+mod config;
 pub mod preset;
 mod rules;
 pub mod search;
 mod spool;
 
 pub use calibrate::Calibration;
+pub use config::Config;
 pub use preset::{PRESETS, Preset};
 pub use rules::{Assigned, Rule, Selector, assign};
 pub use search::{Goal, Metric, Plan, Search};
@@ -32,6 +34,8 @@ pub struct Request {
     pub rules: Vec<Rule>,
     /// How schemes are found for the weights that no rule matches.
     pub plan: Option<Plan>,
+    /// What becomes of weights that no rule matches.
+    pub config: Option<Box<Config>>,
     /// Elements up to which weights are left alone.
     pub threshold: usize,
     /// Bytes that tensors in the works may take.
@@ -143,11 +147,11 @@ pub fn target(
     stated: Option<Opset>,
 ) -> Result<(Opset, Option<Diagnostic>), Failure> {
     let own = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
-    let weights = weights(module, request.threshold);
-    let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
+    let (weights, assigned) = assigned(module, request)?;
     // A search makes do with what the target has.
     let searched = request.plan.iter().filter(|_| stated.is_none()).flat_map(|p| p.schemes(Opset::Ios18));
-    let schemes = assigned.iter().flatten().map(|a| a.scheme.clone()).chain(searched);
+    let asked = weights.iter().zip(&assigned).filter(|(w, _)| w.role.is_ok()).filter_map(|(_, a)| a.as_ref());
+    let schemes = asked.filter(|a| a.left.is_none()).map(|a| a.scheme.clone()).chain(searched);
     let needs = schemes.map(|s| (since(&s), s)).max_by_key(|(o, _)| *o);
     let Some((needed, scheme)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
     let what = format!("`{scheme}` needs the target {needed}");
@@ -164,10 +168,28 @@ pub fn target(
     }
 }
 
+/// The weights of a module, and what is to become of each.
+fn assigned(module: &Module, request: &Request) -> Result<(Vec<Weight>, Vec<Option<Assigned>>), Failure> {
+    // A config may have a smaller threshold of its own.
+    let least = request.config.as_ref().and_then(|c| c.least_threshold()).unwrap_or(request.threshold);
+    let mut weights = weights(module, least.min(request.threshold));
+    let assigned = assign(&weights, request.config.as_deref(), &request.rules).map_err(|d| vec![d])?;
+    for (w, a) in weights.iter_mut().zip(&assigned) {
+        let by_config = a.as_ref().is_some_and(|a| a.by_config);
+        if w.role.is_ok() && !by_config && w.tensor.count() <= request.threshold {
+            w.role = Err(Left::Small(request.threshold));
+        }
+    }
+    Ok((weights, assigned))
+}
+
 /// The first op set that can express a scheme.
 fn since(s: &Scheme) -> Opset {
     use mlconv_passes::compress::{Code, Share};
     use mlconv_tensor::DType;
+    if matches!(&s.code, Some(Code::Palette(p)) if p.vector > 1 && p.channel_scale) {
+        return Opset::Ios26;
+    }
     let old = match (&s.prune, &s.code) {
         (None, None) => return Opset::Ios15,
         (Some(_), Some(_)) => false,
@@ -196,9 +218,11 @@ pub fn apply(
     samples: Samples<'_>,
     progress: Progress<'_>,
 ) -> Result<Report, Failure> {
-    let weights = weights(module, request.threshold);
-    let mut assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
+    let (weights, mut assigned) = assigned(module, request)?;
     let mut report = Report::default();
+    if let Some(config) = &request.config {
+        report.unapplied = config.unapplied(&weights);
+    }
     let opset = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
     if let Some(plan) = &request.plan {
         let told = |done, of| progress(Event::Measured { done, of });
@@ -215,9 +239,9 @@ pub fn apply(
         report.search = Some(search::run(&task, &mut assigned)?);
     }
     // Weights that a rule means and that cannot be compressed are tried as well: the engine says why not.
-    let chosen: Vec<usize> = (0..weights.len())
-        .filter(|i| assigned[*i].as_ref().is_some_and(|a| !a.scheme.is_none() && (weights[*i].role.is_ok() || a.named)))
-        .collect();
+    let wanted = |w: &Weight, a: &Assigned| !a.scheme.is_none() && a.left.is_none() && (w.role.is_ok() || a.named);
+    let chosen: Vec<usize> =
+        (0..weights.len()).filter(|i| assigned[*i].as_ref().is_some_and(|a| wanted(&weights[*i], a))).collect();
     let task = |i: &usize| assigned[*i].as_ref().map(|a| Task { weight: &weights[*i], scheme: a.scheme.clone() });
     let tasks: Vec<Task<'_>> = chosen.iter().filter_map(task).collect();
     let row = |i: usize, outcome: Option<&Outcome>| {
@@ -227,6 +251,7 @@ pub fn apply(
         let left = || match &w.role {
             Err(left) => left.to_string(),
             Ok(_) => match &assigned[i] {
+                Some(Assigned { left: Some(why), .. }) => why.clone(),
                 Some(a) => format!("`{}` leaves it alone", a.rule),
                 None => "nothing asks for it".to_owned(),
             },
@@ -235,7 +260,7 @@ pub fn apply(
             name: w.name.clone(),
             ty: format!("{}[{}]", w.tensor.dtype(), shape.join(", ")),
             count: w.tensor.count() as u64,
-            readers: w.readers.clone(),
+            readers: w.readers.iter().map(|r| r.op).collect(),
             asked: assigned[i].as_ref().filter(|a| !a.scheme.is_none()).map(|a| (a.scheme.clone(), a.rule.clone())),
             outcome: outcome.map_or_else(|| Err(left()), |o| o.done.clone().map_err(|e| e.to_string())),
             bytes_before: outcome.map_or(bytes, |o| o.bytes_before),

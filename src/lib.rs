@@ -14,6 +14,7 @@ pub mod feed;
 pub mod model;
 mod names;
 pub mod report;
+mod settings;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};
 

@@ -9,3 +9,46 @@ pub(crate) fn listed<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Strin
         Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
     }
 }
+
+/// The name that `word` may be a slip of the pen for: one that differs in a third of its letters at most.
+pub(crate) fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (word.chars().count() / 3).max(1);
+    let near = names.into_iter().map(|n| (edits(word, n), n)).filter(|(e, _)| *e <= most);
+    near.min_by_key(|(e, _)| *e).map(|(_, n)| n)
+}
+
+/// Letters to insert, drop or exchange until `a` is `b`, in any case. Source: Wagner & Fischer 1974.
+fn edits(a: &str, b: &str) -> usize {
+    // Long words are no slips; this bounds the time.
+    let letters = |s: &str| s.chars().take(64).flat_map(char::to_lowercase).collect::<Vec<char>>();
+    let (a, b) = (letters(a), letters(b));
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let exchanged = corner + usize::from(x != y);
+            corner = row[j + 1];
+            row[j + 1] = exchanged.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_pen_are_found() {
+        let names = ["nbits", "mode", "group_size"];
+        for (word, want) in [
+            ("nbit", Some("nbits")),
+            ("Mode", Some("mode")),
+            ("groupsize", Some("group_size")),
+            ("granularity", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, names), want, "{word}");
+        }
+    }
+}

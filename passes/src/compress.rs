@@ -26,10 +26,10 @@ pub use aware::Inputs;
 pub use decompress::decompress;
 pub use encode::expressible;
 pub use measure::{Distortion, Sums};
-pub use scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
+pub use scheme::{Along, Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, SchemeError, Share};
 pub use upgrade::upgrade;
 pub use weight::Refusal;
-pub use weights::{Left, Role, Weight, weights};
+pub use weights::{Left, Reader, Role, Weight, weights};
 
 use mlconv_mil::{
     ir::{InsertError, Module},

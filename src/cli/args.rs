@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use super::terminal::Terminal;
+use super::{recipe, terminal::Terminal};
 use crate::{
     Diagnostic, Failure,
     accuracy::Labels,
@@ -107,6 +107,17 @@ pub(crate) struct Import {
 }
 
 impl Import {
+    /// Takes from a recipe what was not typed.
+    pub(crate) fn fill(&mut self, r: &recipe::Convert) {
+        self.target = self.target.or(r.target);
+        // A shape that was typed stands in the place of the recipe's for the same input.
+        let name = |text: &str| InputSpec::parse(text).ok().and_then(|s| s.name);
+        let typed: Vec<Option<String>> = self.input.iter().map(|t| name(t)).collect();
+        let free = |text: &&String| !typed.contains(&None) && !typed.contains(&name(text));
+        self.input.splice(0..0, r.inputs.iter().filter(free).cloned().collect::<Vec<_>>());
+        self.output.splice(0..0, r.outputs.iter().cloned());
+    }
+
     pub(crate) fn request(&self) -> Result<Request, Failure> {
         let inputs: Result<Vec<InputSpec>, Failure> = self
             .input
@@ -132,15 +143,31 @@ pub(crate) enum Precision {
 /// How a model is rewritten.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Rewrite {
-    /// Compute precision; inputs and outputs keep the source's types
-    #[arg(long, value_enum, default_value_t = Precision::Fp16)]
-    pub(crate) precision: Precision,
+    /// Compute precision; inputs and outputs keep the source's types [default: fp16]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<Precision>,
     /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) keep_fp32: Vec<String>,
 }
 
 impl Rewrite {
+    /// Takes from a recipe what was not typed.
+    pub(crate) fn fill(&mut self, r: &recipe::Convert) {
+        self.precision = self.precision.or(r.precision);
+        self.keep_fp32.splice(0..0, r.keep_fp32.iter().cloned());
+    }
+
+    /// Whether to compute in half precision.
+    pub(crate) fn half(&self) -> bool {
+        self.precision.unwrap_or(Precision::Fp16) == Precision::Fp16
+    }
+
+    /// Whether single precision was asked for.
+    pub(crate) fn single(&self) -> bool {
+        self.precision == Some(Precision::Fp32)
+    }
+
     pub(crate) fn patterns(&self) -> Vec<Pattern> {
         self.keep_fp32.iter().map(Pattern::new).collect()
     }

@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Precision, Rewrite},
+    args::{Import, Rewrite},
     terminal::Terminal,
 };
 use crate::{
@@ -28,8 +28,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let job = Job {
         model: args.model.clone(),
         request: args.import.request()?,
-        single: args.rewrite.precision == Precision::Fp32,
-        half: args.rewrite.precision == Precision::Fp16,
+        single: args.rewrite.single(),
+        half: args.rewrite.half(),
         keep_fp32: args.rewrite.patterns(),
         weights: convert::Weights::Keep,
         labels: None,

@@ -2,7 +2,8 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, read_arrays},
+    args::{Import, Inputs, Rewrite, read_arrays},
+    recipe::{self, RecipeFile},
     terminal::Terminal,
     write::{Write, check_target, summary},
 };
@@ -11,7 +12,9 @@ use crate::{
     arrays::Arrays,
     codes,
     compare::Tolerance,
-    compress::{DEFAULT_MEMORY, DEFAULT_THRESHOLD, Goal, PRESETS, Plan, Report, Request, Row, Rule, Search, preset},
+    compress::{
+        Config, DEFAULT_MEMORY, DEFAULT_THRESHOLD, Goal, PRESETS, Plan, Report, Request, Row, Rule, Search, preset,
+    },
     convert::{self, Job, Weights},
     model::{self, Format},
     report::bytes,
@@ -29,11 +32,13 @@ pub(crate) struct Args {
     #[arg(short, value_name = "OUT.mlpackage", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
     #[command(flatten)]
+    recipe: RecipeFile,
+    #[command(flatten)]
     import: Import,
     #[command(flatten)]
     compression: Compression,
     /// Decode compressed weights instead
-    #[arg(long, conflicts_with_all = ["preset", "tensor", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["preset", "config", "tensor", "dry_run"])]
     decompress: bool,
     /// Measure only: sizes, bits per weight and the error of each weight; nothing is written
     #[arg(long)]
@@ -55,6 +60,9 @@ pub(crate) struct Compression {
     /// docs/compression.md
     #[arg(long, value_name = "SCHEME")]
     preset: Option<String>,
+    /// Compress the weights as a configuration file of coremltools says; see docs/recipes.md
+    #[arg(long, value_name = "FILE.yaml", conflicts_with = "preset")]
+    config: Option<PathBuf>,
     /// Another scheme for weights whose name, or whose node's or module's name, matches; `none` leaves them alone; the last
     /// that matches counts; repeatable
     #[arg(long, value_name = "REGEX=SCHEME")]
@@ -82,15 +90,18 @@ pub(crate) struct Compression {
     /// where there are samples]
     #[arg(long, value_enum)]
     rounding: Option<Rounding>,
-    /// Leave weights of at most so many elements alone
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_THRESHOLD)]
-    weight_threshold: usize,
+    /// Leave weights of at most so many elements alone, where `--config` states no other number [default: 2048]
+    #[arg(long, value_name = "N")]
+    weight_threshold: Option<usize>,
     /// It is fine if a weight cannot be compressed as asked
     #[arg(long)]
     allow_skip: bool,
     /// Memory that weights in the works may take, such as `512MB`
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_memory: Option<u64>,
+    /// Rules of a recipe, which those of `tensor` come after.
+    #[arg(skip)]
+    rules: Vec<Rule>,
 }
 
 /// How codes are chosen.
@@ -126,22 +137,37 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 impl Compression {
+    /// Takes from a recipe what was not typed.
+    pub(super) fn fill(&mut self, r: recipe::Compress) {
+        // A preset and a config each say what becomes of all weights: one that was typed replaces both.
+        if self.preset.is_none() && self.config.is_none() {
+            (self.preset, self.config) = (r.preset, r.config);
+        }
+        self.rules = r.tensors;
+        self.weight_threshold = self.weight_threshold.or(r.weight_threshold);
+        self.max_memory = self.max_memory.or(r.max_memory);
+        self.allow_skip |= r.allow_skip;
+    }
+
     /// What is asked for; `None` where nothing is.
     pub(super) fn request(&self, out: &Path, samples: bool) -> Result<Option<Request>, Failure> {
         if self.rounding == Some(Rounding::Gptq) && !samples && self.calibrate.is_empty() {
             let d = Diagnostic::error(&codes::L0001, "`--rounding gptq` is by samples, and there are none");
             return Err(vec![d.help("give some with `--calibrate` or `--sample`")]);
         }
+        let threshold = self.weight_threshold.unwrap_or(DEFAULT_THRESHOLD);
         let mut rules: Vec<Rule> = vec![];
         let mixed = self.preset.as_deref().and_then(preset::mixed);
         if let Some(text) = self.preset.as_ref().filter(|_| mixed.is_none()) {
             rules.extend(preset::rules(text).map_err(|d| vec![d])?);
         }
         let plan = self.plan(mixed).map_err(|d| vec![d])?;
+        rules.extend(self.rules.iter().cloned());
         for text in &self.tensor {
             rules.push(Rule::parse(text).map_err(|d| vec![d])?);
         }
-        if rules.is_empty() && plan.is_none() {
+        let config = self.config.as_ref().map(|path| Config::read(path, threshold)).transpose().map_err(|d| vec![d])?;
+        if rules.is_empty() && config.is_none() && plan.is_none() {
             return Ok(None);
         }
         let scratch = match out.parent() {
@@ -152,7 +178,8 @@ impl Compression {
             rules,
             plan,
             aware: self.rounding != Some(Rounding::Nearest),
-            threshold: self.weight_threshold,
+            config: config.map(Box::new),
+            threshold,
             max_memory: self.max_memory.unwrap_or(DEFAULT_MEMORY),
             dry_run: false,
             allow_skip: self.allow_skip,
@@ -192,7 +219,17 @@ impl Compression {
     }
 }
 
-pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
+pub(crate) fn run(mut args: Box<Args>, terminal: &Terminal) -> CommandResult {
+    let mut recipe = args.recipe.read()?;
+    let package = model::format(&args.model).map_err(|d| vec![d])? == Format::Package;
+    if package {
+        // What else a recipe says of the import is about the model that the package comes from.
+        recipe.convert = recipe::Convert { target: recipe.convert.target, ..recipe::Convert::default() };
+    }
+    args.import.fill(&recipe.convert);
+    args.compression.fill(recipe.compress);
+    let mut rewrite = Rewrite { precision: None, keep_fp32: vec![] };
+    rewrite.fill(&recipe.convert);
     let out = args.out.clone().filter(|_| !args.dry_run);
     if let Some(out) = &out {
         check_target(out, args.force)?;
@@ -205,19 +242,19 @@ pub(crate) fn run(args: Box<Args>, terminal: &Terminal) -> CommandResult {
         None => {
             let d = Diagnostic::error(&codes::L0001, "nothing says how to compress");
             return Err(vec![
-                d.help("say it with `--preset`, such as `--preset int8`, or with `--tensor REGEX=SCHEME`"),
+                d.help("say it with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, `--config` or `--recipe`"),
             ]);
         }
     };
     // A package computes as it did; other models are converted as `convert` does.
-    let half = model::format(&args.model).map_err(|d| vec![d])? != Format::Package;
+    let (half, keep_fp32) = if package { (false, vec![]) } else { (rewrite.half(), rewrite.patterns()) };
     let request = args.import.request()?;
     let job = Job {
         model: args.model,
         request,
         half,
         single: false,
-        keep_fp32: vec![],
+        keep_fp32,
         weights,
         labels: inputs.labels(),
         calibration: args.compression.calibration()?,

@@ -2,8 +2,9 @@
 
 use super::{
     CommandResult,
-    args::{Import, Inputs, Precision, Rewrite},
+    args::{Import, Inputs, Rewrite},
     compress::Compression,
+    recipe::RecipeFile,
     terminal::Terminal,
     write::{Write, check_target},
 };
@@ -21,6 +22,8 @@ pub(crate) struct Args {
     #[arg(short, value_name = "OUT.mlpackage")]
     out: PathBuf,
     #[command(flatten)]
+    recipe: RecipeFile,
+    #[command(flatten)]
     import: Import,
     #[command(flatten)]
     rewrite: Rewrite,
@@ -36,10 +39,14 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
+pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
+    let recipe = args.recipe.read()?;
+    args.import.fill(&recipe.convert);
+    args.rewrite.fill(&recipe.convert);
+    args.compression.fill(recipe.compress);
     check_target(&args.out, args.force)?;
     let inputs = args.inputs.read()?;
-    let half = args.rewrite.precision == Precision::Fp16;
+    let half = args.rewrite.half();
     let request = args.import.request()?;
     let samples = inputs.samples.clone();
     let weights =
@@ -48,7 +55,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         model: args.model,
         request,
         half,
-        single: args.rewrite.precision == Precision::Fp32,
+        single: args.rewrite.single(),
         keep_fp32: args.rewrite.patterns(),
         weights,
         labels: inputs.labels(),

@@ -8,6 +8,7 @@ mod convert;
 mod inspect;
 mod ops;
 mod passes;
+mod recipe;
 mod run;
 mod terminal;
 mod verify;

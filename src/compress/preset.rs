@@ -50,7 +50,7 @@ pub fn rules(text: &str) -> Result<Vec<Rule>, Diagnostic> {
         Diagnostic::error(&codes::L0001, format!("--preset {e}"))
             .help(format!("presets are {}, and mixed-4.5bpw with any number", names.join(", ")))
     })?;
-    Ok(vec![Rule { selector: Selector::All, scheme, threshold: None, text: format!("--preset {text}") }])
+    Ok(vec![Rule { selector: Selector::All, scheme, text: format!("--preset {text}") }])
 }
 
 #[cfg(test)]

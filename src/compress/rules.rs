@@ -1,5 +1,6 @@
 //! Which weight gets which scheme.
 
+use super::Config;
 use crate::{Diagnostic, codes};
 use mlconv_passes::compress::{Scheme, Weight};
 use regex::Regex;
@@ -11,8 +12,6 @@ pub struct Rule {
     pub selector: Selector,
     /// What becomes of them; [`Scheme::is_none`] leaves them alone.
     pub scheme: Scheme,
-    /// Elements up to which the rule leaves weights alone, where it has a number of its own.
-    pub threshold: Option<usize>,
     /// As the user wrote it, for messages.
     pub text: String,
 }
@@ -39,6 +38,10 @@ pub struct Assigned {
     pub rule: String,
     /// Whether the rule means this weight, and not all of a kind.
     pub named: bool,
+    /// Why the rule leaves this weight alone after all.
+    pub left: Option<String>,
+    /// Whether a configuration file says so, which has thresholds of its own.
+    pub by_config: bool,
 }
 
 impl Selector {
@@ -46,8 +49,10 @@ impl Selector {
     pub fn matches(&self, w: &Weight) -> bool {
         match self {
             Self::All => true,
-            Self::OpType(t) => w.readers.iter().any(|r| r == t),
-            Self::Name(name) => w.name == *name || w.sources.contains(name),
+            Self::OpType(t) => w.readers.iter().any(|r| r.op == t),
+            Self::Name(name) => {
+                w.name == *name || w.sources.contains(name) || w.readers.iter().any(|r| r.names.contains(name))
+            }
             Self::Pattern(p) => p.is_match(&w.name) || w.sources.iter().any(|s| p.is_match(s)),
         }
     }
@@ -64,18 +69,30 @@ impl Rule {
         // A pattern may hold `=` itself, a scheme may not.
         let (pattern, scheme) =
             text.rsplit_once('=').ok_or_else(|| bad("wanted REGEX=SCHEME, such as `lm_head=int8`".to_owned()))?;
+        Self::new(pattern, scheme).map_err(bad)
+    }
+
+    /// Of a regular expression and a scheme; an error says in words which of them is none.
+    pub fn new(pattern: &str, scheme: &str) -> Result<Self, String> {
         let regex = Regex::new(pattern).map_err(|e| {
             let line = e.to_string();
-            bad(format!("`{pattern}` is no regular expression: {}", line.lines().last().unwrap_or_default().trim()))
+            format!(
+                "`{pattern}` is no regular expression: {}",
+                line.lines().last().unwrap_or_default().trim().trim_start_matches("error: ")
+            )
         })?;
-        let scheme = Scheme::parse(scheme).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { selector: Selector::Pattern(regex), scheme, threshold: None, text: text.to_owned() })
+        let parsed = Scheme::parse(scheme).map_err(|e| e.to_string())?;
+        Ok(Self { selector: Selector::Pattern(regex), scheme: parsed, text: format!("{pattern}={scheme}") })
     }
 }
 
-/// What becomes of each of `weights`: the last rule that matches counts. A rule by name or pattern that matches nothing is
-/// an error.
-pub fn assign(weights: &[Weight], rules: &[Rule]) -> Result<Vec<Option<Assigned>>, Diagnostic> {
+/// What becomes of each of `weights`: the last rule that matches counts, and where there is none, `config`. A rule by name
+/// or pattern that matches nothing is an error.
+pub fn assign(
+    weights: &[Weight],
+    config: Option<&Config>,
+    rules: &[Rule],
+) -> Result<Vec<Option<Assigned>>, Diagnostic> {
     for rule in rules.iter().filter(|r| r.selector.is_named()) {
         if !weights.iter().any(|w| rule.selector.matches(w)) {
             let names: Vec<&str> = weights.iter().filter(|w| w.role.is_ok()).map(|w| w.name.as_str()).take(8).collect();
@@ -89,9 +106,11 @@ pub fn assign(weights: &[Weight], rules: &[Rule]) -> Result<Vec<Option<Assigned>
         }
     }
     let one = |w: &Weight| {
-        let fits = |r: &&Rule| r.selector.matches(w) && r.threshold.is_none_or(|t| w.tensor.count() > t);
-        let rule = rules.iter().rev().find(fits)?;
-        Some(Assigned { scheme: rule.scheme.clone(), rule: rule.text.clone(), named: rule.selector.is_named() })
+        let Some(rule) = rules.iter().rev().find(|r| r.selector.matches(w)) else {
+            return config.map_or(Ok(None), |c| c.assign(w));
+        };
+        let (scheme, rule, named) = (rule.scheme.clone(), rule.text.clone(), rule.selector.is_named());
+        Ok(Some(Assigned { scheme, rule, named, left: None, by_config: false }))
     };
-    Ok(weights.iter().map(one).collect())
+    weights.iter().map(one).collect()
 }

@@ -251,7 +251,8 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     }
     for (slot, level) in slots.iter().zip(&level) {
         let scheme = slot.hull[*level].parsed.clone();
-        assigned[slot.weight] = Some(Assigned { scheme, rule: "the search".to_owned(), named: false });
+        assigned[slot.weight] =
+            Some(Assigned { scheme, rule: "the search".to_owned(), named: false, by_config: false, left: None });
     }
     for (i, twin) in twins.iter().enumerate() {
         if let Some(first) = twin

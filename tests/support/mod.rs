@@ -5,6 +5,7 @@
 pub(crate) mod damage;
 pub(crate) mod nodes;
 pub(crate) mod onnx;
+pub(crate) mod place;
 
 use std::{
     fs,

@@ -6,7 +6,7 @@ use super::{
     linear::{Granularity, LinearOptions, Quantized, RangeMethod, quantize},
     palette::{self, Groups, PaletteMethod, PaletteOptions, palettize},
     prune::{Pruning, keep, sparse},
-    scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, Share},
+    scheme::{Along, Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, Share},
 };
 use mlconv_tensor::{DType, Tensor};
 
@@ -110,11 +110,16 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
 }
 
 fn pruning(p: Prune, role: Role) -> Pruning {
+    let axis = |along| match along {
+        Along::Output => role.output,
+        Along::Input => role.input,
+    };
     match p {
         Prune::Sparsity(part) => Pruning::Sparsity(part),
         Prune::Threshold(t) => Pruning::Threshold(t),
-        Prune::NofM { n, m } => Pruning::NofM { n, m, axis: role.input },
-        Prune::Block { sparsity, size } => Pruning::Block { sparsity, size, axis: role.output },
+        // The scheme says how many stay, the kernel is told how many go.
+        Prune::NofM { n, m, along } => Pruning::NofM { n: m.saturating_sub(n), m, axis: axis(along) },
+        Prune::Block { sparsity, size, along } => Pruning::Block { sparsity, size, axis: axis(along) },
     }
 }
 
@@ -126,7 +131,7 @@ fn palettized(
     importance: Option<&[f32]>,
     kept: Option<&[bool]>,
 ) -> Result<(palette::Palette, Option<Quantized>), Refusal> {
-    let axis = if p.input_groups { role.input } else { role.output };
+    let (axis, vector_axis) = group_axis(p, w.shape(), role)?;
     let mut options = PaletteOptions {
         bits: p.bits.unwrap_or(8),
         method: match &p.entries {
@@ -137,7 +142,7 @@ fn palettized(
         },
         groups: p.group.map_or(Groups::Tensor, |size| Groups::Channels { axis, size }),
         cluster_dim: p.vector,
-        vector_axis: role.output,
+        vector_axis,
         channel_scale: p.channel_scale.then_some(role.output),
         importance,
         keep: kept,
@@ -213,18 +218,34 @@ fn fitting_blocks(l: &Linear, shape: &[usize], role: Role) -> (Linear, Option<St
     (Linear { share, ..l.clone() }, Some(why))
 }
 
+/// The axis of groups, and that of vectors.
+fn group_axis(p: &Palette, shape: &[usize], role: Role) -> Result<(usize, usize), Refusal> {
+    match p.channel_axis {
+        None if p.input_groups => Ok((role.input, role.output)),
+        None => Ok((role.output, role.output)),
+        Some(axis) if axis < shape.len() => Ok((axis, axis)),
+        Some(axis) => Err(Refusal::new(format!("there is no axis {axis} among {}", shape.len()))),
+    }
+}
+
 /// Groups that divide the channels; the nearest, with a word, where those asked for do not.
 fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, Option<String>), Refusal> {
     if p.bits.is_some_and(|b| !PALETTE_BITS.contains(&b)) {
         return Err(Refusal::new("an index has 1, 2, 3, 4, 6 or 8 bits"));
     }
-    let outputs = shape[role.output];
-    if p.vector > 1 && outputs % p.vector != 0 {
-        return Err(Refusal::new(format!("vectors of {} do not divide {outputs} output channels", p.vector)));
+    let (axis, vector_axis) = group_axis(p, shape, role)?;
+    let kind = |axis: usize| match axis {
+        _ if axis == role.output => "output channels".to_owned(),
+        _ if axis == role.input => "input channels".to_owned(),
+        _ => format!("slices of axis {axis}"),
+    };
+    if p.vector > 1 && !shape[vector_axis].is_multiple_of(p.vector) {
+        let (n, kind) = (shape[vector_axis], kind(vector_axis));
+        return Err(Refusal::new(format!("vectors of {} do not divide {n} {kind}", p.vector)));
     }
     let Some(want) = p.group else { return Ok((p.clone(), None)) };
-    let (channels, kind) = if p.input_groups { (shape[role.input], "input") } else { (outputs, "output") };
-    let fits = |n: usize| channels % n == 0 && (p.input_groups || n % p.vector == 0);
+    let (channels, kind) = (shape[axis], kind(axis));
+    let fits = |n: usize| channels.is_multiple_of(n) && (axis != vector_axis || n.is_multiple_of(p.vector));
     if fits(want) {
         return Ok((p.clone(), None));
     }
@@ -232,7 +253,7 @@ fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, 
         Some(n) => (Some(n), format!("groups of {n}")),
         None => (None, "one table".to_owned()),
     };
-    let why = format!("{want} does not divide {channels} {kind} channels: {what}");
+    let why = format!("{want} does not divide {channels} {kind}: {what}");
     Ok((Palette { group, ..p.clone() }, Some(why)))
 }
 

@@ -2,7 +2,7 @@
 
 use mlconv_mil::{
     fold::decode,
-    ir::{InsertError, Module, Place},
+    ir::{Function, InsertError, Module, Place, Value},
     ops::Const,
 };
 
@@ -24,9 +24,25 @@ pub fn decompress(module: &mut Module) -> Result<usize, InsertError> {
                 let new = f.insert(Place::Before(id), &[&hint], Box::new(Const { val }), origin)?;
                 f.replace_uses(*old, new[0]);
             }
+            let mut parts = vec![];
+            data.op.visit_operands(&mut |v| parts.push(v));
             f.remove(id);
+            remove_unread(f, &parts);
             count += 1;
         }
     }
     Ok(count)
+}
+
+/// Removes constants that nothing reads any more: Core ML does not take those of types that only decoders read.
+pub(super) fn remove_unread(f: &mut Function, parts: &[Value]) {
+    for v in parts {
+        // One value may be several operands, and is gone after the first.
+        if f.has_value(*v)
+            && f.uses(*v).is_empty()
+            && let Some(id) = f.def_op(*v).filter(|id| f.op::<Const>(*id).is_some())
+        {
+            f.remove(id);
+        }
+    }
 }

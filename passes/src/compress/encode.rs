@@ -20,6 +20,14 @@ use mlconv_tensor::{DType, Tensor};
 
 /// Whether the ops of `opset` can say what `c` is; an error names the target that can.
 pub fn expressible(c: &Compressed, shape: &[usize], opset: Opset) -> Result<(), Refusal> {
+    if let Coded::Palette { palette, .. } = &c.coded
+        && opset < Opset::Ios26
+        && palette.vector_axis.is_some()
+        && palette.scale.is_some()
+    {
+        // A table for each channel would be one for a part of a vector.
+        return Err(Refusal::new("a scale beside a table of vectors needs the target ios26"));
+    }
     if opset >= Opset::Ios18 {
         return Ok(());
     }
@@ -91,7 +99,8 @@ pub(crate) fn encode(
         (Coded::Palette { palette, lut }, Some(mask)) => {
             let (indices_mask, indices_nonzero_data) =
                 (e.constant("mask", mask)?, e.constant("indices", &palette.indices)?);
-            let (lut, vector_axis) = (e.table(palette, lut.as_ref(), None)?, palette.vector_axis.map(|a| a as i64));
+            let (lut, vector_axis) =
+                (e.table(palette, lut.as_ref(), palette.scale.as_ref())?, palette.vector_axis.map(|a| a as i64));
             let sparse =
                 e.op("values", ConstexprLutToSparse { indices_mask, indices_nonzero_data, lut, vector_axis })?;
             e.op("", ConstexprSparseToDense { nonzero_data: sparse[1], mask: sparse[0] })?[0]

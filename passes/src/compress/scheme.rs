@@ -19,20 +19,33 @@ pub enum Prune {
     Sparsity(f64),
     /// Those of at most this magnitude.
     Threshold(f64),
-    /// All but the `n` greatest of every `m` along the input channels.
+    /// All but the `n` greatest of every `m` channels.
     NofM {
         /// How many stay.
         n: usize,
         /// Of how many.
         m: usize,
+        /// Which channels; most often the input's.
+        along: Along,
     },
-    /// The weakest blocks of `size` output channels: this part of all, in `0..1`.
+    /// The weakest blocks of `size` channels: this part of all, in `0..1`.
     Block {
         /// The part.
         sparsity: f64,
         /// Channels in a block.
         size: usize,
+        /// Which channels; most often the output's.
+        along: Along,
     },
+}
+
+/// Channels of one of the two kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// Those of the result.
+    Output,
+    /// Those that a product sums over.
+    Input,
 }
 
 /// How elements are coded.
@@ -90,6 +103,8 @@ pub struct Palette {
     pub group: Option<usize>,
     /// Whether groups lie along the input channels.
     pub input_groups: bool,
+    /// The axis along which groups and vectors lie, where it is not that of the channels.
+    pub channel_axis: Option<usize>,
     /// Elements of an entry, which lie along the output channels.
     pub vector: usize,
     /// Whether each output channel has a scale of its own beside the table.
@@ -118,6 +133,7 @@ impl Default for Palette {
             entries: Entries::KMeans,
             group: None,
             input_groups: false,
+            channel_axis: None,
             vector: 1,
             channel_scale: false,
             lut_dtype: None,
@@ -144,8 +160,8 @@ pub struct SchemeError {
     pub why: String,
 }
 
-const FORMS: &str = "schemes are int8, uint8, int4 or uint4 (with -tensor, -bN, -asym, -mse), pal1 to pal8 (with -gN, -in, -vN, \
-     -scale, -lut8, -uniform, -unique), pruneN, pruneN:M or prune-tX, joined by `+`, and `none`";
+const FORMS: &str = "schemes are int8, uint8, int4 or uint4 (with -tensor, -bN, -asym, -mse), pal1 to pal8 (with -gN, -in, \
+     -axisN, -vN, -scale, -lut8, -uniform, -unique), pruneN, pruneN:M or prune-tX, joined by `+`, and `none`";
 
 impl Scheme {
     /// Nothing is done.
@@ -189,22 +205,33 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
 }
 
 fn parse_prune(amount: &str, rest: &[&str]) -> Result<Prune, String> {
-    let wrong =
-        || "pruning is a part in percent (prune50), a pattern (prune2:4) or a magnitude (prune-t0.01)".to_owned();
+    let wrong = || {
+        "pruning is a part in percent (prune50), in blocks (prune50-b4), a pattern (prune2:4) or a magnitude (prune-t0.01); \
+         -in and -out choose the channels of blocks and patterns"
+            .to_owned()
+    };
+    let (rest, along) = match rest {
+        [rest @ .., "in"] => (rest, Some(Along::Input)),
+        [rest @ .., "out"] => (rest, Some(Along::Output)),
+        rest => (rest, None),
+    };
     if let Some((n, m)) = amount.split_once(':') {
-        let (n, m) = number(n).zip(number(m)).ok_or_else(wrong)?;
-        return if rest.is_empty() && 0 < n && n < m { Ok(Prune::NofM { n, m }) } else { Err(wrong()) };
+        let (n, m) = number(n).zip(number(m)).filter(|(n, m)| 0 < *n && n < m && rest.is_empty()).ok_or_else(wrong)?;
+        return Ok(Prune::NofM { n, m, along: along.unwrap_or(Along::Input) });
     }
     if amount.is_empty() {
         // An exponent has a dash of its own.
         let threshold = rest.join("-").strip_prefix('t').and_then(number::<f64>);
-        return threshold.filter(|t| t.is_finite() && *t >= 0.0).map(Prune::Threshold).ok_or_else(wrong);
+        return threshold
+            .filter(|t| t.is_finite() && *t >= 0.0 && along.is_none())
+            .map(Prune::Threshold)
+            .ok_or_else(wrong);
     }
     let percent: f64 = number(amount).filter(|p| *p > 0.0 && *p < 100.0).ok_or_else(wrong)?;
     match rest {
-        [] => Ok(Prune::Sparsity(percent / 100.0)),
+        [] if along.is_none() => Ok(Prune::Sparsity(percent / 100.0)),
         [size] => match size.strip_prefix('b').and_then(number).filter(|b| *b > 1) {
-            Some(size) => Ok(Prune::Block { sparsity: percent / 100.0, size }),
+            Some(size) => Ok(Prune::Block { sparsity: percent / 100.0, size, along: along.unwrap_or(Along::Output) }),
             None => Err(wrong()),
         },
         _ => Err(wrong()),
@@ -249,13 +276,16 @@ fn parse_palette(bits: &str, rest: &[&str]) -> Result<Palette, String> {
             "ulut8" => palette.lut_dtype = Some(DType::U8),
             "uniform" => palette.entries = Entries::Uniform,
             "unique" => (palette.entries, unique) = (Entries::Unique, true),
+            _ if word.strip_prefix("axis").and_then(number::<usize>).is_some() => {
+                palette.channel_axis = word.strip_prefix("axis").and_then(number);
+            }
             _ => match (word.strip_prefix('g').and_then(number), word.strip_prefix('v').and_then(number)) {
                 (Some(size), _) if size > 0 => palette.group = Some(size),
                 (_, Some(size)) if (2..=8).contains(&size) => palette.vector = size,
                 _ => {
                     return Err(format!(
-                        "`-{word}` is no option of palettes: there are -gN, -in, -vN (2 to 8), -scale, -lut8, -ulut8, \
-                         -uniform and -unique"
+                        "`-{word}` is no option of palettes: there are -gN, -in, -axisN, -vN (2 to 8), -scale, -lut8, \
+                         -ulut8, -uniform and -unique"
                     ));
                 }
             },
@@ -287,8 +317,10 @@ impl fmt::Display for Prune {
         match self {
             Self::Sparsity(p) => write!(f, "prune{}", percent(*p)),
             Self::Threshold(t) => write!(f, "prune-t{t}"),
-            Self::NofM { n, m } => write!(f, "prune{n}:{m}"),
-            Self::Block { sparsity, size } => write!(f, "prune{}-b{size}", percent(*sparsity)),
+            Self::NofM { n, m, along: Along::Input } => write!(f, "prune{n}:{m}"),
+            Self::NofM { n, m, along: Along::Output } => write!(f, "prune{n}:{m}-out"),
+            Self::Block { sparsity, size, along: Along::Output } => write!(f, "prune{}-b{size}", percent(*sparsity)),
+            Self::Block { sparsity, size, along: Along::Input } => write!(f, "prune{}-b{size}-in", percent(*sparsity)),
         }
     }
 }
@@ -339,6 +371,9 @@ impl fmt::Display for Palette {
         if self.input_groups {
             f.write_str("-in")?;
         }
+        if let Some(axis) = self.channel_axis {
+            write!(f, "-axis{axis}")?;
+        }
         if self.vector > 1 {
             write!(f, "-v{}", self.vector)?;
         }
@@ -385,6 +420,9 @@ mod tests {
             "prune2:4",
             "prune-t0.01",
             "prune75-b4",
+            "prune75-b4-in",
+            "prune1:4-out",
+            "pal4-g8-axis1",
             "prune7+pal4",
             "prune50+int8",
             "prune30.5+int4-b32",
@@ -403,6 +441,9 @@ mod tests {
             ("int8-b0", "-tensor, -bN"),
             ("prune100", "percent"),
             ("prune4:2", "percent"),
+            ("prune50-in", "percent"),
+            ("prune-t1-out", "percent"),
+            ("pal4-axisx", "-axisN"),
             ("int8+pal4", "coded once"),
             ("int8+prune50", "first"),
             ("pal4-v9", "2 to 8"),

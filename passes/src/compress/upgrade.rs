@@ -1,6 +1,6 @@
 //! Compressed weights from the forms of iOS16 to those that took their place in iOS18: the same codes, in other words.
 
-use super::palette::index_dtype;
+use super::{decompress::remove_unread, palette::index_dtype};
 use mlconv_mil::{
     ir::{Function, InsertError, Module, OpId, Place, Value},
     ops::{
@@ -67,6 +67,9 @@ fn replace(f: &mut Function, id: OpId, op: Box<dyn Op>) -> Result<(), InsertErro
         let new = f.insert(Place::Before(id), &[&hint], op.clone(), data.origin)?[0];
         f.replace_uses(*old, new);
     }
+    let mut parts = vec![];
+    data.op.visit_operands(&mut |v| parts.push(v));
     f.remove(id);
+    remove_unread(f, &parts);
     Ok(())
 }

@@ -19,12 +19,21 @@ pub struct Weight {
     pub name: String,
     /// Names of source nodes that read it, and modules that they belong to.
     pub sources: Vec<String>,
-    /// Types of the ops that read it.
-    pub readers: Vec<&'static str>,
+    /// The ops that read it.
+    pub readers: Vec<Reader>,
     /// The elements.
     pub tensor: Tensor,
     /// The axes of channels, or why the constant is left alone.
     pub role: Result<Role, Left>,
+}
+
+/// An op that reads a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// Its type.
+    pub op: &'static str,
+    /// What it is called: by the names of its results, and of the source nodes that it comes from.
+    pub names: Vec<String>,
 }
 
 /// Which axes of a weight are which.
@@ -81,9 +90,18 @@ pub fn weights(module: &Module, threshold: usize) -> Vec<Weight> {
             }
             sources.retain(|s| !s.is_empty());
             sources.dedup();
-            let types = readers.iter().map(|id| f.op_data(*id).op.schema().name).collect();
+            let readers_named = readers.iter().map(|id| reader(module, f, *id)).collect();
             let role = role(f, value, &readers, tensor, threshold);
-            all.push(Weight { function, op, value, name, sources, readers: types, tensor: tensor.clone(), role });
+            all.push(Weight {
+                function,
+                op,
+                value,
+                name,
+                sources,
+                readers: readers_named,
+                tensor: tensor.clone(),
+                role,
+            });
         }
     }
     all
@@ -92,6 +110,20 @@ pub fn weights(module: &Module, threshold: usize) -> Vec<Weight> {
 /// Whether only ops that decode weights read `v`: then it is a part of a compressed weight.
 fn feeds_constexpr(f: &Function, v: Value) -> bool {
     f.uses(v).iter().any(|u| matches!(u, Use::Op(id) if f.op_data(*id).op.schema().constexpr))
+}
+
+fn reader(module: &Module, f: &Function, id: OpId) -> Reader {
+    let data = f.op_data(id);
+    let hints = || data.results.iter().map(|v| f.value(*v).hint.to_string());
+    let mut names: Vec<String> = hints().collect();
+    if names.len() > 1 {
+        // Several results are called by the op's name and a number.
+        names.extend(hints().filter_map(|h| Some(h.rsplit_once('_')?.0.to_owned())));
+    }
+    names.extend(data.origin.into_iter().flat_map(|o| module.origins.sources(o)).map(|s| s.node.to_string()));
+    names.retain(|n| !n.is_empty());
+    names.dedup();
+    Reader { op: data.op.schema().name, names }
 }
 
 fn readers(f: &Function, v: Value) -> Vec<OpId> {
