@@ -1,5 +1,6 @@
-//! Compression of weights as a user asks for it: which weights, how, within which memory, and what became of each.
+//! Compression as a user asks for it: which weights and activations, how, within which memory, and what became of each.
 
+pub mod activations;
 pub mod preset;
 mod rules;
 mod spool;
@@ -7,7 +8,7 @@ mod spool;
 pub use preset::{PRESETS, Preset};
 pub use rules::{Assigned, Rule, Selector, assign};
 
-use crate::{Diagnostic, Failure, codes};
+use crate::{Diagnostic, Failure, arrays::Arrays, codes};
 use mlconv_mil::{ir::Module, schema::Opset};
 use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, weights};
 use spool::Spool;
@@ -23,6 +24,8 @@ pub const DEFAULT_MEMORY: u64 = 512 << 20;
 pub struct Request {
     /// Which weights, and how: the last rule that matches a weight counts.
     pub rules: Vec<Rule>,
+    /// What becomes of activations; `None` leaves them as they are.
+    pub activations: Option<activations::Request>,
     /// Elements up to which weights are left alone.
     pub threshold: usize,
     /// Bytes that tensors in the works may take.
@@ -40,6 +43,8 @@ pub struct Request {
 pub struct Report {
     /// One per weight, in program order.
     pub rows: Vec<Row>,
+    /// Activations, where they were asked for.
+    pub activations: Option<activations::Report>,
     /// Why some of what was asked for was not done.
     pub unapplied: Vec<Diagnostic>,
     /// What a user should know.
@@ -94,9 +99,11 @@ pub fn target(
     let own = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
     let weights = weights(module, request.threshold);
     let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
-    let needs = assigned.iter().flatten().map(|a| (since(&a.scheme), a)).max_by_key(|(o, _)| *o);
-    let Some((needed, a)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
-    let what = format!("`{}` needs the target {needed}", a.scheme);
+    let schemes = assigned.iter().flatten().map(|a| (since(&a.scheme), a.scheme.to_string()));
+    let activations = request.activations.as_ref().map(|a| (Opset::Ios17, format!("--activations {}", a.form)));
+    let needs = schemes.chain(activations).max_by_key(|(o, _)| *o);
+    let Some((needed, text)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
+    let what = format!("`{text}` needs the target {needed}");
     match stated {
         Some(target) => {
             let d = Diagnostic::error(&codes::X0003, format!("{what}, and {target} was asked for"));
@@ -128,11 +135,20 @@ fn since(s: &Scheme) -> Opset {
     if old { Opset::Ios16 } else { Opset::Ios18 }
 }
 
-/// Compresses the weights of `module`.
-pub fn apply(module: &mut Module, request: &Request, progress: Progress<'_>) -> Result<Report, Failure> {
+/// Compresses the activations and the weights of `module`. Ranges of activations are those of all rows of `samples`.
+pub fn apply(
+    module: &mut Module,
+    request: &Request,
+    samples: &Arrays,
+    progress: Progress<'_>,
+) -> Result<Report, Failure> {
+    let mut report = Report::default();
+    if let Some(asked) = &request.activations {
+        let done = activations::apply(module, asked, samples, request.dry_run)?;
+        (report.activations, report.notes, report.unapplied) = (Some(done.report), done.notes, done.unapplied);
+    }
     let weights = weights(module, request.threshold);
     let assigned = assign(&weights, &request.rules).map_err(|d| vec![d])?;
-    let mut report = Report::default();
     // Weights that a rule means and that cannot be compressed are tried as well: the engine says why not.
     let chosen: Vec<usize> = (0..weights.len())
         .filter(|i| assigned[*i].as_ref().is_some_and(|a| !a.scheme.is_none() && (weights[*i].role.is_ok() || a.named)))

@@ -136,7 +136,7 @@ fn weights(
             let (opset, raised) = compress::target(module, request, job.request.opset)?;
             warnings.extend(raised);
             module.functions.iter_mut().for_each(|f| f.opset = opset);
-            let report = compress::apply(module, request, progress)?;
+            let report = compress::apply(module, request, &job.samples, progress)?;
             warnings.extend(report.notes.clone());
             unapplied.extend(report.unapplied.clone());
             Ok(Some(report))

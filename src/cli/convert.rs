@@ -3,7 +3,7 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, Inputs, Precision, Rewrite},
-    compress::{Compression, compression_json, compression_text},
+    compress::{Compression, activation_line, compression_json, compression_text},
     terminal::Terminal,
 };
 use crate::{
@@ -50,6 +50,9 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("importing and optimising");
         convert::prepare(&job, &|n, of, row| terminal.weight(n, of, row))?
     };
+    if let Some(a) = prepared.compression.as_ref().and_then(|c| c.activations.as_ref()) {
+        a.rows.iter().for_each(|row| terminal.say(&activation_line(row, a)));
+    }
     {
         let _step = terminal.step("writing");
         clean_up_when_interrupted(&args.out);
