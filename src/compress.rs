@@ -1,5 +1,6 @@
-//! Compression of weights as a user asks for it: which weights, how, within which memory, and what became of each.
+//! Compression as a user asks for it: which weights and activations, how, within which memory, and what became of each.
 
+pub mod activations;
 mod calibrate;
 mod config;
 pub mod preset;
@@ -36,6 +37,8 @@ pub struct Request {
     pub plan: Option<Plan>,
     /// What becomes of weights that no rule matches.
     pub config: Option<Box<Config>>,
+    /// What becomes of activations; `None` leaves them as they are.
+    pub activations: Option<activations::Request>,
     /// Elements up to which weights are left alone.
     pub threshold: usize,
     /// Bytes that tensors in the works may take.
@@ -57,6 +60,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// How schemes were found, where they were searched.
     pub search: Option<Search>,
+    /// Activations, where they were asked for.
+    pub activations: Option<activations::Report>,
     /// Why some of what was asked for was not done.
     pub unapplied: Vec<Diagnostic>,
     /// What a user should know.
@@ -152,9 +157,11 @@ pub fn target(
     let searched = request.plan.iter().filter(|_| stated.is_none()).flat_map(|p| p.schemes(Opset::Ios18));
     let asked = weights.iter().zip(&assigned).filter(|(w, _)| w.role.is_ok()).filter_map(|(_, a)| a.as_ref());
     let schemes = asked.filter(|a| a.left.is_none()).map(|a| a.scheme.clone()).chain(searched);
-    let needs = schemes.map(|s| (since(&s), s)).max_by_key(|(o, _)| *o);
-    let Some((needed, scheme)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
-    let what = format!("`{scheme}` needs the target {needed}");
+    let schemes = schemes.map(|s| (since(&s), s.to_string()));
+    let activations = request.activations.as_ref().map(|a| (Opset::Ios17, format!("--activations {}", a.form)));
+    let needs = schemes.chain(activations).max_by_key(|(o, _)| *o);
+    let Some((needed, text)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
+    let what = format!("`{text}` needs the target {needed}");
     match stated {
         Some(target) => {
             let d = Diagnostic::error(&codes::X0003, format!("{what}, and {target} was asked for"));
@@ -218,10 +225,14 @@ pub fn apply(
     samples: Samples<'_>,
     progress: Progress<'_>,
 ) -> Result<Report, Failure> {
-    let (weights, mut assigned) = assigned(module, request)?;
     let mut report = Report::default();
+    if let Some(asked) = &request.activations {
+        let done = activations::apply(module, asked, samples.calibration, request.dry_run)?;
+        (report.activations, report.notes, report.unapplied) = (Some(done.report), done.notes, done.unapplied);
+    }
+    let (weights, mut assigned) = assigned(module, request)?;
     if let Some(config) = &request.config {
-        report.unapplied = config.unapplied(&weights);
+        report.unapplied.extend(config.unapplied(&weights));
     }
     let opset = module.functions.iter().map(|f| f.opset).max().unwrap_or_default();
     if let Some(plan) = &request.plan {

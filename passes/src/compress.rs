@@ -1,9 +1,10 @@
-//! Compression of weights: fewer bits an element, or fewer elements.
+//! Compression of weights: fewer bits an element, or fewer elements; and of activations, to 8 bits.
 //!
 //! Kernels compress one tensor and know nothing of programs; what they make decodes exactly as Core ML's `constexpr_*` ops
 //! say. The engine finds the weights of a module, compresses them in parallel within a budget of memory, and puts the ops
 //! that decode them in their place.
 
+pub mod activations;
 mod affine;
 mod apply;
 mod aware;

@@ -13,14 +13,21 @@ use crate::{
     codes,
     compare::Tolerance,
     compress::{
-        Config, DEFAULT_MEMORY, DEFAULT_THRESHOLD, Goal, PRESETS, Plan, Report, Request, Row, Rule, Search, preset,
+        Config, DEFAULT_MEMORY, DEFAULT_THRESHOLD, Goal, PRESETS, Plan, Report, Request, Row, Rule, Search,
+        activations, preset,
     },
     convert::{self, Job, Weights},
     model::{self, Format},
     report::bytes,
 };
 use clap::ValueEnum;
-use mlconv_passes::compress::Scheme;
+use mlconv_passes::{
+    Pattern,
+    compress::{
+        Scheme,
+        activations::{Form, Method},
+    },
+};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +45,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     compression: Compression,
     /// Decode compressed weights instead
-    #[arg(long, conflicts_with_all = ["preset", "config", "tensor", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["preset", "config", "tensor", "activations", "dry_run"])]
     decompress: bool,
     /// Measure only: sizes, bits per weight and the error of each weight; nothing is written
     #[arg(long)]
@@ -90,7 +97,19 @@ pub(crate) struct Compression {
     /// where there are samples]
     #[arg(long, value_enum)]
     rounding: Option<Rounding>,
-    /// Leave weights of at most so many elements alone, where `--config` states no other number [default: 2048]
+    /// Hold activations in 8 bits, with ranges from the rows of `--sample`: `int8`, `int8-asym`, `uint8` or `none`; see
+    /// docs/activations.md [default: int8 with `--preset w8a8`, else none]
+    #[arg(long, value_name = "FORM", value_parser = parse_form)]
+    activations: Option<Activations>,
+    /// How the range of an activation is found: `min-max`, `percentile`, `percentile=99.9`, `mse` or `entropy` [default:
+    /// min-max]
+    #[arg(long, value_name = "METHOD", value_parser = parse_method)]
+    activation_range: Option<Method>,
+    /// Leave the activations of ops alone, by name, type or module path, with `*` for any text; repeatable
+    #[arg(long, value_name = "PATTERN")]
+    keep_activations: Vec<String>,
+    /// Leave weights of at most so many elements alone, where `--config` states no other number [default: 2048; 0 where
+    /// activations are held in 8 bits]
     #[arg(long, value_name = "N")]
     weight_threshold: Option<usize>,
     /// It is fine if a weight cannot be compressed as asked
@@ -111,6 +130,23 @@ pub(crate) enum Rounding {
     Nearest,
     /// Those that change the outputs on the samples least
     Gptq,
+}
+
+/// The integers of activations; `None` leaves them as they are.
+#[derive(Clone, Copy, Debug)]
+struct Activations(Option<Form>);
+
+fn parse_form(text: &str) -> Result<Activations, String> {
+    match Form::parse(text) {
+        None if text == "none" => Ok(Activations(None)),
+        None => Err("wanted `int8`, `int8-asym`, `uint8` or `none`".to_owned()),
+        form => Ok(Activations(form)),
+    }
+}
+
+fn parse_method(text: &str) -> Result<Method, String> {
+    let wanted = "wanted `min-max`, `percentile`, `percentile=P` with P in 50 to 100, `mse` or `entropy`";
+    Method::parse(text).ok_or_else(|| wanted.to_owned())
 }
 
 /// Bytes from a number with a unit: `20MB`, `1.5GiB`, `4096`.
@@ -155,7 +191,10 @@ impl Compression {
             let d = Diagnostic::error(&codes::L0001, "`--rounding gptq` is by samples, and there are none");
             return Err(vec![d.help("give some with `--calibrate` or `--sample`")]);
         }
-        let threshold = self.weight_threshold.unwrap_or(DEFAULT_THRESHOLD);
+        let activations = self.activations()?;
+        // An op computes in 8 bits where both of its operands are in 8 bits, however small the weight.
+        let default = if activations.is_some() { 0 } else { DEFAULT_THRESHOLD };
+        let threshold = self.weight_threshold.unwrap_or(default);
         let mut rules: Vec<Rule> = vec![];
         let mixed = self.preset.as_deref().and_then(preset::mixed);
         if let Some(text) = self.preset.as_ref().filter(|_| mixed.is_none()) {
@@ -167,7 +206,7 @@ impl Compression {
             rules.push(Rule::parse(text).map_err(|d| vec![d])?);
         }
         let config = self.config.as_ref().map(|path| Config::read(path, threshold)).transpose().map_err(|d| vec![d])?;
-        if rules.is_empty() && config.is_none() && plan.is_none() {
+        if rules.is_empty() && config.is_none() && plan.is_none() && activations.is_none() {
             return Ok(None);
         }
         let scratch = match out.parent() {
@@ -179,6 +218,7 @@ impl Compression {
             plan,
             aware: self.rounding != Some(Rounding::Nearest),
             config: config.map(Box::new),
+            activations,
             threshold,
             max_memory: self.max_memory.unwrap_or(DEFAULT_MEMORY),
             dry_run: false,
@@ -217,6 +257,23 @@ impl Compression {
         let candidates = self.candidates.iter().map(scheme).collect::<Result<Vec<_>, _>>()?;
         Ok(Some(Plan { goal, candidates, log: self.search_log.clone(), overhead: 0, known: None }))
     }
+
+    /// What is asked of activations.
+    fn activations(&self) -> Result<Option<activations::Request>, Failure> {
+        let form = match self.activations {
+            Some(Activations(form)) => form,
+            None => (self.preset.as_deref() == Some(preset::W8A8)).then(Form::default),
+        };
+        if let Some(form) = form {
+            let keep = self.keep_activations.iter().map(Pattern::new).collect();
+            return Ok(Some(activations::Request { form, method: self.activation_range.unwrap_or_default(), keep }));
+        }
+        if self.activation_range.is_none() && self.keep_activations.is_empty() {
+            return Ok(None);
+        }
+        let d = Diagnostic::error(&codes::L0001, "nothing asks for activations in 8 bits");
+        Err(vec![d.help("ask for them with `--preset w8a8` or `--activations int8`")])
+    }
 }
 
 pub(crate) fn run(mut args: Box<Args>, terminal: &Terminal) -> CommandResult {
@@ -241,9 +298,9 @@ pub(crate) fn run(mut args: Box<Args>, terminal: &Terminal) -> CommandResult {
         Some(request) => Weights::Compress(Request { dry_run: args.dry_run, ..request }),
         None => {
             let d = Diagnostic::error(&codes::L0001, "nothing says how to compress");
-            return Err(vec![
-                d.help("say it with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, `--config` or `--recipe`"),
-            ]);
+            let help = "say it with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, `--target-bpw 4.5`, \
+                        `--activations int8`, `--config` or `--recipe`";
+            return Err(vec![d.help(help)]);
         }
     };
     // A package computes as it did; other models are converted as `convert` does.
@@ -264,6 +321,9 @@ pub(crate) fn run(mut args: Box<Args>, terminal: &Terminal) -> CommandResult {
         let progress = terminal.compression();
         convert::prepare(&job, &|event| progress.tell(event))?
     };
+    if let Some(a) = prepared.compression.as_ref().and_then(|c| c.activations.as_ref()) {
+        a.rows.iter().for_each(|row| terminal.say(&activation_line(row, a)));
+    }
     let Some(out) = out else {
         terminal.warn(&prepared.warnings);
         terminal.insist(&prepared.unapplied);
@@ -289,15 +349,57 @@ pub(super) fn weight_line(row: &Row) -> String {
         Err(why) => format!("{head} left as it is: {why}"),
         Ok(a) if a.shared_with.is_some() => format!("{head} {} shares the bytes of another", a.scheme),
         Ok(a) => {
-            let snr = a.distortion.snr_db;
-            let snr = if snr == f64::INFINITY { "exact".to_owned() } else { format!("{snr:.1} dB") };
+            let snr = decibels(a.distortion.snr_db);
             format!("{head} → {} {} → {} {snr}", a.scheme, bytes(row.bytes_before), bytes(row.bytes_after))
         }
     }
 }
 
+/// A value in 8 bits, in a line: `relu_1 f16[1, 8, 8, 8] → int8 0..3.2, scale 0.0252, 0.01 % saturated, 38.2 dB`.
+pub(super) fn activation_line(row: &activations::Row, report: &activations::Report) -> String {
+    let head = format!("{} {}", row.name, row.ty);
+    match &row.outcome {
+        Err(why) => format!("{head} left as it is: {why}"),
+        Ok(c) => {
+            let zero = if c.affine.zero_point == 0 { String::new() } else { format!(" from {}", c.affine.zero_point) };
+            format!(
+                "{head} → {} {:.4}..{:.4}, scale {:.4e}{zero}, {:.2} % saturated, {}",
+                report.form,
+                c.lo,
+                c.hi,
+                c.affine.scale,
+                c.saturated * 100.0,
+                decibels(c.snr_db),
+            )
+        }
+    }
+}
+
+fn decibels(snr: f64) -> String {
+    if snr == f64::INFINITY { "exact".to_owned() } else { format!("{snr:.1} dB") }
+}
+
+/// All values in 8 bits, in words.
+fn activations_text(a: &activations::Report) -> String {
+    let done: Vec<_> = a.rows.iter().filter_map(|r| Some((r, r.outcome.as_ref().ok()?))).collect();
+    let mut out = format!(
+        "{} of {} activations in 8 bits: {}, ranges by {} from {} samples",
+        done.len(),
+        a.rows.len(),
+        a.form,
+        a.method,
+        a.samples,
+    );
+    let worst = done.iter().map(|(r, c)| (r, c.snr_db)).min_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((row, snr)) = worst.filter(|(_, snr)| snr.is_finite()) {
+        out += &format!("; the worst is {} with {snr:.1} dB", row.name);
+    }
+    out
+}
+
 /// The sums over all weights, in words.
 pub(super) fn compression_text(c: &Report) -> String {
+    let activations = c.activations.as_ref().map(|a| format!("\n{}", activations_text(a))).unwrap_or_default();
     let done = c.rows.iter().filter(|r| r.outcome.is_ok()).count();
     let ((before, after), (bits_before, bits_after)) = (c.bytes(), c.bits_per_weight());
     let mut out = format!(
@@ -330,7 +432,7 @@ pub(super) fn compression_text(c: &Report) -> String {
         let others = if n > 1 { format!(" and {} more", n - 1) } else { String::new() };
         out += &format!("\n  left as it is, {}: {first}{others}: {why}", bytes(size));
     }
-    out
+    out + &activations
 }
 
 /// What a search chose, in words.
@@ -388,5 +490,32 @@ pub(super) fn compression_json(c: &Report) -> serde_json::Value {
         "bits_per_weight_after": bits_after,
         "search": c.search,
         "weights": c.rows.iter().map(row).collect::<Vec<_>>(),
+        "activation_samples": c.activations.as_ref().map(|a| a.samples),
+        "activations": c.activations.as_ref().map(activations_json).unwrap_or_default(),
     })
+}
+
+/// What became of every activation, for programs.
+fn activations_json(a: &activations::Report) -> Vec<serde_json::Value> {
+    let row = |r: &activations::Row| {
+        let c = r.outcome.as_ref().ok();
+        json!({
+            "name": r.name,
+            "op": r.op,
+            "type": r.ty,
+            "readers": r.readers,
+            "form": a.form.to_string(),
+            "method": a.method.to_string(),
+            "skipped": r.outcome.as_ref().err(),
+            "min": c.map(|c| c.min),
+            "max": c.map(|c| c.max),
+            "lo": c.map(|c| c.lo),
+            "hi": c.map(|c| c.hi),
+            "scale": c.map(|c| c.affine.scale),
+            "zero_point": c.map(|c| c.affine.zero_point),
+            "saturated": c.map(|c| c.saturated),
+            "snr_db": c.map(|c| c.snr_db),
+        })
+    };
+    a.rows.iter().map(row).collect()
 }

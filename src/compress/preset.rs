@@ -15,9 +15,13 @@ pub struct Preset {
     pub doc: &'static str,
 }
 
+/// The preset that holds activations in 8 bits as well.
+pub const W8A8: &str = "w8a8";
+
 /// All presets.
 pub const PRESETS: &[Preset] = &[
     Preset { name: "int8", scheme: "int8", doc: "8-bit integers, a scale per output channel: nearly no loss" },
+    Preset { name: W8A8, scheme: "int8", doc: "int8, and activations as 8-bit integers, from samples" },
     Preset { name: "int8-mse", scheme: "int8-mse", doc: "int8 with scales of least squared error" },
     Preset { name: "int4-b32", scheme: "int4-b32", doc: "4-bit integers, a scale per 32 input channels" },
     Preset { name: "int4-b32-mse", scheme: "int4-b32-mse", doc: "int4-b32 with scales of least squared error" },

@@ -42,6 +42,8 @@ codes! {
     C0101 "target raised" "A compressed form needs a newer deployment target than the model has, and none was stated.";
     C0102 "weight not compressed" "A weight that was to be compressed is left as it is.";
     C0103 "scheme adapted" "Sizes do not divide as asked, so that the nearest that do are taken.";
+    C0104 "few samples" "Ranges of activations come from samples. A few of them do not show how large values become.";
+    C0105 "activation not quantized" "A value that was to be held in 8 bits stays as it is.";
     X0001 "package cannot be written" "The operating system refused to write the package, a file of arrays, or the result on stdout. A file or package that was there before is untouched.";
     X0002 "target exists" "The output exists, and replacing it was not asked for. Outputs of `run` replace a .npz file, and nothing else.";
     X0003 "not expressible for the target" "The program needs something that the chosen deployment target does not have.";
