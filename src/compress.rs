@@ -106,6 +106,8 @@ impl Report {
 /// Something that took its time is done.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
+    /// Ranges of activations were found.
+    Activations(&'a activations::Report),
     /// It was measured how much weights matter.
     Measured {
         /// How many.
@@ -228,6 +230,7 @@ pub fn apply(
     let mut report = Report::default();
     if let Some(asked) = &request.activations {
         let done = activations::apply(module, asked, samples.calibration, request.dry_run)?;
+        progress(Event::Activations(&done.report));
         (report.activations, report.notes, report.unapplied) = (Some(done.report), done.notes, done.unapplied);
     }
     let (weights, mut assigned) = assigned(module, request)?;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use mlconv::arrays::{Arrays, read_npz, write_npz};
+use mlconv::arrays::read_npz;
 use mlconv_proto::onnx::{
     AttributeProto, StringStringEntryProto, attribute_proto::AttributeType, tensor_proto::DataLocation,
     tensor_proto::DataType,

@@ -3,7 +3,7 @@
 use super::{
     CommandResult,
     args::{Import, Inputs, Rewrite},
-    compress::{Compression, activation_line},
+    compress::Compression,
     recipe::RecipeFile,
     terminal::Terminal,
     write::{Write, check_target},
@@ -67,9 +67,6 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         let progress = terminal.compression();
         convert::prepare(&job, &|event| progress.tell(event))?
     };
-    if let Some(a) = prepared.compression.as_ref().and_then(|c| c.activations.as_ref()) {
-        a.rows.iter().for_each(|row| terminal.say(&activation_line(row, a)));
-    }
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = match (&prepared.compression, half) {
         (Some(_), _) => Tolerance::ANY,

@@ -1,8 +1,11 @@
 //! Where text goes: results to stdout, talk to stderr.
 
 use super::args::{Common, Format};
-use super::compress::weight_line;
-use crate::{Diagnostic, Failure, codes, compress::Event};
+use crate::{
+    Diagnostic, Failure, codes,
+    compress::Event,
+    report::{activation_line, weight_line},
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
@@ -155,10 +158,17 @@ impl Terminal {
 
 impl Compression<'_> {
     pub(crate) fn tell(&self, event: Event<'_>) {
-        let (done, of, template) = match &event {
-            Event::Measured { done, of } => (*done as u64, *of as u64, MEASURING),
-            Event::Weight { bytes, of_bytes, .. } => (*bytes, *of_bytes, COMPRESSING),
-        };
+        match event {
+            Event::Activations(a) => a.rows.iter().for_each(|row| self.line(&activation_line(row, a))),
+            Event::Measured { done, of } => self.bar(MEASURING, done as u64, of as u64),
+            Event::Weight { done, of, bytes, of_bytes, row } => {
+                self.bar(COMPRESSING, bytes, of_bytes);
+                self.line(&format!("[{done}/{of}] {}", weight_line(row)));
+            }
+        }
+    }
+
+    fn bar(&self, template: &str, done: u64, of: u64) {
         if self.bar.length() != Some(of)
             && let Ok(style) = ProgressStyle::with_template(template)
         {
@@ -166,9 +176,11 @@ impl Compression<'_> {
             self.bar.set_length(of);
         }
         self.bar.set_position(done);
-        let Event::Weight { done, of, row, .. } = event else { return };
-        let line = format!("[{done}/{of}] {}", weight_line(row));
-        if self.bar.is_hidden() { self.terminal.say(&line) } else { self.bar.println(line) }
+    }
+
+    /// A line above the bar.
+    fn line(&self, text: &str) {
+        if self.bar.is_hidden() { self.terminal.say(text) } else { self.bar.println(text) }
     }
 }
 

@@ -1,16 +1,11 @@
 //! From a model that is ready to a package: written, read back, compared, and reported.
 
-use super::{
-    CommandResult, Outcome,
-    args::ReadInputs,
-    compress::{compression_json, compression_text},
-    terminal::Terminal,
-};
+use super::{CommandResult, Outcome, args::ReadInputs, terminal::Terminal};
 use crate::{
     Diagnostic, codes,
     compare::Tolerance,
     convert::{self, Parity, Prepared},
-    report::{self, bytes, parity_text},
+    report::{self, bytes, compression_json, compression_text, parity_text},
 };
 use serde_json::json;
 use std::{path::Path, process};

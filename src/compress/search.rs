@@ -5,6 +5,11 @@
 //! with its smallest form, and the upgrade that gains most for its bytes comes first: for losses that add up no other
 //! choice of as many bytes loses less, as long as every form lies on the lower hull of bytes and loss.
 
+mod curve;
+mod log;
+
+pub use curve::Point;
+
 use super::{Assigned, calibrate::Calibration};
 use crate::{
     Diagnostic, Failure,
@@ -12,21 +17,15 @@ use crate::{
     codes,
     convert::run_error,
 };
+use curve::{Slot, fill, hull, levels, walk, within};
+use log::Log;
 use mlconv_mil::{ir::Value, schema::Opset};
 use mlconv_passes::compress::{Applied, Knowledge, Refusal, Scheme, Weight, compress_tensor, expressible};
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_tensor::{DType, Tensor, f16};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use std::{
-    collections::HashMap,
-    fmt::{self, Write as _},
-    fs::{self, OpenOptions},
-    io::Write as _,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{collections::HashMap, fmt, path::PathBuf, str::FromStr};
 
 /// Samples that sensitivity is measured on: more cost time, and change little.
 const SAMPLES: usize = 32;
@@ -117,24 +116,6 @@ pub fn default_candidates(opset: Opset) -> Vec<Scheme> {
     texts.iter().filter_map(|t| Scheme::parse(t).ok()).collect()
 }
 
-/// A step of the way from the smallest model to the one that is as it was.
-#[derive(Clone, Debug, Serialize)]
-pub struct Point {
-    /// The weight that gets another form; none for the first point.
-    pub weight: Option<String>,
-    /// The form.
-    pub scheme: String,
-    /// Bytes of all weights then.
-    pub bytes: u64,
-    /// Bits that an element takes then.
-    pub bits_per_weight: f64,
-    /// The loss that is expected then: on samples, squared relative error of the outputs; else, that of the weights,
-    /// summed.
-    pub expected: f64,
-    /// The loss that was measured on the samples, where it was.
-    pub measured: Option<f64>,
-}
-
 /// What a search found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Search {
@@ -165,21 +146,13 @@ pub struct Choice {
     /// The scheme.
     pub scheme: String,
     #[serde(skip)]
-    parsed: Scheme,
+    pub(super) parsed: Scheme,
     /// Bytes.
     pub bytes: u64,
     /// The squared error over the squares of the elements.
     pub noise: f64,
     /// The loss that is expected of it.
     pub expected: f64,
-}
-
-/// A weight whose scheme is searched.
-struct Slot {
-    /// Its place among the weights.
-    weight: usize,
-    /// From the smallest to the one that is as it was, each with less loss than the one before.
-    hull: Vec<Choice>,
 }
 
 /// Told of measurements: how many are done, of how many.
@@ -396,99 +369,6 @@ fn relative(want: &Tensor, got: &Tensor) -> (f64, f64) {
     (if part.is_nan() { f64::MAX.sqrt() } else { part }, 1.0 - cosine)
 }
 
-/// The choices on the lower hull of bytes and loss: each gains more for its bytes than the next.
-fn hull(choices: &[Choice]) -> Vec<Choice> {
-    let mut hull: Vec<&Choice> = vec![];
-    for c in choices {
-        while let Some(last) = hull.last() {
-            let gain = |a: &Choice, b: &Choice| (a.expected - b.expected) / (b.bytes.saturating_sub(a.bytes)) as f64;
-            let dominated = last.bytes == c.bytes && last.expected >= c.expected;
-            let above = hull.len() > 1 && last.bytes < c.bytes && gain(hull[hull.len() - 2], last) < gain(last, c);
-            if dominated || above {
-                hull.pop();
-            } else {
-                break;
-            }
-        }
-        if hull.last().is_none_or(|last| c.bytes > last.bytes && c.expected < last.expected) {
-            hull.push(c);
-        }
-    }
-    hull.into_iter().cloned().collect()
-}
-
-/// All upgrades of all weights, best first, and what the model is after each. An upgrade is the number of its slot.
-fn walk(weights: &[Weight], slots: &[Slot], rest: u64, elements: u64) -> (Vec<Point>, Vec<usize>) {
-    let mut steps: Vec<(f64, usize, usize)> = vec![];
-    for (i, slot) in slots.iter().enumerate() {
-        for (k, pair) in slot.hull.windows(2).enumerate() {
-            let gain = (pair[0].expected - pair[1].expected) / (pair[1].bytes - pair[0].bytes) as f64;
-            steps.push((gain, i, k));
-        }
-    }
-    // Gains of one slot fall, so its upgrades stay in their order.
-    steps.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let mut bytes = rest + slots.iter().map(|s| s.hull[0].bytes).sum::<u64>();
-    let mut expected: f64 = slots.iter().map(|s| s.hull[0].expected).sum();
-    let bits = |bytes: u64| bytes as f64 * 8.0 / elements.max(1) as f64;
-    let mut curve = vec![Point {
-        weight: None,
-        scheme: "each in its smallest form".to_owned(),
-        bytes,
-        bits_per_weight: bits(bytes),
-        expected,
-        measured: None,
-    }];
-    for (_, i, k) in &steps {
-        let (from, to) = (&slots[*i].hull[*k], &slots[*i].hull[k + 1]);
-        bytes += to.bytes - from.bytes;
-        expected = (expected - from.expected + to.expected).max(0.0);
-        curve.push(Point {
-            weight: Some(weights[slots[*i].weight].name.clone()),
-            scheme: to.scheme.clone(),
-            bytes,
-            bits_per_weight: bits(bytes),
-            expected,
-            measured: None,
-        });
-    }
-    (curve, steps.into_iter().map(|(_, i, _)| i).collect())
-}
-
-/// The form of each slot after some upgrades.
-fn levels(slots: &[Slot], steps: &[usize]) -> Vec<usize> {
-    let mut level = vec![0; slots.len()];
-    steps.iter().for_each(|i| level[*i] += 1);
-    level
-}
-
-/// The last point that is within a budget.
-fn within(curve: &[Point], budget: u64, what: &str, overhead: u64) -> Result<usize, Failure> {
-    let fitting = curve.iter().rposition(|p| p.bytes <= budget);
-    fitting.ok_or_else(|| {
-        let (bytes, bits) = curve.first().map(|p| (p.bytes + overhead, p.bits_per_weight)).unwrap_or_default();
-        let title = format!(
-            "{what} cannot be: with every weight in its smallest form it is {bytes} bytes, {bits:.2} bits per weight"
-        );
-        let help = "give smaller schemes with `--candidates`, or a lower `--weight-threshold`";
-        vec![Diagnostic::error(&codes::C0002, title).help(help)]
-    })
-}
-
-/// Takes later upgrades that still fit.
-fn fill(slots: &[Slot], steps: &[usize], level: &mut [usize], mut bytes: u64, budget: u64) {
-    let mut stuck = vec![false; slots.len()];
-    for i in steps {
-        let hull = &slots[*i].hull;
-        let more = hull[level[*i] + 1].bytes - hull[level[*i]].bytes;
-        if !stuck[*i] && bytes + more <= budget {
-            (bytes, level[*i]) = (bytes + more, level[*i] + 1);
-        } else {
-            stuck[*i] = true;
-        }
-    }
-}
-
 /// The first point of the curve whose loss is within `limit`, found by halving: losses are taken to fall along it.
 fn least(
     task: &Task<'_>,
@@ -556,148 +436,9 @@ fn loss(
     }
 }
 
-/// Measurements in a file, one a line.
-struct Log {
-    path: Option<PathBuf>,
-    known: HashMap<String, Logged>,
-    /// What measurements depend on beside the weight.
-    context: String,
-    resumed: usize,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Logged {
-    key: String,
-    choices: Vec<LoggedChoice>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LoggedChoice {
-    scheme: String,
-    parsed: String,
-    bytes: u64,
-    noise: f64,
-    expected: f64,
-}
-
-impl Log {
-    fn open(task: &Task<'_>) -> Result<Self, Failure> {
-        let mut log = Self { path: task.plan.log.clone(), known: HashMap::new(), context: String::new(), resumed: 0 };
-        let Some(path) = &log.path else { return Ok(log) };
-        log.context = context(task);
-        match fs::read_to_string(path) {
-            // A line that an interrupt cut short is measured again.
-            Ok(text) => {
-                let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
-                log.known = lines.map(|l| (l.key.clone(), l)).collect();
-                if log.known.is_empty() && !text.trim().is_empty() {
-                    let d = Diagnostic::error(&codes::L0001, "the file is no log of a search");
-                    return Err(vec![d.at(path.display().to_string()).help("name one that does not exist")]);
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => {
-                let d = Diagnostic::error(&codes::L0001, format!("the log of the search cannot be read: {e}"));
-                return Err(vec![d.at(path.display().to_string())]);
-            }
-        }
-        Ok(log)
-    }
-
-    fn key(&self, w: &Weight) -> String {
-        let mut hash = Sha256::new();
-        hash.update(self.context.as_bytes());
-        hash.update(format!("{} {} {:?}", w.name, w.tensor.dtype(), w.tensor.shape()));
-        hash.update(w.tensor.blob().read());
-        hex(&hash.finalize())
-    }
-
-    fn find(&mut self, w: &Weight) -> Option<Sensitivity> {
-        self.path.as_ref()?;
-        let logged = self.known.get(&self.key(w))?;
-        let choices = logged.choices.iter().map(|c| {
-            let parsed = Scheme::parse(&c.parsed).ok()?;
-            Some(Choice { scheme: c.scheme.clone(), parsed, bytes: c.bytes, noise: c.noise, expected: c.expected })
-        });
-        let choices = choices.collect::<Option<Vec<_>>>().filter(|c| !c.is_empty())?;
-        self.resumed += 1;
-        Some(Sensitivity { name: w.name.clone(), choices })
-    }
-
-    fn add(&self, w: &Weight, s: &Sensitivity) -> Result<(), Failure> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let choices = s.choices.iter().map(|c| LoggedChoice {
-            scheme: c.scheme.clone(),
-            parsed: c.parsed.to_string(),
-            bytes: c.bytes,
-            noise: c.noise,
-            expected: c.expected,
-        });
-        let line = Logged { key: self.key(w), choices: choices.collect() };
-        append(path, &line).map_err(|e| {
-            let d = Diagnostic::error(&codes::X0001, format!("the log of the search cannot be written: {e}"));
-            vec![d.at(path.display().to_string())]
-        })
-    }
-}
-
-fn append(path: &Path, line: &Logged) -> std::io::Result<()> {
-    let mut text = serde_json::to_string(line)?;
-    text.push('\n');
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(text.as_bytes())
-}
-
-/// A digest of what measurements depend on beside the weight: the schemes, the program and the samples.
-fn context(task: &Task<'_>) -> String {
-    let mut hash = Sha256::new();
-    hash.update(format!("{:?}", task.opset));
-    task.candidates.iter().for_each(|s| hash.update(format!("{s} ")));
-    if let Some(c) = task.calibration {
-        for (i, f) in c.module().functions.iter().enumerate() {
-            f.all_ops().iter().for_each(|op| hash.update(f.op_data(*op).op.name()));
-            for t in c.runs(i).iter().take(SAMPLES).flatten().flatten() {
-                hash.update(t.blob().read());
-            }
-        }
-    }
-    hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn choice(bytes: u64, expected: f64) -> Choice {
-        Choice { scheme: bytes.to_string(), parsed: Scheme::default(), bytes, noise: expected, expected }
-    }
-
-    #[test]
-    fn hulls_hold_what_no_mixture_beats() {
-        let all = [choice(10, 8.0), choice(20, 7.0), choice(30, 2.0), choice(40, 2.5), choice(50, 0.0)];
-        let kept: Vec<u64> = hull(&all).iter().map(|c| c.bytes).collect();
-        assert_eq!(kept, [10, 30, 50]);
-        let same = [choice(10, 8.0), choice(10, 4.0), choice(20, 4.0)];
-        assert_eq!(hull(&same).iter().map(|c| c.expected).collect::<Vec<_>>(), [4.0]);
-    }
-
-    #[test]
-    fn the_rest_of_a_budget_is_spent() {
-        let slots = [
-            Slot { weight: 0, hull: vec![choice(10, 9.0), choice(60, 0.0)] },
-            Slot { weight: 1, hull: vec![choice(10, 1.0), choice(20, 0.5)] },
-        ];
-        let steps = [0, 1];
-        let mut level = levels(&slots, &[]);
-        fill(&slots, &steps, &mut level, 20, 40);
-        assert_eq!(level, [0, 1]);
-    }
 
     #[test]
     fn goals_are_read() {

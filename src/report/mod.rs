@@ -1,7 +1,9 @@
 //! Reports: plain data, rendered as text or JSON.
 
+mod compression;
 mod text;
 
+pub use compression::{activation_line, compression_json, compression_text, weight_line};
 pub use text::{bytes, number, parity_text, table};
 
 use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, convert::Parity};
