@@ -55,7 +55,7 @@ pub enum Weights {
     #[default]
     Keep,
     /// They are compressed.
-    Compress(compress::Request),
+    Compress(Box<compress::Request>),
     /// Those that are compressed are decoded.
     Decompress,
 }
@@ -107,9 +107,10 @@ pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, 
         unapplied.push(Diagnostic::warning(&codes::L0002, title).help("convert the model that it was made from"));
     }
     let done = match &job.weights {
-        Weights::Compress(compress::Request { plan: Some(plan @ Plan { goal: Goal::Bytes(most), .. }), .. }) => {
-            within(&module, job, plan, *most, progress)?
-        }
+        Weights::Compress(request) => match &request.plan {
+            Some(plan @ Plan { goal: Goal::Bytes(most), .. }) => within(&module, job, request, plan, *most, progress)?,
+            _ => finish(module, job, &job.weights, progress)?,
+        },
         weights => finish(module, job, weights, progress)?,
     };
     let Finished { module, package, compression, warnings, unapplied: more } = done;
@@ -151,18 +152,18 @@ fn finish(
 fn within(
     module: &Module,
     job: &Job,
+    request: &compress::Request,
     plan: &Plan,
     most: u64,
     progress: compress::Progress<'_>,
 ) -> Result<Finished, Failure> {
-    let Weights::Compress(request) = &job.weights else { return finish(module.clone(), job, &job.weights, progress) };
     let size = |f: &Finished| mlconv_coreml::size(&f.package.model, &f.package.weights);
     let plain = finish(module.clone(), job, &Weights::Keep, &|_| {})?;
     let weights: u64 = compress::bytes_of_weights(module);
     let mut plan = Plan { overhead: size(&plain).saturating_sub(weights), ..plan.clone() };
     loop {
         let request = compress::Request { plan: Some(plan.clone()), ..request.clone() };
-        let done = finish(module.clone(), job, &Weights::Compress(request), progress)?;
+        let done = finish(module.clone(), job, &Weights::Compress(Box::new(request)), progress)?;
         let size = size(&done);
         if size <= most {
             return Ok(done);

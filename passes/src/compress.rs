@@ -119,6 +119,7 @@ pub struct Engine<'a> {
 }
 
 /// Why compression as a whole failed.
+#[expect(clippy::large_enum_variant, reason = "it ends the run, so there is one")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompressError {

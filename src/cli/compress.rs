@@ -272,7 +272,7 @@ impl Compression {
     }
 }
 
-pub(crate) fn run(mut args: Box<Args>, terminal: &Terminal) -> CommandResult {
+pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let mut recipe = args.recipe.read()?;
     let package = model::format(&args.model).map_err(|d| vec![d])? == Format::Package;
     if package {
@@ -291,7 +291,7 @@ pub(crate) fn run(mut args: Box<Args>, terminal: &Terminal) -> CommandResult {
     let asked = args.compression.request(out.as_deref().unwrap_or(Path::new(".")), !inputs.samples.is_empty())?;
     let weights = match asked {
         _ if args.decompress => Weights::Decompress,
-        Some(request) => Weights::Compress(Request { dry_run: args.dry_run, ..request }),
+        Some(request) => Weights::Compress(Box::new(Request { dry_run: args.dry_run, ..request })),
         None => {
             let d = Diagnostic::error(&codes::L0001, "nothing says how to compress");
             let help = "say it with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, `--target-bpw 4.5`, \

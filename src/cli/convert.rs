@@ -49,8 +49,10 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let half = args.rewrite.half();
     let request = args.import.request()?;
     let samples = inputs.samples.clone();
-    let weights =
-        args.compression.request(&args.out, !inputs.samples.is_empty())?.map_or(Weights::Keep, Weights::Compress);
+    let weights = args
+        .compression
+        .request(&args.out, !inputs.samples.is_empty())?
+        .map_or(Weights::Keep, |r| Weights::Compress(Box::new(r)));
     let job = Job {
         model: args.model,
         request,

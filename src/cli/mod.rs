@@ -36,7 +36,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Import a model, optimise it, write an .mlpackage, and verify what was written
-    Convert(convert::Args),
+    Convert(Box<convert::Args>),
     /// Compress the weights of a package, or of any model that can be imported
     Compress(Box<compress::Args>),
     /// Run a package, or any importable model, on this machine
@@ -70,8 +70,8 @@ pub fn main() -> ExitCode {
     };
     let terminal = Terminal::new(&cli.common);
     let done = guarded(|| match cli.command {
-        Command::Convert(args) => convert::run(args, &terminal),
-        Command::Compress(args) => compress::run(args, &terminal),
+        Command::Convert(args) => convert::run(*args, &terminal),
+        Command::Compress(args) => compress::run(*args, &terminal),
         Command::Run(args) => run::run(&args, &terminal),
         Command::Verify(args) => verify::run(&args, &terminal),
         Command::Inspect(args) => inspect::run(&args, &terminal),

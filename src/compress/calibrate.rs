@@ -40,6 +40,21 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+/// The ops that multiply a weight.
+struct Products {
+    by: Vec<(OpId, Product)>,
+    /// The groups and the inputs of a row.
+    size: [usize; 2],
+}
+
+/// Sums that are gathered for a weight, and may serve another.
+struct Gathered {
+    function: usize,
+    by: Product,
+    weight: Vec<usize>,
+    sums: usize,
+}
+
 /// A weight at one op that multiplies it.
 struct Probe {
     by: Product,
@@ -74,8 +89,8 @@ impl Calibration {
         self.runs.get(function).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// How the ops that read a weight multiply it, and the size of the sums; `None` where they do not, or not alike.
-    fn products(&self, w: &Weight) -> Option<(Vec<(OpId, Product)>, [usize; 2])> {
+    /// How the ops that read a weight multiply it; `None` where they do not, or not alike.
+    fn products(&self, w: &Weight) -> Option<Products> {
         let f = self.module.functions.get(w.function)?;
         let input = w.role.as_ref().ok()?.input;
         let mut found = vec![];
@@ -90,7 +105,7 @@ impl Calibration {
             found.push((*op, by));
         }
         let size = size.filter(|s| bytes(*s) <= MAX_BYTES)?;
-        Some((found, size))
+        Some(Products { by: found, size })
     }
 
     /// Runs the samples of a function, and adds to the sums what `probes` see.
@@ -135,7 +150,7 @@ fn bytes([groups, d]: [usize; 2]) -> u64 {
 
 impl Witness for Calibration {
     fn cost(&self, weight: &Weight) -> u64 {
-        self.products(weight).map_or(0, |(_, size)| bytes(size))
+        self.products(weight).map_or(0, |p| bytes(p.size))
     }
 
     fn look(&self, weights: &[&Weight]) -> Result<Vec<Option<Arc<Inputs>>>, WitnessError> {
@@ -143,9 +158,9 @@ impl Witness for Calibration {
         let mut probes: Vec<(usize, Probe)> = vec![];
         let mut place: Vec<Option<usize>> = vec![];
         // Weights that meet the same inputs, as those of queries, keys and values do, share the sums.
-        let mut known: HashMap<Value, Vec<(usize, Product, usize, Vec<usize>)>> = HashMap::new();
+        let mut known: HashMap<Value, Vec<Gathered>> = HashMap::new();
         for w in weights {
-            let Some((products, size)) = self.products(w) else {
+            let Some(Products { by: products, size }) = self.products(w) else {
                 place.push(None);
                 continue;
             };
@@ -153,14 +168,12 @@ impl Witness for Calibration {
             let shape = w.tensor.shape();
             if let [(_, by)] = products.as_slice() {
                 let twins = known.entry(by.x).or_default();
-                let alike = |(function, other, _, their): &&(usize, Product, usize, Vec<usize>)| {
-                    *function == w.function && by.same_inputs(other, f, [shape, their])
-                };
-                if let Some((_, _, at, _)) = twins.iter().find(alike) {
-                    place.push(Some(*at));
+                let alike = |g: &&Gathered| g.function == w.function && by.same_inputs(&g.by, f, [shape, &g.weight]);
+                if let Some(gathered) = twins.iter().find(alike) {
+                    place.push(Some(gathered.sums));
                     continue;
                 }
-                twins.push((w.function, *by, sums.len(), shape.to_vec()));
+                twins.push(Gathered { function: w.function, by: *by, weight: shape.to_vec(), sums: sums.len() });
             }
             place.push(Some(sums.len()));
             for (op, by) in products {

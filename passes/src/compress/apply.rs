@@ -26,6 +26,7 @@ pub struct Compressed {
 }
 
 /// Coded elements; where there is a mask, in a vector.
+#[expect(clippy::large_enum_variant, reason = "there is one for each weight, which is much larger")]
 #[derive(Clone, Debug)]
 pub enum Coded {
     /// As they were.
@@ -207,7 +208,7 @@ fn boxes(share: &Share, shape: &[usize], role: Role) -> Result<Vec<usize>, Refus
 fn fitting_blocks(l: &Linear, shape: &[usize], role: Role) -> (Linear, Option<String>) {
     let Share::Block(want) = l.share else { return (l.clone(), None) };
     let channels = shape[role.input];
-    if channels % want == 0 {
+    if channels.is_multiple_of(want) {
         return (l.clone(), None);
     }
     let (share, what) = match nearest_divisor(channels, want) {
@@ -261,7 +262,7 @@ fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, 
 fn nearest_divisor(n: usize, want: usize) -> Option<usize> {
     let ratio = |d: usize| (d as f64 / want as f64).ln().abs();
     (want.div_ceil(2)..=want.saturating_mul(2).min(n))
-        .filter(|d| n % d == 0)
+        .filter(|d| n.is_multiple_of(*d))
         .min_by(|a, b| ratio(*a).total_cmp(&ratio(*b)))
 }
 
