@@ -24,6 +24,11 @@ pub struct OutputDiff {
     pub worst_sample: usize,
     /// Signal over noise in dB; absent where there is no noise.
     pub snr_db: Option<f64>,
+    /// The same of all samples together, where [`snr_db`](Self::snr_db) is that of the worst.
+    pub overall_snr_db: Option<f64>,
+    /// The sums of squares of what was wanted and of the differences.
+    #[serde(skip)]
+    pub power: [f64; 2],
     /// The cosine of the angle between the two; absent where one is zero.
     pub cosine: Option<f64>,
     /// Elements that are finite in only one of the two, or infinite of unlike signs.
@@ -47,12 +52,19 @@ impl OutputDiff {
         self.max_rel = self.max_rel.max(other.max_rel);
         self.greatest = self.greatest.max(other.greatest);
         self.snr_db = least(self.snr_db, other.snr_db);
+        self.power = [self.power[0] + other.power[0], self.power[1] + other.power[1]];
+        self.overall_snr_db = decibels(self.power);
         self.cosine = least(self.cosine, other.cosine);
         self.non_finite += other.non_finite;
         self.unequal = self.unequal.zip(other.unequal).map(|(a, b)| a + b);
         self.mismatch = self.mismatch.take().or(other.mismatch);
         self.pass &= other.pass;
     }
+}
+
+/// Signal over noise in dB; `None` where there is no noise.
+fn decibels([signal, noise]: [f64; 2]) -> Option<f64> {
+    (noise > 0.0).then(|| (10.0 * (signal / noise).log10()).max(-999.0))
 }
 
 /// How far an output may be off.
@@ -95,6 +107,8 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
         worst: 0,
         worst_sample: 0,
         snr_db: None,
+        overall_snr_db: None,
+        power: [0.0; 2],
         cosine: None,
         non_finite: 0,
         unequal: None,
@@ -135,7 +149,9 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
     }
     d.greatest = scale;
     d.max_rel = if scale > 0.0 { d.max_abs / scale } else { d.max_abs };
-    d.snr_db = (noise > 0.0).then(|| 10.0 * (signal / noise).log10()).map(|s| s.max(-999.0));
+    d.power = [signal, noise];
+    d.snr_db = decibels(d.power);
+    d.overall_snr_db = d.snr_db;
     d.cosine = (signal > 0.0 && energy > 0.0).then(|| dot / (signal.sqrt() * energy.sqrt()));
     if !want.dtype().is_float() {
         let unequal = want_values.iter().zip(&got_values).filter(|(w, g)| w != g).count();

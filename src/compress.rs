@@ -16,7 +16,7 @@ pub use search::{Goal, Metric, Plan, Search};
 
 use crate::{Diagnostic, Failure, accuracy::Labels, codes};
 use mlconv_mil::{ir::Module, schema::Opset};
-use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, Witness, weights};
+use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, Witness, WitnessError, weights};
 use spool::Spool;
 use std::{
     path::PathBuf,
@@ -248,6 +248,8 @@ pub fn apply(
             calibration: samples.calibration,
             evaluation: samples.evaluation,
             labels: samples.labels,
+            aware: samples.aware,
+            max_memory: request.max_memory,
             told: &told,
         };
         report.search = Some(search::run(&task, &mut assigned)?);
@@ -334,11 +336,15 @@ pub fn apply(
 fn failed(e: CompressError) -> Failure {
     match e {
         CompressError::Store(_) => vec![Diagnostic::error(&codes::X0001, e.to_string())],
-        CompressError::Witness(e) => match e.downcast::<calibrate::Failed>() {
-            Ok(failed) => failed.0,
-            Err(e) => vec![Diagnostic::error(&codes::N0002, e.to_string())],
-        },
+        CompressError::Witness(e) => failed_witness(e),
         _ => vec![Diagnostic::error(&codes::P0001, e.to_string())],
+    }
+}
+
+fn failed_witness(e: WitnessError) -> Failure {
+    match e.downcast::<calibrate::Failed>() {
+        Ok(failed) => failed.0,
+        Err(e) => vec![Diagnostic::error(&codes::N0002, e.to_string())],
     }
 }
 

@@ -136,7 +136,7 @@ fn samples_that_do_not_do_are_refused() {
         (report["errors"][0]["code"].clone(), report["errors"].to_string())
     };
     let (code, text) = failure(&[]);
-    assert!(code == "C0002" && text.contains("--sample"), "{text}");
+    assert!(code == "C0002" && text.contains("--calibrate"), "{text}");
     write(&inputs, "image", Tensor::from_vec(&[3, 1, 4, 4], vec![0f32; 48]));
     let (code, text) = failure(&["--sample", &inputs]);
     assert!(code == "N0003" && text.contains("wanted f32[1, 1, 8, 8]"), "{text}");

@@ -18,7 +18,7 @@ use std::{
 use support::{
     damage::Numbers,
     files, fixtures,
-    onnx::{Onnx, tensor},
+    onnx::{Onnx, int, tensor},
 };
 
 const F32: DataType = DataType::Float;
@@ -295,15 +295,6 @@ fn constants_that_lowerings_make() {
         model.graph().node[i].attribute.push(mode);
     }
     refuses(&model);
-}
-
-fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Int as i32),
-        i: Some(value),
-        ..AttributeProto::default()
-    }
 }
 
 /// What the model comes to is too large, and that is what is said.

@@ -222,6 +222,11 @@ impl Engine<'_> {
             Ok(role) => compress_tensor(&w.tensor, *role, &task.scheme, Knowledge { inputs }).and_then(|c| {
                 encode::expressible(&c, w.tensor.shape(), self.opset)?;
                 outcome.bytes_after = c.bytes(self.opset);
+                if outcome.bytes_after > before {
+                    let why = format!("it would take {} bytes, not {before}", outcome.bytes_after);
+                    outcome.bytes_after = before;
+                    return Err(Refusal::new(why));
+                }
                 let applied = c.applied(&w.tensor, &c.decoded(w.tensor.shape()));
                 result = Some(c);
                 Ok(applied)

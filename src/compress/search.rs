@@ -2,30 +2,32 @@
 //!
 //! How much a weight matters is measured: on samples, by what the outputs lose when it alone is compressed; without samples,
 //! by what it loses itself. Losses are taken to add up, and to grow with the squared error of a weight. Every weight begins
-//! with its smallest form, and the upgrade that gains most for its bytes comes first: for losses that add up no other
-//! choice of as many bytes loses less, as long as every form lies on the lower hull of bytes and loss.
+//! with its smallest form, and the upgrade that gains most for its bytes comes first. What is left of the budget is spent by
+//! changing up to two weights at a time.
 
 mod curve;
 mod log;
 
 pub use curve::Point;
 
-use super::{Assigned, calibrate::Calibration};
+use super::{Assigned, calibrate::Calibration, failed_witness};
 use crate::{
     Diagnostic, Failure,
     accuracy::{Accuracy, Labels},
     codes,
     convert::run_error,
 };
-use curve::{Slot, fill, hull, levels, walk, within};
+use curve::{Slot, improve, levels, walk, within};
 use log::Log;
 use mlconv_mil::{ir::Value, schema::Opset};
-use mlconv_passes::compress::{Applied, Knowledge, Refusal, Scheme, Weight, compress_tensor, expressible};
+use mlconv_passes::compress::{
+    Applied, Inputs, Knowledge, Refusal, Scheme, Weight, Witness, compress_tensor, expressible,
+};
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_tensor::{DType, Tensor, f16};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, fmt, path::PathBuf, str::FromStr};
+use std::{collections::HashMap, fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 /// Samples that sensitivity is measured on: more cost time, and change little.
 const SAMPLES: usize = 32;
@@ -127,6 +129,8 @@ pub struct Search {
     pub curve: Vec<Point>,
     /// The point at which the choice was made.
     pub chosen: usize,
+    /// The loss that is expected of it, after what was left of the budget was spent.
+    pub expected: f64,
     /// Measurements that were found in the log.
     pub resumed: usize,
 }
@@ -167,6 +171,10 @@ pub(super) struct Task<'a> {
     pub calibration: Option<&'a Calibration>,
     pub evaluation: Option<&'a Calibration>,
     pub labels: Option<&'a Labels>,
+    /// Whether codes are chosen by the inputs of a weight.
+    pub aware: bool,
+    /// Bytes that what is known of inputs may take.
+    pub max_memory: u64,
     pub told: Told<'a>,
 }
 
@@ -193,15 +201,14 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
             (a.bytes, a.expected).partial_cmp(&(b.bytes, b.expected)).unwrap_or(std::cmp::Ordering::Equal)
         });
     }
-    let slots: Vec<Slot> =
-        free.iter().zip(&found).map(|(weight, s)| Slot { weight: *weight, hull: hull(&s.choices) }).collect();
+    let slots: Vec<Slot> = free.iter().zip(&found).map(|(weight, s)| Slot::new(*weight, &s.choices)).collect();
     let elements: u64 =
         (0..task.weights.len()).filter(|i| twins[*i].is_none()).map(|i| task.weights[i].tensor.count() as u64).sum();
     let mut rest = 0;
     for i in (0..task.weights.len()).filter(|i| !free.contains(i) && twins[*i].is_none()) {
         let w = &task.weights[i];
         let own = assigned[i].as_ref().filter(|a| !a.scheme.is_none());
-        let fixed = own.and_then(|a| compressed(w, &a.scheme, task.opset).ok());
+        let fixed = own.and_then(|a| compressed(w, &a.scheme, task.opset, None).ok());
         rest += fixed.map_or(w.tensor.blob().len() as u64, |(_, bytes, _)| bytes);
     }
     let (mut curve, steps) = walk(task.weights, &slots, rest, elements);
@@ -217,13 +224,14 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
         (Goal::Drop { metric, limit }, _) => least(task, &slots, &steps, &mut curve, metric, limit)?,
         (_, budget) => within(&curve, budget.unwrap_or(u64::MAX), &what, overhead)?,
     };
-    let mut level = levels(&slots, &steps[..chosen]);
-    // What is left of the budget may do for an upgrade that comes later.
+    let level = levels(&slots, &steps[..chosen]);
+    let mut picks: Vec<Choice> = slots.iter().zip(&level).map(|(s, l)| s.hull[*l].clone()).collect();
     if let Some(budget) = budget {
-        fill(&slots, &steps[chosen..], &mut level, curve[chosen].bytes, budget);
+        improve(&slots, &mut picks, budget as i64 - curve[chosen].bytes as i64);
     }
-    for (slot, level) in slots.iter().zip(&level) {
-        let scheme = slot.hull[*level].parsed.clone();
+    let expected = picks.iter().map(|p| p.expected).sum();
+    for (slot, pick) in slots.iter().zip(picks) {
+        let scheme = pick.parsed;
         assigned[slot.weight] =
             Some(Assigned { scheme, rule: "the search".to_owned(), named: false, by_config: false, left: None });
     }
@@ -234,7 +242,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
             assigned[i] = assigned[*first].clone();
         }
     }
-    Ok(Search { on_samples: task.calibration.is_some(), weights: found, curve, chosen, resumed: log.resumed })
+    Ok(Search { on_samples: task.calibration.is_some(), weights: found, curve, chosen, expected, resumed: log.resumed })
 }
 
 /// For each weight the first of those that have the same bytes, if it is not that itself.
@@ -255,28 +263,64 @@ fn measure(task: &Task<'_>, free: &[usize], log: &mut Log) -> Result<Vec<Sensiti
         None => None,
     };
     let mut all = vec![];
-    for (n, i) in free.iter().enumerate() {
-        let w = &task.weights[*i];
-        let entry = match log.find(w) {
-            Some(entry) => entry,
-            None => {
-                let entry = one(task, w, base.as_deref())?;
-                log.add(w, &entry)?;
-                entry
-            }
-        };
-        all.push(entry);
-        w.tensor.blob().release();
-        (task.told)(n + 1, free.len());
+    let mut rest = free;
+    while !rest.is_empty() {
+        // Known measurements need no inputs.
+        let logged: Vec<Option<Sensitivity>> = rest.iter().map_while(|i| Some(log.find(&task.weights[*i]))).collect();
+        let (batch, later) = rest.split_at(batch(task, rest, &logged));
+        let wanted: Vec<&Weight> =
+            batch.iter().zip(&logged).filter(|(_, l)| l.is_none()).map(|(i, _)| &task.weights[*i]).collect();
+        let mut inputs = known(task, &wanted)?.into_iter();
+        for (i, logged) in batch.iter().zip(logged) {
+            let w = &task.weights[*i];
+            let entry = match logged {
+                Some(entry) => {
+                    log.resumed += 1;
+                    entry
+                }
+                None => {
+                    let entry = one(task, w, base.as_deref(), inputs.next().flatten().as_deref())?;
+                    log.add(w, &entry)?;
+                    entry
+                }
+            };
+            all.push(entry);
+            w.tensor.blob().release();
+            (task.told)(all.len(), free.len());
+        }
+        rest = later;
     }
     Ok(all)
 }
 
+/// How many of the next weights are looked at together: as many as what is known of their inputs leaves memory for.
+fn batch(task: &Task<'_>, next: &[usize], logged: &[Option<Sensitivity>]) -> usize {
+    let mut left = task.max_memory;
+    for (n, (i, logged)) in next.iter().zip(logged).enumerate() {
+        let witness = task.calibration.filter(|_| task.aware && logged.is_none());
+        let cost = witness.map_or(0, |c| c.cost(&task.weights[*i]));
+        match left.checked_sub(cost) {
+            Some(rest) => left = rest,
+            None if n == 0 => left = 0,
+            None => return n,
+        }
+    }
+    next.len()
+}
+
+/// What the inputs of weights are like, where these are heeded.
+fn known(task: &Task<'_>, weights: &[&Weight]) -> Result<Vec<Option<Arc<Inputs>>>, Failure> {
+    match task.calibration.filter(|_| task.aware && !weights.is_empty()) {
+        Some(c) => c.look(weights).map_err(failed_witness),
+        None => Ok(vec![None; weights.len()]),
+    }
+}
+
 /// What one weight loses in each form.
-fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>) -> Result<Sensitivity, Failure> {
+fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>, inputs: Option<&Inputs>) -> Result<Sensitivity, Failure> {
     let bytes = w.tensor.blob().len() as u64;
-    let forms: Vec<_> = task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset))).collect();
-    let mut choices: Vec<(Choice, Option<Vec<f32>>)> = vec![];
+    let forms: Vec<_> = task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset, inputs))).collect();
+    let mut choices: Vec<(Choice, Vec<f32>)> = vec![];
     for (scheme, form) in forms {
         // What cannot be applied is no choice.
         let Ok((applied, bytes, decoded)) = form else { continue };
@@ -284,21 +328,33 @@ fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>) -> Result<Sensitivi
         if !noise.is_finite() || choices.iter().any(|(c, _)| c.scheme == applied.scheme.to_string()) {
             continue;
         }
-        let choice =
-            Choice { scheme: applied.scheme.to_string(), parsed: scheme.clone(), bytes, noise, expected: noise };
-        choices.push((choice, base.map(|_| decoded)));
+        // With inputs, what its own outputs lose says more.
+        let role = w.role.as_ref().ok().copied();
+        let own = inputs.zip(role).and_then(|(i, role)| i.output_error(&w.tensor, role, &decoded));
+        let choice = Choice {
+            scheme: applied.scheme.to_string(),
+            parsed: scheme.clone(),
+            bytes,
+            noise,
+            expected: own.unwrap_or(noise),
+        };
+        choices.push((choice, decoded));
     }
     choices.sort_by_key(|(c, _)| c.bytes);
     if let (Some(base), Some(c)) = (base, task.calibration) {
-        // One form is measured, of middle size; losses of others follow from their errors.
-        let middle = choices.len() / 2;
-        if let Some((probe, Some(decoded))) = choices.get_mut(middle).map(|(c, d)| (c.noise, d.take())) {
-            let with = HashMap::from([((w.function, w.value), tensor_of(&w.tensor, decoded))]);
+        // The form of least bytes and one of middle size are measured; losses of others follow from their errors.
+        let mut probes = vec![];
+        for at in [0, choices.len() / 2] {
+            let Some((choice, decoded)) = choices.get_mut(at) else { continue };
+            let with = HashMap::from([((w.function, w.value), tensor_of(&w.tensor, std::mem::take(decoded)))]);
             let got = outputs(c, &with, SAMPLES)?;
-            let loss = base.iter().zip(&got).map(|(want, got)| relative(want, got).0).sum::<f64>();
-            for (choice, _) in &mut choices {
-                choice.expected = if probe > 0.0 { loss * choice.noise / probe } else { 0.0 };
+            probes.push((choice.expected, base.iter().zip(&got).map(|(want, got)| relative(want, got).0).sum::<f64>()));
+            if choices.len() < 2 {
+                break;
             }
+        }
+        for (choice, _) in &mut choices {
+            choice.expected = loss_by(&probes, choice.expected);
         }
     }
     let mut choices: Vec<Choice> = choices.into_iter().map(|(c, _)| c).collect();
@@ -306,10 +362,30 @@ fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>) -> Result<Sensitivi
     Ok(Sensitivity { name: w.name.clone(), choices })
 }
 
+/// The loss that goes with an error, from two errors with their losses: a power law through both, and at least about linear
+/// beyond them.
+fn loss_by(probes: &[(f64, f64)], error: f64) -> f64 {
+    let measured: Vec<_> = probes.iter().filter(|(e, l)| *e > 0.0 && *l > 0.0).collect();
+    match (error > 0.0, measured.as_slice()) {
+        (false, _) | (_, []) => 0.0,
+        (true, [(e, l)]) => l * error / e,
+        (true, [(e0, l0), (e1, l1), ..]) => {
+            let power = ((l0 / l1).ln() / (e0 / e1).ln()).clamp(0.5, 2.0);
+            let power = if power.is_finite() { power } else { 1.0 };
+            l1 * (error / e1).powf(power)
+        }
+    }
+}
+
 /// A weight in a form, the bytes of it and the elements that it decodes to.
-fn compressed(w: &Weight, scheme: &Scheme, opset: Opset) -> Result<(Applied, u64, Vec<f32>), Refusal> {
+fn compressed(
+    w: &Weight,
+    scheme: &Scheme,
+    opset: Opset,
+    inputs: Option<&Inputs>,
+) -> Result<(Applied, u64, Vec<f32>), Refusal> {
     let role = w.role.clone().map_err(|e| Refusal::new(e.to_string()))?;
-    let c = compress_tensor(&w.tensor, role, scheme, Knowledge::default())?;
+    let c = compress_tensor(&w.tensor, role, scheme, Knowledge { inputs })?;
     expressible(&c, w.tensor.shape(), opset)?;
     let decoded = c.decoded(w.tensor.shape());
     Ok((c.applied(&w.tensor, &decoded), c.bytes(opset), decoded))
@@ -405,7 +481,7 @@ fn loss(
         .par_iter()
         .filter_map(|(slot, choice)| {
             let w = &task.weights[slot.weight];
-            let (_, _, decoded) = compressed(w, &choice.parsed, task.opset).ok()?;
+            let (_, _, decoded) = compressed(w, &choice.parsed, task.opset, None).ok()?;
             Some(((w.function, w.value), tensor_of(&w.tensor, decoded)))
         })
         .collect();

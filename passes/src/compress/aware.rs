@@ -55,6 +55,25 @@ impl Inputs {
         Ok(lie)
     }
 
+    /// The summed squares of what the outputs of `w` differ by where `decoded` stands for it; `None` where its rows are not
+    /// those of a matrix or a convolution.
+    pub fn output_error(&self, w: &Tensor, role: Role, decoded: &[f32]) -> Option<f64> {
+        let lie = self.lie(w.shape(), role).ok()?;
+        let d = self.d;
+        let mut errors: Vec<f32> = w.to_f32().iter().zip(decoded).map(|(w, q)| w - q).collect();
+        if lie == Lie::Columns {
+            errors = turned(&errors, w.shape()[0], w.shape()[1]);
+        }
+        let share = errors.len() / d.max(1) / self.groups;
+        let groups = errors.par_chunks(share * d).zip(self.data.par_chunks(d * d));
+        // Rows side by side, so that a row of the sums is read once for all of them.
+        let parts: Vec<f64> = groups
+            .flat_map(|(errors, h)| errors.par_chunks(ROWS * d).map(move |rows| quadratic(rows, h, d)))
+            .collect();
+        let sum: f64 = parts.iter().sum();
+        sum.is_finite().then_some(sum.max(0.0))
+    }
+
     /// What the squared error of each element counts, by the strength of its input; `None` where no input is ever there.
     pub(super) fn importance(&self, shape: &[usize], role: Role) -> Option<Vec<f32>> {
         let lie = self.lie(shape, role).ok()?;
@@ -83,6 +102,21 @@ impl Inputs {
         }
         Some(out)
     }
+}
+
+/// Rows whose errors are taken together.
+const ROWS: usize = 16;
+
+/// The sum of `e h eᵀ` over the rows `e`.
+fn quadratic(rows: &[f32], h: &[f64], d: usize) -> f64 {
+    let mut sum = 0.0;
+    for (i, h) in h.chunks_exact(d).enumerate() {
+        for e in rows.chunks_exact(d) {
+            let dot: f64 = h[..i].iter().zip(e).map(|(h, e)| h * f64::from(*e)).sum();
+            sum += f64::from(e[i]) * (2.0 * dot + h[i] * f64::from(e[i]));
+        }
+    }
+    sum
 }
 
 /// As [`quantize`](super::linear::quantize), with rounding by the inputs.

@@ -11,6 +11,15 @@ pub(super) struct Slot {
     pub(super) weight: usize,
     /// From the smallest to the one that is as it was, each with less loss than the one before.
     pub(super) hull: Vec<Choice>,
+    /// All forms, also those above the hull.
+    pub(super) all: Vec<Choice>,
+}
+
+impl Slot {
+    /// `all` are in the order of bytes.
+    pub(super) fn new(weight: usize, all: &[Choice]) -> Self {
+        Self { weight, hull: hull(all), all: all.to_vec() }
+    }
 }
 
 /// A step of the way from the smallest model to the one that is as it was.
@@ -110,16 +119,62 @@ pub(super) fn within(curve: &[Point], budget: u64, what: &str, overhead: u64) ->
     })
 }
 
-/// Takes later upgrades that still fit.
-pub(super) fn fill(slots: &[Slot], steps: &[usize], level: &mut [usize], mut bytes: u64, budget: u64) {
-    let mut stuck = vec![false; slots.len()];
-    for i in steps {
-        let hull = &slots[*i].hull;
-        let more = hull[level[*i] + 1].bytes - hull[level[*i]].bytes;
-        if !stuck[*i] && bytes + more <= budget {
-            (bytes, level[*i]) = (bytes + more, level[*i] + 1);
-        } else {
-            stuck[*i] = true;
+/// Another form of one slot.
+#[derive(Clone, Copy)]
+struct Move {
+    slot: usize,
+    to: usize,
+    /// Bytes more.
+    bytes: i64,
+    /// Loss more.
+    loss: f64,
+}
+
+/// Moves up to two slots at a time to other forms, as long as that loses less within the budget: the hull leaves out forms
+/// that fit into what is left of it.
+pub(super) fn improve(slots: &[Slot], picks: &mut [Choice], mut left: i64) {
+    // Every round loses less, so there is an end; one that comes late is not waited for.
+    for _ in 0..10_000 {
+        let stay = Move { slot: usize::MAX, to: 0, bytes: 0, loss: 0.0 };
+        let mut moves = vec![stay];
+        for (slot, (s, pick)) in slots.iter().zip(&*picks).enumerate() {
+            for (to, c) in s.all.iter().enumerate() {
+                let bytes = c.bytes as i64 - pick.bytes as i64;
+                moves.push(Move { slot, to, bytes, loss: c.expected - pick.expected });
+            }
+        }
+        moves.sort_by(|a, b| (a.bytes, a.slot, a.to).cmp(&(b.bytes, b.slot, b.to)));
+        // Of all moves up to each: the best one, and the best one of another slot.
+        let mut best: Vec<[Option<Move>; 2]> = Vec::with_capacity(moves.len());
+        let mut now: [Option<Move>; 2] = [None, None];
+        for m in &moves {
+            now = match now {
+                [None, _] => [Some(*m), None],
+                [Some(a), b] if a.slot == m.slot => [Some(if m.loss < a.loss { *m } else { a }), b],
+                [Some(a), _] if m.loss < a.loss => [Some(*m), Some(a)],
+                [a, Some(b)] => [a, Some(if m.loss < b.loss { *m } else { b })],
+                [a, None] => [a, Some(*m)],
+            };
+            best.push(now);
+        }
+        let mut found: Option<[Move; 2]> = None;
+        for m in &moves {
+            let fitting = moves.partition_point(|o| o.bytes <= left - m.bytes);
+            let Some(others) = fitting.checked_sub(1).and_then(|i| best.get(i)) else { continue };
+            let Some(other) = others.iter().flatten().find(|o| o.slot != m.slot) else { continue };
+            if found.is_none_or(|[a, b]| m.loss + other.loss < a.loss + b.loss) {
+                found = Some([*m, *other]);
+            }
+        }
+        let total: f64 = picks.iter().map(|p| p.expected).sum();
+        match found {
+            Some([a, b]) if a.loss + b.loss < -1e-9 * total => {
+                for m in [a, b].into_iter().filter(|m| m.slot != usize::MAX) {
+                    picks[m.slot] = slots[m.slot].all[m.to].clone();
+                    left -= m.bytes;
+                }
+            }
+            _ => return,
         }
     }
 }
@@ -143,14 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_budget_is_spent() {
+    fn two_weights_are_exchanged_where_that_loses_less() {
         let slots = [
-            Slot { weight: 0, hull: vec![choice(10, 9.0), choice(60, 0.0)] },
-            Slot { weight: 1, hull: vec![choice(10, 1.0), choice(20, 0.5)] },
+            Slot::new(0, &[choice(10, 9.0), choice(20, 2.0), choice(30, 1.0)]),
+            Slot::new(1, &[choice(10, 9.0), choice(24, 6.0), choice(30, 0.0)]),
         ];
-        let steps = [0, 1];
-        let mut level = levels(&slots, &[]);
-        fill(&slots, &steps, &mut level, 20, 40);
-        assert_eq!(level, [0, 1]);
+        let mut picks = vec![choice(30, 1.0), choice(10, 9.0)];
+        improve(&slots, &mut picks, 4);
+        assert_eq!(picks.iter().map(|p| p.bytes).collect::<Vec<_>>(), [20, 24]);
+        improve(&slots, &mut picks, 10);
+        assert_eq!(picks.iter().map(|p| p.bytes).collect::<Vec<_>>(), [20, 30]);
     }
 }

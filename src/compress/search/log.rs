@@ -70,7 +70,7 @@ impl Log {
         hex(&hash.finalize())
     }
 
-    pub(super) fn find(&mut self, w: &Weight) -> Option<Sensitivity> {
+    pub(super) fn find(&self, w: &Weight) -> Option<Sensitivity> {
         self.path.as_ref()?;
         let logged = self.known.get(&self.key(w))?;
         let choices = logged.choices.iter().map(|c| {
@@ -78,7 +78,6 @@ impl Log {
             Some(Choice { scheme: c.scheme.clone(), parsed, bytes: c.bytes, noise: c.noise, expected: c.expected })
         });
         let choices = choices.collect::<Option<Vec<_>>>().filter(|c| !c.is_empty())?;
-        self.resumed += 1;
         Some(Sensitivity { name: w.name.clone(), choices })
     }
 
@@ -108,7 +107,7 @@ fn append(path: &Path, line: &Logged) -> std::io::Result<()> {
 /// A digest of what measurements depend on beside the weight: the schemes, the program and the samples.
 fn context(task: &Task<'_>) -> String {
     let mut hash = Sha256::new();
-    hash.update(format!("{:?}", task.opset));
+    hash.update(format!("{:?} {}", task.opset, task.aware));
     task.candidates.iter().for_each(|s| hash.update(format!("{s} ")));
     if let Some(c) = task.calibration {
         for (i, f) in c.module().functions.iter().enumerate() {

@@ -128,7 +128,7 @@ fn measured(json: &Value) -> Option<Measured> {
     Some(Measured {
         bytes: compression["bytes_after"].as_u64().or_else(|| json["weights_bytes"].as_u64())?,
         bits: compression["bits_per_weight_after"].as_f64().unwrap_or(16.0),
-        snr: json["parity"]["outputs"][0]["snr_db"].as_f64()?,
+        snr: json["parity"]["outputs"][0]["overall_snr_db"].as_f64()?,
         correct: json["parity"]["accuracy"][0]["package_correct"].as_u64()?,
     })
 }

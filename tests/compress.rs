@@ -1,0 +1,331 @@
+//! `mlconv compress` as users run it: every scheme, what is left alone, searches, samples, and mistakes.
+
+mod support;
+
+use mlconv::arrays::read_npz;
+use mlconv_proto::onnx::tensor_proto::DataType;
+use mlconv_tensor::Tensor;
+use serde_json::Value;
+use std::{fs, path::Path};
+use support::{
+    onnx::Onnx,
+    place::{Done, Place},
+};
+
+const F32: DataType = DataType::Float;
+
+fn weights(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.4).collect()
+}
+
+/// A convolution of 2304 weights, called `w1`, and a product of 2560, called `w2`.
+fn model() -> Onnx {
+    Onnx::new()
+        .input("x", F32, &[1, 8, 4, 4])
+        .weight("w1", &[32, 8, 3, 3], &weights(2304))
+        .weight("w2", &[32, 80], &weights(2560))
+        .node("Conv", &["x", "w1"], &["a"])
+        .node("GlobalAveragePool", &["a"], &["b"])
+        .node("Flatten", &["b"], &["c"])
+        .node("MatMul", &["c", "w2"], &["y"])
+        .output("y", F32, &[1, 80])
+}
+
+fn converted(model: &Onnx, target: &str) -> Place {
+    let place = Place::new();
+    place.file("m.onnx", &model.bytes());
+    place.run(&["convert", "m.onnx", "-o", "m.mlpackage", "--target", target, "--no-verify"]).ok();
+    place
+}
+
+fn compress(place: &Place, out: &str, args: &[&str]) -> Done {
+    place.run(&[&["compress", "m.mlpackage", "-o", out, "--force", "--format", "json"], args].concat())
+}
+
+/// The outputs of a package on seeded inputs.
+fn run(place: &Place, package: &str) -> Vec<Tensor> {
+    place.run(&["run", package, "--outputs", "y.npz"]).ok();
+    read_npz(&place.path("y.npz")).expect("arrays").into_values().collect()
+}
+
+fn row<'a>(json: &'a Value, name: &str) -> &'a Value {
+    let all = json["compression"]["weights"].as_array().expect("weights");
+    all.iter().find(|w| w["name"].as_str().is_some_and(|n| n.starts_with(name))).unwrap_or_else(|| panic!("{name}"))
+}
+
+#[test]
+fn every_scheme_decodes_to_what_decompress_writes() {
+    let targets: [(&str, &[&str]); 3] = [
+        ("ios16", &["int8", "uint8-tensor", "pal4", "pal8-uniform", "prune50"]),
+        (
+            "ios18",
+            &[
+                "int8",
+                "int8-asym",
+                "uint8-b8",
+                "int4-b8",
+                "uint4-b8-mse",
+                "pal1",
+                "pal2-g8",
+                "pal3-g16-in",
+                "pal4-g16",
+                "pal2-scale",
+                "pal2-g8-scale-lut8",
+                "pal8-lut8",
+                "pal4-v2",
+                "prune2:4",
+                "prune50-b4",
+                "prune-t0.1",
+                "prune50+int8",
+                "prune50+uint4-b8",
+                "prune50+pal4-g16",
+                "prune50+pal2-scale",
+            ],
+        ),
+        ("ios26", &["pal4-scale", "pal4-v2-scale", "prune50+pal4-scale"]),
+    ];
+    for (target, schemes) in targets {
+        let place = converted(&model(), target);
+        let plain = run(&place, "m.mlpackage");
+        for scheme in schemes {
+            let done = compress(&place, "c.mlpackage", &["--preset", scheme, "--no-verify"]);
+            let json = done.ok().json();
+            let (before, after) = (&json["compression"]["bytes_before"], &json["compression"]["bytes_after"]);
+            assert!(after.as_u64() < before.as_u64(), "{target} {scheme}: {before} {after}");
+            let got = run(&place, "c.mlpackage");
+            assert_ne!(got, plain, "{target} {scheme} changes something");
+            let back = ["compress", "c.mlpackage", "-o", "d.mlpackage", "--force", "--decompress", "--no-verify"];
+            place.run(&back).ok();
+            assert_eq!(run(&place, "d.mlpackage"), got, "{target} {scheme}");
+            let snr = row(&json, "w1")["snr_db"].as_f64().expect("a number");
+            assert!(snr > 3.0, "{target} {scheme}: {snr} dB");
+        }
+    }
+}
+
+#[test]
+fn codes_of_a_compressed_package_are_kept() {
+    let place = converted(&model(), "ios16");
+    compress(&place, "c.mlpackage", &["--tensor", "w1=pal4", "--no-verify"]).ok();
+    let first = run(&place, "c.mlpackage");
+    // The forms of iOS16 become those of iOS18, of the same codes.
+    place.run(&["convert", "c.mlpackage", "-o", "d.mlpackage", "--target", "ios18", "--no-verify"]).ok();
+    assert_eq!(run(&place, "d.mlpackage"), first);
+    let again =
+        ["compress", "c.mlpackage", "-o", "e.mlpackage", "--preset", "int4-b8", "--no-verify", "--format", "json"];
+    let done = place.run(&again).ok();
+    assert!(done.stderr.contains("warning[C0101]"), "{}", done.stderr);
+    let names: Vec<_> = done.json()["compression"]["weights"].as_array().expect("weights").to_vec();
+    assert!(names.iter().all(|w| !w["name"].as_str().is_some_and(|n| n.starts_with("w1"))), "{names:?}");
+    let seen = place.run(&["inspect", "e.mlpackage", "--mil"]).ok().stdout;
+    assert!(seen.contains("constexpr_lut_to_dense") && seen.contains("constexpr_blockwise_shift_scale"), "{seen}");
+}
+
+#[test]
+fn what_is_left_alone_keeps_its_bytes_and_is_listed() {
+    let mut model = model();
+    model = model.weight("m", &[1, 80], &[0.5; 80]).node("Mul", &["y", "m"], &["z"]).output("z", F32, &[1, 80]);
+    let place = converted(&model, "ios18");
+    let json = compress(&place, "c.mlpackage", &["--preset", "int8", "--tensor", "w2=none"]).ok().json();
+    for (name, why) in [("w2", "leaves it alone"), ("m", "not as a parameter")] {
+        let found = row(&json, name);
+        assert!(found["skipped"].as_str().is_some_and(|w| w.contains(why)), "{name}: {found}");
+        assert_eq!(found["bytes_before"], found["bytes_after"], "{name}");
+    }
+    let all = compress(&place, "d.mlpackage", &["--preset", "none", "--no-verify"]).ok();
+    assert_eq!(run(&place, "d.mlpackage"), run(&place, "m.mlpackage"), "{}", all.stderr);
+}
+
+#[test]
+fn shared_weights_stay_shared() {
+    let model = Onnx::new()
+        .input("x", F32, &[1, 64])
+        .weight("w", &[64, 64], &weights(4096))
+        .node("MatMul", &["x", "w"], &["a"])
+        .node("Relu", &["a"], &["b"])
+        .node("MatMul", &["b", "w"], &["y"])
+        .output("y", F32, &[1, 64]);
+    let place = converted(&model, "ios18");
+    let json = compress(&place, "c.mlpackage", &["--preset", "int8", "--no-verify"]).ok().json();
+    assert!(json["weights_bytes"].as_u64().expect("a number") < 5200, "{json}");
+}
+
+#[test]
+fn the_same_bytes_come_out_of_any_number_of_threads() {
+    let place = converted(&model(), "ios18");
+    let samples = Tensor::from_vec(&[6, 8, 4, 4], weights(6 * 128));
+    place.arrays("s.npz", &[("x", samples)]);
+    for scheme in ["int4-b8", "pal4-g16", "pal4-v2", "prune50+int8"] {
+        for sampled in [&[][..], &["--calibrate", "s.npz"]] {
+            for (jobs, out) in [("1", "a.mlpackage"), ("2", "b.mlpackage")] {
+                let args = [&["--preset", scheme, "--jobs", jobs, "--no-verify"], sampled].concat();
+                compress(&place, out, &args).ok();
+            }
+            assert_eq!(place.package("a.mlpackage"), place.package("b.mlpackage"), "{scheme} {sampled:?}");
+        }
+    }
+    let left: Vec<String> = place.names().into_iter().filter(|n| n.starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
+    let place = converted(&model(), "ios16");
+    place.arrays("odd.npz", &[("x", Tensor::from_vec(&[1, 3], vec![1f32; 3]))]);
+    place.file("notes.txt", b"not a log");
+    let fails = |args: &[&str], code: &str, part: &str| {
+        let done = place.run(&[&["compress", "m.mlpackage", "-o", "c.mlpackage"], args].concat());
+        done.fails(code, part);
+        assert!(!place.path("c.mlpackage").exists(), "{args:?}");
+    };
+    fails(&[], "L0001", "nothing says how to compress");
+    fails(&["--preset", "pal5"], "L0001", "pal5");
+    fails(&["--preset", "int3"], "L0001", "schemes are");
+    fails(&["--tensor", "w9=int8"], "C0001", "matches no weight");
+    fails(&["--tensor", "w(=int8"], "L0001", "regular expression");
+    fails(&["--tensor", "int8"], "L0001", "REGEX=SCHEME");
+    fails(&["--preset", "int4-b8", "--target", "ios16"], "X0003", "needs the target ios18");
+    fails(&["--preset", "int8", "--calibrate", "odd.npz"], "N0003", "x");
+    fails(&["--preset", "int8", "--rounding", "gptq"], "L0001", "there are none");
+    fails(&["--max-drop", "rms=0.1"], "C0002", "samples");
+    fails(&["--max-drop", "snr=3"], "L0001", "top1=0.5");
+    fails(&["--target-bpw", "0.1"], "C0002", "smallest form");
+    fails(&["--target-size", "1kB"], "C0002", "smallest form");
+    fails(&["--target-size", "much"], "L0001", "20MB");
+    fails(&["--preset", "int8", "--candidates", "int8"], "L0001", "none is asked for");
+    fails(&["--target-bpw", "6", "--search-log", "notes.txt"], "L0001", "no log");
+    fails(&["--preset", "w8a8"], "C0002", "samples");
+    assert_eq!(fs::read(place.path("notes.txt")).expect("there"), b"not a log");
+}
+
+#[test]
+fn what_is_not_applied_is_status_one_unless_allowed() {
+    let mut w = weights(2560);
+    w[77] = f32::NAN;
+    let mut model = model();
+    model.graph().initializer.retain(|t| t.name.as_deref() != Some("w2"));
+    let place = converted(&model.weight("w2", &[32, 80], &w), "ios18");
+    let args = ["--preset", "int8", "--no-verify"];
+    let done = compress(&place, "c.mlpackage", &args);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("warning[C0102]") && done.stderr.contains("not finite"), "{}", done.stderr);
+    assert!(row(&done.json(), "w2")["skipped"].is_string());
+    compress(&place, "c.mlpackage", &[&args[..], &["--allow-skip"]].concat()).ok();
+    // A rule that means a weight of one axis cannot be followed.
+    let biased = Onnx::new()
+        .input("x", F32, &[1, 64])
+        .weight("w", &[4, 64], &weights(256))
+        .weight("b", &[4], &[0.1, 0.2, 0.3, 0.4])
+        .node("Gemm", &["x", "w", "b"], &["y"])
+        .output("y", F32, &[1, 4]);
+    let mut biased = biased;
+    biased.graph().node[0].attribute.push(support::onnx::int("transB", 1));
+    let place = converted(&biased, "ios18");
+    let done = compress(&place, "c.mlpackage", &["--tensor", "^y=int8", "--no-verify"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+}
+
+#[test]
+fn sizes_that_do_not_divide_are_adapted_and_said() {
+    let place = converted(&model(), "ios18");
+    let done = compress(&place, "c.mlpackage", &["--preset", "int4-b24", "--no-verify"]).ok();
+    assert!(done.stderr.contains("warning[C0103]"), "{}", done.stderr);
+    let json = done.json();
+    assert!(row(&json, "w1")["adapted"].is_string(), "{json}");
+    assert_eq!(row(&json, "w1")["asked"], "int4-b24");
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_would_be() {
+    let place = converted(&model(), "ios18");
+    let before = place.names();
+    let dry = place.run(&["compress", "m.mlpackage", "--preset", "pal4", "--dry-run", "--format", "json"]).ok().json();
+    assert_eq!(place.names(), before);
+    let wet = compress(&place, "c.mlpackage", &["--preset", "pal4", "--no-verify"]).ok().json();
+    assert_eq!(dry["compression"], wet["compression"]);
+}
+
+#[test]
+fn searches_meet_their_budgets_and_go_on() {
+    let place = converted(&model(), "ios18");
+    let search = |args: &[&str]| compress(&place, "c.mlpackage", &[args, &["--no-verify"]].concat());
+    let mut last = f64::INFINITY;
+    for bits in ["3.5", "5", "8.5", "12"] {
+        let json = search(&["--target-bpw", bits, "--search-log", "log.jsonl"]).ok().json();
+        let got = json["compression"]["bits_per_weight_after"].as_f64().expect("a number");
+        assert!(got <= bits.parse().expect("a number"), "{bits}: {got}");
+        let curve = json["compression"]["search"]["curve"].as_array().expect("a curve");
+        let at = json["compression"]["search"]["chosen"].as_u64().expect("a place") as usize;
+        let loss = curve[at]["expected"].as_f64().expect("a loss");
+        assert!(loss <= last, "{bits}: {loss} after {last}");
+        last = loss;
+        let resumed = json["compression"]["search"]["resumed"].as_u64();
+        assert_eq!(resumed, Some(if bits == "3.5" { 0 } else { 2 }), "{bits}");
+        // Losses fall along the curve, and bytes grow.
+        for pair in curve.windows(2) {
+            assert!(pair[0]["bytes"].as_u64() < pair[1]["bytes"].as_u64(), "{pair:?}");
+            assert!(pair[0]["expected"].as_f64() >= pair[1]["expected"].as_f64(), "{pair:?}");
+        }
+    }
+    // A log that was cut short serves as far as it goes.
+    let log = fs::read_to_string(place.path("log.jsonl")).expect("a log");
+    fs::write(place.path("log.jsonl"), &log[..log.len() - 9]).expect("room");
+    let json = search(&["--target-bpw", "5", "--search-log", "log.jsonl"]).ok().json();
+    assert_eq!(json["compression"]["search"]["resumed"], 1);
+    for size in ["12000", "11000"] {
+        search(&["--target-size", size]).ok();
+        let written: usize = place.package("c.mlpackage").iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(written <= size.parse().expect("a number"), "{size}: {written}");
+    }
+}
+
+/// The digits models, and what their test images say of a package that a scheme makes of them.
+fn on_digits(name: &str, args: &[&str]) -> (u64, f64, u64) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models");
+    let model = fixtures.join(name).join("model.onnx").display().to_string();
+    let (test, train) = (fixtures.join("digits/test.npz"), fixtures.join("digits/train.npz"));
+    let labels = format!("{}:label", test.display());
+    let (test, train) = (test.display().to_string(), train.display().to_string());
+    let place = Place::new();
+    let head = ["compress", &model, "-o", "c.mlpackage", "--target", "ios18", "--weight-threshold", "256"];
+    let tail = ["--sample", &test, "--labels", &labels, "--calibrate", &train, "--format", "json"];
+    let json = place.run(&[&head[..], args, &tail].concat()).ok().json();
+    let output = &json["parity"]["outputs"][0];
+    (
+        json["compression"]["bytes_after"].as_u64().expect("bytes"),
+        output["overall_snr_db"].as_f64().expect("dB"),
+        json["parity"]["accuracy"][0]["package_correct"].as_u64().expect("a count"),
+    )
+}
+
+#[test]
+fn rounding_by_samples_loses_less_than_rounding_to_the_nearest() {
+    for model in ["digits_cnn", "digits_transformer"] {
+        for scheme in ["int4-b32", "int4", "pal4"] {
+            let (_, nearest, _) = on_digits(model, &["--preset", scheme, "--rounding", "nearest"]);
+            let (_, aware, _) = on_digits(model, &["--preset", scheme]);
+            assert!(aware > nearest + 2.0, "{model} {scheme}: {nearest} dB and {aware} dB by samples");
+        }
+    }
+}
+
+#[test]
+fn a_search_is_no_worse_than_one_scheme_of_its_size() {
+    for model in ["digits_cnn", "digits_transformer"] {
+        for scheme in ["int4-b32", "pal4-g16", "pal3-g16"] {
+            let (bytes, uniform, _) = on_digits(model, &["--preset", scheme]);
+            let elements = if model == "digits_cnn" { 5626.0 } else { 10450.0 };
+            let bits = format!("{:.3}", bytes as f64 * 8.0 / elements + 0.001);
+            let (found, searched, _) = on_digits(model, &["--target-bpw", &bits]);
+            assert!(found <= bytes + bytes / 50, "{model} {scheme}: {found} of {bytes} bytes");
+            assert!(searched > uniform - 1.0, "{model} {scheme}: {uniform} dB, {searched} dB searched");
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_allowed_is_not_exceeded() {
+    let (bytes, _, correct) = on_digits("digits_cnn", &["--max-drop", "top1=1"]);
+    assert!(correct >= 353 - 4, "{correct}");
+    assert!(bytes < 6000, "{bytes}");
+}
