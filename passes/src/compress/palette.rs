@@ -11,7 +11,7 @@ use layout::{Layout, packed};
 use mlconv_tensor::{Bytes, DType, Tensor, f16};
 use nearest::Nearest;
 use rayon::prelude::*;
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 use vector::{Entry, Vectors};
 
 /// Widths of indices that Core ML has.
@@ -298,12 +298,26 @@ impl<'a> Weights<'a> {
         self.scale.as_ref().map_or(kept, |s| kept * f64::from(s.at(element) / s.largest).powi(2))
     }
 
-    /// The vector of an index, and what the squared errors of its components count.
-    fn vector<const D: usize>(&self, layout: Layout, index: usize) -> (Entry<D>, Entry<D>) {
-        let start = layout.element(index);
-        let at = |k: usize| start + k * layout.stride;
-        let weights = if self.weighted() { std::array::from_fn(|k| self.weight(at(k)) as f32) } else { [1.0; D] };
-        (std::array::from_fn(|k| self.single(at(k))), weights)
+    /// Adds the vectors of `indices`, times `unit`, and what the squared errors of their components count.
+    fn gather<const D: usize>(&self, layout: Layout, indices: Range<usize>, unit: f32, vectors: &mut Vectors<D>) {
+        let mut at = indices.start;
+        // Indices of a row follow each other as each of their components does.
+        while at < indices.end {
+            let end = ((at / layout.stride + 1) * layout.stride).min(indices.end);
+            let start = layout.element(at);
+            let rows: [Range<usize>; D] =
+                std::array::from_fn(|k| start + k * layout.stride..start + k * layout.stride + end - at);
+            if self.weighted() {
+                for i in 0..end - at {
+                    let (x, w) = (|k: usize| self.single(rows[k].start + i), |k: usize| self.weight(rows[k].start + i));
+                    vectors.push(std::array::from_fn(|k| x(k) * unit), std::array::from_fn(|k| w(k) as f32));
+                }
+            } else {
+                let rows = rows.map(|row| &self.singles[row]);
+                (0..end - at).for_each(|i| vectors.push(rows.map(|row| row[i] * unit), [1.0; D]));
+            }
+            at = end;
+        }
     }
 
     /// An element of `singles`, divided by its scale.
@@ -383,21 +397,24 @@ fn entries<const D: usize>(
     layout: Layout,
     group: usize,
 ) -> Result<Vec<f32>, Refusal> {
-    let each = || layout.runs(group).flatten().map(|i| weights.vector::<D>(layout, i));
+    let mut vectors = Vectors::<D>::with_capacity(layout.group_len(), weights.weighted());
     let table: Vec<Entry<D>> = match o.method {
         PaletteMethod::KMeans | PaletteMethod::Custom(_) => {
-            let mut vectors = Vectors::with_capacity(layout.group_len(), weights.weighted());
-            each().for_each(|(x, w)| vectors.push(x.map(|x| x * weights.unit), w));
+            layout.runs(group).for_each(|run| weights.gather(layout, run, weights.unit, &mut vectors));
             let table = vector::kmeans(&vectors, 1 << o.bits);
             table.into_iter().map(|entry| entry.map(|x| x / weights.unit)).collect()
         }
         PaletteMethod::Uniform => return Err(Refusal::new("vectors have no evenly spaced values")),
         PaletteMethod::Unique => {
             let mut distinct = BTreeSet::new();
-            for (x, _) in each().filter(|(_, w)| w.iter().any(|w| *w > 0.0)) {
-                distinct.insert(x.map(ordered));
-                if distinct.len() > 256 {
-                    return Err(too_many());
+            for run in layout.runs(group) {
+                vectors.clear();
+                weights.gather(layout, run, 1.0, &mut vectors);
+                for x in vectors.counted() {
+                    distinct.insert(x.map(ordered));
+                    if distinct.len() > 256 {
+                        return Err(too_many());
+                    }
                 }
             }
             distinct.into_iter().map(|x| x.map(value_of)).collect()
@@ -496,9 +513,7 @@ fn encode_vectors<const D: usize>(weights: &Weights<'_>, layout: Layout, tables:
             let out = &mut out[part.start - start..part.end - start];
             for (out, from) in out.chunks_mut(GATHERED).zip(part.step_by(GATHERED)) {
                 vectors.clear();
-                (from..from + out.len())
-                    .map(|i| weights.vector(layout, i))
-                    .for_each(|(x, w)| vectors.push(x.map(|x| x * weights.unit), w));
+                weights.gather(layout, from..from + out.len(), weights.unit, &mut vectors);
                 vectors.indices(&table, out);
             }
         }
