@@ -459,14 +459,14 @@ fn lut(dtype: DType, blocks: &[usize], tables: &[Vec<f32>], entries: usize, dim:
 
 /// The packed indices of the nearest entries.
 fn encode(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32) -> Vec<u8> {
-    /// Elements to a group from which a table of all halves pays.
-    const TABLED: usize = 1 << 17;
+    /// Elements from which a table of all halves pays, and those from which it is worth keeping.
+    const TABLED: (usize, usize) = (1 << 8, 1 << 17);
     if layout.dim > 1 {
         return by_dim!(layout.dim, encode_vectors(weights, layout, tables, bits));
     }
     let nearest: Vec<Nearest> = tables.iter().map(|t| Nearest::new(t)).collect();
     if let Some(halves) = &weights.halves {
-        if layout.group_len() >= TABLED {
+        if layout.group_len() >= TABLED.1 {
             let tables: Vec<Vec<u8>> = nearest.par_iter().map(Nearest::halves).collect();
             return packed(layout.count, bits, |range, out| {
                 let start = range.start;
@@ -479,14 +479,17 @@ fn encode(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32)
             });
         }
         return packed(layout.count, bits, |range, out| {
-            let start = range.start;
+            let (start, mut table) = (range.start, vec![]);
             for (part, group) in layout.parts(range) {
                 let out = &mut out[part.start - start..part.end - start];
-                let mut values = [0f32; 256];
-                for (out, halves) in out.chunks_mut(256).zip(halves[part].chunks(256)) {
-                    let values = &mut values[..halves.len()];
-                    half::slice::HalfFloatSliceExt::convert_to_f32_slice(halves, values);
-                    out.iter_mut().zip(values).for_each(|(o, x)| *o = nearest[group].index(*x));
+                if out.len() < TABLED.0 {
+                    out.iter_mut().zip(&halves[part]).for_each(|(o, x)| *o = nearest[group].index(x.to_f32()));
+                    continue;
+                }
+                table.resize(1 << 16, 0);
+                nearest[group].fill(&mut table);
+                for (o, x) in out.iter_mut().zip(&halves[part]) {
+                    *o = table[usize::from(x.to_bits())];
                 }
             }
         });
