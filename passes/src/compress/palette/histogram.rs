@@ -193,12 +193,12 @@ mod tests {
         let values = [0.0, -0.0, 1.0, -1.0, -6e-8, 6e-8, -0.0].map(f16::from_f32);
         for repeat in [1, 300] {
             let values = values.repeat(repeat);
-            let points = halves(&values, [0..values.len()].into_iter(), EQUAL);
+            let points = halves(&values, std::iter::once(0..values.len()), EQUAL);
             let n = repeat as f64;
             assert_eq!(points.w, [n, n, 3.0 * n, n, n]);
             assert!(points.x.is_sorted() && points.x[2].to_bits() == 0);
         }
-        let points = singles([0..3].into_iter(), |i| ([0.0, -0.0, 2.0][i], 1.0));
+        let points = singles(std::iter::once(0..3), |i| ([0.0, -0.0, 2.0][i], 1.0));
         assert_eq!((points.x, points.w), (vec![0.0, 2.0], vec![2.0, 1.0]));
     }
 

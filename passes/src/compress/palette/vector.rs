@@ -237,6 +237,7 @@ fn set<const D: usize>(blocks: &mut Vec<Block<D>>, lane: usize, values: Entry<D>
 ///
 /// The index takes the lowest bits of the error, so that the least of both is one operation: errors that agree in all
 /// other bits (15 of the fraction at least) count as equal, and of these the first entry is taken.
+#[expect(clippy::inline_always, reason = "what `part` computes must be vectorized with the loops around it")]
 #[inline(always)]
 fn nearest<const D: usize>(
     block: &Block<D>,
