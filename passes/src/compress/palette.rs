@@ -11,7 +11,7 @@ use layout::{Layout, packed};
 use mlconv_tensor::{Bytes, DType, Tensor, f16};
 use nearest::Nearest;
 use rayon::prelude::*;
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 use vector::{Entry, Vectors};
 
 /// Widths of indices that Core ML has.
@@ -298,12 +298,26 @@ impl<'a> Weights<'a> {
         self.scale.as_ref().map_or(kept, |s| kept * f64::from(s.at(element) / s.largest).powi(2))
     }
 
-    /// The vector of an index, and what the squared errors of its components count.
-    fn vector<const D: usize>(&self, layout: Layout, index: usize) -> (Entry<D>, Entry<D>) {
-        let start = layout.element(index);
-        let at = |k: usize| start + k * layout.stride;
-        let weights = if self.weighted() { std::array::from_fn(|k| self.weight(at(k)) as f32) } else { [1.0; D] };
-        (std::array::from_fn(|k| self.single(at(k))), weights)
+    /// Adds the vectors of `indices`, times `unit`, and what the squared errors of their components count.
+    fn gather<const D: usize>(&self, layout: Layout, indices: Range<usize>, unit: f32, vectors: &mut Vectors<D>) {
+        let mut at = indices.start;
+        // Indices of a row follow each other as each of their components does.
+        while at < indices.end {
+            let end = ((at / layout.stride + 1) * layout.stride).min(indices.end);
+            let start = layout.element(at);
+            let rows: [Range<usize>; D] =
+                std::array::from_fn(|k| start + k * layout.stride..start + k * layout.stride + end - at);
+            if self.weighted() {
+                for i in 0..end - at {
+                    let (x, w) = (|k: usize| self.single(rows[k].start + i), |k: usize| self.weight(rows[k].start + i));
+                    vectors.push(std::array::from_fn(|k| x(k) * unit), std::array::from_fn(|k| w(k) as f32));
+                }
+            } else {
+                let rows = rows.map(|row| &self.singles[row]);
+                (0..end - at).for_each(|i| vectors.push(rows.map(|row| row[i] * unit), [1.0; D]));
+            }
+            at = end;
+        }
     }
 
     /// An element of `singles`, divided by its scale.
@@ -383,21 +397,24 @@ fn entries<const D: usize>(
     layout: Layout,
     group: usize,
 ) -> Result<Vec<f32>, Refusal> {
-    let each = || layout.runs(group).flatten().map(|i| weights.vector::<D>(layout, i));
+    let mut vectors = Vectors::<D>::with_capacity(layout.group_len(), weights.weighted());
     let table: Vec<Entry<D>> = match o.method {
         PaletteMethod::KMeans | PaletteMethod::Custom(_) => {
-            let mut vectors = Vectors::with_capacity(layout.group_len(), weights.weighted());
-            each().for_each(|(x, w)| vectors.push(x.map(|x| x * weights.unit), w));
+            layout.runs(group).for_each(|run| weights.gather(layout, run, weights.unit, &mut vectors));
             let table = vector::kmeans(&vectors, 1 << o.bits);
             table.into_iter().map(|entry| entry.map(|x| x / weights.unit)).collect()
         }
         PaletteMethod::Uniform => return Err(Refusal::new("vectors have no evenly spaced values")),
         PaletteMethod::Unique => {
             let mut distinct = BTreeSet::new();
-            for (x, _) in each().filter(|(_, w)| w.iter().any(|w| *w > 0.0)) {
-                distinct.insert(x.map(ordered));
-                if distinct.len() > 256 {
-                    return Err(too_many());
+            for run in layout.runs(group) {
+                vectors.clear();
+                weights.gather(layout, run, 1.0, &mut vectors);
+                for x in vectors.counted() {
+                    distinct.insert(x.map(ordered));
+                    if distinct.len() > 256 {
+                        return Err(too_many());
+                    }
                 }
             }
             distinct.into_iter().map(|x| x.map(value_of)).collect()
@@ -442,14 +459,14 @@ fn lut(dtype: DType, blocks: &[usize], tables: &[Vec<f32>], entries: usize, dim:
 
 /// The packed indices of the nearest entries.
 fn encode(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32) -> Vec<u8> {
-    /// Elements to a group from which a table of all halves pays.
-    const TABLED: usize = 1 << 17;
+    /// Elements from which a table of all halves pays, and those from which it is worth keeping.
+    const TABLED: (usize, usize) = (1 << 8, 1 << 17);
     if layout.dim > 1 {
         return by_dim!(layout.dim, encode_vectors(weights, layout, tables, bits));
     }
     let nearest: Vec<Nearest> = tables.iter().map(|t| Nearest::new(t)).collect();
     if let Some(halves) = &weights.halves {
-        if layout.group_len() >= TABLED {
+        if layout.group_len() >= TABLED.1 {
             let tables: Vec<Vec<u8>> = nearest.par_iter().map(Nearest::halves).collect();
             return packed(layout.count, bits, |range, out| {
                 let start = range.start;
@@ -462,14 +479,17 @@ fn encode(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32)
             });
         }
         return packed(layout.count, bits, |range, out| {
-            let start = range.start;
+            let (start, mut table) = (range.start, vec![]);
             for (part, group) in layout.parts(range) {
                 let out = &mut out[part.start - start..part.end - start];
-                let mut values = [0f32; 256];
-                for (out, halves) in out.chunks_mut(256).zip(halves[part].chunks(256)) {
-                    let values = &mut values[..halves.len()];
-                    half::slice::HalfFloatSliceExt::convert_to_f32_slice(halves, values);
-                    out.iter_mut().zip(values).for_each(|(o, x)| *o = nearest[group].index(*x));
+                if out.len() < TABLED.0 {
+                    out.iter_mut().zip(&halves[part]).for_each(|(o, x)| *o = nearest[group].index(x.to_f32()));
+                    continue;
+                }
+                table.resize(1 << 16, 0);
+                nearest[group].fill(&mut table);
+                for (o, x) in out.iter_mut().zip(&halves[part]) {
+                    *o = table[usize::from(x.to_bits())];
                 }
             }
         });
@@ -496,9 +516,7 @@ fn encode_vectors<const D: usize>(weights: &Weights<'_>, layout: Layout, tables:
             let out = &mut out[part.start - start..part.end - start];
             for (out, from) in out.chunks_mut(GATHERED).zip(part.step_by(GATHERED)) {
                 vectors.clear();
-                (from..from + out.len())
-                    .map(|i| weights.vector(layout, i))
-                    .for_each(|(x, w)| vectors.push(x.map(|x| x * weights.unit), w));
+                weights.gather(layout, from..from + out.len(), weights.unit, &mut vectors);
                 vectors.indices(&table, out);
             }
         }

@@ -33,14 +33,22 @@ pub(super) fn halves<W: Fn(usize) -> f64 + Sync>(
                 bins[usize::from(v.to_bits())] += 1;
             }
         });
-        return of_bits(|bits| f64::from(bins[usize::from(bits)]));
+        return of_bits(largest(values, &runs), |bits| f64::from(bins[usize::from(bits)]));
     };
     let bins = binned(&runs, 0f64, |bins, run| {
         for i in run {
             bins[usize::from(values[i].to_bits())] += weight(i);
         }
     });
-    of_bits(|bits| bins[usize::from(bits)])
+    of_bits(largest(values, &runs), |bits| bins[usize::from(bits)])
+}
+
+/// The bits of the largest absolute value.
+fn largest(values: &[f16], runs: &[Range<usize>]) -> u16 {
+    // Signed, for which processors have had the operation for longer.
+    let size = |v: &f16| (v.to_bits() & 0x7fff) as i16;
+    let of = |run: &Range<usize>| values[run.clone()].iter().map(size).fold(0, i16::max);
+    runs.iter().map(of).fold(0, i16::max) as u16
 }
 
 /// Bins of all runs, one for each pattern of 16 bits. Parts are summed in order, so that the number of threads shows
@@ -70,7 +78,7 @@ fn binned<T: Copy + Send + Sync + std::ops::AddAssign>(
 }
 
 /// A number that grows with the half of these bits; both zeros are one.
-fn key(bits: u16) -> u16 {
+pub(super) fn key(bits: u16) -> u16 {
     match bits {
         0x8000 => 0x8000,
         _ if bits & 0x8000 != 0 => !bits,
@@ -85,7 +93,7 @@ fn value(key: u16) -> f64 {
 }
 
 /// The value of finite half precision, by its definition: conversion by the processor costs a call each.
-pub(super) fn half_to_f64(bits: u16) -> f64 {
+fn half_to_f64(bits: u16) -> f64 {
     let (exponent, fraction) = (u64::from(bits >> 10 & 0x1f), u64::from(bits & 0x3ff));
     let size = match exponent {
         0 => fraction as f64 * f64::from_bits((1023 - 24) << 52),
@@ -100,17 +108,18 @@ fn of_keys(keys: impl Iterator<Item = (u16, f64)>) -> Points {
     points
 }
 
-/// The finite halves that weigh more than nothing.
-fn of_bits(weight: impl Fn(u16) -> f64) -> Points {
+/// The finite halves that weigh more than nothing, none of which is larger than that of the bits `largest`.
+fn of_bits(largest: u16, weight: impl Fn(u16) -> f64) -> Points {
     let mut points = Points::default();
     let mut push = |bits: u16, w: f64| {
         if w > 0.0 {
             points.push(half_to_f64(bits), w);
         }
     };
-    (0x8001..0xfc00).rev().for_each(|bits| push(bits, weight(bits)));
+    let largest = largest.min(0x7bff);
+    (0x8001..=0x8000 | largest).rev().for_each(|bits| push(bits, weight(bits)));
     push(0, weight(0) + weight(0x8000));
-    (1..0x7c00).for_each(|bits| push(bits, weight(bits)));
+    (1..=largest).for_each(|bits| push(bits, weight(bits)));
     points
 }
 
@@ -184,12 +193,12 @@ mod tests {
         let values = [0.0, -0.0, 1.0, -1.0, -6e-8, 6e-8, -0.0].map(f16::from_f32);
         for repeat in [1, 300] {
             let values = values.repeat(repeat);
-            let points = halves(&values, [0..values.len()].into_iter(), EQUAL);
+            let points = halves(&values, std::iter::once(0..values.len()), EQUAL);
             let n = repeat as f64;
             assert_eq!(points.w, [n, n, 3.0 * n, n, n]);
             assert!(points.x.is_sorted() && points.x[2].to_bits() == 0);
         }
-        let points = singles([0..3].into_iter(), |i| ([0.0, -0.0, 2.0][i], 1.0));
+        let points = singles(std::iter::once(0..3), |i| ([0.0, -0.0, 2.0][i], 1.0));
         assert_eq!((points.x, points.w), (vec![0.0, 2.0], vec![2.0, 1.0]));
     }
 

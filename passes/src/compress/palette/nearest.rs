@@ -1,6 +1,7 @@
 //! The nearest entry of a table of scalars.
 
-use super::histogram::half_to_f64;
+use super::histogram::key;
+use mlconv_tensor::f16;
 
 /// Halfway points between the entries of a table, ascending, and which entry lies below each.
 #[derive(Clone, Debug)]
@@ -42,17 +43,34 @@ impl Nearest {
     /// The entries nearest to all halves, by their bits. Those that are not finite get any.
     pub(super) fn halves(&self) -> Vec<u8> {
         let mut table = vec![0; 1 << 16];
-        let mut rank = 0;
-        let mut set = |bits: u16| {
-            let x = half_to_f64(bits);
-            while self.steps.get(rank).is_some_and(|step| x > f64::from(*step)) {
-                rank += 1;
-            }
-            table[usize::from(bits)] = self.entry(rank);
-        };
-        (0x8000..0xfc00).rev().chain(0..0x7c00).for_each(&mut set);
+        self.fill(&mut table);
         table
     }
+
+    /// Writes the entries nearest to all halves over a table of 2^16.
+    pub(super) fn fill(&self, table: &mut [u8]) {
+        let mut start = 0;
+        for rank in 0..=self.steps.len() {
+            let end = self.steps.get(rank).map_or(1 << 16, |step| end_of(*step));
+            if start < end {
+                // Negative halves lie in the second part, the greatest first.
+                let (below, above) = (start.min(SIGN)..end.min(SIGN), start.max(SIGN)..end.max(SIGN));
+                table[(1 << 16) - below.end..(1 << 16) - below.start].fill(self.entry(rank));
+                table[above.start - SIGN..above.end - SIGN].fill(self.entry(rank));
+                start = end;
+            }
+        }
+        table[SIGN] = table[0];
+    }
+}
+
+/// The bit of the sign.
+const SIGN: usize = 1 << 15;
+
+/// How many halves in ascending order, from those of no number on, are not above `x`.
+fn end_of(x: f32) -> usize {
+    let near = f16::from_f32(x);
+    usize::from(key(near.to_bits())) + usize::from(near.to_f32() <= x)
 }
 
 /// The largest single that is not above `x`: no single lies between them, so that both compare alike with any.
@@ -64,12 +82,19 @@ fn below(x: f64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlconv_tensor::f16;
 
     #[test]
     fn finds_the_nearest() {
-        let tables: [&[f32]; 5] =
-            [&[0.5], &[-1.0, 1.0], &[3.0, -2.0, 0.25], &[1e-7, 65504.0, -65504.0, 0.0, 0.5], &[2.0; 7]];
+        let tables: [&[f32]; 8] = [
+            &[0.5],
+            &[-1.0, 1.0],
+            &[3.0, -2.0, 0.25],
+            &[1e-7, 65504.0, -65504.0, 0.0, 0.5],
+            &[2.0; 7],
+            &[65504.0; 3],
+            &[-65504.0, -65472.0],
+            &[-6e-8, 0.0, 6e-8],
+        ];
         for table in tables {
             let nearest = Nearest::new(table);
             let halves = nearest.halves();

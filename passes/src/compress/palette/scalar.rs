@@ -249,11 +249,7 @@ impl<'a> Search<'a> {
             }
             // Once a later cut is the better one to come from, it stays so.
             let beats = |i: usize, x: usize| cost[j] + error(&sums[j], &sums[x]) <= cost[i] + error(&sums[i], &sums[x]);
-            loop {
-                let Some((i, start)) = queue.last().map(|(i, start)| (*i as usize, (*start as usize).max(j + 1)))
-                else {
-                    break;
-                };
+            while let Some((i, start)) = queue.last().map(|(i, start)| (*i as usize, (*start as usize).max(j + 1))) {
                 if !beats(i, start) {
                     hint = first(start, last, hint, |x| beats(i, x));
                     if hint <= last {
