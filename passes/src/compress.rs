@@ -220,7 +220,7 @@ impl Engine<'_> {
             Ok(role) => compress_tensor(&w.tensor, *role, &task.scheme, Knowledge { inputs }).and_then(|c| {
                 encode::expressible(&c, w.tensor.shape(), self.opset)?;
                 outcome.bytes_after = c.bytes(self.opset);
-                let applied = c.applied(&w.tensor, &c.decoded(w.tensor.shape()));
+                let applied = c.account(c.distortion(&w.tensor));
                 result = Some(c);
                 Ok(applied)
             }),
@@ -280,10 +280,14 @@ impl Compressed {
 
     /// What was done to `w`, which `decoded` stands for.
     pub fn applied(&self, w: &Tensor, decoded: &[f32]) -> Applied {
+        self.account(Distortion::between(&w.to_f32(), decoded))
+    }
+
+    fn account(&self, distortion: Distortion) -> Applied {
         Applied {
             scheme: self.scheme.clone(),
             adapted: self.adapted.clone(),
-            distortion: Distortion::between(&w.to_f32(), decoded),
+            distortion,
             shared_with: None,
             aware_of: self.aware_of,
         }
