@@ -5,7 +5,7 @@ use super::{
     aware::{self, Inputs},
     linear::{Granularity, LinearOptions, Quantized, RangeMethod, quantize},
     palette::{self, Groups, PaletteMethod, PaletteOptions, palettize},
-    prune::{Pruning, keep, sparse},
+    prune::{Pruning, keep, mask, sparse, taken},
     scheme::{Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, Share},
 };
 use mlconv_tensor::{DType, Tensor};
@@ -27,6 +27,7 @@ pub struct Compressed {
 
 /// Coded elements; where there is a mask, in a vector.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a weight, and few weights")]
 pub enum Coded {
     /// As they were.
     Plain(Tensor),
@@ -51,16 +52,18 @@ pub struct Knowledge<'a> {
 /// Compresses `w`.
 pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge<'_>) -> Result<Compressed, Refusal> {
     let kept = scheme.prune.map(|p| keep(w, &pruning(p, role))).transpose()?;
-    let (mask, plain) = match &kept {
-        Some(kept) => {
+    let kept = kept.as_deref();
+    let (mask, plain) = match kept {
+        Some(kept) if scheme.code.is_none() => {
             let (mask, nonzero) = sparse(w, kept)?;
             (Some(mask), nonzero)
         }
+        // Codes take the place of the elements.
+        Some(kept) => (Some(mask(w.shape(), kept)?), w.clone()),
         None => (None, w.clone()),
     };
     let mut done =
         Compressed { scheme: scheme.clone(), adapted: None, aware_of: None, mask, coded: Coded::Plain(plain) };
-    let kept = kept.as_deref();
     let importance = match &scheme.code {
         // Clusters of vectors came out worse by it: measured on the outputs of small networks.
         Some(Code::Palette(p)) if p.vector > 1 => None,
@@ -92,12 +95,15 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
                 None => quantize(w, &options)?,
             };
             if let Some(kept) = kept {
-                q.data = those_kept(&q.data, kept);
+                q.data = taken(&q.data, kept)?;
             }
             done.coded = Coded::Linear(q);
             done.scheme.code = Some(Code::Linear(l));
         }
         Some(Code::Palette(p)) => {
+            if p.vector > 1 && kept.is_some() {
+                return Err(Refusal::new("a mask is one of elements, so a pruned weight has no vectors"));
+            }
             let (p, why) = fitting_groups(p, w.shape(), role)?;
             done.adapted = why;
             done.aware_of = known.inputs.filter(|_| importance.is_some()).map(|i| i.rows);
@@ -168,16 +174,9 @@ fn palettized(
         let _ = aware::reassign(w, role, &mut palette, &options, inputs);
     }
     if let Some(kept) = kept {
-        palette.indices = those_kept(&palette.indices, kept);
+        palette.indices = taken(&palette.indices, kept)?;
     }
     Ok((palette, lut))
-}
-
-/// The elements of `t` that are kept, in a vector.
-fn those_kept(t: &Tensor, kept: &[bool]) -> Tensor {
-    let all = t.to_i64();
-    let some: Vec<i64> = all.iter().zip(kept).filter(|(_, k)| **k).map(|(v, _)| *v).collect();
-    Tensor::from_i64(t.dtype(), &[some.len()], &some)
 }
 
 /// The sizes of the boxes that share a scale.
@@ -202,7 +201,7 @@ fn boxes(share: &Share, shape: &[usize], role: Role) -> Result<Vec<usize>, Refus
 fn fitting_blocks(l: &Linear, shape: &[usize], role: Role) -> (Linear, Option<String>) {
     let Share::Block(want) = l.share else { return (l.clone(), None) };
     let channels = shape[role.input];
-    if channels % want == 0 {
+    if channels.is_multiple_of(want) {
         return (l.clone(), None);
     }
     let (share, what) = match nearest_divisor(channels, want) {
@@ -219,12 +218,12 @@ fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, 
         return Err(Refusal::new("an index has 1, 2, 3, 4, 6 or 8 bits"));
     }
     let outputs = shape[role.output];
-    if p.vector > 1 && outputs % p.vector != 0 {
+    if p.vector > 1 && !outputs.is_multiple_of(p.vector) {
         return Err(Refusal::new(format!("vectors of {} do not divide {outputs} output channels", p.vector)));
     }
     let Some(want) = p.group else { return Ok((p.clone(), None)) };
     let (channels, kind) = if p.input_groups { (shape[role.input], "input") } else { (outputs, "output") };
-    let fits = |n: usize| channels % n == 0 && (p.input_groups || n % p.vector == 0);
+    let fits = |n: usize| channels.is_multiple_of(n) && (p.input_groups || n.is_multiple_of(p.vector));
     if fits(want) {
         return Ok((p.clone(), None));
     }
@@ -240,7 +239,7 @@ fn fitting_groups(p: &Palette, shape: &[usize], role: Role) -> Result<(Palette, 
 fn nearest_divisor(n: usize, want: usize) -> Option<usize> {
     let ratio = |d: usize| (d as f64 / want as f64).ln().abs();
     (want.div_ceil(2)..=want.saturating_mul(2).min(n))
-        .filter(|d| n % d == 0)
+        .filter(|d| n.is_multiple_of(*d))
         .min_by(|a, b| ratio(*a).total_cmp(&ratio(*b)))
 }
 
@@ -251,7 +250,7 @@ mod tests {
     #[test]
     fn blocks_that_do_not_divide_become_the_nearest_that_do() {
         for (n, want, found) in
-            [(200, 32, Some(25)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)]
+            [(200, 32, Some(40)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)]
         {
             assert_eq!(nearest_divisor(n, want), found, "{n} {want}");
         }
