@@ -37,7 +37,7 @@ use mlconv_mil::{
 };
 use mlconv_tensor::{Blob, Bytes, Tensor};
 use rayon::prelude::*;
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 /// Where compressed bytes stay until they are written.
 pub trait Store: Sync {
@@ -120,6 +120,7 @@ pub struct Engine<'a> {
 /// Why compression as a whole failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "there is one for a run at most")]
 pub enum CompressError {
     /// The store could not keep a result.
     #[error("compressed weights cannot be kept: {0}")]
@@ -137,8 +138,7 @@ impl Engine<'_> {
     ///
     /// Results are the same whatever the number of threads.
     pub fn run(&self, module: &mut Module, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, CompressError> {
-        let twins: Vec<Option<usize>> =
-            (0..tasks.len()).map(|i| tasks[..i].iter().position(|t| alike(t, &tasks[i]))).collect();
+        let twins = twins(tasks);
         let mut outcomes: Vec<Option<Outcome>> = vec![None; tasks.len()];
         let mut kept: Vec<Option<Compressed>> = vec![None; tasks.len()];
         let mut next = 0;
@@ -195,7 +195,12 @@ impl Engine<'_> {
         for i in start..tasks.len() {
             let w = tasks[i].weight;
             let inputs = self.witness.map_or(0, |known| known.cost(w));
-            let need = if twins[i].is_some() { 0 } else { working_memory(&w.tensor).saturating_add(inputs) };
+            let need = match &w.role {
+                Ok(role) if twins[i].is_none() => {
+                    apply::working_memory(&w.tensor, *role, &tasks[i].scheme, inputs > 0).saturating_add(inputs)
+                }
+                _ => 0,
+            };
             match left.checked_sub(need) {
                 Some(rest) => left = rest,
                 None if i == start => left = 0,
@@ -236,6 +241,22 @@ impl Engine<'_> {
     }
 }
 
+/// For each task, the first one before it that compresses the same bytes alike.
+fn twins(tasks: &[Task<'_>]) -> Vec<Option<usize>> {
+    let mut first: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut twin = |i: usize| {
+        let t = &tasks[i].weight.tensor;
+        // Those that agree in this differ in little, so that few are compared.
+        let same = first.entry((t.blob().storage(), t.dtype(), t.shape())).or_default();
+        let twin = same.iter().find(|j| alike(&tasks[**j], &tasks[i])).copied();
+        if twin.is_none() {
+            same.push(i);
+        }
+        twin
+    };
+    (0..tasks.len()).map(&mut twin).collect()
+}
+
 /// Whether both are the same bytes, to be compressed alike.
 fn alike(a: &Task<'_>, b: &Task<'_>) -> bool {
     let (s, t) = (&a.weight.tensor, &b.weight.tensor);
@@ -244,11 +265,6 @@ fn alike(a: &Task<'_>, b: &Task<'_>) -> bool {
         && a.weight.role == b.weight.role
         && a.scheme == b.scheme
         && s.blob().same_storage(t.blob())
-}
-
-/// Bytes that are needed to compress a tensor, about: the elements, and what they become.
-fn working_memory(t: &Tensor) -> u64 {
-    t.blob().len() as u64 * 2
 }
 
 impl Compressed {
@@ -270,8 +286,7 @@ impl Compressed {
     /// Moves all bytes to `store`.
     fn kept_in(mut self, store: &dyn Store) -> io::Result<Self> {
         for t in self.tensors_mut() {
-            let bytes = Bytes::from(t.blob().read().into_owned());
-            if let Ok(moved) = Tensor::new(t.dtype(), t.shape(), Blob::from(store.keep(bytes)?)) {
+            if let Ok(moved) = Tensor::new(t.dtype(), t.shape(), Blob::from(store.keep(t.blob().bytes())?)) {
                 *t = moved;
             }
         }
