@@ -166,7 +166,9 @@ impl Walk {
     pub(crate) fn new(shape: &[usize], counts: &[usize]) -> Self {
         let steps = strides(counts);
         let axes = shape.iter().zip(counts).zip(&steps);
-        let mut outer = merged(axes.flat_map(|((n, count), step)| [(*count, *step), (n / (*count).max(1), 0)]));
+        // Counts that do not divide come from nowhere; they must not divide by zero either.
+        let size = |n: usize, count: usize| (n / count.max(1)).max(1);
+        let mut outer = merged(axes.flat_map(|((n, count), step)| [((*count).max(1), *step), (size(*n, *count), 0)]));
         let last = outer.pop().unwrap_or((1, 0));
         Self { outer, last }
     }
