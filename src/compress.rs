@@ -16,7 +16,9 @@ pub use search::{Goal, Metric, Plan, Search};
 
 use crate::{Diagnostic, Failure, accuracy::Labels, codes};
 use mlconv_mil::{ir::Module, schema::Opset};
-use mlconv_passes::compress::{Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, Witness, WitnessError, weights};
+use mlconv_passes::compress::{
+    Applied, CompressError, Engine, Left, Outcome, Scheme, Task, Weight, Witness, WitnessError, weights,
+};
 use spool::Spool;
 use std::{
     path::PathBuf,

@@ -38,7 +38,7 @@ use mlconv_mil::{
 };
 use mlconv_tensor::{Blob, Bytes, Tensor};
 use rayon::prelude::*;
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 /// Where compressed bytes stay until they are written.
 pub trait Store: Sync {
@@ -139,8 +139,7 @@ impl Engine<'_> {
     ///
     /// Results are the same whatever the number of threads.
     pub fn run(&self, module: &mut Module, tasks: &[Task<'_>]) -> Result<Vec<Outcome>, CompressError> {
-        let twins: Vec<Option<usize>> =
-            (0..tasks.len()).map(|i| tasks[..i].iter().position(|t| alike(t, &tasks[i]))).collect();
+        let twins = twins(tasks);
         let mut outcomes: Vec<Option<Outcome>> = vec![None; tasks.len()];
         let mut kept: Vec<Option<Compressed>> = vec![None; tasks.len()];
         let mut next = 0;
@@ -197,7 +196,12 @@ impl Engine<'_> {
         for i in start..tasks.len() {
             let w = tasks[i].weight;
             let inputs = self.witness.map_or(0, |known| known.cost(w));
-            let need = if twins[i].is_some() { 0 } else { working_memory(&w.tensor).saturating_add(inputs) };
+            let need = match &w.role {
+                Ok(role) if twins[i].is_none() => {
+                    apply::working_memory(&w.tensor, *role, &tasks[i].scheme, inputs > 0).saturating_add(inputs)
+                }
+                _ => 0,
+            };
             match left.checked_sub(need) {
                 Some(rest) => left = rest,
                 None if i == start => left = 0,
@@ -227,7 +231,7 @@ impl Engine<'_> {
                     outcome.bytes_after = before;
                     return Err(Refusal::new(why));
                 }
-                let applied = c.applied(&w.tensor, &c.decoded(w.tensor.shape()));
+                let applied = c.account(c.distortion(&w.tensor));
                 result = Some(c);
                 Ok(applied)
             }),
@@ -243,6 +247,22 @@ impl Engine<'_> {
     }
 }
 
+/// For each task, the first one before it that compresses the same bytes alike.
+fn twins(tasks: &[Task<'_>]) -> Vec<Option<usize>> {
+    let mut first: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut twin = |i: usize| {
+        let t = &tasks[i].weight.tensor;
+        // Those that agree in this differ in little, so that few are compared.
+        let same = first.entry((t.blob().storage(), t.dtype(), t.shape())).or_default();
+        let twin = same.iter().find(|j| alike(&tasks[**j], &tasks[i])).copied();
+        if twin.is_none() {
+            same.push(i);
+        }
+        twin
+    };
+    (0..tasks.len()).map(&mut twin).collect()
+}
+
 /// Whether both are the same bytes, to be compressed alike.
 fn alike(a: &Task<'_>, b: &Task<'_>) -> bool {
     let (s, t) = (&a.weight.tensor, &b.weight.tensor);
@@ -251,11 +271,6 @@ fn alike(a: &Task<'_>, b: &Task<'_>) -> bool {
         && a.weight.role == b.weight.role
         && a.scheme == b.scheme
         && s.blob().same_storage(t.blob())
-}
-
-/// Bytes that are needed to compress a tensor, about: the elements, and what they become.
-fn working_memory(t: &Tensor) -> u64 {
-    t.blob().len() as u64 * 2
 }
 
 impl Compressed {
@@ -277,8 +292,7 @@ impl Compressed {
     /// Moves all bytes to `store`.
     fn kept_in(mut self, store: &dyn Store) -> io::Result<Self> {
         for t in self.tensors_mut() {
-            let bytes = Bytes::from(t.blob().read().into_owned());
-            if let Ok(moved) = Tensor::new(t.dtype(), t.shape(), Blob::from(store.keep(bytes)?)) {
+            if let Ok(moved) = Tensor::new(t.dtype(), t.shape(), Blob::from(store.keep(t.blob().bytes())?)) {
                 *t = moved;
             }
         }
@@ -287,10 +301,14 @@ impl Compressed {
 
     /// What was done to `w`, which `decoded` stands for.
     pub fn applied(&self, w: &Tensor, decoded: &[f32]) -> Applied {
+        self.account(Distortion::between(&w.to_f32(), decoded))
+    }
+
+    fn account(&self, distortion: Distortion) -> Applied {
         Applied {
             scheme: self.scheme.clone(),
             adapted: self.adapted.clone(),
-            distortion: Distortion::between(&w.to_f32(), decoded),
+            distortion,
             shared_with: None,
             aware_of: self.aware_of,
         }

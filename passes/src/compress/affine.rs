@@ -28,7 +28,7 @@ pub enum RangeMethod {
 }
 
 /// A scale and a zero: `scale * (code - zero)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Affine {
     pub(crate) scale: f32,
     pub(crate) zero: f32,

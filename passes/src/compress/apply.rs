@@ -5,7 +5,7 @@ use super::{
     aware::{self, Inputs},
     linear::{Granularity, LinearOptions, Quantized, RangeMethod, quantize},
     palette::{self, Groups, PaletteMethod, PaletteOptions, palettize},
-    prune::{Pruning, keep, sparse},
+    prune::{Pruning, keep, mask, sparse, taken},
     scheme::{Along, Code, Entries, Linear, PALETTE_BITS, Palette, Prune, Range, Scheme, Share},
 };
 use mlconv_tensor::{DType, Tensor};
@@ -52,16 +52,18 @@ pub struct Knowledge<'a> {
 /// Compresses `w`.
 pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge<'_>) -> Result<Compressed, Refusal> {
     let kept = scheme.prune.map(|p| keep(w, &pruning(p, role))).transpose()?;
-    let (mask, plain) = match &kept {
-        Some(kept) => {
+    let kept = kept.as_deref();
+    let (mask, plain) = match kept {
+        Some(kept) if scheme.code.is_none() => {
             let (mask, nonzero) = sparse(w, kept)?;
             (Some(mask), nonzero)
         }
+        // Codes take the place of the elements.
+        Some(kept) => (Some(mask(w.shape(), kept)?), w.clone()),
         None => (None, w.clone()),
     };
     let mut done =
         Compressed { scheme: scheme.clone(), adapted: None, aware_of: None, mask, coded: Coded::Plain(plain) };
-    let kept = kept.as_deref();
     let importance = match &scheme.code {
         // Clusters of vectors came out worse by it: measured on the outputs of small networks.
         Some(Code::Palette(p)) if p.vector > 1 => None,
@@ -93,12 +95,15 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
                 None => quantize(w, &options)?,
             };
             if let Some(kept) = kept {
-                q.data = those_kept(&q.data, kept);
+                q.data = taken(&q.data, kept)?;
             }
             done.coded = Coded::Linear(q);
             done.scheme.code = Some(Code::Linear(l));
         }
         Some(Code::Palette(p)) => {
+            if p.vector > 1 && kept.is_some() {
+                return Err(Refusal::new("a mask is one of elements, so a pruned weight has no vectors"));
+            }
             let (p, why) = fitting_groups(p, w.shape(), role)?;
             done.adapted = why;
             done.aware_of = known.inputs.filter(|_| importance.is_some()).map(|i| i.rows);
@@ -109,6 +114,59 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
     }
     Ok(done)
 }
+
+/// Bytes that [`compress_tensor`] takes for `w` at most, about, with those of the result.
+pub(super) fn working_memory(w: &Tensor, role: Role, scheme: &Scheme, aware: bool) -> u64 {
+    let (count, bytes) = (w.count() as u64, w.blob().len() as u64);
+    let single = w.dtype() == DType::F32;
+    // A byte per mark, bits of a mask, and what finds the least elements.
+    let marks = scheme.prune.map_or(0, |p| {
+        count
+            + count / 8
+            + match p {
+                // Singles are sorted; halves are counted.
+                Prune::Sparsity(_) if single => bytes,
+                // A norm and a key per run.
+                Prune::Block { size, .. } => count / size.max(1) as u64 * 16,
+                Prune::Sparsity(_) | Prune::Threshold(_) | Prune::NofM { .. } => 0,
+            }
+    });
+    let coded = |bits: u64| (count * bits).div_ceil(8) * if scheme.prune.is_some() { 2 } else { 1 };
+    let work = match &scheme.code {
+        None => (bytes as f64 * scheme.prune.map_or(0.0, stays)) as u64,
+        Some(Code::Linear(l)) => {
+            let sizes = boxes(&l.share, w.shape(), role).unwrap_or_default();
+            let sizes = sizes.iter().zip(w.shape()).map(|(size, n)| if *size == 0 { *n } else { *size });
+            let len = sizes.map(|n| n as u64).product::<u64>().max(1);
+            // Blocks as singles, where more than their range matters.
+            let whole = l.range == Range::Mse || !l.symmetric || scheme.prune.is_some();
+            let threads = rayon::current_num_threads() as u64;
+            let singles = if whole { (len * threads).min(count) * 6 } else { 0 };
+            coded(l.dtype.bits().into()) + count / len * AFFINE + singles
+        }
+        Some(Code::Palette(p)) => {
+            // Halves are counted where they lie; all else has copies, and vectors several.
+            let plain = !single && !p.channel_scale && p.vector == 1;
+            coded(8.min(p.bits.unwrap_or(8).into())) + if plain { 0 } else { count * if p.vector > 1 { 12 } else { 6 } }
+        }
+    };
+    // Importances, the rows in the order of their inputs, and their errors.
+    let inputs = if aware { count * 13 } else { 0 };
+    let read = if w.blob().is_stored() { 0 } else { bytes };
+    marks + work + inputs + read
+}
+
+/// The part of the elements that stays, at most.
+fn stays(p: Prune) -> f64 {
+    match p {
+        Prune::Sparsity(part) | Prune::Block { sparsity: part, .. } => 1.0 - part,
+        Prune::NofM { n, m, .. } => n as f64 / m.max(1) as f64,
+        Prune::Threshold(_) => 1.0,
+    }
+}
+
+/// Bytes of the parameters of a block, while they are sought and as they are stored.
+const AFFINE: u64 = 16 + 4;
 
 fn pruning(p: Prune, role: Role) -> Pruning {
     let axis = |along| match along {
@@ -174,16 +232,9 @@ fn palettized(
         let _ = aware::reassign(w, role, &mut palette, &options, inputs);
     }
     if let Some(kept) = kept {
-        palette.indices = those_kept(&palette.indices, kept);
+        palette.indices = taken(&palette.indices, kept)?;
     }
     Ok((palette, lut))
-}
-
-/// The elements of `t` that are kept, in a vector.
-fn those_kept(t: &Tensor, kept: &[bool]) -> Tensor {
-    let all = t.to_i64();
-    let some: Vec<i64> = all.iter().zip(kept).filter(|(_, k)| **k).map(|(v, _)| *v).collect();
-    Tensor::from_i64(t.dtype(), &[some.len()], &some)
 }
 
 /// The sizes of the boxes that share a scale.
@@ -276,6 +327,24 @@ mod tests {
             [(200, 32, Some(40)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)]
         {
             assert_eq!(nearest_divisor(n, want), found, "{n} {want}");
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_scheme() {
+        let [halves, singles] = [DType::F16, DType::F32].map(|d| Tensor::splat(d, &[64, 1024], 1.0));
+        for (w, scheme, bytes) in [
+            (&halves, "int8", 1.02),
+            (&halves, "int4-b32", 0.5 + 20.0 / 32.0),
+            (&halves, "pal4", 0.5),
+            (&halves, "prune75", 1.125 + 0.5),
+            (&singles, "prune75", 1.125 + 4.0 + 1.0),
+            (&singles, "prune-t0.1", 1.125 + 4.0),
+            (&halves, "prune50+pal4", 1.125 + 1.0),
+        ] {
+            let parsed = Scheme::parse(scheme).expect("a scheme");
+            let found = working_memory(w, Role { output: 0, input: 1 }, &parsed, false) as f64 / 65536.0;
+            assert!((found - bytes).abs() <= 0.15, "{scheme} of {w:?}: {found} bytes an element");
         }
     }
 }

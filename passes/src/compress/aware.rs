@@ -67,9 +67,8 @@ impl Inputs {
         let share = errors.len() / d.max(1) / self.groups;
         let groups = errors.par_chunks(share * d).zip(self.data.par_chunks(d * d));
         // Rows side by side, so that a row of the sums is read once for all of them.
-        let parts: Vec<f64> = groups
-            .flat_map(|(errors, h)| errors.par_chunks(ROWS * d).map(move |rows| quadratic(rows, h, d)))
-            .collect();
+        let parts: Vec<f64> =
+            groups.flat_map(|(errors, h)| errors.par_chunks(ROWS * d).map(move |rows| quadratic(rows, h, d))).collect();
         let sum: f64 = parts.iter().sum();
         sum.is_finite().then_some(sum.max(0.0))
     }

@@ -2,8 +2,7 @@
 
 use super::Refusal;
 use mlconv_tensor::strides;
-use rayon::prelude::*;
-use std::borrow::Cow;
+use std::ops::Range;
 
 /// What shares one scale.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +88,11 @@ impl Blocks {
         &self.counts
     }
 
+    /// How many blocks there are.
+    pub(crate) fn count(&self) -> usize {
+        self.counts.iter().product()
+    }
+
     /// Elements of a block.
     pub(crate) fn len(&self) -> usize {
         self.sizes.iter().product()
@@ -99,9 +103,44 @@ impl Blocks {
         self.axes().len() <= 1
     }
 
-    /// The elements block after block, in row-major order within each and among them.
-    pub(crate) fn gather<'a, T: Copy + Default + Send + Sync>(&self, rows: &'a [T]) -> Cow<'a, [T]> {
-        permuted(&self.axes(), rows)
+    /// Which block each element lies in.
+    pub(crate) fn walk(&self) -> Walk {
+        Walk::new(&self.shape, &self.counts)
+    }
+
+    /// The elements of some `blocks`, one block after the other, in the place of what is in `to`.
+    ///
+    /// Elements next to each other that lie in blocks next to each other are read together, since memory is.
+    pub(crate) fn take<T: Copy + Default>(&self, blocks: Range<usize>, rows: &[T], to: &mut Vec<T>) {
+        let (len, steps) = (self.len(), strides(&self.shape));
+        to.clear();
+        to.resize(blocks.len() * len, T::default());
+        let within = merged(self.sizes.iter().zip(&steps).map(|(n, step)| (*n, *step)));
+        // Blocks whose first elements follow each other.
+        let beside = if self.walk().in_steps() { self.walk().last.0 } else { 1 };
+        let run = within.last().filter(|(_, step)| *step == 1).map_or(1, |(n, _)| *n);
+        let outer = if run == 1 { &within[..] } else { &within[..within.len() - 1] };
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let count = (beside - block % beside).min(blocks.end - block);
+            let (mut rest, mut start) = (block, 0);
+            for ((n, size), step) in self.counts.iter().zip(&self.sizes).zip(&steps).rev() {
+                start += rest % n * size * step;
+                rest /= n;
+            }
+            let out = &mut to[(block - blocks.start) * len..][..count * len];
+            let mut at = 0;
+            places(outer, start, &mut |from| {
+                let source = rows.get(from..).unwrap_or_default();
+                if count == 1 {
+                    out[at..at + run].iter_mut().zip(source).for_each(|(to, x)| *to = *x);
+                } else {
+                    out.iter_mut().skip(at).step_by(len).zip(&source[..count]).for_each(|(to, x)| *to = *x);
+                }
+                at += run;
+            });
+            block += count;
+        }
     }
 
     /// The axes among blocks and then within them, as they lie in the tensor.
@@ -111,12 +150,61 @@ impl Blocks {
         let within = self.sizes.iter().zip(&steps).map(|(n, step)| (*n, *step));
         merged(among.chain(within))
     }
+}
 
-    /// The elements in row-major order, which [`Blocks::gather`] took apart.
-    pub(crate) fn scatter<'a, T: Copy + Default + Send + Sync>(&self, blocks: &'a [T]) -> Cow<'a, [T]> {
-        let (among, within, len) = (strides(&self.counts), strides(&self.sizes), self.len());
-        let axes = self.counts.iter().zip(&among).zip(self.sizes.iter().zip(&within));
-        permuted(&merged(axes.flat_map(|((n, a), (s, w))| [(*n, a * len), (*s, *w)])), blocks)
+/// Which block each element lies in, in the order in which elements are stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    /// The outer axes, each a size and how far the number of the block moves along it.
+    outer: Vec<(usize, usize)>,
+    /// Elements that follow each other, and 0 where they lie in one block, 1 where each lies in the next.
+    last: (usize, usize),
+}
+
+impl Walk {
+    /// For a tensor of shape `shape` with `counts` blocks along each axis, numbered in row-major order.
+    pub(crate) fn new(shape: &[usize], counts: &[usize]) -> Self {
+        let steps = strides(counts);
+        let axes = shape.iter().zip(counts).zip(&steps);
+        // Counts that do not divide come from nowhere; they must not divide by zero either.
+        let size = |n: usize, count: usize| (n / count.max(1)).max(1);
+        let mut outer = merged(axes.flat_map(|((n, count), step)| [((*count).max(1), *step), (size(*n, *count), 0)]));
+        let last = outer.pop().unwrap_or((1, 0));
+        Self { outer, last }
+    }
+
+    /// Whether each of the elements that follow each other lies in the next block.
+    pub(crate) fn in_steps(&self) -> bool {
+        self.last.1 != 0
+    }
+
+    /// Calls `f` for the runs of elements `range`: where a run is, counted from the start of the range, and the block of
+    /// its first element.
+    pub(crate) fn runs(&self, range: Range<usize>, mut f: impl FnMut(Range<usize>, usize)) {
+        let (length, step) = (self.last.0.max(1), self.last.1);
+        let (mut row, mut skip) = (range.start / length, range.start % length);
+        // The place along each outer axis, the innermost first.
+        let (mut places, mut base) = (Vec::with_capacity(self.outer.len()), 0);
+        for (n, step) in self.outer.iter().rev() {
+            places.push(row % n);
+            base += row % n * step;
+            row /= n;
+        }
+        let mut at = 0;
+        while at < range.len() {
+            let end = (at + length - skip).min(range.len());
+            f(at..end, base + skip * step);
+            (at, skip) = (end, 0);
+            for (place, (n, step)) in places.iter_mut().zip(self.outer.iter().rev()) {
+                *place += 1;
+                base += step;
+                if *place < *n {
+                    break;
+                }
+                base -= n * step;
+                *place = 0;
+            }
+        }
     }
 }
 
@@ -143,31 +231,13 @@ fn merged(axes: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
     out
 }
 
-/// The elements of `from` at all places that the axes reach, in row-major order.
-fn permuted<'a, T: Copy + Default + Send + Sync>(axes: &[(usize, usize)], from: &'a [T]) -> Cow<'a, [T]> {
-    let Some(((n, step), outer)) = axes.split_last().filter(|(_, outer)| !outer.is_empty()) else {
-        return Cow::Borrowed(from);
-    };
-    let (n, step) = (*n, *step);
-    let rows = (1usize << 14).div_ceil(n);
-    let mut out = vec![T::default(); from.len()];
-    out.par_chunks_mut(rows * n).enumerate().for_each(|(chunk, part)| {
-        for (row, to) in part.chunks_mut(n).enumerate() {
-            let mut rest = chunk * rows + row;
-            let mut at = 0;
-            for (size, step) in outer.iter().rev() {
-                at += rest % size * step;
-                rest /= size;
-            }
-            let source = from.get(at..).unwrap_or_default();
-            if step == 1 {
-                to.copy_from_slice(&source[..n]);
-            } else {
-                to.iter_mut().zip(source.iter().step_by(step)).for_each(|(to, x)| *to = *x);
-            }
-        }
-    });
-    Cow::Owned(out)
+/// Calls `f` with all places that the axes reach from `start`, in row-major order.
+fn places(axes: &[(usize, usize)], start: usize, f: &mut impl FnMut(usize)) {
+    match axes {
+        [] => f(start),
+        [(n, step)] => (0..*n).for_each(|i| f(start + i * step)),
+        [(n, step), rest @ ..] => (0..*n).for_each(|i| places(rest, start + i * step, f)),
+    }
 }
 
 #[cfg(test)]
@@ -175,10 +245,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn taken<T: Copy + Default>(blocks: &Blocks, rows: &[T]) -> Vec<T> {
+        let mut all = vec![];
+        blocks.take(0..blocks.count(), rows, &mut all);
+        all
+    }
+
     #[test]
     fn blocks_come_one_after_the_other() {
         let rows: Vec<u8> = (0..12).collect();
-        let of = |g| Blocks::new(&[2, 6], &g).expect("sizes that divide").gather(&rows).into_owned();
+        let of = |g| taken(&Blocks::new(&[2, 6], &g).expect("sizes that divide"), &rows);
         assert_eq!(of(Granularity::Channel { axis: 0 }), rows);
         assert_eq!(of(Granularity::Channel { axis: 1 })[..4], [0, 6, 1, 7]);
         assert_eq!(of(Granularity::Boxes(vec![0, 3])), [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]);
@@ -198,13 +274,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn scatter_undoes_gather(axes in prop::collection::vec((1usize..5, 1usize..5), 1..5)) {
+        fn a_walk_meets_the_elements_of_each_block(
+            axes in prop::collection::vec((1usize..5, 1usize..5), 1..5),
+            cuts in (0usize..600, 0usize..600),
+        ) {
             let shape: Vec<usize> = axes.iter().map(|(n, s)| n * s).collect();
             let boxes = Granularity::Boxes(axes.iter().map(|(_, s)| *s).collect());
             let blocks = Blocks::new(&shape, &boxes).expect("sizes that divide");
             let rows: Vec<u32> = (0..shape.iter().product::<usize>() as u32).collect();
-            let gathered = blocks.gather(&rows);
-            prop_assert_eq!(blocks.scatter(&gathered).into_owned(), rows);
+            let mut met: Vec<Vec<u32>> = vec![vec![]; blocks.count()];
+            let (a, b) = (cuts.0.min(cuts.1).min(rows.len()), cuts.0.max(cuts.1).min(rows.len()));
+            for range in [0..a, a..b, b..rows.len()] {
+                let step = usize::from(blocks.walk().in_steps());
+                blocks.walk().runs(range.clone(), |part, block| {
+                    for (i, x) in rows[range.clone()][part].iter().enumerate() {
+                        met[block + i * step].push(*x);
+                    }
+                });
+            }
+            prop_assert_eq!(met.concat(), taken(&blocks, &rows));
+            let mut some = vec![];
+            blocks.take(blocks.count() / 3..blocks.count() / 3 + 1, &rows, &mut some);
+            prop_assert_eq!(&met[blocks.count() / 3], &some);
         }
     }
 }

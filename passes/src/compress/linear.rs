@@ -5,13 +5,13 @@ pub use super::{affine::RangeMethod, blocks::Granularity};
 use super::{
     Refusal,
     affine::{Affine, Codes, range, range_of_halves, to_half},
-    blocks::Blocks,
+    blocks::{Blocks, Walk},
     weight,
 };
 use half::slice::HalfFloatSliceExt;
 use mlconv_tensor::{Bytes, DType, Element, Tensor, f16};
 use rayon::prelude::*;
-use std::borrow::Cow;
+use std::ops::Range;
 
 /// How to quantize.
 #[derive(Clone, Debug)]
@@ -65,17 +65,18 @@ impl Quantized {
         let sizes = self.data.shape().iter().zip(self.scale.shape()).map(|(n, b)| n / (*b).max(1)).collect();
         let Ok(blocks) = Blocks::new(self.data.shape(), &Granularity::Boxes(sizes)) else { return vec![] };
         let (scale, half) = (self.scale.to_f32(), self.scale.dtype() == DType::F16);
-        let offset = self.offset.as_ref().map(|o| o.to_i64());
-        let data = self.data.to_i64();
-        let mut values: Vec<f32> = blocks.gather(&data).iter().map(|c| *c as f32).collect();
-        for (i, block) in values.chunks_mut(blocks.len()).enumerate() {
-            let offset = offset.as_ref().map_or(0.0, |o| o[i] as f32);
-            for x in block {
-                let y = scale[i] * (*x - offset);
+        let offset = self.offset.as_ref().map(Tensor::to_f32);
+        let mut values = self.data.to_f32().into_owned();
+        let (walk, count) = (blocks.walk(), values.len());
+        let step = usize::from(walk.in_steps());
+        walk.runs(0..count, |part, first| {
+            for (i, x) in values[part].iter_mut().enumerate() {
+                let block = first + i * step;
+                let y = scale[block] * (*x - offset.as_ref().map_or(0.0, |o| o[block]));
                 *x = if half { to_half(y) } else { y };
             }
-        }
-        blocks.scatter(&values).into_owned()
+        });
+        values
     }
 }
 
@@ -129,22 +130,47 @@ fn quantize_as<T: Float, const HALF: bool>(
     o: &LinearOptions<'_>,
 ) -> Result<Quantized, Refusal> {
     let len = blocks.len();
-    let ordered = blocks.gather(values);
-    let importance = o.importance.map(|v| blocks.gather(v));
-    let keep = o.keep.map(|v| blocks.gather(v));
-    let fitted = |(i, block): (usize, &[T])| {
-        let part = i * len..(i + 1) * len;
-        let importance = importance.as_deref().and_then(|v| v.get(part.clone()));
-        fit(block, importance, keep.as_deref().and_then(|v| v.get(part)), codes, o.range)
-    };
-    let affines: Vec<Affine> =
-        ordered.par_chunks(len).with_min_len((GROUP / len).max(1)).enumerate().map(fitted).collect();
-    let bytes = coded::<T, HALF>(&ordered, &affines, len);
-    let bytes = match blocks.scatter(&bytes) {
-        Cow::Owned(scattered) => scattered,
-        Cow::Borrowed(_) => bytes,
-    };
-    stored(w, o.dtype, codes, blocks.counts(), bytes, &affines)
+    let group = (GROUP / len).max(BESIDE);
+    let mut affines = vec![Affine::default(); blocks.count()];
+    affines.par_chunks_mut(group).enumerate().for_each_init(Taken::default, |taken, (i, affines)| {
+        let range = i * group..i * group + affines.len();
+        let of = |v: Range<usize>| v.start * len..v.end * len;
+        // What lies in order is read where it is.
+        let (elements, importance, keep) = if blocks.in_order() {
+            (&values[of(range.clone())], o.importance.map(|v| &v[of(range.clone())]), o.keep.map(|v| &v[of(range)]))
+        } else {
+            taken.take(blocks, range, values, o)
+        };
+        for (k, (affine, block)) in affines.iter_mut().zip(elements.chunks(len)).enumerate() {
+            let importance = importance.map(|v| &v[of(k..k + 1)]);
+            *affine = fit(block, importance, keep.map(|v| &v[of(k..k + 1)]), codes, o.range);
+        }
+    });
+    let bytes = coded::<T, HALF>(values, &affines, &blocks.walk(), o.dtype.bits() as usize);
+    tensors(w, o.dtype, codes, blocks.counts(), bytes, &affines)
+}
+
+/// Blocks that are looked at together where they are not in order: as many elements of 16 bits as a line of a cache holds.
+const BESIDE: usize = 32;
+
+/// The elements of some blocks, one block after the other, and what is said of them.
+#[derive(Default)]
+struct Taken<T> {
+    elements: Vec<T>,
+    importance: Vec<f32>,
+    keep: Vec<bool>,
+}
+
+/// Elements, what the squared error of each counts, and whether it counts at all.
+type Elements<'a, T> = (&'a [T], Option<&'a [f32]>, Option<&'a [bool]>);
+
+impl<T: Float> Taken<T> {
+    fn take(&mut self, blocks: &Blocks, range: Range<usize>, values: &[T], o: &LinearOptions<'_>) -> Elements<'_, T> {
+        blocks.take(range.clone(), values, &mut self.elements);
+        let importance = o.importance.map(|v| blocks.take(range.clone(), v, &mut self.importance));
+        let keep = o.keep.map(|v| blocks.take(range, v, &mut self.keep));
+        (&self.elements, importance.map(|()| &self.importance[..]), keep.map(|()| &self.keep[..]))
+    }
 }
 
 /// The parameters of one block.
@@ -160,9 +186,19 @@ pub(super) fn fit<T: Float>(
         return fit(&block, importance.map(|v| only(v, keep)).as_deref(), None, codes, method);
     }
     match method {
-        RangeMethod::MinMax => codes.min_max(T::range(block), None, || wide(block)),
+        RangeMethod::MinMax => codes.min_max(whole_range(block), None, || wide(block)),
         RangeMethod::Mse => codes.least_squares(&wide(block), importance),
     }
+}
+
+/// The least and the greatest of many elements, which several threads look at.
+fn whole_range<T: Float>(block: &[T]) -> (f32, f32) {
+    const PART: usize = 1 << 16;
+    if block.len() < 4 * PART {
+        return T::range(block);
+    }
+    let ranges = block.par_chunks(PART).map(T::range);
+    ranges.reduce_with(|(a, b), (c, d)| (a.min(c), b.max(d))).unwrap_or_default()
 }
 
 /// The elements that count.
@@ -173,24 +209,35 @@ fn only<T: Copy>(values: &[T], keep: &[bool]) -> Vec<T> {
 /// Elements that one task codes: they fit into the first cache, as does their single precision.
 const GROUP: usize = 4096;
 
-/// The codes, a byte each, of blocks of `len` elements.
-fn coded<T: Float, const HALF: bool>(values: &[T], affines: &[Affine], len: usize) -> Vec<u8> {
-    let mut out = vec![0u8; values.len()];
-    out.par_chunks_mut(GROUP).zip(values.par_chunks(GROUP)).enumerate().for_each(|(group, (out, values))| {
-        let mut buffer = [0f32; GROUP];
-        let wide = &mut buffer[..values.len()];
-        T::widened(values, wide);
-        let mut at = 0;
-        while at < wide.len() {
-            let place = group * GROUP + at;
-            let end = (at + len - place % len).min(wide.len());
-            let a = affines[place / len];
-            for (code, x) in out[at..end].iter_mut().zip(&wide[at..end]) {
-                *code = a.code(a.level::<HALF>(*x));
+/// The codes of `bits` bits, of elements whose blocks are those of `walk`.
+fn coded<T: Float, const HALF: bool>(values: &[T], affines: &[Affine], walk: &Walk, bits: usize) -> Vec<u8> {
+    let mut out = vec![0u8; (values.len() * bits).div_ceil(8)];
+    out.par_chunks_mut(GROUP * bits / 8).zip(values.par_chunks(GROUP)).enumerate().for_each(
+        |(group, (out, values))| {
+            let mut buffer = [0f32; GROUP];
+            let wide = &mut buffer[..values.len()];
+            T::widened(values, wide);
+            let code = |codes: &mut [u8]| {
+                walk.runs(group * GROUP..group * GROUP + values.len(), |part, first| {
+                    let pairs = codes[part.clone()].iter_mut().zip(&wide[part]);
+                    if walk.in_steps() {
+                        pairs.zip(&affines[first..]).for_each(|((code, x), a)| *code = a.code(a.level::<HALF>(*x)));
+                    } else {
+                        let a = affines[first];
+                        pairs.for_each(|(code, x)| *code = a.code(a.level::<HALF>(*x)));
+                    }
+                });
+            };
+            if bits == 8 {
+                code(out);
+            } else {
+                let mut codes = [0u8; GROUP];
+                let codes = &mut codes[..values.len()];
+                code(codes);
+                nibbles(codes, out);
             }
-            at = end;
-        }
-    });
+        },
+    );
     out
 }
 
@@ -203,8 +250,19 @@ pub(super) fn stored(
     bytes: Vec<u8>,
     affines: &[Affine],
 ) -> Result<Quantized, Refusal> {
+    tensors(w, dtype, codes, counts, packed(dtype, bytes), affines)
+}
+
+/// The tensors of packed codes and their parameters.
+fn tensors(
+    w: &Tensor,
+    dtype: DType,
+    codes: &Codes,
+    counts: &[usize],
+    bytes: Vec<u8>,
+    affines: &[Affine],
+) -> Result<Quantized, Refusal> {
     let ints = |shape: &[usize], bytes: Vec<u8>| {
-        let bytes = if dtype.bits() == 4 { nibbles(&bytes) } else { bytes };
         Tensor::new(dtype, shape, Bytes::from(bytes).into()).map_err(|e| Refusal::new(e.to_string()))
     };
     let scales = affines.iter().map(|a| a.scale);
@@ -213,24 +271,30 @@ pub(super) fn stored(
     } else {
         Tensor::from_vec(counts, scales.collect())
     };
-    let offset =
-        if codes.zero_is_0() { None } else { Some(ints(counts, affines.iter().map(|a| a.code(0.0)).collect())?) };
+    let zeros = || affines.iter().map(|a| a.code(0.0)).collect();
+    let offset = if codes.zero_is_0() { None } else { Some(ints(counts, packed(dtype, zeros()))?) };
     Ok(Quantized { data: ints(w.shape(), bytes)?, scale, offset })
 }
 
-/// The low halves of bytes, two to a byte, the first in the low half.
-fn nibbles(bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; bytes.len().div_ceil(2)];
-    out.par_chunks_mut(GROUP).zip(bytes.par_chunks(2 * GROUP)).for_each(|(out, bytes)| {
-        let (pairs, rest) = bytes.as_chunks::<2>();
-        for (to, [low, high]) in out.iter_mut().zip(pairs) {
-            *to = low & 15 | high << 4;
-        }
-        if let (Some(to), [last]) = (out.last_mut(), rest) {
-            *to = last & 15;
-        }
-    });
+/// Codes, a byte each, in as few bits as the type has.
+fn packed(dtype: DType, codes: Vec<u8>) -> Vec<u8> {
+    if dtype.bits() == 8 {
+        return codes;
+    }
+    let mut out = vec![0; codes.len().div_ceil(2)];
+    nibbles(&codes, &mut out);
     out
+}
+
+/// The low halves of bytes, two to a byte, the first in the low half.
+fn nibbles(bytes: &[u8], out: &mut [u8]) {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    for (to, [low, high]) in out.iter_mut().zip(pairs) {
+        *to = low & 15 | high << 4;
+    }
+    if let (Some(to), [last]) = (out.last_mut(), rest) {
+        *to = last & 15;
+    }
 }
 
 #[cfg(test)]
@@ -390,7 +454,9 @@ mod tests {
             let (decoded, scale) = (q.decoded(), q.scale.to_f32().into_owned());
             let pairs: Vec<(f32, f32)> = w.to_f32().iter().copied().zip(decoded).collect();
             let greatest = pairs.iter().fold(0f32, |m, (x, _)| m.max(x.abs()));
-            for (i, (x, y)) in blocks.gather(&pairs).iter().enumerate() {
+            let mut ordered = vec![];
+            blocks.take(0..blocks.count(), &pairs, &mut ordered);
+            for (i, (x, y)) in ordered.iter().enumerate() {
                 let step = scale[i / blocks.len()];
                 // The outermost elements lose as much again to the rounding of the scale, and of the zero.
                 let rounding = if half { greatest * 2e-3 + 255.0 * 6e-8 } else { greatest * 1e-5 };

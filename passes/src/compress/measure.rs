@@ -1,6 +1,7 @@
 //! How far a decoded weight is from the weight.
 
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The difference between a weight and what decodes in its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,9 +41,22 @@ impl Distortion {
 impl Sums {
     /// Adds elements and what decodes in their place.
     pub fn add(&mut self, weight: &[f32], decoded: &[f32]) {
+        let count = weight.len().min(decoded.len());
+        let (weight, decoded) = (&weight[..count], &decoded[..count]);
+        self.add_parts(count, |range, lanes| lanes.add(&weight[range.clone()], &decoded[range]));
+    }
+
+    /// Adds `count` elements, which `part` adds by ranges of at most [`PART`].
+    pub(super) fn add_parts(&mut self, count: usize, part: impl Fn(Range<usize>, &mut Lanes) + Sync) {
         // Parts of one size are added in order, so that threads change nothing.
-        let parts: Vec<Self> =
-            weight.par_chunks(PART).zip(decoded.par_chunks(PART)).map(|(w, d)| Self::of(w, d)).collect();
+        let parts: Vec<Self> = (0..count.div_ceil(PART))
+            .into_par_iter()
+            .map(|i| {
+                let mut lanes = Lanes::default();
+                part(i * PART..((i + 1) * PART).min(count), &mut lanes);
+                lanes.sums()
+            })
+            .collect();
         parts.iter().for_each(|part| self.join(part));
     }
 
@@ -58,25 +72,6 @@ impl Sums {
         Distortion { mse: self.noise / self.count.max(1) as f64, snr_db, cosine, max_abs: self.max_abs }
     }
 
-    fn of(weight: &[f32], decoded: &[f32]) -> Self {
-        let mut lanes = [Self::default(); LANES];
-        for (w, d) in weight.chunks(LANES).zip(decoded.chunks(LANES)) {
-            for ((lane, w), d) in lanes.iter_mut().zip(w).zip(d) {
-                let (w, d) = (f64::from(*w), f64::from(*d));
-                let e = w - d;
-                lane.count += 1;
-                lane.weight += w * w;
-                lane.decoded += d * d;
-                lane.product += w * d;
-                lane.noise += e * e;
-                lane.max_abs = lane.max_abs.max(e.abs());
-            }
-        }
-        let mut sums = Self::default();
-        lanes.iter().for_each(|lane| sums.join(lane));
-        sums
-    }
-
     fn join(&mut self, o: &Self) {
         self.count += o.count;
         self.weight += o.weight;
@@ -88,8 +83,58 @@ impl Sums {
 }
 
 /// Elements that are summed one after the other.
-const PART: usize = 1 << 15;
+pub(super) const PART: usize = 1 << 15;
+/// Sums side by side, so that one instruction adds to several.
 const LANES: usize = 4;
+
+/// Sums of every fourth element.
+#[derive(Default)]
+pub(super) struct Lanes {
+    count: usize,
+    weight: [f64; LANES],
+    decoded: [f64; LANES],
+    product: [f64; LANES],
+    noise: [f64; LANES],
+    max_abs: [f64; LANES],
+}
+
+impl Lanes {
+    /// Adds elements of one number: a multiple of four, but for the last ones.
+    pub(super) fn add(&mut self, weight: &[f32], decoded: &[f32]) {
+        self.count += weight.len();
+        let ((weights, w_rest), (all, d_rest)) = (weight.as_chunks::<LANES>(), decoded.as_chunks::<LANES>());
+        // Apart from `self`, so that they stay in registers.
+        let Self { mut weight, mut decoded, mut product, mut noise, mut max_abs, .. } = *self;
+        // Zeros beside what is left of a last four add nothing.
+        let (mut w_last, mut d_last) = ([0f32; LANES], [0f32; LANES]);
+        w_last[..w_rest.len()].copy_from_slice(w_rest);
+        d_last[..d_rest.len()].copy_from_slice(d_rest);
+        for (w, d) in weights.iter().zip(all).chain([(&w_last, &d_last)]) {
+            for i in 0..LANES {
+                let (w, d) = (f64::from(w[i]), f64::from(d[i]));
+                let e = w - d;
+                weight[i] += w * w;
+                decoded[i] += d * d;
+                product[i] += w * d;
+                noise[i] += e * e;
+                max_abs[i] = if e.abs() > max_abs[i] { e.abs() } else { max_abs[i] };
+            }
+        }
+        *self = Self { count: self.count, weight, decoded, product, noise, max_abs };
+    }
+
+    fn sums(&self) -> Sums {
+        let mut sums = Sums { count: self.count, ..Sums::default() };
+        for i in 0..LANES {
+            sums.weight += self.weight[i];
+            sums.decoded += self.decoded[i];
+            sums.product += self.product[i];
+            sums.noise += self.noise[i];
+            sums.max_abs = sums.max_abs.max(self.max_abs[i]);
+        }
+        sums
+    }
+}
 
 #[cfg(test)]
 mod tests {

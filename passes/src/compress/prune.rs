@@ -54,53 +54,91 @@ pub fn keep(w: &Tensor, p: &Pruning) -> Result<Vec<bool>, Refusal> {
 ///
 /// Errors: not as many marks as elements.
 pub fn sparse(w: &Tensor, keep: &[bool]) -> Result<(Tensor, Tensor), Refusal> {
+    Ok((mask(w.shape(), keep)?, taken(w, keep)?))
+}
+
+/// The mask of the elements that stay.
+pub(super) fn mask(shape: &[usize], keep: &[bool]) -> Result<Tensor, Refusal> {
+    let mut mask = vec![0u8; keep.len().div_ceil(8)];
+    let byte = |keep: &[bool]| keep.iter().rev().fold(0, |byte, k| byte << 1 | u8::from(*k));
+    mask.par_chunks_mut(GROUP / 8).zip(keep.par_chunks(GROUP)).for_each(|(mask, keep)| {
+        let (eights, rest) = keep.as_chunks::<8>();
+        mask.iter_mut().zip(eights).for_each(|(to, keep)| *to = byte(keep));
+        if let Some(to) = mask.get_mut(eights.len()) {
+            *to = byte(rest);
+        }
+    });
+    tensor(DType::U1, shape, mask)
+}
+
+/// The elements of `w` that stay, in a vector.
+///
+/// Errors: not as many marks as elements.
+pub(super) fn taken(w: &Tensor, keep: &[bool]) -> Result<Tensor, Refusal> {
     let (dtype, bits) = (w.dtype(), w.dtype().bits());
     if keep.len() != w.count() || bits == 0 {
         return Err(Refusal::new(format!("{} marks for {} elements of type {dtype}", keep.len(), w.count())));
     }
     let bytes = w.blob().read();
+    let counts: Vec<usize> = keep.par_chunks(GROUP).map(|keep| keep.iter().map(|k| usize::from(*k)).sum()).collect();
     let data = match bits {
-        1..8 => {
-            let unpacked: Vec<u8> = unpack_bits(&bytes, bits, w.count()).collect();
-            pack_bits(kept::<1>(&unpacked, keep), bits)
-        }
-        8 => kept::<1>(&bytes, keep),
-        16 => kept::<2>(&bytes, keep),
-        32 => kept::<4>(&bytes, keep),
-        _ => kept::<8>(&bytes, keep),
+        1..8 => packed(&bytes, bits, keep, counts.iter().sum()),
+        8 => kept::<1>(&bytes, keep, &counts),
+        16 => kept::<2>(&bytes, keep, &counts),
+        32 => kept::<4>(&bytes, keep, &counts),
+        _ => kept::<8>(&bytes, keep, &counts),
     };
-    let mut mask = vec![0u8; keep.len().div_ceil(8)];
-    mask.par_chunks_mut(GROUP / 8).zip(keep.par_chunks(GROUP)).for_each(|(mask, keep)| {
-        for (byte, keep) in mask.iter_mut().zip(keep.chunks(8)) {
-            *byte = keep.iter().rev().fold(0, |byte, k| byte << 1 | u8::from(*k));
-        }
-    });
-    let tensor = |dtype: DType, shape: &[usize], bytes: Vec<u8>| {
-        Tensor::new(dtype, shape, Bytes::from(bytes).into()).map_err(|e| Refusal::new(e.to_string()))
-    };
-    let count = keep.par_iter().filter(|k| **k).count();
-    Ok((tensor(DType::U1, w.shape(), mask)?, tensor(dtype, &[count], data)?))
+    tensor(dtype, &[counts.iter().sum()], data)
 }
 
-/// The elements of `N` bytes that stay.
-fn kept<const N: usize>(bytes: &[u8], keep: &[bool]) -> Vec<u8> {
+fn tensor(dtype: DType, shape: &[usize], bytes: Vec<u8>) -> Result<Tensor, Refusal> {
+    Tensor::new(dtype, shape, Bytes::from(bytes).into()).map_err(|e| Refusal::new(e.to_string()))
+}
+
+/// The elements of `N` bytes that stay, `counts` of them in each group.
+fn kept<const N: usize>(bytes: &[u8], keep: &[bool], counts: &[usize]) -> Vec<u8> {
     let (elements, _) = bytes.as_chunks::<N>();
-    let parts: Vec<Vec<[u8; N]>> = elements
-        .par_chunks(GROUP)
-        .zip(keep.par_chunks(GROUP))
-        .map(|(elements, keep)| {
-            let (mut out, mut count) = (vec![[0u8; N]; elements.len() + 1], 0);
-            for (element, keep) in elements.iter().zip(keep) {
-                // Always written and only sometimes counted: which of them stay is as random as a coin, so a branch would
-                // cost more.
-                out[count] = *element;
-                count += usize::from(*keep);
-            }
-            out.truncate(count);
-            out
-        })
-        .collect();
-    parts.concat().into_flattened()
+    let mut out = vec![[0u8; N]; counts.iter().sum()];
+    // Each group writes to a place of its own, so that nothing is held twice.
+    let mut rest = &mut out[..];
+    let mut places = Vec::with_capacity(counts.len());
+    for count in counts {
+        let (place, others) = rest.split_at_mut(*count);
+        places.push(place);
+        rest = others;
+    }
+    let groups = places.into_par_iter().zip(elements.par_chunks(GROUP)).zip(keep.par_chunks(GROUP));
+    groups.for_each(|((place, elements), keep)| {
+        let mut at = 0;
+        for (element, keep) in elements.iter().zip(keep) {
+            // Written whether it stays or not, and the next over it if not: which of them stay is as random as a coin, so a
+            // branch on that would cost more.
+            let Some(to) = place.get_mut(at) else { break };
+            *to = *element;
+            at += usize::from(*keep);
+        }
+    });
+    out.into_flattened()
+}
+
+/// The elements of fewer bits than a byte that stay; unpacked a few groups at a time.
+fn packed(bytes: &[u8], bits: u32, keep: &[bool], count: usize) -> Vec<u8> {
+    const GROUPS: usize = 32;
+    let step = GROUP * bits as usize / 8;
+    let mut out = Vec::with_capacity((count * bits as usize).div_ceil(8));
+    let mut codes: Vec<u8> = vec![];
+    for (bytes, keep) in bytes.chunks(step * GROUPS).zip(keep.chunks(GROUP * GROUPS)) {
+        let groups = bytes.par_chunks(step).zip(keep.par_chunks(GROUP));
+        let parts = groups.map(|(bytes, keep)| {
+            let codes = unpack_bits(bytes, bits, keep.len()).zip(keep);
+            codes.filter(|(_, k)| **k).map(|(code, _)| code).collect::<Vec<u8>>()
+        });
+        codes.extend(parts.collect::<Vec<_>>().concat());
+        // Whole bytes; the rest goes with the next ones.
+        out.extend(pack_bits(codes.drain(..codes.len() / 8 * 8), bits));
+    }
+    out.extend(pack_bits(codes, bits));
+    out
 }
 
 /// Elements that one task looks at, a multiple of 8.

@@ -74,8 +74,7 @@ impl Blob {
 
     /// The same bytes after `recipe`; a recipe that is already there is carried out first.
     pub fn then(self, recipe: impl Recipe + 'static) -> Self {
-        let bytes = if self.recipe.is_some() { Bytes::from(self.read().into_owned()) } else { self.bytes };
-        Self { bytes, recipe: Some(Arc::new(recipe)) }
+        Self { bytes: self.bytes(), recipe: Some(Arc::new(recipe)) }
     }
 
     /// Length in bytes, after the recipe.
@@ -90,7 +89,7 @@ impl Blob {
 
     /// A part of a blob without recipe; `None` where it does not fit or a recipe stands in the way.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
-        if self.recipe.is_some() { None } else { Self::new(&self.bytes, range) }
+        if self.is_stored() { Self::new(&self.bytes, range) } else { None }
     }
 
     /// All bytes: borrowed, unless a recipe must run.
@@ -101,6 +100,11 @@ impl Blob {
             recipe.chunk(chunk, &mut out);
         }
         Cow::Owned(out)
+    }
+
+    /// All bytes, shared where no recipe must run.
+    pub fn bytes(&self) -> Bytes {
+        if self.is_stored() { self.bytes.clone() } else { Bytes::from(self.read().into_owned()) }
     }
 
     /// Streams the blob to `w`: peak memory is one chunk, whatever its size.
@@ -137,9 +141,19 @@ impl Blob {
     /// Whether both blobs are the same range of the same storage under the same recipe. Cheap, and no more than a
     /// sufficient condition for equal bytes.
     pub fn same_storage(&self, other: &Self) -> bool {
-        self.bytes.as_ptr() == other.bytes.as_ptr()
-            && self.bytes.len() == other.bytes.len()
+        self.storage() == other.storage()
             && self.recipe.as_ref().map(|r| r.name()) == other.recipe.as_ref().map(|r| r.name())
+    }
+
+    /// Where the storage lies, which tells apart what [`Blob::same_storage`] tells apart but for recipes: a key to look
+    /// blobs up by.
+    pub fn storage(&self) -> (usize, usize) {
+        (self.bytes.as_ptr() as usize, self.bytes.len())
+    }
+
+    /// Whether the bytes are there as they are read, without a recipe.
+    pub fn is_stored(&self) -> bool {
+        self.recipe.is_none()
     }
 
     /// Whether the blob holds exactly `count` elements of `dtype`.
