@@ -231,7 +231,7 @@ impl Engine<'_> {
                     outcome.bytes_after = before;
                     return Err(Refusal::new(why));
                 }
-                let applied = c.account(c.distortion(&w.tensor));
+                let applied = c.measured(&w.tensor);
                 result = Some(c);
                 Ok(applied)
             }),
@@ -302,6 +302,11 @@ impl Compressed {
     /// What was done to `w`, which `decoded` stands for.
     pub fn applied(&self, w: &Tensor, decoded: &[f32]) -> Applied {
         self.account(Distortion::between(&w.to_f32(), decoded))
+    }
+
+    /// What was done to `w`, measured piece by piece.
+    pub fn measured(&self, w: &Tensor) -> Applied {
+        self.account(self.distortion(w))
     }
 
     fn account(&self, distortion: Distortion) -> Applied {

@@ -208,7 +208,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     for i in (0..task.weights.len()).filter(|i| !free.contains(i) && twins[*i].is_none()) {
         let w = &task.weights[i];
         let own = assigned[i].as_ref().filter(|a| !a.scheme.is_none());
-        let fixed = own.and_then(|a| compressed(w, &a.scheme, task.opset, None).ok());
+        let fixed = own.and_then(|a| compressed(w, &a.scheme, task.opset, None, false).ok());
         rest += fixed.map_or(w.tensor.blob().len() as u64, |(_, bytes, _)| bytes);
     }
     let (mut curve, steps) = walk(task.weights, &slots, rest, elements);
@@ -319,7 +319,8 @@ fn known(task: &Task<'_>, weights: &[&Weight]) -> Result<Vec<Option<Arc<Inputs>>
 /// What one weight loses in each form.
 fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>, inputs: Option<&Inputs>) -> Result<Sensitivity, Failure> {
     let bytes = w.tensor.blob().len() as u64;
-    let forms: Vec<_> = task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset, inputs))).collect();
+    let forms: Vec<_> =
+        task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset, inputs, base.is_some()))).collect();
     let mut choices: Vec<(Choice, Vec<f32>)> = vec![];
     for (scheme, form) in forms {
         // What cannot be applied is no choice.
@@ -377,16 +378,20 @@ fn loss_by(probes: &[(f64, f64)], error: f64) -> f64 {
     }
 }
 
-/// A weight in a form, the bytes of it and the elements that it decodes to.
+/// A weight in a form, the bytes of it and, where these are wanted, the elements that it decodes to.
 fn compressed(
     w: &Weight,
     scheme: &Scheme,
     opset: Opset,
     inputs: Option<&Inputs>,
+    decode: bool,
 ) -> Result<(Applied, u64, Vec<f32>), Refusal> {
     let role = w.role.clone().map_err(|e| Refusal::new(e.to_string()))?;
     let c = compress_tensor(&w.tensor, role, scheme, Knowledge { inputs })?;
     expressible(&c, w.tensor.shape(), opset)?;
+    if !decode {
+        return Ok((c.measured(&w.tensor), c.bytes(opset), vec![]));
+    }
     let decoded = c.decoded(w.tensor.shape());
     Ok((c.applied(&w.tensor, &decoded), c.bytes(opset), decoded))
 }
@@ -481,7 +486,7 @@ fn loss(
         .par_iter()
         .filter_map(|(slot, choice)| {
             let w = &task.weights[slot.weight];
-            let (_, _, decoded) = compressed(w, &choice.parsed, task.opset, None).ok()?;
+            let (_, _, decoded) = compressed(w, &choice.parsed, task.opset, None, true).ok()?;
             Some(((w.function, w.value), tensor_of(&w.tensor, decoded)))
         })
         .collect();

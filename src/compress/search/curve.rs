@@ -143,7 +143,7 @@ pub(super) fn improve(slots: &[Slot], picks: &mut [Choice], mut left: i64) {
                 moves.push(Move { slot, to, bytes, loss: c.expected - pick.expected });
             }
         }
-        moves.sort_by(|a, b| (a.bytes, a.slot, a.to).cmp(&(b.bytes, b.slot, b.to)));
+        moves.sort_by_key(|m| (m.bytes, m.slot, m.to));
         // Of all moves up to each: the best one, and the best one of another slot.
         let mut best: Vec<[Option<Move>; 2]> = Vec::with_capacity(moves.len());
         let mut now: [Option<Move>; 2] = [None, None];
