@@ -36,9 +36,10 @@ NEW = [
     *("int4", "uint4", "int4-tensor", "int4-asym", "uint4-sym", "int4-mse"),
     *(f"{d}-b{n}" for d in ("int8", "uint8", "int4", "uint4") for n in (8, 32)),
     *("int4-b32-mse", "uint4-b16-mse", "int4-b5", "int8-b1"),
-    *(f"pal{b}{words}" for b in (1, 2, 3, 4, 6, 8) for words in ("", "-g16", "-scale", "-lut8", "-v2", "-g8-lut8")),
+    *(f"pal{b}{words}" for b in (1, 2, 3, 4, 6, 8) for words in ("", "-g16", "-lut8", "-v2", "-g8-lut8")),
+    *(f"pal{b}-scale" for b in (1, 2, 3, 4, 6)),
     *("pal3-uniform", "pal4-g8-uniform", "pal4-g8-in", "pal6-g16-in", "pal4-g16-scale", "pal4-g4-in-scale"),
-    *("pal4-v4", "pal6-v2", "pal8-v2", "pal3-v8", "pal4-g16-v2", "pal4-v2-scale", "pal4-v2-lut8", "pal4-g8-v2-lut8"),
+    *("pal4-v4", "pal6-v2", "pal8-v2", "pal3-v8", "pal4-g16-v2", "pal4-v2-lut8", "pal4-g8-v2-lut8"),
     *("pal4-ulut8", "pal4-g16-ulut8", "pal6-scale-lut8", "pal4-scale-ulut8", "pal4-g16-scale-lut8", "pal4-in-g8-lut8"),
     *("prune50+int8", "prune50+uint8", "prune50+int4", "prune50+uint4", "prune50+int8-tensor", "prune50+int4-b32"),
     *("prune50+uint4-b16", "prune50+int8-asym", "prune50+int4-b32-mse", "prune2:4+int8", "prune2:4+int4-b32"),
@@ -134,16 +135,20 @@ def chains():
     yield "pruned, kmeans 4, table int8", "ios18", [half, palette(mode="kmeans", nbits=4), tensor]
 
 
+# What only the newest can say, or say in fewer bytes than the weight itself.
+NEWEST = ["pal4-v2-scale", "pal8-scale"]
+
+
 def cases():
     for target in TARGETS:
-        for scheme in OLD + (NEW if target in ("ios18", "ios26") else []):
+        for scheme in OLD + (NEW if target in ("ios18", "ios26") else []) + (NEWEST if target == "ios26" else []):
             yield Case(f"{target} {scheme}", "made", target, scheme)
     for scheme in PRESETS:
         yield Case(f"ios18 {scheme}", "made", "ios18", scheme)
     for model in DIGITS:
         for target, scheme in [
             *(("ios16", s) for s in ("int8", "pal4", "prune50")),
-            *(("ios18", s) for s in ("int4-b32", "pal4-g16", "pal4-v2", "prune50+pal4", "prune50+int8", "pal6-scale")),
+            *(("ios18", s) for s in ("int4-b32", "pal4-g16", "pal4-v2", "prune50+pal4", "prune50+int8", "pal2-scale")),
             ("ios26", "pal4-scale"),
         ]:
             yield Case(f"{model} {target} {scheme}", model, target, scheme)

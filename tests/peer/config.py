@@ -64,7 +64,6 @@ CASES = [
     ("unique", "ios18", PALETTE + "op_name_configs:\n  few_weight: {mode: unique}\n"),
     ("half", "ios18", MAGNITUDE + "global_config: {target_sparsity: 0.5}\n"),
     ("half", "ios16", MAGNITUDE + "global_config: {target_sparsity: 0.5, weight_threshold: 10}\n"),
-    ("none", "ios18", MAGNITUDE + "global_config: {target_sparsity: 0}\n"),
     ("n:m", "ios18", MAGNITUDE + "global_config: {n_m_ratio: [3, 4]}\n"),
     ("n:m along outputs", "ios18", MAGNITUDE + "op_type_configs:\n  conv: {n_m_ratio: [1, 4], dim: 0}\n  linear: null\n"),
     ("blocks of channels", "ios18", MAGNITUDE + "global_config: {target_sparsity: 0.75, block_size: 4}\n"),

@@ -20,6 +20,10 @@ pub fn decompress(module: &mut Module) -> Result<usize, InsertError> {
             let origin = data.origin.map(|o| module.origins.rewritten("decompress", [o]));
             let f = &mut module.functions[index];
             for (old, val) in data.results.iter().zip(decoded) {
+                // Such as the mask that a sparse decoder passes on, where the next one has its own.
+                if f.uses(*old).is_empty() {
+                    continue;
+                }
                 let hint = f.value(*old).hint.clone();
                 let new = f.insert(Place::Before(id), &[&hint], Box::new(Const { val }), origin)?;
                 f.replace_uses(*old, new[0]);

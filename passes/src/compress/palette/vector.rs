@@ -266,18 +266,20 @@ fn nearest<const D: usize>(
 pub(super) fn kmeans<const D: usize>(all: &Vectors<D>, k: usize) -> Vec<Entry<D>> {
     let mut chance = Chance(0);
     let large = all.sample((k * 256).max(1 << 16), &mut chance);
-    let small = large.sample((k * 64).max(1 << 12), &mut chance);
-    // Seeds are good or bad luck; a few tries on few vectors cost little.
-    let tries = if k > 64 { 1 } else { 3 };
-    let seeded = (0..tries).map(|_| {
+    let medium = large.sample((k * 128).max(1 << 14), &mut chance);
+    // Where means come to rest is good or bad luck, for heavy tails most; a few tries on samples cost little.
+    let tries = if k > 64 { 1 } else { 4 };
+    let tried = (0..tries).map(|_| {
+        let small = medium.sample((k * 64).max(1 << 12), &mut chance);
         let mut table = seeds(&small, k, &mut chance);
-        (lloyd(&small, &mut table, 20, 1e-3), table)
+        let error = lloyd(&small, &mut table, 20, 1e-3);
+        exchange(&small, &mut table, error, (256 / k).clamp(4, 16), &mut chance);
+        // What a sample lacks is found among more vectors.
+        table.resize(k, table.first().copied().unwrap_or([0.0; D]));
+        (lloyd(&medium, &mut table, 20, 1e-3), table)
     });
-    let best = seeded.min_by(|a, b| a.0.total_cmp(&b.0));
-    let (error, mut table) = best.unwrap_or_default();
-    exchange(&small, &mut table, error, (512 / k).clamp(4, 32), &mut chance);
-    // What a sample lacks is found among all vectors.
-    table.resize(k, table.first().copied().unwrap_or([0.0; D]));
+    let best = tried.min_by(|a, b| a.0.total_cmp(&b.0));
+    let (_, mut table) = best.unwrap_or_default();
     lloyd(&large, &mut table, 20, 1e-4);
     if large.len < all.len {
         lloyd(all, &mut table, 4, 3e-4);
