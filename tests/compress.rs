@@ -8,28 +8,11 @@ use mlconv_tensor::Tensor;
 use serde_json::Value;
 use std::{fs, path::Path};
 use support::{
-    onnx::Onnx,
+    onnx::{Onnx, numbers, two_weights},
     place::{Done, Place},
 };
 
 const F32: DataType = DataType::Float;
-
-fn weights(n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.4).collect()
-}
-
-/// A convolution of 2304 weights, called `w1`, and a product of 2560, called `w2`.
-fn model() -> Onnx {
-    Onnx::new()
-        .input("x", F32, &[1, 8, 4, 4])
-        .weight("w1", &[32, 8, 3, 3], &weights(2304))
-        .weight("w2", &[32, 80], &weights(2560))
-        .node("Conv", &["x", "w1"], &["a"])
-        .node("GlobalAveragePool", &["a"], &["b"])
-        .node("Flatten", &["b"], &["c"])
-        .node("MatMul", &["c", "w2"], &["y"])
-        .output("y", F32, &[1, 80])
-}
 
 fn converted(model: &Onnx, target: &str) -> Place {
     let place = Place::new();
@@ -85,7 +68,7 @@ fn every_scheme_decodes_to_what_decompress_writes() {
         ("ios26", &["pal4-scale", "pal4-v2-scale", "prune50+pal4-scale"]),
     ];
     for (target, schemes) in targets {
-        let place = converted(&model(), target);
+        let place = converted(&two_weights(), target);
         let plain = run(&place, "m.mlpackage");
         for scheme in schemes {
             let done = compress(&place, "c.mlpackage", &["--preset", scheme, "--no-verify"]);
@@ -105,7 +88,7 @@ fn every_scheme_decodes_to_what_decompress_writes() {
 
 #[test]
 fn codes_of_a_compressed_package_are_kept() {
-    let place = converted(&model(), "ios16");
+    let place = converted(&two_weights(), "ios16");
     compress(&place, "c.mlpackage", &["--tensor", "w1=pal4", "--no-verify"]).ok();
     let first = run(&place, "c.mlpackage");
     // The forms of iOS16 become those of iOS18, of the same codes.
@@ -124,7 +107,7 @@ fn codes_of_a_compressed_package_are_kept() {
 
 #[test]
 fn what_is_left_alone_keeps_its_bytes_and_is_listed() {
-    let mut model = model();
+    let mut model = two_weights();
     model = model.weight("m", &[1, 80], &[0.5; 80]).node("Mul", &["y", "m"], &["z"]).output("z", F32, &[1, 80]);
     let place = converted(&model, "ios18");
     let json = compress(&place, "c.mlpackage", &["--preset", "int8", "--tensor", "w2=none"]).ok().json();
@@ -141,7 +124,7 @@ fn what_is_left_alone_keeps_its_bytes_and_is_listed() {
 fn shared_weights_stay_shared() {
     let model = Onnx::new()
         .input("x", F32, &[1, 64])
-        .weight("w", &[64, 64], &weights(4096))
+        .weight("w", &[64, 64], &numbers(4096))
         .node("MatMul", &["x", "w"], &["a"])
         .node("Relu", &["a"], &["b"])
         .node("MatMul", &["b", "w"], &["y"])
@@ -153,8 +136,8 @@ fn shared_weights_stay_shared() {
 
 #[test]
 fn the_same_bytes_come_out_of_any_number_of_threads() {
-    let place = converted(&model(), "ios18");
-    let samples = Tensor::from_vec(&[6, 8, 4, 4], weights(6 * 128));
+    let place = converted(&two_weights(), "ios18");
+    let samples = Tensor::from_vec(&[6, 8, 4, 4], numbers(6 * 128));
     place.arrays("s.npz", &[("x", samples)]);
     for scheme in ["int4-b8", "pal4-g16", "pal4-v2", "prune50+int8"] {
         for sampled in [&[][..], &["--calibrate", "s.npz"]] {
@@ -171,7 +154,7 @@ fn the_same_bytes_come_out_of_any_number_of_threads() {
 
 #[test]
 fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
-    let place = converted(&model(), "ios16");
+    let place = converted(&two_weights(), "ios16");
     place.arrays("odd.npz", &[("x", Tensor::from_vec(&[1, 3], vec![1f32; 3]))]);
     place.file("notes.txt", b"not a log");
     let fails = |args: &[&str], code: &str, part: &str| {
@@ -201,9 +184,9 @@ fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
 
 #[test]
 fn what_is_not_applied_is_status_one_unless_allowed() {
-    let mut w = weights(2560);
+    let mut w = numbers(2560);
     w[77] = f32::NAN;
-    let mut model = model();
+    let mut model = two_weights();
     model.graph().initializer.retain(|t| t.name.as_deref() != Some("w2"));
     let place = converted(&model.weight("w2", &[32, 80], &w), "ios18");
     let args = ["--preset", "int8", "--no-verify"];
@@ -215,7 +198,7 @@ fn what_is_not_applied_is_status_one_unless_allowed() {
     // A rule that means a weight of one axis cannot be followed.
     let biased = Onnx::new()
         .input("x", F32, &[1, 64])
-        .weight("w", &[4, 64], &weights(256))
+        .weight("w", &[4, 64], &numbers(256))
         .weight("b", &[4], &[0.1, 0.2, 0.3, 0.4])
         .node("Gemm", &["x", "w", "b"], &["y"])
         .output("y", F32, &[1, 4]);
@@ -228,7 +211,7 @@ fn what_is_not_applied_is_status_one_unless_allowed() {
 
 #[test]
 fn sizes_that_do_not_divide_are_adapted_and_said() {
-    let place = converted(&model(), "ios18");
+    let place = converted(&two_weights(), "ios18");
     let done = compress(&place, "c.mlpackage", &["--preset", "int4-b24", "--no-verify"]).ok();
     assert!(done.stderr.contains("warning[C0103]"), "{}", done.stderr);
     let json = done.json();
@@ -238,7 +221,7 @@ fn sizes_that_do_not_divide_are_adapted_and_said() {
 
 #[test]
 fn a_dry_run_writes_nothing_and_says_what_would_be() {
-    let place = converted(&model(), "ios18");
+    let place = converted(&two_weights(), "ios18");
     let before = place.names();
     let dry = place.run(&["compress", "m.mlpackage", "--preset", "pal4", "--dry-run", "--format", "json"]).ok().json();
     assert_eq!(place.names(), before);
@@ -248,7 +231,7 @@ fn a_dry_run_writes_nothing_and_says_what_would_be() {
 
 #[test]
 fn searches_meet_their_budgets_and_go_on() {
-    let place = converted(&model(), "ios18");
+    let place = converted(&two_weights(), "ios18");
     let search = |args: &[&str]| compress(&place, "c.mlpackage", &[args, &["--no-verify"]].concat());
     let mut last = f64::INFINITY;
     for bits in ["3.5", "5", "8.5", "12"] {

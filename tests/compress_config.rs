@@ -3,34 +3,17 @@
 
 mod support;
 
-use mlconv_proto::onnx::tensor_proto::DataType;
 use serde_json::Value;
 use std::{fs, path::PathBuf};
 use support::{
-    onnx::Onnx,
+    onnx::two_weights,
     place::{Done, Place},
 };
-
-const F32: DataType = DataType::Float;
-
-/// A convolution of 2304 weights, called `w1`, and a product of 2560, called `w2`.
-fn model() -> Onnx {
-    let weights = |n: usize| (0..n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.4).collect::<Vec<f32>>();
-    Onnx::new()
-        .input("x", F32, &[1, 8, 4, 4])
-        .weight("w1", &[32, 8, 3, 3], &weights(2304))
-        .weight("w2", &[32, 80], &weights(2560))
-        .node("Conv", &["x", "w1"], &["a"])
-        .node("GlobalAveragePool", &["a"], &["b"])
-        .node("Flatten", &["b"], &["c"])
-        .node("MatMul", &["c", "w2"], &["y"])
-        .output("y", F32, &[1, 80])
-}
 
 /// A folder with the model, as a package.
 fn place() -> Place {
     let place = Place::new();
-    let onnx = place.file("m.onnx", &model().bytes());
+    let onnx = place.file("m.onnx", &two_weights().bytes());
     place.run(&["convert", &onnx.display().to_string(), "-o", "m.mlpackage", "--target", "ios18", "--no-verify"]).ok();
     place
 }

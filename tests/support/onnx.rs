@@ -92,3 +92,21 @@ pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
         ..AttributeProto::default()
     }
 }
+
+/// Numbers from -0.4 to 0.6 that look random.
+pub(crate) fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.4).collect()
+}
+
+/// A convolution of 2304 weights, called `w1`, and a product of 2560, called `w2`.
+pub(crate) fn two_weights() -> Onnx {
+    Onnx::new()
+        .input("x", DataType::Float, &[1, 8, 4, 4])
+        .weight("w1", &[32, 8, 3, 3], &numbers(2304))
+        .weight("w2", &[32, 80], &numbers(2560))
+        .node("Conv", &["x", "w1"], &["a"])
+        .node("GlobalAveragePool", &["a"], &["b"])
+        .node("Flatten", &["b"], &["c"])
+        .node("MatMul", &["c", "w2"], &["y"])
+        .output("y", DataType::Float, &[1, 80])
+}
