@@ -21,6 +21,7 @@ use mlconv_passes::compress::{
 };
 use spool::Spool;
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
@@ -254,10 +255,21 @@ pub fn apply(
             max_memory: request.max_memory,
             told: &told,
         };
-        report.search = Some(search::run(&task, &mut assigned)?);
+        let found = search::run(&task, &mut assigned)?;
+        for (name, why) in &found.refused {
+            let d = Diagnostic::warning(&codes::C0102, format!("`{name}` is not compressed: {why}"));
+            report.unapplied.push(d.help("leave it out with `--tensor NAME=none`, or accept it with `--allow-skip`"));
+        }
+        report.search = Some(found);
     }
     // Weights that a rule means and that cannot be compressed are tried as well: the engine says why not.
-    let wanted = |w: &Weight, a: &Assigned| !a.scheme.is_none() && a.left.is_none() && (w.role.is_ok() || a.named);
+    // A bias or norm that a pattern matches beside a weight is not what it means.
+    let all = weights.iter().zip(&assigned);
+    let meant: HashSet<&str> =
+        all.filter(|(w, _)| w.role.is_ok()).filter_map(|(_, a)| Some(a.as_ref()?.rule.as_str())).collect();
+    let wanted = |w: &Weight, a: &Assigned| {
+        !a.scheme.is_none() && a.left.is_none() && (w.role.is_ok() || (a.named && !meant.contains(a.rule.as_str())))
+    };
     let chosen: Vec<usize> =
         (0..weights.len()).filter(|i| assigned[*i].as_ref().is_some_and(|a| wanted(&weights[*i], a))).collect();
     let task = |i: &usize| assigned[*i].as_ref().map(|a| Task { weight: &weights[*i], scheme: a.scheme.clone() });

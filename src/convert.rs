@@ -162,14 +162,23 @@ fn within(
     let weights: u64 = compress::bytes_of_weights(module);
     let mut plan = Plan { overhead: size(&plain).saturating_sub(weights), ..plan.clone() };
     loop {
-        let request = compress::Request { plan: Some(plan.clone()), ..request.clone() };
+        // A package that is not written is made as well: its size is what counts.
+        let request = compress::Request { plan: Some(plan.clone()), dry_run: false, ..request.clone() };
         let done = finish(module.clone(), job, &Weights::Compress(Box::new(request)), progress)?;
         let size = size(&done);
         if size <= most {
             return Ok(done);
         }
+        let search = done.compression.and_then(|c| c.search);
+        if search.as_ref().is_none_or(|s| s.is_smallest) {
+            let title = format!(
+                "a package of {most} bytes cannot be: with every weight in its smallest form it is {size} bytes"
+            );
+            let help = "give smaller schemes with `--candidates`, or a lower `--weight-threshold`";
+            return Err(vec![Diagnostic::error(&codes::C0002, title).help(help)]);
+        }
         // What was measured does not change.
-        plan.known = done.compression.and_then(|c| c.search).map(|s| s.weights);
+        plan.known = search.map(|s| s.weights);
         plan.overhead += size - most;
     }
 }

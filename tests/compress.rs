@@ -80,6 +80,9 @@ fn every_scheme_decodes_to_what_decompress_writes() {
             let back = ["compress", "c.mlpackage", "-o", "d.mlpackage", "--force", "--decompress", "--no-verify"];
             place.run(&back).ok();
             assert_eq!(run(&place, "d.mlpackage"), got, "{target} {scheme}");
+            // What is said is what is stored, but for the headers and the padding of each part.
+            let (said, stored) = (after.as_u64().expect("bytes"), json["weights_bytes"].as_u64().expect("bytes"));
+            assert!(stored.abs_diff(said) < 2500, "{target} {scheme}: {said} of {stored} bytes");
             let snr = row(&json, "w1")["snr_db"].as_f64().expect("a number");
             assert!(snr > 3.0, "{target} {scheme}: {snr} dB");
         }
@@ -170,6 +173,14 @@ fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
     fails(&["--tensor", "int8"], "L0001", "REGEX=SCHEME");
     fails(&["--preset", "int4-b8", "--target", "ios16"], "X0003", "needs the target ios18");
     fails(&["--preset", "int8", "--calibrate", "odd.npz"], "N0003", "x");
+    place.arrays("none.npz", &[]);
+    fails(&["--preset", "int8", "--calibrate", "none.npz"], "N0003", "no array");
+    let mut bad = vec![1f32; 128];
+    bad[5] = f32::NAN;
+    place.arrays("nan.npz", &[("x", Tensor::from_vec(&[1, 8, 4, 4], bad))]);
+    fails(&["--preset", "int8", "--calibrate", "nan.npz"], "C0002", "not finite");
+    fails(&["--max-drop", "rms=0.1", "--calibrate", "nan.npz"], "C0002", "not finite");
+    fails(&["--target-bpw", "6", "--candidates", "int4-b8", "--target", "ios16"], "C0002", "ios18");
     fails(&["--preset", "int8", "--rounding", "gptq"], "L0001", "there are none");
     fails(&["--max-drop", "rms=0.1"], "C0002", "samples");
     fails(&["--max-drop", "snr=3"], "L0001", "top1=0.5");
@@ -205,6 +216,9 @@ fn what_is_not_applied_is_status_one_unless_allowed() {
     let mut biased = biased;
     biased.graph().node[0].attribute.push(support::onnx::int("transB", 1));
     let place = converted(&biased, "ios18");
+    // A bias that a pattern matches beside a weight is not meant.
+    let both = ["--tensor", "=int8", "--weight-threshold", "16", "--no-verify"];
+    compress(&place, "c.mlpackage", &both).ok();
     let done = compress(&place, "c.mlpackage", &["--tensor", "^y=int8", "--no-verify"]);
     assert_eq!(done.code, Some(1), "{}", done.stderr);
 }
@@ -256,11 +270,35 @@ fn searches_meet_their_budgets_and_go_on() {
     fs::write(place.path("log.jsonl"), &log[..log.len() - 9]).expect("room");
     let json = search(&["--target-bpw", "5", "--search-log", "log.jsonl"]).ok().json();
     assert_eq!(json["compression"]["search"]["resumed"], 1);
-    for size in ["12000", "11000"] {
-        search(&["--target-size", size]).ok();
-        let written: usize = place.package("c.mlpackage").iter().map(|(_, bytes)| bytes.len()).sum();
-        assert!(written <= size.parse().expect("a number"), "{size}: {written}");
+    // So does the first line of one.
+    fs::write(place.path("log.jsonl"), &log[..40]).expect("room");
+    search(&["--target-bpw", "5", "--search-log", "log.jsonl"]).ok();
+    let json = search(&["--target-bpw", "5", "--search-log", "log.jsonl"]).ok().json();
+    assert_eq!(json["compression"]["search"]["resumed"], 2);
+}
+
+#[test]
+fn the_size_of_a_package_is_met_down_to_the_least_there_is() {
+    let place = converted(&two_weights(), "ios18");
+    let written = || place.package("c.mlpackage").iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let fails = |size: usize| {
+        let asked = size.to_string();
+        let args = ["compress", "m.mlpackage", "-o", "x.mlpackage", "--target-size", &asked, "--no-verify"];
+        place.run(&args).fails("C0002", "smallest form it is");
+    };
+    for size in [12_000, 11_000, 10_000] {
+        compress(&place, "c.mlpackage", &["--target-size", &size.to_string(), "--no-verify"]).ok();
+        assert!(written() <= size, "{size}: {}", written());
     }
+    let smallest = ["--candidates", "pal2-g16", "--target-bpw", "2.6", "--no-verify"];
+    compress(&place, "c.mlpackage", &smallest).ok();
+    let least = written();
+    let args = ["--candidates", "pal2-g16", "--target-size", &least.to_string(), "--no-verify"];
+    compress(&place, "c.mlpackage", &args).ok();
+    assert_eq!(written(), least);
+    fails(4_000);
+    let dry = ["compress", "m.mlpackage", "--target-size", "11kB", "--dry-run", "--format", "json"];
+    assert!(place.run(&dry).ok().json()["compression"]["search"].is_object());
 }
 
 /// The digits models, and what their test images say of a package that a scheme makes of them.

@@ -186,8 +186,14 @@ impl Engine<'_> {
     /// What is known of the inputs of weights that are to be coded.
     fn known(&self, tasks: &[Task<'_>]) -> Result<Vec<Option<Arc<Inputs>>>, CompressError> {
         let Some(witness) = self.witness else { return Ok(vec![]) };
-        let weights: Vec<&Weight> = tasks.iter().map(|t| t.weight).collect();
-        witness.look(&weights).map_err(CompressError::Witness)
+        // Weights that are pruned alone are not coded.
+        let coded = |t: &Task<'_>| t.scheme.code.is_some();
+        let weights: Vec<&Weight> = tasks.iter().filter(|t| coded(t)).map(|t| t.weight).collect();
+        if weights.is_empty() {
+            return Ok(vec![]);
+        }
+        let mut seen = witness.look(&weights).map_err(CompressError::Witness)?.into_iter();
+        Ok(tasks.iter().map(|t| if coded(t) { seen.next().flatten() } else { None }).collect())
     }
 
     /// The end of a run of tasks from `start` that fit into memory together; at least one.
@@ -195,7 +201,7 @@ impl Engine<'_> {
         let mut left = self.max_memory;
         for i in start..tasks.len() {
             let w = tasks[i].weight;
-            let inputs = self.witness.map_or(0, |known| known.cost(w));
+            let inputs = self.witness.filter(|_| tasks[i].scheme.code.is_some()).map_or(0, |known| known.cost(w));
             let need = match &w.role {
                 Ok(role) if twins[i].is_none() => {
                     apply::working_memory(&w.tensor, *role, &tasks[i].scheme, inputs > 0).saturating_add(inputs)
@@ -327,13 +333,16 @@ impl Compressed {
             Coded::Plain(t) => size(t),
             Coded::Linear(q) => of(q),
             Coded::Palette { palette: p, lut } => {
-                let table = lut.as_ref().map_or_else(|| size(&p.lut), of);
-                let scale = p.scale.as_ref().map_or(0, |s| {
-                    // One table a channel, before iOS26.
-                    let channels = s.count() as u64;
-                    size(s) + if opset < Opset::Ios26 { table * channels.saturating_sub(1) } else { 0 }
+                let folded = p.scale.as_ref().filter(|_| encode::folds_scale(self, opset));
+                // Where a table holds the scale as well, each channel has its own.
+                let times = folded.map_or(1, |s| {
+                    let pairs = p.lut.shape().iter().zip(s.shape());
+                    pairs.map(|(have, n)| (have.max(n) / (*have).max(1)) as u64).product()
                 });
-                size(&p.indices) + table + scale
+                let table = lut
+                    .as_ref()
+                    .map_or_else(|| size(&p.lut) * times, |q| size(&q.data) * times + of(q) - size(&q.data));
+                size(&p.indices) + table + p.scale.as_ref().map_or(0, size)
             }
         };
         coded + self.mask.as_ref().map_or(0, size)

@@ -172,7 +172,8 @@ impl Compression {
     /// Takes from a recipe what was not typed.
     pub(super) fn fill(&mut self, r: recipe::Compress) {
         // A preset and a config each say what becomes of all weights: one that was typed replaces both.
-        if self.preset.is_none() && self.config.is_none() {
+        let searches = self.target_size.is_some() || self.target_bpw.is_some() || self.max_drop.is_some();
+        if self.preset.is_none() && self.config.is_none() && !searches {
             (self.preset, self.config) = (r.preset, r.config);
         }
         self.rules = r.tensors;
@@ -225,7 +226,12 @@ impl Compression {
 
     /// The samples to compress by.
     pub(super) fn calibration(&self) -> Result<Arrays, Failure> {
-        read_arrays(&self.calibrate)
+        let arrays = read_arrays(&self.calibrate)?;
+        if arrays.is_empty() && !self.calibrate.is_empty() {
+            let d = Diagnostic::error(&codes::N0003, "`--calibrate` is given no array");
+            return Err(vec![d.at(self.calibrate.join(", "))]);
+        }
+        Ok(arrays)
     }
 
     /// What is searched for, if anything is.

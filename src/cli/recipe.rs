@@ -164,6 +164,9 @@ impl Section for Compress {
 /// The name of a preset, or a scheme.
 fn scheme(field: &Field<'_>) -> Result<String, Diagnostic> {
     let text = field.text()?;
+    if preset::mixed(text).is_some() {
+        return Ok(text.to_owned());
+    }
     match preset::rules(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(d) => Err(Diagnostic { help: d.help, ..field.wrong(d.title.trim_start_matches("--preset ")) }),

@@ -1,6 +1,6 @@
 //! What samples say of the inputs of weights.
 
-use crate::{Failure, arrays::Arrays, convert::run_error, feed};
+use crate::{Diagnostic, Failure, arrays::Arrays, codes, convert::run_error, feed};
 use mlconv_mil::{
     ir::{Function, Module, OpId, Use, Value},
     verify::{Verified, verify},
@@ -189,6 +189,14 @@ impl Witness for Calibration {
             probes = rest;
             let own: Vec<Probe> = own.into_iter().map(|(_, probe)| probe).collect();
             self.observe(function, &own, &mut sums).map_err(|e| Box::new(Failed(e)))?;
+        }
+        for (w, at) in weights.iter().zip(&place) {
+            if let Some(g) = at.and_then(|at| sums.get(at)).filter(|g| g.data.iter().any(|x| !x.is_finite())) {
+                let title = format!("inputs of `{}` are not finite on the samples, {} of them", w.name, g.rows);
+                let d = Diagnostic::error(&codes::C0002, title);
+                let help = "leave out the samples where they are not, or take weights alone with `--rounding nearest`";
+                return Err(Box::new(Failed(vec![d.help(help)])));
+            }
         }
         let seen = |g: Gram| Inputs { groups: g.groups, d: g.d, data: g.data, rows: g.rows };
         let sums: Vec<Arc<Inputs>> = sums.into_iter().map(|g| Arc::new(seen(g))).collect();

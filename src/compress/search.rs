@@ -27,7 +27,13 @@ use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_tensor::{DType, Tensor, f16};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, fmt, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+};
 
 /// Samples that sensitivity is measured on: more cost time, and change little.
 const SAMPLES: usize = 32;
@@ -133,6 +139,12 @@ pub struct Search {
     pub expected: f64,
     /// Measurements that were found in the log.
     pub resumed: usize,
+    /// Weights that no scheme can be applied to, and why.
+    #[serde(skip)]
+    pub refused: Vec<(String, String)>,
+    /// Whether every weight has its smallest form.
+    #[serde(skip)]
+    pub is_smallest: bool,
 }
 
 /// What is known of a weight.
@@ -192,43 +204,67 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
         return Err(vec![Diagnostic::error(&codes::C0001, "no weight is left to choose a scheme for")]);
     }
     let mut log = Log::open(task)?;
+    let mut refused = vec![];
     let mut found = match &task.plan.known {
         Some(known) if known.len() == free.len() => known.clone(),
-        _ => measure(task, &free, &mut log)?,
+        _ => measure(task, &free, &mut log, &mut refused)?,
     };
     for s in &mut found {
         s.choices.sort_by(|a, b| {
             (a.bytes, a.expected).partial_cmp(&(b.bytes, b.expected)).unwrap_or(std::cmp::Ordering::Equal)
         });
     }
+    if let Some((_, why)) = refused.first().filter(|_| found.iter().all(|s| s.choices.len() < 2)) {
+        let d = Diagnostic::error(&codes::C0002, format!("no scheme fits any weight: {why}"));
+        return Err(vec![d.help("give others with `--candidates`, or a newer `--target`")]);
+    }
     let slots: Vec<Slot> = free.iter().zip(&found).map(|(weight, s)| Slot::new(*weight, &s.choices)).collect();
     let elements: u64 =
         (0..task.weights.len()).filter(|i| twins[*i].is_none()).map(|i| task.weights[i].tensor.count() as u64).sum();
     let mut rest = 0;
-    for i in (0..task.weights.len()).filter(|i| !free.contains(i) && twins[*i].is_none()) {
+    let is_free: HashSet<usize> = free.iter().copied().collect();
+    let scheme = |i: usize| assigned[i].as_ref().map(|a| &a.scheme).filter(|s| !s.is_none());
+    // A twin that a rule treats in another way has bytes of its own.
+    let counts = |i: &usize| {
+        !is_free.contains(i) && twins[*i].is_none_or(|first| scheme(*i) != scheme(first) && assigned[*i].is_some())
+    };
+    let mut fixed = vec![];
+    for i in (0..task.weights.len()).filter(counts) {
         let w = &task.weights[i];
-        let own = assigned[i].as_ref().filter(|a| !a.scheme.is_none());
-        let fixed = own.and_then(|a| compressed(w, &a.scheme, task.opset, None, false).ok());
-        rest += fixed.map_or(w.tensor.blob().len() as u64, |(_, bytes, _)| bytes);
+        let plain = w.tensor.blob().len() as u64;
+        let own = scheme(i).and_then(|s| Some((compressed(w, s, task.opset, None, false).ok()?.1, s)));
+        match own.filter(|(bytes, _)| *bytes <= plain) {
+            Some((bytes, s)) => {
+                rest += bytes;
+                fixed.push((i, s.clone()));
+            }
+            None => rest += plain,
+        }
     }
     let (mut curve, steps) = walk(task.weights, &slots, rest, elements);
-    let overhead = task.plan.overhead;
     let (budget, what) = match task.plan.goal {
-        Goal::Bytes(most) => (Some(most.saturating_sub(overhead)), format!("a package of {most} bytes")),
+        Goal::Bytes(most) => (Some(most.saturating_sub(task.plan.overhead)), String::new()),
         Goal::BitsPerWeight(bits) => {
             (Some((bits * elements as f64 / 8.0).floor() as u64), format!("{bits} bits per weight"))
         }
         Goal::Drop { .. } => (None, String::new()),
     };
     let chosen = match (task.plan.goal, budget) {
-        (Goal::Drop { metric, limit }, _) => least(task, &slots, &steps, &mut curve, metric, limit)?,
-        (_, budget) => within(&curve, budget.unwrap_or(u64::MAX), &what, overhead)?,
+        (Goal::Drop { metric, limit }, _) => {
+            let others = Others { fixed, twins: &twins };
+            least(task, &slots, &others, &steps, &mut curve, metric, limit)?
+        }
+        // What of a package is no weight is an estimate: its size is known when it is made.
+        (Goal::Bytes(_), Some(budget)) => curve.iter().rposition(|p| p.bytes <= budget).unwrap_or(0),
+        (_, budget) => within(&curve, budget.unwrap_or(u64::MAX), &what)?,
     };
     let level = levels(&slots, &steps[..chosen]);
     let mut picks: Vec<Choice> = slots.iter().zip(&level).map(|(s, l)| s.hull[*l].clone()).collect();
     if let Some(budget) = budget {
-        improve(&slots, &mut picks, budget as i64 - curve[chosen].bytes as i64);
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        improve(&slots, &mut picks, signed(budget).saturating_sub(signed(curve[chosen].bytes)).max(0));
     }
+    let is_smallest = slots.iter().zip(&picks).all(|(s, p)| s.all.first().is_none_or(|least| p.bytes <= least.bytes));
     let expected = picks.iter().map(|p| p.expected).sum();
     for (slot, pick) in slots.iter().zip(picks) {
         let scheme = pick.parsed;
@@ -242,36 +278,62 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
             assigned[i] = assigned[*first].clone();
         }
     }
-    Ok(Search { on_samples: task.calibration.is_some(), weights: found, curve, chosen, expected, resumed: log.resumed })
+    Ok(Search {
+        on_samples: task.calibration.is_some(),
+        weights: found,
+        curve,
+        chosen,
+        expected,
+        resumed: log.resumed,
+        refused,
+        is_smallest,
+    })
 }
 
 /// For each weight the first of those that have the same bytes, if it is not that itself.
 pub(super) fn twins(weights: &[Weight]) -> Vec<Option<usize>> {
-    let same = |a: &Weight, b: &Weight| {
-        a.tensor.dtype() == b.tensor.dtype()
-            && a.tensor.shape() == b.tensor.shape()
-            && a.role == b.role
-            && a.tensor.blob().same_storage(b.tensor.blob())
+    let mut first: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut twin = |i: usize| {
+        let (w, t) = (&weights[i], &weights[i].tensor);
+        let same = first.entry((t.blob().storage(), t.dtype(), t.shape())).or_default();
+        let alike = |j: &&usize| weights[**j].role == w.role && weights[**j].tensor.blob().same_storage(t.blob());
+        let twin = same.iter().find(alike).copied();
+        if twin.is_none() {
+            same.push(i);
+        }
+        twin
     };
-    (0..weights.len()).map(|i| weights[..i].iter().position(|w| same(w, &weights[i]))).collect()
+    (0..weights.len()).map(&mut twin).collect()
 }
 
 /// What each weight of `free` loses in each form.
-fn measure(task: &Task<'_>, free: &[usize], log: &mut Log) -> Result<Vec<Sensitivity>, Failure> {
+fn measure(
+    task: &Task<'_>,
+    free: &[usize],
+    log: &mut Log,
+    refused: &mut Vec<(String, String)>,
+) -> Result<Vec<Sensitivity>, Failure> {
     let base = match task.calibration {
-        Some(c) => Some(outputs(c, &HashMap::new(), SAMPLES)?),
+        Some(c) => Some(finite(outputs(c, &HashMap::new(), SAMPLES)?)?),
         None => None,
     };
+    let find = |i: &usize| {
+        let w = &task.weights[*i];
+        let found = log.find(w);
+        w.tensor.blob().release();
+        found
+    };
+    // Known measurements need no inputs.
+    let mut logged: Vec<Option<Sensitivity>> = free.iter().map(find).collect();
     let mut all = vec![];
     let mut rest = free;
     while !rest.is_empty() {
-        // Known measurements need no inputs.
-        let logged: Vec<Option<Sensitivity>> = rest.iter().map_while(|i| Some(log.find(&task.weights[*i]))).collect();
         let (batch, later) = rest.split_at(batch(task, rest, &logged));
+        let later_logged = logged.split_off(batch.len());
         let wanted: Vec<&Weight> =
             batch.iter().zip(&logged).filter(|(_, l)| l.is_none()).map(|(i, _)| &task.weights[*i]).collect();
         let mut inputs = known(task, &wanted)?.into_iter();
-        for (i, logged) in batch.iter().zip(logged) {
+        for (i, logged) in batch.iter().zip(std::mem::replace(&mut logged, later_logged)) {
             let w = &task.weights[*i];
             let entry = match logged {
                 Some(entry) => {
@@ -279,7 +341,7 @@ fn measure(task: &Task<'_>, free: &[usize], log: &mut Log) -> Result<Vec<Sensiti
                     entry
                 }
                 None => {
-                    let entry = one(task, w, base.as_deref(), inputs.next().flatten().as_deref())?;
+                    let entry = one(task, w, base.as_deref(), inputs.next().flatten().as_deref(), refused)?;
                     log.add(w, &entry)?;
                     entry
                 }
@@ -317,14 +379,27 @@ fn known(task: &Task<'_>, weights: &[&Weight]) -> Result<Vec<Option<Arc<Inputs>>
 }
 
 /// What one weight loses in each form.
-fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>, inputs: Option<&Inputs>) -> Result<Sensitivity, Failure> {
+fn one(
+    task: &Task<'_>,
+    w: &Weight,
+    base: Option<&[Tensor]>,
+    inputs: Option<&Inputs>,
+    refused: &mut Vec<(String, String)>,
+) -> Result<Sensitivity, Failure> {
     let bytes = w.tensor.blob().len() as u64;
     let forms: Vec<_> =
         task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset, inputs, base.is_some()))).collect();
     let mut choices: Vec<(Choice, Vec<f32>)> = vec![];
+    let mut why = None;
     for (scheme, form) in forms {
         // What cannot be applied is no choice.
-        let Ok((applied, bytes, decoded)) = form else { continue };
+        let (applied, bytes, decoded) = match form {
+            Ok(form) => form,
+            Err(refusal) => {
+                why.get_or_insert(refusal.to_string());
+                continue;
+            }
+        };
         let noise = 10f64.powf(-applied.distortion.snr_db / 10.0);
         if !noise.is_finite() || choices.iter().any(|(c, _)| c.scheme == applied.scheme.to_string()) {
             continue;
@@ -340,6 +415,9 @@ fn one(task: &Task<'_>, w: &Weight, base: Option<&[Tensor]>, inputs: Option<&Inp
             expected: own.unwrap_or(noise),
         };
         choices.push((choice, decoded));
+    }
+    if let Some(why) = why.filter(|_| choices.is_empty()) {
+        refused.push((w.name.clone(), why));
     }
     choices.sort_by_key(|(c, _)| c.bytes);
     if let (Some(base), Some(c)) = (base, task.calibration) {
@@ -417,6 +495,26 @@ fn outputs(c: &Calibration, with: &HashMap<(usize, Value), Tensor>, samples: usi
     Ok(all)
 }
 
+/// The outputs that losses are measured against; an error where they say nothing.
+fn finite(base: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+    if base.iter().all(|t| t.to_f32().iter().any(|x| x.is_finite())) {
+        return Ok(base);
+    }
+    let d = Diagnostic::error(
+        &codes::C0002,
+        "the model's outputs on the samples are not finite, so no loss can be measured",
+    );
+    Err(vec![d.help("leave out the samples on which they are not, or see `run` for the first op")])
+}
+
+/// Weights that are not searched.
+struct Others<'a> {
+    /// Those that have a scheme of their own.
+    fixed: Vec<(usize, Scheme)>,
+    /// For each weight, the one that it is as.
+    twins: &'a [Option<usize>],
+}
+
 /// The squared difference over the squares of `want`, and one minus the cosine.
 fn relative(want: &Tensor, got: &Tensor) -> (f64, f64) {
     let (want, got) = (want.to_f32(), got.to_f32());
@@ -454,17 +552,18 @@ fn relative(want: &Tensor, got: &Tensor) -> (f64, f64) {
 fn least(
     task: &Task<'_>,
     slots: &[Slot],
+    others: &Others<'_>,
     steps: &[usize],
     curve: &mut [Point],
     metric: Metric,
     limit: f64,
 ) -> Result<usize, Failure> {
     let Some(c) = task.evaluation else { return Ok(steps.len()) };
-    let base = outputs(c, &HashMap::new(), usize::MAX)?;
+    let base = finite(outputs(c, &HashMap::new(), usize::MAX)?)?;
     let (mut low, mut high) = (0, steps.len());
     while low < high {
         let at = usize::midpoint(low, high);
-        let loss = loss(task, c, slots, &levels(slots, &steps[..at]), &base, metric)?;
+        let loss = loss(task, c, slots, others, &levels(slots, &steps[..at]), &base, metric)?;
         curve[at].measured = Some(loss);
         if loss <= limit { high = at } else { low = at + 1 }
     }
@@ -476,20 +575,30 @@ fn loss(
     task: &Task<'_>,
     c: &Calibration,
     slots: &[Slot],
+    others: &Others<'_>,
     level: &[usize],
     base: &[Tensor],
     metric: Metric,
 ) -> Result<f64, Failure> {
-    let chosen: Vec<(&Slot, &Choice)> =
-        slots.iter().zip(level).map(|(s, l)| (s, &s.hull[*l])).filter(|(_, c)| !c.parsed.is_none()).collect();
-    let with: HashMap<(usize, Value), Tensor> = chosen
+    let searched = slots.iter().zip(level).map(|(s, l)| (s.weight, &s.hull[*l].parsed));
+    let chosen: Vec<(usize, &Scheme)> =
+        searched.chain(others.fixed.iter().map(|(i, s)| (*i, s))).filter(|(_, s)| !s.is_none()).collect();
+    let decoded: Vec<(usize, Tensor)> = chosen
         .par_iter()
-        .filter_map(|(slot, choice)| {
-            let w = &task.weights[slot.weight];
-            let (_, _, decoded) = compressed(w, &choice.parsed, task.opset, None, true).ok()?;
-            Some(((w.function, w.value), tensor_of(&w.tensor, decoded)))
+        .filter_map(|(i, scheme)| {
+            let w = &task.weights[*i];
+            let (_, _, decoded) = compressed(w, scheme, task.opset, None, true).ok()?;
+            Some((*i, tensor_of(&w.tensor, decoded)))
         })
         .collect();
+    let decoded: HashMap<usize, Tensor> = decoded.into_iter().collect();
+    let mut with = HashMap::new();
+    for (i, w) in task.weights.iter().enumerate() {
+        let own = decoded.get(&i).or_else(|| decoded.get(&others.twins[i]?));
+        if let Some(t) = own {
+            with.insert((w.function, w.value), t.clone());
+        }
+    }
     let got = outputs(c, &with, usize::MAX)?;
     let pairs = || base.iter().zip(&got);
     match metric {
@@ -500,13 +609,16 @@ fn loss(
                 let d = Diagnostic::error(&codes::C0002, "`top1` wants the right class of each sample");
                 vec![d.help("give them with `--labels`")]
             })?;
+            // Those of the first function come first, and only those that are floats.
             let f = &c.module().functions[0];
-            let each = got.len() / c.runs(0).len().max(1);
+            let float = |v: &Value| f.ty(*v).tensor().is_some_and(|t| t.dtype.is_float());
+            let names: Vec<&str> =
+                f.outputs().iter().zip(&f.sig.outputs).filter(|(v, _)| float(v)).map(|(_, p)| &*p.name).collect();
+            let (each, runs) = (names.len().max(1), c.runs(0).len());
             labels.check(c.runs(0).len()).map_err(|d| vec![d])?;
             let mut accuracy = Accuracy::default();
-            for (sample, (x, y)) in base.chunks(each.max(1)).zip(got.chunks(each.max(1))).enumerate() {
-                let names = f.sig.outputs.iter().map(|p| &*p.name);
-                let at = Accuracy::choose(names.zip(y)).map_err(|d| vec![d])?;
+            for (sample, (x, y)) in base.chunks(each).zip(got.chunks(each)).take(runs).enumerate() {
+                let at = Accuracy::choose(names.iter().copied().zip(y)).map_err(|d| vec![d])?;
                 if let Some(label) = labels.get(sample) {
                     accuracy.count(label, &x[at], &y[at]).map_err(|d| vec![d])?;
                 }

@@ -60,7 +60,12 @@ fn accuracy_line(a: &Accuracy) -> String {
 
 fn parity_lines(p: &Parity) -> String {
     let row = |d: &OutputDiff| {
-        let verdict = if d.pass { "ok" } else { "DIFFERS" };
+        // Compression is not held to a tolerance.
+        let verdict = match d.pass {
+            true if p.tolerance.min_snr_db == f64::NEG_INFINITY && d.snr_db.is_some() => "lossy",
+            true => "ok",
+            false => "DIFFERS",
+        };
         let measure = match (&d.mismatch, d.unequal) {
             (Some(why), _) => why.clone(),
             (None, Some(0)) => "equal".to_owned(),

@@ -136,7 +136,7 @@ pub(super) fn working_memory(w: &Tensor, role: Role, scheme: &Scheme, aware: boo
         None => (bytes as f64 * scheme.prune.map_or(0.0, stays)) as u64,
         Some(Code::Linear(l)) => {
             let sizes = boxes(&l.share, w.shape(), role).unwrap_or_default();
-            let sizes = sizes.iter().zip(w.shape()).map(|(size, n)| if *size == 0 { *n } else { *size });
+            let sizes = sizes.iter().zip(w.shape()).map(|(size, n)| if *size == 0 { *n } else { (*size).min(*n) });
             let len = sizes.map(|n| n as u64).product::<u64>().max(1);
             // Blocks as singles, where more than their range matters.
             let whole = l.range == Range::Mse || !l.symmetric || scheme.prune.is_some();

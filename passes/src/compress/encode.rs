@@ -16,7 +16,13 @@ use mlconv_mil::{
     },
     schema::{Op, Opset},
 };
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::{DType, Tensor, f16};
+
+/// Whether channel scales are part of the tables: a decoder of scales may come behind one of tables from iOS26 on, and never
+/// behind one of sparse indices.
+pub(super) fn folds_scale(c: &Compressed, opset: Opset) -> bool {
+    opset < Opset::Ios26 || c.mask.is_some()
+}
 
 /// Whether the ops of `opset` can say what `c` is; an error names the target that can.
 pub fn expressible(c: &Compressed, shape: &[usize], opset: Opset) -> Result<(), Refusal> {
@@ -27,6 +33,17 @@ pub fn expressible(c: &Compressed, shape: &[usize], opset: Opset) -> Result<(), 
     {
         // A table for each channel would be one for a part of a vector.
         return Err(Refusal::new("a scale beside a table of vectors needs the target ios26"));
+    }
+    if let Coded::Palette { palette: Palette { scale: Some(scale), .. }, lut: Some(lut) } = &c.coded
+        && folds_scale(c, opset)
+        && scale.dtype() == DType::F16
+    {
+        // One number is the scale of the channel and that of the integers.
+        let own = lut.scale.to_f64().first().copied().unwrap_or(1.0);
+        let least = scale.to_f64().into_iter().map(|s| (s * own).abs()).fold(f64::INFINITY, f64::min);
+        if least < f64::from(f16::MIN_POSITIVE) {
+            return Err(Refusal::new("a channel is too small for a scale of its table's integers in half precision"));
+        }
     }
     if opset >= Opset::Ios18 {
         return Ok(());

@@ -107,12 +107,12 @@ pub(super) fn levels(slots: &[Slot], steps: &[usize]) -> Vec<usize> {
 }
 
 /// The last point that is within a budget.
-pub(super) fn within(curve: &[Point], budget: u64, what: &str, overhead: u64) -> Result<usize, Failure> {
+pub(super) fn within(curve: &[Point], budget: u64, what: &str) -> Result<usize, Failure> {
     let fitting = curve.iter().rposition(|p| p.bytes <= budget);
     fitting.ok_or_else(|| {
-        let (bytes, bits) = curve.first().map(|p| (p.bytes + overhead, p.bits_per_weight)).unwrap_or_default();
+        let (bytes, bits) = curve.first().map(|p| (p.bytes, p.bits_per_weight)).unwrap_or_default();
         let title = format!(
-            "{what} cannot be: with every weight in its smallest form it is {bytes} bytes, {bits:.2} bits per weight"
+            "{what} cannot be: with every weight in its smallest form it is {bytes} bytes of weights, {bits:.2} bits per weight"
         );
         let help = "give smaller schemes with `--candidates`, or a lower `--weight-threshold`";
         vec![Diagnostic::error(&codes::C0002, title).help(help)]
@@ -139,7 +139,7 @@ pub(super) fn improve(slots: &[Slot], picks: &mut [Choice], mut left: i64) {
         let mut moves = vec![stay];
         for (slot, (s, pick)) in slots.iter().zip(&*picks).enumerate() {
             for (to, c) in s.all.iter().enumerate() {
-                let bytes = c.bytes as i64 - pick.bytes as i64;
+                let bytes = (c.bytes as i64).saturating_sub(pick.bytes as i64);
                 moves.push(Move { slot, to, bytes, loss: c.expected - pick.expected });
             }
         }
@@ -159,7 +159,7 @@ pub(super) fn improve(slots: &[Slot], picks: &mut [Choice], mut left: i64) {
         }
         let mut found: Option<[Move; 2]> = None;
         for m in &moves {
-            let fitting = moves.partition_point(|o| o.bytes <= left - m.bytes);
+            let fitting = moves.partition_point(|o| o.bytes <= left.saturating_sub(m.bytes));
             let Some(others) = fitting.checked_sub(1).and_then(|i| best.get(i)) else { continue };
             let Some(other) = others.iter().flatten().find(|o| o.slot != m.slot) else { continue };
             if found.is_none_or(|[a, b]| m.loss + other.loss < a.loss + b.loss) {
@@ -171,7 +171,7 @@ pub(super) fn improve(slots: &[Slot], picks: &mut [Choice], mut left: i64) {
             Some([a, b]) if a.loss + b.loss < -1e-9 * total => {
                 for m in [a, b].into_iter().filter(|m| m.slot != usize::MAX) {
                     picks[m.slot] = slots[m.slot].all[m.to].clone();
-                    left -= m.bytes;
+                    left = left.saturating_sub(m.bytes);
                 }
             }
             _ => return,

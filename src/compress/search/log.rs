@@ -48,7 +48,9 @@ impl Log {
             Ok(text) => {
                 let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
                 log.known = lines.map(|l| (l.key.clone(), l)).collect();
-                if log.known.is_empty() && !text.trim().is_empty() {
+                // One line that was cut short is all that an early interrupt leaves.
+                let cut = text.starts_with('{') && !text.contains('\n');
+                if log.known.is_empty() && !text.trim().is_empty() && !cut {
                     let d = Diagnostic::error(&codes::L0001, "the file is no log of a search");
                     return Err(vec![d.at(path.display().to_string()).help("name one that does not exist")]);
                 }
@@ -58,6 +60,18 @@ impl Log {
                 let d = Diagnostic::error(&codes::L0001, format!("the log of the search cannot be read: {e}"));
                 return Err(vec![d.at(path.display().to_string())]);
             }
+        }
+        // The next line begins where the last whole one ends.
+        let whole =
+            fs::read(path).ok().map(|text| (text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1), text.len()));
+        if let Some((end, len)) = whole
+            && end < len
+        {
+            let cut = OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(end as u64));
+            cut.map_err(|e| {
+                let d = Diagnostic::error(&codes::X0001, format!("the log of the search cannot be written: {e}"));
+                vec![d.at(path.display().to_string())]
+            })?;
         }
         Ok(log)
     }
@@ -112,7 +126,9 @@ fn context(task: &Task<'_>) -> String {
     if let Some(c) = task.calibration {
         for (i, f) in c.module().functions.iter().enumerate() {
             f.all_ops().iter().for_each(|op| hash.update(f.op_data(*op).op.name()));
-            for t in c.runs(i).iter().take(SAMPLES).flatten().flatten() {
+            // All of them are heeded where codes are chosen by inputs.
+            let heeded = if task.aware { usize::MAX } else { SAMPLES };
+            for t in c.runs(i).iter().take(heeded).flatten().flatten() {
                 hash.update(t.blob().read());
             }
         }
