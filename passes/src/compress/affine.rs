@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use mlconv_tensor::{DType, f16};
+use smallvec::{SmallVec, smallvec};
 
 /// What the integers are and how a range becomes a scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +17,9 @@ pub(crate) struct Codes {
     /// Whether decoded numbers have half precision, not single.
     half: bool,
 }
+
+/// Scales and zeros to try.
+type Few<T> = SmallVec<[T; 6]>;
 
 /// How to choose a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -135,15 +139,15 @@ impl Codes {
     }
 
     /// The parameters that a range may round to; none for a range of nothing but zero.
-    fn candidates(&self, (lo, hi): (f32, f32)) -> Vec<Affine> {
+    fn candidates(&self, (lo, hi): (f32, f32)) -> Few<Affine> {
         let (lo, hi) = (f64::from(lo.min(0.0)), f64::from(hi.max(0.0)));
         let (q_lo, q_hi) = (f64::from(self.spread.0), f64::from(self.spread.1));
         let width = if self.symmetric { 2.0 * hi.max(-lo) } else { self.rounded(hi - lo, hi - lo) };
         if width == 0.0 {
-            return vec![];
+            return Few::new();
         }
         let scale = self.rounded(width / (q_hi - q_lo), width / (q_hi - q_lo)) as f32;
-        let mut out = vec![];
+        let mut out = Few::new();
         for scale in self.scales(scale) {
             if self.symmetric {
                 out.push(self.affine(scale, self.middle(), self.spread));
@@ -227,9 +231,13 @@ impl Codes {
     }
 
     fn affine(&self, scale: f32, zero: f32, (lo, hi): (f32, f32)) -> Affine {
-        // Rounding may have made the scale so large that the outermost integers would decode to infinity.
+        let (lo, hi) = (lo - zero, hi - zero);
+        if scale * hi.max(-lo) <= self.greatest() {
+            return Affine { scale, zero, lo, hi };
+        }
+        // Rounding has made the scale so large that the outermost integers would decode to infinity.
         let finite = (self.greatest() / scale).floor();
-        Affine { scale, zero, lo: (lo - zero).max(-finite), hi: (hi - zero).min(finite) }
+        Affine { scale, zero, lo: lo.max(-finite), hi: hi.min(finite) }
     }
 
     fn error(&self, a: &Affine, values: &[f32], weights: Option<&[f32]>) -> f64 {
@@ -242,11 +250,11 @@ impl Codes {
     }
 
     /// The scales to try for `scale`: where it has few digits, its neighbours too, and never zero.
-    fn scales(&self, scale: f32) -> Vec<f32> {
+    fn scales(&self, scale: f32) -> Few<f32> {
         let (normal, unit) =
             if self.half { (f16::MIN_POSITIVE.to_f32(), self.least()) } else { (f32::MIN_POSITIVE, self.least()) };
         if scale >= normal {
-            return vec![scale];
+            return smallvec![scale];
         }
         [scale, scale + unit, scale - unit].into_iter().filter(|s| *s > 0.0).collect()
     }

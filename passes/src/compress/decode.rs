@@ -10,7 +10,7 @@ use super::{
     palette::Palette,
 };
 use half::slice::HalfFloatSliceExt;
-use mlconv_tensor::{DType, Tensor, f16};
+use mlconv_tensor::{DType, Simd, Tensor, WithSimd, f16, vectorized};
 use rayon::prelude::*;
 use std::{borrow::Cow, ops::Range};
 
@@ -191,16 +191,31 @@ impl<'a> Kept<'a> {
 
     /// Sets to zero what is not kept.
     fn clear(&self, piece: Range<usize>, out: &mut [f32]) {
+        vectorized(Clear { bytes: self.bytes(&piece), out });
+    }
+}
+
+/// Sets to zero the elements whose bits are.
+struct Clear<'a> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Clear<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
         const BITS: [u32; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
-        let (eights, rest) = out.as_chunks_mut::<8>();
-        let bytes = self.bytes(&piece);
-        for (eight, byte) in eights.iter_mut().zip(bytes) {
+        let (eights, rest) = self.out.as_chunks_mut::<8>();
+        let last = self.bytes.get(eights.len());
+        for (eight, byte) in eights.iter_mut().zip(self.bytes) {
             for (x, bit) in eight.iter_mut().zip(BITS) {
                 let all = if u32::from(*byte) & bit == 0 { 0 } else { u32::MAX };
                 *x = f32::from_bits(x.to_bits() & all);
             }
         }
-        if let Some(byte) = bytes.get(eights.len()) {
+        if let Some(byte) = last {
             rest.iter_mut().zip(BITS).filter(|(_, bit)| u32::from(*byte) & bit == 0).for_each(|(x, _)| *x = 0.0);
         }
     }

@@ -9,7 +9,7 @@ use super::{
     weight,
 };
 use half::slice::HalfFloatSliceExt;
-use mlconv_tensor::{Bytes, DType, Element, Tensor, f16};
+use mlconv_tensor::{Bytes, DType, Element, Simd, Tensor, WithSimd, f16, vectorized};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -217,17 +217,8 @@ fn coded<T: Float, const HALF: bool>(values: &[T], affines: &[Affine], walk: &Wa
             let mut buffer = [0f32; GROUP];
             let wide = &mut buffer[..values.len()];
             T::widened(values, wide);
-            let code = |codes: &mut [u8]| {
-                walk.runs(group * GROUP..group * GROUP + values.len(), |part, first| {
-                    let pairs = codes[part.clone()].iter_mut().zip(&wide[part]);
-                    if walk.in_steps() {
-                        pairs.zip(&affines[first..]).for_each(|((code, x), a)| *code = a.code(a.level::<HALF>(*x)));
-                    } else {
-                        let a = affines[first];
-                        pairs.for_each(|(code, x)| *code = a.code(a.level::<HALF>(*x)));
-                    }
-                });
-            };
+            let start = group * GROUP;
+            let code = |codes: &mut [u8]| vectorized(Code::<HALF> { wide, start, affines, walk, codes });
             if bits == 8 {
                 code(out);
             } else {
@@ -239,6 +230,38 @@ fn coded<T: Float, const HALF: bool>(values: &[T], affines: &[Affine], walk: &Wa
         },
     );
     out
+}
+
+/// Finds the codes, a byte each, of elements that lie in a weight from `start` on.
+struct Code<'a, const HALF: bool> {
+    wide: &'a [f32],
+    start: usize,
+    affines: &'a [Affine],
+    walk: &'a Walk,
+    codes: &'a mut [u8],
+}
+
+impl<const HALF: bool> WithSimd for Code<'_, HALF> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { wide, start, affines, walk, codes } = self;
+        let steps = walk.in_steps();
+        walk.runs(
+            start..start + wide.len(),
+            #[inline(always)]
+            |part, first| {
+                let pairs = codes[part.clone()].iter_mut().zip(&wide[part]);
+                if steps {
+                    pairs.zip(&affines[first..]).for_each(|((code, x), a)| *code = a.code(a.level::<HALF>(*x)));
+                } else {
+                    let a = affines[first];
+                    pairs.for_each(|(code, x)| *code = a.code(a.level::<HALF>(*x)));
+                }
+            },
+        );
+    }
 }
 
 /// The tensors of codes, a byte each, and their parameters.

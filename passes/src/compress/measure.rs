@@ -1,5 +1,6 @@
 //! How far a decoded weight is from the weight.
 
+use mlconv_tensor::{Simd, WithSimd, vectorized};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -85,9 +86,9 @@ impl Sums {
 /// Elements that are summed one after the other.
 pub(super) const PART: usize = 1 << 15;
 /// Sums side by side, so that one instruction adds to several.
-const LANES: usize = 4;
+const LANES: usize = 8;
 
-/// Sums of every fourth element.
+/// Sums of every eighth element.
 #[derive(Default)]
 pub(super) struct Lanes {
     count: usize,
@@ -99,13 +100,40 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Adds elements of one number: a multiple of four, but for the last ones.
+    /// Adds elements of one number: a multiple of eight, but for the last ones.
     pub(super) fn add(&mut self, weight: &[f32], decoded: &[f32]) {
-        self.count += weight.len();
-        let ((weights, w_rest), (all, d_rest)) = (weight.as_chunks::<LANES>(), decoded.as_chunks::<LANES>());
+        vectorized(Add { lanes: self, weight, decoded });
+    }
+
+    fn sums(&self) -> Sums {
+        let mut sums = Sums { count: self.count, ..Sums::default() };
+        for i in 0..LANES {
+            sums.weight += self.weight[i];
+            sums.decoded += self.decoded[i];
+            sums.product += self.product[i];
+            sums.noise += self.noise[i];
+            sums.max_abs = sums.max_abs.max(self.max_abs[i]);
+        }
+        sums
+    }
+}
+
+/// Adds elements to lanes.
+struct Add<'a> {
+    lanes: &'a mut Lanes,
+    weight: &'a [f32],
+    decoded: &'a [f32],
+}
+
+impl WithSimd for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let ((weights, w_rest), (all, d_rest)) = (self.weight.as_chunks::<LANES>(), self.decoded.as_chunks::<LANES>());
         // Apart from `self`, so that they stay in registers.
-        let Self { mut weight, mut decoded, mut product, mut noise, mut max_abs, .. } = *self;
-        // Zeros beside what is left of a last four add nothing.
+        let Lanes { count, mut weight, mut decoded, mut product, mut noise, mut max_abs } = *self.lanes;
+        // Zeros beside what is left of the last ones add nothing.
         let (mut w_last, mut d_last) = ([0f32; LANES], [0f32; LANES]);
         w_last[..w_rest.len()].copy_from_slice(w_rest);
         d_last[..d_rest.len()].copy_from_slice(d_rest);
@@ -120,19 +148,7 @@ impl Lanes {
                 max_abs[i] = if e.abs() > max_abs[i] { e.abs() } else { max_abs[i] };
             }
         }
-        *self = Self { count: self.count, weight, decoded, product, noise, max_abs };
-    }
-
-    fn sums(&self) -> Sums {
-        let mut sums = Sums { count: self.count, ..Sums::default() };
-        for i in 0..LANES {
-            sums.weight += self.weight[i];
-            sums.decoded += self.decoded[i];
-            sums.product += self.product[i];
-            sums.noise += self.noise[i];
-            sums.max_abs = sums.max_abs.max(self.max_abs[i]);
-        }
-        sums
+        *self.lanes = Lanes { count: count + self.weight.len(), weight, decoded, product, noise, max_abs };
     }
 }
 

@@ -9,6 +9,7 @@ mod dim;
 mod dtype;
 mod maps;
 mod shape;
+mod simd;
 mod tensor;
 mod types;
 
@@ -17,6 +18,7 @@ pub use blob::{Blob, Cast, Recipe, map_file};
 pub use dim::{Dim, SymbolInfo, Symbols, floor_div};
 pub use dtype::DType;
 pub use shape::{Axis, Dims, Shape, ShapeError, strides};
+pub use simd::{Simd, WithSimd, vectorized};
 pub use tensor::{Element, Tensor, TensorError};
 pub use types::{TensorType, Type};
 

@@ -5,11 +5,12 @@
 //! Krause 2018): they are few, but much of the error is theirs. The last of it is made on all vectors. Nothing depends on
 //! the number of threads: sums are taken chunk by chunk, and chance is a sequence of fixed numbers.
 
+use mlconv_tensor::{Simd, WithSimd, vectorized};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// Vectors that are looked at together, a processor's worth.
-const LANES: usize = 8;
+/// Vectors that are looked at together: several vector registers, so that one need not wait for the other.
+const LANES: usize = 16;
 
 /// Something of [`LANES`] vectors.
 type Lanes = [f32; LANES];
@@ -18,7 +19,7 @@ type Lanes = [f32; LANES];
 type Block<const D: usize> = [Lanes; D];
 
 /// Blocks to a task.
-const CHUNK: usize = 1 << 10;
+const CHUNK: usize = 8192 / LANES;
 
 /// Vectors of `D` components.
 #[derive(Clone, Debug)]
@@ -125,23 +126,15 @@ impl<const D: usize> Vectors<D> {
             }
         }
         let mean: Entry<D> = std::array::from_fn(|k| if weight[k] > 0.0 { (sum[k] / weight[k]) as f32 } else { 0.0 });
-        // What a vector weighs, and its error.
-        let measure = |i: usize| {
-            let (x, w) = (self.vector(i), self.weight(i));
-            (0..D).fold((0.0, 0.0), |a, k| {
-                let (w, far) = (f64::from(w[k]), f64::from(x[k] - mean[k]));
-                (a.0 + w, a.1 + w * far * far)
-            })
-        };
         let add = |a: (f64, f64), b: (f64, f64)| (a.0 + b.0, a.1 + b.1);
-        let sums: Vec<(f64, f64)> = self.chunks().map(|c| c.map(measure).fold((0.0, 0.0), add)).collect();
+        let share = |chunk| vectorized(Spread { vectors: self, mean: &mean, chunk });
+        let sums: Vec<(f64, f64)> = self.chunks().map(share).collect();
         let all = sums.iter().copied().fold((0.0, 0.0), add);
         let part = |sum: f64| if sum > 0.0 { count as f64 / 2.0 / sum } else { 0.0 };
         let parts = (part(all.0), part(all.1));
-        let share = |of: (f64, f64)| of.0 * parts.0 + of.1 * parts.1;
         let starts = sums.iter().scan(0.0, |at, sum| {
             let start = *at;
-            *at += share(*sum);
+            *at += sum.0 * parts.0 + sum.1 * parts.1;
             Some(start)
         });
         let starts: Vec<f64> = starts.collect();
@@ -154,16 +147,21 @@ impl<const D: usize> Vectors<D> {
             if place(next) < at {
                 next += 1;
             }
-            for i in chunk {
-                let share = share(measure(i));
-                at += share;
-                let mut times = 0u32;
-                while times < 1 << 16 && place(next) < at {
-                    next += 1;
-                    times += 1;
-                }
-                if times > 0 {
-                    drawn.push((i, f64::from(times) / share));
+            let mut goal = place(next);
+            let first = chunk.start / LANES;
+            let shares = vectorized(Shares { vectors: self, mean: &mean, chunk, parts });
+            for (block, shares) in shares.into_iter().enumerate() {
+                for (lane, share) in shares.into_iter().enumerate() {
+                    at += share;
+                    let mut times = 0u32;
+                    while times < 1 << 16 && goal < at {
+                        next += 1;
+                        times += 1;
+                        goal = place(next);
+                    }
+                    if times > 0 {
+                        drawn.push(((first + block) * LANES + lane, f64::from(times) / share));
+                    }
                 }
             }
             drawn
@@ -182,44 +180,142 @@ impl<const D: usize> Vectors<D> {
         Cow::Owned(sample)
     }
 
-    /// The entry nearest to each vector of a block, and the errors.
-    fn each_nearest(&self, at: usize, table: &[Entry<D>]) -> ([u32; LANES], Lanes) {
-        match &self.weights {
-            Weights::Equal => nearest(&self.blocks[at], table, |t, _, _| t * t),
-            Weights::Vectors(weights) => {
-                let (index, far) = nearest(&self.blocks[at], table, |t, _, _| t * t);
-                (index, std::array::from_fn(|lane| far[lane] * weights[at][lane]))
+    /// What each vector of a block weighs, and its error with `entry`; nothing where there are no vectors.
+    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
+    #[inline(always)]
+    fn spread(&self, at: usize, entry: &Entry<D>) -> ([f64; LANES], [f64; LANES]) {
+        let block = &self.blocks[at];
+        let (mut weights, mut errors) = ([0f64; LANES], [0f64; LANES]);
+        for k in 0..D {
+            for lane in 0..LANES {
+                let w = f64::from(match &self.weights {
+                    Weights::Equal => 1.0,
+                    Weights::Vectors(weights) => weights[at][lane],
+                    Weights::Components(weights) => weights[at][k][lane],
+                });
+                let far = f64::from(block[k][lane] - entry[k]);
+                weights[lane] += w;
+                errors[lane] += w * (far * far);
             }
-            Weights::Components(w) => nearest(&self.blocks[at], table, |t, k, lane| w[at][k][lane] * (t * t)),
+        }
+        let lanes = self.lanes(at);
+        weights[lanes..].fill(0.0);
+        errors[lanes..].fill(0.0);
+        (weights, errors)
+    }
+
+    /// The entry nearest to each vector of a block, and the errors.
+    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
+    #[inline(always)]
+    fn each_nearest<S: Simd>(&self, simd: S, at: usize, table: &[Entry<D>]) -> ([u32; LANES], Lanes) {
+        let block = &self.blocks[at];
+        match &self.weights {
+            Weights::Equal => nearest(
+                block,
+                table,
+                simd,
+                #[inline(always)]
+                |_, _, square| square,
+            ),
+            Weights::Vectors(weights) => {
+                let (index, mut far) = nearest(
+                    block,
+                    table,
+                    simd,
+                    #[inline(always)]
+                    |_, _, square| square,
+                );
+                (0..LANES).for_each(|lane| far[lane] *= weights[at][lane]);
+                (index, far)
+            }
+            Weights::Components(weights) => nearest(
+                block,
+                table,
+                simd,
+                #[inline(always)]
+                |k, group, square| simd.mul_f32s(S::as_simd_f32s(&weights[at][k]).0[group], square),
+            ),
         }
     }
 
     /// The entry nearest to each vector; the first of those that are equally near.
     pub(super) fn indices(&self, table: &[Entry<D>], out: &mut [u8]) {
-        for (at, out) in out.chunks_mut(LANES).enumerate().take(self.blocks.len()) {
-            let (index, _) = self.each_nearest(at, table);
-            out.iter_mut().zip(index).for_each(|(o, i)| *o = i as u8);
-        }
+        vectorized(Indices { vectors: self, table, out });
     }
 
-    /// The error of each vector with one entry.
-    fn errors(&self, entry: Entry<D>) -> Vec<f32> {
-        let mut errors = Vec::with_capacity(self.blocks.len() * LANES);
-        for (at, block) in self.blocks.iter().enumerate() {
-            let mut far = [0f32; LANES];
-            for k in 0..D {
-                let w = match &self.weights {
-                    Weights::Equal => &[1.0; LANES],
-                    Weights::Vectors(weights) => &weights[at],
-                    Weights::Components(weights) => &weights[at][k],
-                };
-                (0..LANES).for_each(|lane| far[lane] += w[lane] * (entry[k] - block[k][lane]).powi(2));
-            }
-            errors.extend(far);
+    /// The error of a group of lanes with one entry.
+    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
+    #[inline(always)]
+    fn errors<S: Simd>(&self, simd: S, at: usize, group: usize, entry: &Entry<D>) -> S::f32s {
+        let lanes = |block: &Lanes| S::as_simd_f32s(block).0[group];
+        let mut far = simd.splat_f32s(0.0);
+        for k in 0..D {
+            let t = simd.sub_f32s(simd.splat_f32s(entry[k]), lanes(&self.blocks[at][k]));
+            let square = simd.mul_f32s(t, t);
+            let part = match &self.weights {
+                Weights::Equal => square,
+                Weights::Vectors(weights) => simd.mul_f32s(lanes(&weights[at]), square),
+                Weights::Components(weights) => simd.mul_f32s(lanes(&weights[at][k]), square),
+            };
+            far = simd.add_f32s(far, part);
         }
-        errors.truncate(self.len);
-        errors
+        far
     }
+
+    /// The lanes of a block that hold a vector.
+    fn lanes(&self, at: usize) -> usize {
+        LANES.min(self.len - at * LANES)
+    }
+}
+
+/// Sums up what the vectors of a chunk weigh, and their errors with a mean.
+struct Spread<'a, const D: usize> {
+    vectors: &'a Vectors<D>,
+    mean: &'a Entry<D>,
+    chunk: std::ops::Range<usize>,
+}
+
+impl<const D: usize> WithSimd for Spread<'_, D> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (f64, f64) {
+        let (mut weights, mut errors) = ([0f64; LANES], [0f64; LANES]);
+        for at in blocks_of(&self.chunk) {
+            let (w, far) = self.vectors.spread(at, self.mean);
+            (0..LANES).for_each(|lane| weights[lane] += w[lane]);
+            (0..LANES).for_each(|lane| errors[lane] += far[lane]);
+        }
+        (weights.iter().sum(), errors.iter().sum())
+    }
+}
+
+/// The share of each vector of a chunk: parts of what it weighs, and of its error with a mean.
+struct Shares<'a, const D: usize> {
+    vectors: &'a Vectors<D>,
+    mean: &'a Entry<D>,
+    chunk: std::ops::Range<usize>,
+    parts: (f64, f64),
+}
+
+impl<const D: usize> WithSimd for Shares<'_, D> {
+    type Output = Vec<[f64; LANES]>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<[f64; LANES]> {
+        let blocks = blocks_of(&self.chunk);
+        let mut all = vec![[0.0; LANES]; blocks.len()];
+        for (shares, at) in all.iter_mut().zip(blocks) {
+            let (w, far) = self.vectors.spread(at, self.mean);
+            (0..LANES).for_each(|lane| shares[lane] = w[lane] * self.parts.0 + far[lane] * self.parts.1);
+        }
+        all
+    }
+}
+
+/// The blocks of a chunk of vectors.
+fn blocks_of(chunk: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    chunk.start / LANES..chunk.end.div_ceil(LANES)
 }
 
 /// Writes a vector into a lane of the last block, the first into a new one.
@@ -233,33 +329,62 @@ fn set<const D: usize>(blocks: &mut Vec<Block<D>>, lane: usize, values: Entry<D>
     }
 }
 
-/// The nearest entry for each lane, where `part` gives what a difference counts in a component of a lane.
+/// The nearest entry for each lane, where `part` says what the square of a difference counts in a component of a group of
+/// lanes.
 ///
 /// The index takes the lowest bits of the error, so that the least of both is one operation: errors that agree in all
-/// other bits (15 of the fraction at least) count as equal, and of these the first entry is taken.
-#[expect(clippy::inline_always, reason = "what `part` computes must be vectorized with the loops around it")]
+/// other bits (15 of the fraction at least) count as equal, and of these the first entry is taken. Errors are not negative,
+/// so that their bits are in the order of the numbers, and nothing that is no number is below any.
+#[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
 #[inline(always)]
-fn nearest<const D: usize>(
+fn nearest<S: Simd, const D: usize>(
     block: &Block<D>,
     table: &[Entry<D>],
-    part: impl Fn(f32, usize, usize) -> f32,
+    simd: S,
+    part: impl Fn(usize, usize, S::f32s) -> S::f32s,
 ) -> ([u32; LANES], Lanes) {
     let low = (table.len().next_power_of_two() - 1) as u32;
-    let mut least = [f32::from_bits(f32::MAX.to_bits() & !low); LANES];
-    for (j, entry) in table.iter().enumerate() {
-        let mut far = [0f32; LANES];
-        for k in 0..D {
-            for lane in 0..LANES {
-                far[lane] += part(entry[k] - block[k][lane], k, lane);
+    let high = simd.splat_u32s(!low);
+    let mut keys = [0; LANES];
+    for (group, key) in S::as_mut_simd_u32s(&mut keys).0.iter_mut().enumerate() {
+        let mut x = [simd.splat_f32s(0.0); D];
+        (0..D).for_each(|k| x[k] = S::as_simd_f32s(&block[k]).0[group]);
+        let mut least = simd.splat_u32s(f32::MAX.to_bits() & !low);
+        for (j, entry) in table.iter().enumerate() {
+            let mut far = simd.splat_f32s(0.0);
+            for k in 0..D {
+                let t = simd.sub_f32s(simd.splat_f32s(entry[k]), x[k]);
+                far = simd.add_f32s(far, part(k, group, simd.mul_f32s(t, t)));
             }
+            let far = simd.and_u32s(simd.transmute_u32s_f32s(far), high);
+            least = simd.min_u32s(least, simd.or_u32s(far, simd.splat_u32s(j as u32)));
         }
-        for lane in 0..LANES {
-            let far = f32::from_bits(far[lane].to_bits() & !low | j as u32);
-            // Nothing that is not a number is below any.
-            least[lane] = if far < least[lane] { far } else { least[lane] };
+        *key = least;
+    }
+    let (mut index, mut far) = ([0; LANES], [0.0; LANES]);
+    for lane in 0..LANES {
+        (index[lane], far[lane]) = (keys[lane] & low, f32::from_bits(keys[lane] & !low));
+    }
+    (index, far)
+}
+
+/// Writes the indices of the entries nearest to `vectors` to `out`.
+struct Indices<'a, const D: usize> {
+    vectors: &'a Vectors<D>,
+    table: &'a [Entry<D>],
+    out: &'a mut [u8],
+}
+
+impl<const D: usize> WithSimd for Indices<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (at, out) in self.out.chunks_mut(LANES).enumerate().take(self.vectors.blocks.len()) {
+            let (index, _) = self.vectors.each_nearest(simd, at, self.table);
+            out.iter_mut().zip(index).for_each(|(o, i)| *o = i as u8);
         }
     }
-    (least.map(|x| x.to_bits() & low), least.map(|x| f32::from_bits(x.to_bits() & !low)))
 }
 
 /// A table of at most `k` entries whose squared error is low.
@@ -267,19 +392,25 @@ pub(super) fn kmeans<const D: usize>(all: &Vectors<D>, k: usize) -> Vec<Entry<D>
     let mut chance = Chance(0);
     let large = all.sample((k * 256).max(1 << 16), &mut chance);
     let medium = large.sample((k * 128).max(1 << 14), &mut chance);
-    // Where means come to rest is good or bad luck, for heavy tails most; a few tries on samples cost little.
-    let tries = if k > 64 { 1 } else { 4 };
-    let tried = (0..tries).map(|_| {
+    // Where means come to rest is good or bad luck, for heavy tails most: a few tries on samples, until several were in vain.
+    let (most, patience) = if k > 64 { (1, 1) } else { (16, 4) };
+    let (mut table, mut error, mut failed) = (vec![], f64::INFINITY, 0);
+    for _ in 0..most {
         let small = medium.sample((k * 64).max(1 << 12), &mut chance);
-        let mut table = seeds(&small, k, &mut chance);
-        let error = lloyd(&small, &mut table, 20, 1e-3);
-        exchange(&small, &mut table, error, (256 / k).clamp(4, 16), &mut chance);
+        let mut other = seeds(&small, k, &mut chance);
+        let before = lloyd(&small, &mut other, 20, 1e-3);
+        exchange(&small, &mut other, before, (256 / k).clamp(4, 16), &mut chance);
         // What a sample lacks is found among more vectors.
-        table.resize(k, table.first().copied().unwrap_or([0.0; D]));
-        (lloyd(&medium, &mut table, 20, 1e-3), table)
-    });
-    let best = tried.min_by(|a, b| a.0.total_cmp(&b.0));
-    let (_, mut table) = best.unwrap_or_default();
+        other.resize(k, other.first().copied().unwrap_or([0.0; D]));
+        let now = lloyd(&medium, &mut other, 20, 1e-3);
+        failed = if now < error * 0.9995 { 0 } else { failed + 1 };
+        if now < error {
+            (error, table) = (now, other);
+        }
+        if failed == patience {
+            break;
+        }
+    }
     lloyd(&large, &mut table, 20, 1e-4);
     if large.len < all.len {
         lloyd(all, &mut table, 4, 3e-4);
@@ -293,20 +424,39 @@ pub(super) fn kmeans<const D: usize>(all: &Vectors<D>, k: usize) -> Vec<Entry<D>
     distinct
 }
 
-/// The place of a vector drawn by chance that grows with its error, of which `sums` holds the sums up to each.
-fn drawn(sums: &[f64], chance: &mut Chance) -> usize {
-    let at = chance.below(sums.last().copied().unwrap_or(0.0));
-    sums.partition_point(|sum| *sum <= at).min(sums.len().saturating_sub(1))
+/// What vectors are drawn by: the chance of each, block by block, and the sums up to each block.
+struct Chances {
+    each: Vec<Lanes>,
+    sums: Vec<f64>,
 }
 
-/// The sums up to each; none where there is nothing to draw from.
-fn sums_of(errors: &[f32]) -> Option<Vec<f64>> {
-    let sums = errors.iter().scan(0.0, |sum, x| {
-        *sum += f64::from(*x);
-        Some(*sum)
-    });
-    let sums: Vec<f64> = sums.collect();
-    sums.last().is_some_and(|all| *all > 0.0 && all.is_finite()).then_some(sums)
+impl Chances {
+    /// None where there is nothing to draw from.
+    fn new(each: Vec<Lanes>) -> Option<Self> {
+        let sums = each.iter().scan(0.0, |sum, lanes| {
+            *sum += lanes.iter().copied().map(f64::from).sum::<f64>();
+            Some(*sum)
+        });
+        let sums: Vec<f64> = sums.collect();
+        sums.last().is_some_and(|all| *all > 0.0 && all.is_finite()).then_some(Self { each, sums })
+    }
+
+    /// A vector drawn.
+    fn draw<const D: usize>(&self, from: &Vectors<D>, chance: &mut Chance) -> Entry<D> {
+        let mut left = chance.below(self.sums.last().copied().unwrap_or(0.0));
+        let block = self.sums.partition_point(|sum| *sum <= left).min(self.sums.len().saturating_sub(1));
+        left -= if block > 0 { self.sums[block - 1] } else { 0.0 };
+        let lanes = self.each[block];
+        let mut last = 0;
+        for (lane, x) in lanes.iter().enumerate().filter(|(_, x)| **x > 0.0) {
+            last = lane;
+            left -= f64::from(*x);
+            if left < 0.0 {
+                break;
+            }
+        }
+        from.vector(block * LANES + last)
+    }
 }
 
 /// Entries of the sample, each chosen by chance that grows with the error of those before; of a few candidates the best is
@@ -315,26 +465,80 @@ fn seeds<const D: usize>(sample: &Vectors<D>, k: usize, chance: &mut Chance) -> 
     let candidates = 2 + k.ilog2() as usize * 2 / 3;
     let mut table: Vec<Entry<D>> = vec![];
     // What the error of each vector is with the entries so far; before there are any, what it weighs.
-    let mut far: Vec<f32> = (0..sample.len).map(|i| sample.weight(i).iter().sum()).collect();
+    let mut far: Vec<Lanes> = vec![[0.0; LANES]; sample.blocks.len()];
+    for i in 0..sample.len {
+        far[i / LANES][i % LANES] = sample.weight(i).iter().sum();
+    }
     while table.len() < k {
-        let Some(sums) = sums_of(&far) else { break };
-        let tries = if table.is_empty() { 1 } else { candidates };
-        let tried = (0..tries).map(|_| {
-            let entry = sample.vector(drawn(&sums, chance));
-            let mut with = sample.errors(entry);
-            if !table.is_empty() {
-                with.iter_mut().zip(&far).for_each(|(a, b)| *a = a.min(*b));
-            }
-            (with.iter().map(|x| f64::from(*x)).sum::<f64>(), entry, with)
+        let Some(chances) = Chances::new(far) else { break };
+        let first = table.is_empty();
+        let tried = (0..if first { 1 } else { candidates }).map(|_| {
+            let entry = chances.draw(sample, chance);
+            (if first { 0.0 } else { vectorized(Added { sample, entry, far: &chances.each }) }, entry)
         });
-        let Some((_, entry, with)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+        let Some((_, entry)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
         table.push(entry);
-        far = with;
+        far = chances.each;
+        if first {
+            fill(&mut far, f32::MAX, sample.len);
+        }
+        vectorized(Add { sample, entry, far: &mut far });
     }
     if table.is_empty() {
         table.push([0.0; D]);
     }
     table
+}
+
+/// Sums up the errors of a sample, which are `far`, where an entry is added.
+struct Added<'a, const D: usize> {
+    sample: &'a Vectors<D>,
+    entry: Entry<D>,
+    far: &'a [Lanes],
+}
+
+impl<const D: usize> WithSimd for Added<'_, D> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        let mut sums = [0f64; LANES];
+        for (at, far) in self.far.iter().enumerate() {
+            let mut with = *far;
+            for (group, far) in S::as_mut_simd_f32s(&mut with).0.iter_mut().enumerate() {
+                *far = simd.min_f32s(self.sample.errors(simd, at, group, &self.entry), *far);
+            }
+            (0..LANES).for_each(|lane| sums[lane] += f64::from(with[lane]));
+        }
+        sums.iter().sum()
+    }
+}
+
+/// Lowers the errors of a sample, which are `far`, to what they are where an entry is added.
+struct Add<'a, const D: usize> {
+    sample: &'a Vectors<D>,
+    entry: Entry<D>,
+    far: &'a mut [Lanes],
+}
+
+impl<const D: usize> WithSimd for Add<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for (at, far) in self.far.iter_mut().enumerate() {
+            for (group, far) in S::as_mut_simd_f32s(far).0.iter_mut().enumerate() {
+                *far = simd.min_f32s(self.sample.errors(simd, at, group, &self.entry), *far);
+            }
+        }
+    }
+}
+
+/// Sets the lanes of `len` vectors to `x`, and those that hold none to zero.
+fn fill(lanes: &mut [Lanes], x: f32, len: usize) {
+    let (vectors, none) = lanes.as_flattened_mut().split_at_mut(len);
+    vectors.fill(x);
+    none.fill(0.0);
 }
 
 /// Moves entries elsewhere, one at a time, where the means that follow have a lower error than `error`, that of the table.
@@ -348,12 +552,15 @@ fn exchange<const D: usize>(
     tries: usize,
     chance: &mut Chance,
 ) {
+    /// Exchanges in vain, one after the other, after which no more are tried.
+    const PATIENCE: usize = 5;
     let mut near = Near::new(sample, table);
+    let mut failed = 0;
     for _ in 0..tries {
-        let Some(sums) = sums_of(&near.first) else { return };
+        let Some(now) = &near else { return };
         let candidates = (0..3).filter_map(|_| {
-            let entry = sample.vector(drawn(&sums, chance));
-            let (left_out, cost) = near.exchanged(&sample.errors(entry), table.len())?;
+            let entry = now.first.draw(sample, chance);
+            let (left_out, cost) = now.exchanged(sample, entry, table.len())?;
             Some((cost, left_out, entry))
         });
         let Some((_, left_out, entry)) = candidates.min_by(|a, b| a.0.total_cmp(&b.0)) else { return };
@@ -364,47 +571,107 @@ fn exchange<const D: usize>(
         if now < error * 1.01 {
             now = lloyd(sample, &mut other, 10, 1e-3);
         }
+        failed = if now < error * 0.999 { 0 } else { failed + 1 };
         if now < error {
             (error, *table) = (now, other);
             near = Near::new(sample, table);
+        }
+        if failed == PATIENCE {
+            return;
         }
     }
 }
 
 /// For each vector the nearest entry, its error with it, and with the second nearest.
 struct Near {
-    index: Vec<u32>,
-    first: Vec<f32>,
-    second: Vec<f32>,
+    index: Vec<[u32; LANES]>,
+    first: Chances,
+    second: Vec<Lanes>,
 }
 
 impl Near {
-    fn new<const D: usize>(sample: &Vectors<D>, table: &[Entry<D>]) -> Self {
-        let mut near =
-            Self { index: vec![0; sample.len], first: vec![f32::MAX; sample.len], second: vec![f32::MAX; sample.len] };
-        for (j, entry) in table.iter().enumerate() {
-            for (i, far) in sample.errors(*entry).into_iter().enumerate() {
-                let (first, second) = (near.first[i], near.second[i]);
-                let closer = far < first;
-                near.index[i] = if closer { j as u32 } else { near.index[i] };
-                near.second[i] = if closer { first } else { second.min(far) };
-                near.first[i] = first.min(far);
-            }
-        }
-        near
+    /// None where no vector has an error.
+    fn new<const D: usize>(sample: &Vectors<D>, table: &[Entry<D>]) -> Option<Self> {
+        let blocks = sample.blocks.len();
+        let (mut index, mut first, mut second) =
+            (vec![[0; LANES]; blocks], vec![[0.0; LANES]; blocks], vec![[0.0; LANES]; blocks]);
+        fill(&mut first, f32::MAX, sample.len);
+        fill(&mut second, f32::MAX, sample.len);
+        vectorized(TwoNearest { sample, table, index: &mut index, first: &mut first, second: &mut second });
+        Some(Self { index, first: Chances::new(first)?, second })
     }
 
-    /// The entry of `entries` that is missed least where one with these errors is added, and the error without it.
-    fn exchanged(&self, added: &[f32], entries: usize) -> Option<(usize, f64)> {
+    /// The entry of `entries` that is missed least where one is added, and the error without it.
+    fn exchanged<const D: usize>(&self, sample: &Vectors<D>, added: Entry<D>, entries: usize) -> Option<(usize, f64)> {
         let mut missed = vec![0f64; entries];
-        let mut all = 0.0;
-        for (((index, first), second), added) in self.index.iter().zip(&self.first).zip(&self.second).zip(added) {
-            let (with, without) = (first.min(*added), second.min(*added));
-            all += f64::from(with);
-            missed[*index as usize] += f64::from(without - with);
-        }
+        let all = vectorized(Exchanged { near: self, sample, added, missed: &mut missed });
         let (at, least) = missed.into_iter().enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
         Some((at, all + least))
+    }
+}
+
+/// Finds the two entries nearest to each vector; the errors must be as large as any at first.
+struct TwoNearest<'a, const D: usize> {
+    sample: &'a Vectors<D>,
+    table: &'a [Entry<D>],
+    index: &'a mut [[u32; LANES]],
+    first: &'a mut [Lanes],
+    second: &'a mut [Lanes],
+}
+
+impl<const D: usize> WithSimd for TwoNearest<'_, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let blocks = self.index.iter_mut().zip(self.first).zip(self.second);
+        for (at, ((index, first), second)) in blocks.enumerate() {
+            let index = S::as_mut_simd_u32s(index).0;
+            let errors = S::as_mut_simd_f32s(first).0.iter_mut().zip(S::as_mut_simd_f32s(second).0);
+            for (group, (index, (first, second))) in index.iter_mut().zip(errors).enumerate() {
+                let (mut nearest, mut one, mut two) = (*index, *first, *second);
+                for (j, entry) in self.table.iter().enumerate() {
+                    let far = self.sample.errors(simd, at, group, entry);
+                    let closer = simd.less_than_f32s(far, one);
+                    nearest = simd.select_u32s(closer, simd.splat_u32s(j as u32), nearest);
+                    // The second is the lower one of the two that are not the first.
+                    two = simd.min_f32s(two, simd.max_f32s(far, one));
+                    one = simd.min_f32s(far, one);
+                }
+                (*index, *first, *second) = (nearest, one, two);
+            }
+        }
+    }
+}
+
+/// Sums up the errors of a sample where an entry is added; and for each other by how much they grow without it.
+struct Exchanged<'a, const D: usize> {
+    near: &'a Near,
+    sample: &'a Vectors<D>,
+    added: Entry<D>,
+    missed: &'a mut [f64],
+}
+
+impl<const D: usize> WithSimd for Exchanged<'_, D> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        let mut all = [0f64; LANES];
+        for (at, (first, second)) in self.near.first.each.iter().zip(&self.near.second).enumerate() {
+            let (mut with, mut more) = (*first, *second);
+            let errors = S::as_mut_simd_f32s(&mut with).0.iter_mut().zip(S::as_mut_simd_f32s(&mut more).0);
+            for (group, (with, more)) in errors.enumerate() {
+                let added = self.sample.errors(simd, at, group, &self.added);
+                *with = simd.min_f32s(*with, added);
+                *more = simd.sub_f32s(simd.min_f32s(*more, added), *with);
+            }
+            (0..LANES).for_each(|lane| all[lane] += f64::from(with[lane]));
+            for (j, more) in self.near.index[at].iter().zip(more) {
+                self.missed[*j as usize] += f64::from(more);
+            }
+        }
+        all.iter().sum()
     }
 }
 
@@ -413,15 +680,15 @@ impl Near {
 fn lloyd<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], rounds: usize, enough: f64) -> f64 {
     let mut before = f64::INFINITY;
     for _ in 0..rounds {
-        let Moments { sums, weights, error } = moments(vectors, table);
+        let Moments { entries, error } = moments(vectors, table);
         let mut empty = vec![];
-        for (j, entry) in table.iter_mut().enumerate() {
+        for (j, (entry, sum)) in table.iter_mut().zip(&entries).enumerate() {
             for k in 0..D {
-                if weights[j][k] > 0.0 {
-                    entry[k] = (sums[j][k] / weights[j][k]) as f32;
+                if sum.weights[k] > 0.0 {
+                    entry[k] = (sum.vectors[k] / sum.weights[k]) as f32;
                 }
             }
-            if weights[j] == [0.0; D] {
+            if sum.weights == [0.0; D] {
                 empty.push(j);
             }
         }
@@ -436,8 +703,8 @@ fn lloyd<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], rounds: u
 
 /// Moves entries that nothing is nearest to to where the error is the largest; how many have moved.
 fn reseed<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], empty: &[usize]) -> usize {
-    let far = (0..vectors.blocks.len()).into_par_iter().flat_map_iter(|at| vectors.each_nearest(at, table).1);
-    let mut far: Vec<(usize, f32)> = far.collect::<Vec<_>>().into_iter().take(vectors.len).enumerate().collect();
+    let Some(near) = Near::new(vectors, table) else { return 0 };
+    let mut far: Vec<(usize, f32)> = near.first.each.as_flattened().iter().copied().enumerate().collect();
     far.retain(|(_, x)| *x > 0.0);
     far.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     // Equal vectors are as far as each other, and one entry is enough for all.
@@ -450,72 +717,89 @@ fn reseed<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], empty: &
 
 /// What vectors nearest to each entry sum up to.
 struct Moments<const D: usize> {
-    sums: Vec<[f64; D]>,
-    weights: Vec<[f64; D]>,
+    entries: Vec<Sum<D>>,
     error: f64,
 }
 
+/// The sum of some vectors, each times its weight, and that of the weights.
+#[derive(Clone, Copy)]
+struct Sum<const D: usize> {
+    vectors: [f64; D],
+    weights: [f64; D],
+}
+
 fn moments<const D: usize>(vectors: &Vectors<D>, table: &[Entry<D>]) -> Moments<D> {
-    let zero = || Moments { sums: vec![[0.0; D]; table.len()], weights: vec![[0.0; D]; table.len()], error: 0.0 };
-    let part = |chunk: std::ops::Range<usize>| {
-        let mut m = zero();
-        // What is the same for all components of an entry.
-        let mut common = vec![0f64; table.len()];
-        for at in chunk.start / LANES..chunk.end.div_ceil(LANES) {
-            let (index, mut far) = vectors.each_nearest(at, table);
-            let lanes = LANES.min(vectors.len - at * LANES);
+    let part = |chunk| vectorized(OfChunk { vectors, table, chunk });
+    let parts: Vec<Moments<D>> = vectors.chunks().map(part).collect();
+    parts.into_iter().fold(Moments::of(table.len()), |mut all, part| {
+        all.add(&part);
+        all
+    })
+}
+
+impl<const D: usize> Moments<D> {
+    fn of(entries: usize) -> Self {
+        Self { entries: vec![Sum { vectors: [0.0; D], weights: [0.0; D] }; entries], error: 0.0 }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.error += other.error;
+        for (a, b) in self.entries.iter_mut().zip(&other.entries) {
+            (0..D).for_each(|k| a.vectors[k] += b.vectors[k]);
+            (0..D).for_each(|k| a.weights[k] += b.weights[k]);
+        }
+    }
+}
+
+/// Sums up the moments of a chunk.
+struct OfChunk<'a, const D: usize> {
+    vectors: &'a Vectors<D>,
+    table: &'a [Entry<D>],
+    chunk: std::ops::Range<usize>,
+}
+
+impl<const D: usize> WithSimd for OfChunk<'_, D> {
+    type Output = Moments<D>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Moments<D> {
+        let Self { vectors, table, chunk } = self;
+        let mut m = Moments::of(table.len());
+        let mut error = [0f64; LANES];
+        for at in blocks_of(&chunk) {
+            let (index, mut far) = vectors.each_nearest(simd, at, table);
+            let lanes = vectors.lanes(at);
             far[lanes..].fill(0.0);
-            m.error += f64::from(far.iter().sum::<f32>());
+            (0..LANES).for_each(|lane| error[lane] += f64::from(far[lane]));
             let block = &vectors.blocks[at];
-            let index = &index[..lanes];
-            match &vectors.weights {
-                Weights::Equal => {
-                    let x = block.map(|lanes| lanes.map(f64::from));
-                    for (lane, j) in index.iter().enumerate() {
-                        let j = *j as usize;
-                        common[j] += 1.0;
-                        (0..D).for_each(|k| m.sums[j][k] += x[k][lane]);
+            for (lane, j) in index.iter().enumerate().take(lanes) {
+                let sum = &mut m.entries[*j as usize];
+                match &vectors.weights {
+                    Weights::Equal => {
+                        (0..D).for_each(|k| sum.vectors[k] += f64::from(block[k][lane]));
+                        sum.weights[0] += 1.0;
                     }
-                }
-                Weights::Vectors(weights) => {
-                    let w = weights[at].map(f64::from);
-                    let x = block.map(|lanes| lanes.map(f64::from));
-                    for (lane, j) in index.iter().enumerate() {
-                        let j = *j as usize;
-                        common[j] += w[lane];
-                        (0..D).for_each(|k| m.sums[j][k] += w[lane] * x[k][lane]);
+                    Weights::Vectors(weights) => {
+                        let w = f64::from(weights[at][lane]);
+                        (0..D).for_each(|k| sum.vectors[k] += w * f64::from(block[k][lane]));
+                        sum.weights[0] += w;
                     }
-                }
-                Weights::Components(weights) => {
-                    let w = weights[at].map(|lanes| lanes.map(f64::from));
-                    let x = block.map(|lanes| lanes.map(f64::from));
-                    for (lane, j) in index.iter().enumerate() {
-                        let j = *j as usize;
+                    Weights::Components(weights) => {
                         for k in 0..D {
-                            m.sums[j][k] += w[k][lane] * x[k][lane];
-                            m.weights[j][k] += w[k][lane];
+                            let w = f64::from(weights[at][k][lane]);
+                            sum.vectors[k] += w * f64::from(block[k][lane]);
+                            sum.weights[k] += w;
                         }
                     }
                 }
             }
         }
-        for (weight, common) in m.weights.iter_mut().zip(common) {
-            weight.iter_mut().for_each(|w| *w += common);
+        if !matches!(vectors.weights, Weights::Components(_)) {
+            m.entries.iter_mut().for_each(|sum| sum.weights = [sum.weights[0]; D]);
         }
+        m.error = error.iter().sum();
         m
-    };
-    let parts: Vec<Moments<D>> = vectors.chunks().map(part).collect();
-    let mut all = zero();
-    for part in parts {
-        all.error += part.error;
-        for j in 0..table.len() {
-            for k in 0..D {
-                all.sums[j][k] += part.sums[j][k];
-                all.weights[j][k] += part.weights[j][k];
-            }
-        }
     }
-    all
 }
 
 /// A fixed sequence of numbers that look random (splitmix64).
