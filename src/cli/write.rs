@@ -4,7 +4,8 @@ use super::{CommandResult, Outcome, args::ReadInputs, terminal::Terminal};
 use crate::{
     Diagnostic, codes,
     compare::Tolerance,
-    convert::{self, Parity, Prepared},
+    convert::{self, Prepared},
+    parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
 };
 use serde_json::json;
@@ -34,7 +35,7 @@ impl Write<'_> {
             Some(tolerance) => {
                 let _step = terminal.step("verifying");
                 let written = convert::read_back(self.out)?;
-                Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
+                Some(parity::parity(&prepared.source, &written, inputs.given(), tolerance)?)
             }
         };
         if let Some(parity) = &mut parity {

@@ -1,7 +1,7 @@
 //! Activations in 8 bits: runs the samples, finds the range of each value, and puts it into the program.
 
 use super::Calibration;
-use crate::{Diagnostic, Failure, codes, convert::run_error, feed};
+use crate::{Diagnostic, Failure, codes, feed, parity::run_error};
 use mlconv_mil::{
     ir::{Function, Module, Value},
     verify::Verified,

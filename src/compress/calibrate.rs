@@ -1,6 +1,6 @@
 //! What samples say of the inputs of weights.
 
-use crate::{Diagnostic, Failure, arrays::Arrays, codes, convert::run_error, feed};
+use crate::{Diagnostic, Failure, arrays::Arrays, codes, feed, parity::run_error};
 use mlconv_mil::{
     ir::{Function, Module, OpId, Use, Value},
     verify::{Verified, verify},

@@ -15,7 +15,7 @@ use crate::{
     Diagnostic, Failure,
     accuracy::{Accuracy, Labels},
     codes,
-    convert::run_error,
+    parity::run_error,
 };
 use curve::{Slot, improve, levels, walk, within};
 use log::Log;
