@@ -168,6 +168,7 @@ fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
     fails(&[], "L0001", "nothing says how to compress");
     fails(&["--preset", "pal5"], "L0001", "pal5");
     fails(&["--preset", "int3"], "L0001", "schemes are");
+    fails(&["--tensor", "w1=prune50+pal4-v2"], "L0001", "has no vectors");
     fails(&["--tensor", "w9=int8"], "C0001", "matches no weight");
     fails(&["--tensor", "w(=int8"], "L0001", "regular expression");
     fails(&["--tensor", "int8"], "L0001", "REGEX=SCHEME");
