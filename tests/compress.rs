@@ -279,6 +279,24 @@ fn searches_meet_their_budgets_and_go_on() {
 }
 
 #[test]
+fn a_search_says_what_it_chose_and_why_the_target_is_raised() {
+    let place = converted(&two_weights(), "ios17");
+    let said = |args: &[&str]| {
+        let done = place.run(&[&["compress", "m.mlpackage", "--dry-run"], args].concat()).ok();
+        (done.stdout, done.stderr)
+    };
+    // As many bits as there are: nothing is worth compressing.
+    let (out, err) = said(&["--target-bpw", "16", "--candidates", "pal4-g16"]);
+    assert!(out.contains("chosen by their own error: nothing to compress;"), "{out}");
+    assert!(err.contains("the search may choose `pal4-g16`, which needs the target ios18"), "{err}");
+    // A rule is a reason that is certain, and what it says was not chosen.
+    let rule = ["--target-bpw", "14", "--candidates", "pal4-g16", "--tensor", "w1=int4-b8"];
+    let (out, err) = said(&rule);
+    assert!(err.contains("warning[C0101]: `int4-b8` needs the target ios18"), "{err}");
+    assert!(out.contains("nothing to compress;"), "{out}");
+}
+
+#[test]
 fn the_size_of_a_package_is_met_down_to_the_least_there_is() {
     let place = converted(&two_weights(), "ios18");
     let written = || place.package("c.mlpackage").iter().map(|(_, bytes)| bytes.len()).sum::<usize>();

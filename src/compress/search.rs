@@ -38,6 +38,9 @@ use std::{
 /// Samples that sensitivity is measured on: more cost time, and change little.
 const SAMPLES: usize = 32;
 
+/// What stands in the place of a rule for weights that are searched.
+pub const RULE: &str = "the search";
+
 /// What a search is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
@@ -269,7 +272,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     for (slot, pick) in slots.iter().zip(picks) {
         let scheme = pick.parsed;
         assigned[slot.weight] =
-            Some(Assigned { scheme, rule: "the search".to_owned(), named: false, by_config: false, left: None });
+            Some(Assigned { scheme, rule: RULE.to_owned(), named: false, by_config: false, left: None });
     }
     for (i, twin) in twins.iter().enumerate() {
         if let Some(first) = twin
