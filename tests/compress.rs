@@ -297,6 +297,34 @@ fn a_search_says_what_it_chose_and_why_the_target_is_raised() {
 }
 
 #[test]
+fn options_that_do_nothing_are_refused() {
+    let place = converted(&two_weights(), "ios18");
+    place.arrays("s.npz", &[("x", Tensor::from_vec(&[1, 8, 4, 4], numbers(128)))]);
+    for option in [
+        &["--weight-threshold", "16"][..],
+        &["--max-memory", "1GB"],
+        &["--allow-skip"],
+        &["--rounding", "nearest"],
+        &["--calibrate", "s.npz"],
+        &["--candidates", "int8"],
+        &["--keep-activations", "conv"],
+    ] {
+        let done = place.run(&[&["convert", "m.mlpackage", "-o", "c.mlpackage"], option].concat());
+        done.fails("L0001", "--preset");
+        if !["--candidates", "--keep-activations"].contains(&option[0]) {
+            done.fails("L0001", &format!("`{}` is for compression, and none is asked for", option[0]));
+        }
+        place
+            .run(&[&["compress", "m.mlpackage", "-o", "c.mlpackage", "--decompress"], option].concat())
+            .fails("L0001", "--decompress");
+        assert!(!place.path("c.mlpackage").exists(), "{option:?}");
+    }
+    // A recipe may say how to compress what another command compresses.
+    place.file("r.toml", b"[compress]\nweight_threshold = 16\n");
+    place.run(&["convert", "m.mlpackage", "-o", "c.mlpackage", "--recipe", "r.toml", "--no-verify"]).ok();
+}
+
+#[test]
 fn the_size_of_a_package_is_met_down_to_the_least_there_is() {
     let place = converted(&two_weights(), "ios18");
     let written = || place.package("c.mlpackage").iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
