@@ -467,6 +467,25 @@ mod unix {
     use super::*;
 
     #[test]
+    fn a_link_to_a_package_is_followed() {
+        let place = Place::new();
+        place.file("m.onnx", &small().bytes());
+        fs::create_dir(place.path("far")).expect("room");
+        place.run(&["convert", "m.onnx", "-o", "far/real.mlpackage"]).ok();
+        let before = place.package("far/real.mlpackage");
+        std::os::unix::fs::symlink("far/real.mlpackage", place.path("out.mlpackage")).expect("a link");
+        std::os::unix::fs::symlink("far/none.mlpackage", place.path("loose.mlpackage")).expect("a link");
+        let convert = ["convert", "m.onnx", "--precision", "fp32", "-o"];
+        place.run(&[&convert[..], &["out.mlpackage"]].concat()).fails("X0002", "--force");
+        let done = place.run(&[&convert[..], &["out.mlpackage", "--force"]].concat()).ok();
+        assert_eq!(done.stdout, "out.mlpackage\n");
+        assert!(place.path("out.mlpackage").is_symlink());
+        assert_ne!(place.package("far/real.mlpackage"), before);
+        place.run(&[&convert[..], &["loose.mlpackage", "--force"]].concat()).fails("X0002", "no package");
+        assert_eq!(place.names(), ["far", "loose.mlpackage", "m.onnx", "out.mlpackage"]);
+    }
+
+    #[test]
     fn a_closed_pipe_is_no_error() {
         let place = Place::new();
         let script = format!("'{}' ops --format json; echo $? >status", env!("CARGO_BIN_EXE_mlconv"));
