@@ -210,6 +210,9 @@ fn weights(
             };
             let evaluation = runs(&job.samples, labels.map(Labels::len))?;
             let calibration = runs(&job.calibration, None)?;
+            if let (Some(labels), Some(evaluation)) = (labels, &evaluation) {
+                evaluation.check_labels(labels)?;
+            }
             let samples = compress::Samples {
                 calibration: calibration.as_ref().or(evaluation.as_ref()),
                 evaluation: evaluation.as_ref().or(calibration.as_ref()),

@@ -195,6 +195,35 @@ fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
 }
 
 #[test]
+fn labels_and_targets_are_checked_before_anything_is_compressed() {
+    let place = converted(&two_weights(), "ios18");
+    place.arrays("s.npz", &[("x", Tensor::from_vec(&[3, 8, 4, 4], numbers(384)))]);
+    for (name, labels) in [("two", vec![1, 2]), ("far", vec![1, 2, 80]), ("fine", vec![0, 1, 79])] {
+        place.arrays(&format!("{name}.npz"), &[("l", Tensor::from_vec(&[labels.len()], labels))]);
+    }
+    place.arrays("odd.npz", &[("x", Tensor::from_vec(&[3, 8, 4, 5], numbers(480)))]);
+    let says_no_weight = |args: &[&str], code: &str, part: &str| {
+        let done = place.run(&[&["compress", "m.mlpackage", "--preset", "int8", "--force"], args].concat());
+        done.fails(code, part);
+        assert!(!done.stderr.contains("[1/"), "{}", done.stderr);
+    };
+    let out = ["-o", "c.mlpackage"];
+    let with = |samples, labels| [&out[..], &["--sample", samples, "--labels", labels]].concat();
+    says_no_weight(&with("s.npz", "two.npz"), "N0003", "2 labels for 3 samples");
+    says_no_weight(&with("s.npz", "far.npz"), "N0003", "label 80 of sample 2 is none of the 80 classes");
+    says_no_weight(&with("s.npz", "none.npz"), "R0001", "none.npz");
+    says_no_weight(&with("odd.npz", "fine.npz"), "N0003", "x");
+    says_no_weight(&[&out[..], &["--sample", "s.npz", "--calibrate", "odd.npz"]].concat(), "N0003", "x");
+    says_no_weight(&["-o", "m.mlpackage/c.mlpackage"], "X0002", "lies inside of the package");
+    place.file("text.mlpackage", b"dear");
+    says_no_weight(&["-o", "text.mlpackage"], "X0002", "no package");
+    says_no_weight(&["-o", "nowhere/c.mlpackage"], "X0001", "no folder");
+    assert!(!place.path("c.mlpackage").exists());
+    let done = place.run(&[&["compress", "m.mlpackage", "--preset", "int8"], &with("s.npz", "fine.npz")[..]].concat());
+    assert!(done.ok().stderr.contains("[1/2]"));
+}
+
+#[test]
 fn what_is_not_applied_is_status_one_unless_allowed() {
     let mut w = numbers(2560);
     w[77] = f32::NAN;
