@@ -213,6 +213,8 @@ fn weights(
             if let (Some(labels), Some(evaluation)) = (labels, &evaluation) {
                 evaluation.check_labels(labels)?;
             }
+            let heeded = if job.calibration.is_empty() { &job.samples } else { &job.calibration };
+            warnings.extend(module.functions.first().map(|f| feed::notes(f, heeded)).unwrap_or_default());
             let samples = compress::Samples {
                 calibration: calibration.as_ref().or(evaluation.as_ref()),
                 evaluation: evaluation.as_ref().or(calibration.as_ref()),

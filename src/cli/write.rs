@@ -41,6 +41,8 @@ impl Write<'_> {
             }
         };
         if let Some(parity) = &mut parity {
+            // Samples that weights were compressed by were spoken of then.
+            parity.notes.retain(|d| !prepared.warnings.iter().any(|w| w.title == d.title));
             inputs.mention(parity, &prepared.source, terminal);
         }
         let differs = parity.as_ref().and_then(|p| p.differs(&prepared.kept));
