@@ -256,6 +256,7 @@ pub fn apply(
             labels: samples.labels,
             aware: samples.aware,
             max_memory: request.max_memory,
+            scratch: &request.scratch,
             told: &told,
         };
         let found = search::run(&task, &mut assigned)?;

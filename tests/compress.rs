@@ -354,6 +354,49 @@ fn options_that_do_nothing_are_refused() {
 }
 
 #[test]
+fn searches_find_the_same_in_any_memory() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models");
+    let model = fixtures.join("digits_transformer/model.onnx").display().to_string();
+    let (test, train) = (fixtures.join("digits/test.npz"), fixtures.join("digits/train.npz"));
+    let (test, train) = (test.display().to_string(), train.display().to_string());
+    let place = Place::new();
+    let head = ["compress", &model, "-o", "c.mlpackage", "--force", "--weight-threshold", "256", "--target", "ios18"];
+    for goal in [&["--target-bpw", "5"][..], &["--max-drop", "rms=0.1", "--tensor", "val_5_=prune10+int8"]] {
+        for samples in [&["--sample", &test][..], &["--sample", &test, "--calibrate", &train]] {
+            let found = ["1kB", "70kB", "1GB"].map(|memory| {
+                let tail = ["--no-verify", "--format", "json", "--max-memory", memory];
+                let done = place.run(&[&head[..], goal, samples, &tail].concat());
+                (done.ok().json()["compression"].clone(), place.package("c.mlpackage"))
+            });
+            assert!(found[0] == found[1] && found[1] == found[2], "{goal:?} {samples:?}");
+        }
+    }
+}
+
+#[test]
+fn the_loss_of_a_search_is_that_of_the_package() {
+    let place = converted(&two_weights(), "ios18");
+    place.arrays("s.npz", &[("x", Tensor::from_vec(&[40, 8, 4, 4], numbers(40 * 128)))]);
+    for rounding in [&[][..], &["--rounding", "nearest"]] {
+        for (limit, rule) in [("0.02", "none"), ("0.2", "none"), ("0.4", "pal2")] {
+            let drop = format!("rms={limit}");
+            let args = ["--max-drop", &drop, "--tensor", &format!("w2={rule}"), "--sample", "s.npz"];
+            let json = compress(&place, "c.mlpackage", &[&args[..], rounding].concat()).ok().json();
+            let search = &json["compression"]["search"];
+            let point = &search["curve"][search["chosen"].as_u64().expect("a place") as usize];
+            let said = point["measured"].as_f64().expect("a loss");
+            let snr = json["parity"]["outputs"][0]["snr_db"].as_f64().unwrap_or(f64::INFINITY);
+            let found = 10f64.powf(-snr / 20.0);
+            assert!((said - found).abs() <= 0.02 * found, "{limit} {rule} {rounding:?}: {said} said, {found} found");
+            assert!(said <= limit.parse().expect("a number"), "{said}");
+        }
+    }
+    // What rules say alone loses more.
+    let args = ["compress", "m.mlpackage", "-o", "x.mlpackage", "--sample", "s.npz", "--tensor", "w2=pal1"];
+    place.run(&[&args[..], &["--max-drop", "rms=0.01"]].concat()).fails("C0002", "in its best form");
+}
+
+#[test]
 fn the_size_of_a_package_is_met_down_to_the_least_there_is() {
     let place = converted(&two_weights(), "ios18");
     let written = || place.package("c.mlpackage").iter().map(|(_, bytes)| bytes.len()).sum::<usize>();

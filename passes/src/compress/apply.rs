@@ -126,7 +126,7 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
 }
 
 /// Bytes that [`compress_tensor`] takes for `w` at most, about, with those of the result.
-pub(super) fn working_memory(w: &Tensor, role: Role, scheme: &Scheme, aware: bool) -> u64 {
+pub fn working_memory(w: &Tensor, role: Role, scheme: &Scheme, aware: bool) -> u64 {
     let (count, bytes) = (w.count() as u64, w.blob().len() as u64);
     let single = w.dtype() == DType::F32;
     // A byte per mark, bits of a mask, and what finds the least elements.
