@@ -56,6 +56,12 @@ impl Labels {
         let d = Diagnostic::error(&codes::N0003, format!("{} labels for {samples} samples", self.len()));
         Err(d.help("the samples are the rows of the arrays that are given for the inputs"))
     }
+
+    /// Each must be a class that `scores` are of.
+    pub fn check_classes(&self, scores: &Tensor) -> Result<(), Diagnostic> {
+        let classes = classes(scores).unwrap_or(0);
+        self.0.iter().enumerate().try_for_each(|(sample, label)| check_class(*label, sample, classes))
+    }
 }
 
 impl Accuracy {
@@ -81,12 +87,7 @@ impl Accuracy {
 
     /// Counts one sample.
     pub fn count(&mut self, label: i64, source: &Tensor, package: &Tensor) -> Result<(), Diagnostic> {
-        let classes = classes(package).unwrap_or(0);
-        let fits = usize::try_from(label).is_ok_and(|l| l < classes);
-        if !fits {
-            let title = format!("label {label} of sample {} is none of the {classes} classes", self.samples);
-            return Err(Diagnostic::error(&codes::N0003, title));
-        }
+        check_class(label, self.samples, classes(package).unwrap_or(0))?;
         let (before, after) = (predicted(source), predicted(package));
         self.samples += 1;
         self.source_correct += usize::from(before == Some(label));
@@ -94,6 +95,14 @@ impl Accuracy {
         self.alike += usize::from(before == after);
         Ok(())
     }
+}
+
+fn check_class(label: i64, sample: usize, classes: usize) -> Result<(), Diagnostic> {
+    if usize::try_from(label).is_ok_and(|l| l < classes) {
+        return Ok(());
+    }
+    let title = format!("label {label} of sample {sample} is none of the {classes} classes");
+    Err(Diagnostic::error(&codes::N0003, title))
 }
 
 /// The number of classes that `t` holds one sample's scores for.
@@ -155,6 +164,9 @@ mod tests {
     fn labels_are_a_vector_of_integers() {
         let labels = Labels::new(&Tensor::from_vec(&[2, 1], vec![3i64, 4])).expect("a column");
         assert!(labels.len() == 2 && !labels.is_empty() && labels.check(3).is_err());
+        assert!(labels.check_classes(&scores(&[0.0; 5])).is_ok());
+        let e = labels.check_classes(&scores(&[0.0; 4])).expect_err("4 is none of 4");
+        assert_eq!(e.title, "label 4 of sample 1 is none of the 4 classes");
         assert!(Labels::new(&Tensor::from_vec(&[2], vec![3f32, 4.0])).is_err());
         assert!(Labels::new(&Tensor::from_vec(&[2, 2], vec![0i32; 4])).is_err());
     }

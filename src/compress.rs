@@ -161,12 +161,15 @@ pub fn target(
     // A search makes do with what the target has.
     let searched = request.plan.iter().filter(|_| stated.is_none()).flat_map(|p| p.schemes(Opset::Ios18));
     let asked = weights.iter().zip(&assigned).filter(|(w, _)| w.role.is_ok()).filter_map(|(_, a)| a.as_ref());
-    let schemes = asked.filter(|a| a.left.is_none()).map(|a| a.scheme.clone()).chain(searched);
-    let schemes = schemes.map(|s| (since(&s), s.to_string()));
-    let activations = request.activations.as_ref().map(|a| (Opset::Ios17, format!("--activations {}", a.form)));
-    let needs = schemes.chain(activations).max_by_key(|(o, _)| *o);
-    let Some((needed, text)) = needs.filter(|(needed, _)| *needed > own) else { return Ok((own, None)) };
-    let what = format!("`{text}` needs the target {needed}");
+    let schemes = asked.filter(|a| a.left.is_none()).map(|a| (since(&a.scheme), format!("`{}` needs", a.scheme)));
+    let activations = request.activations.as_ref().map(|a| (Opset::Ios17, format!("`--activations {}` needs", a.form)));
+    // What the search chooses is not known yet.
+    let searched = searched.map(|s| (since(&s), format!("the search may choose `{s}`, which needs")));
+    let mut needs = schemes.chain(activations).chain(searched).filter(|(needed, _)| *needed > own);
+    // Of several that need as much, the first, so that what is certain comes before what a search may choose.
+    let Some(first) = needs.next() else { return Ok((own, None)) };
+    let (needed, what) = needs.fold(first, |most, next| if next.0 > most.0 { next } else { most });
+    let what = format!("{what} the target {needed}");
     match stated {
         Some(target) => {
             let d = Diagnostic::error(&codes::X0003, format!("{what}, and {target} was asked for"));
@@ -253,6 +256,7 @@ pub fn apply(
             labels: samples.labels,
             aware: samples.aware,
             max_memory: request.max_memory,
+            scratch: &request.scratch,
             told: &told,
         };
         let found = search::run(&task, &mut assigned)?;

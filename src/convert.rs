@@ -2,27 +2,24 @@
 
 use crate::{
     Diagnostic, Failure,
-    accuracy::{Accuracy, Labels},
+    accuracy::Labels,
     arrays::Arrays,
     codes,
-    compare::{self, OutputDiff, Tolerance},
     compress::{self, Goal, Plan},
-    feed::{self, Samples},
+    feed,
     model::{self, Format, Model},
-    names::listed,
 };
 use indexmap::IndexMap;
 use mlconv_coreml::{Existing, Exported};
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{Function, InsertError, Module, Port, Value},
+    ir::{Function, InsertError, Module, Value},
     ops::Const,
     verify::{Verified, verify},
 };
 use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
-use mlconv_runner::{Options as RunOptions, Reference, RunError, Session, States, cpu::Cpu};
 use mlconv_source::{DimSpec, InputSpec, Request};
-use mlconv_tensor::{DType, Tensor, Type};
+use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
@@ -213,6 +210,11 @@ fn weights(
             };
             let evaluation = runs(&job.samples, labels.map(Labels::len))?;
             let calibration = runs(&job.calibration, None)?;
+            if let (Some(labels), Some(evaluation)) = (labels, &evaluation) {
+                evaluation.check_labels(labels)?;
+            }
+            let heeded = if job.calibration.is_empty() { &job.samples } else { &job.calibration };
+            warnings.extend(module.functions.first().map(|f| feed::notes(f, heeded)).unwrap_or_default());
             let samples = compress::Samples {
                 calibration: calibration.as_ref().or(evaluation.as_ref()),
                 evaluation: evaluation.as_ref().or(calibration.as_ref()),
@@ -334,239 +336,6 @@ pub fn write(prepared: &Prepared, target: &Path, force: bool) -> Result<Vec<Diag
     Ok(left.map(warning).into_iter().collect())
 }
 
-/// What two models are run on.
-#[derive(Clone, Copy, Debug)]
-pub struct Given<'a> {
-    /// Arrays for the inputs; random ones are made where there are none.
-    pub samples: &'a Arrays,
-    /// The right class of each sample.
-    pub labels: Option<&'a Labels>,
-    /// What random inputs are made from.
-    pub seed: u64,
-}
-
-/// Two models on the same inputs.
-#[derive(Debug)]
-pub struct Parity {
-    /// One per output and function.
-    pub outputs: Vec<OutputDiff>,
-    /// One per function, where there are labels.
-    pub accuracy: Vec<Accuracy>,
-    /// Where the inputs come from.
-    pub inputs: String,
-    /// How many times each function was run.
-    pub samples: usize,
-    /// Arrays that are for no input.
-    pub unused: Vec<String>,
-    /// How far an output may be off.
-    pub tolerance: Tolerance,
-    /// Whether the package computes in half precision.
-    pub half: bool,
-    /// What a user should know of how inputs and outputs were found.
-    pub notes: Vec<Diagnostic>,
-    /// What the package was compared with.
-    pub against: &'static str,
-}
-
-impl Parity {
-    /// Says that an output differs, by how much it may, and what to try; `kept` are ops that half precision is hard on.
-    pub fn differs(&self, kept: &[Note]) -> Option<Diagnostic> {
-        let bad: Vec<&str> = self.outputs.iter().filter(|o| !o.pass).map(|o| o.name.as_str()).collect();
-        if bad.is_empty() {
-            return None;
-        }
-        let Tolerance { min_snr_db, max_rel } = self.tolerance;
-        let or = if max_rel > 0.0 { format!(", or {max_rel:.0e} of the greatest value") } else { String::new() };
-        let title = format!("beyond tolerance, which is {min_snr_db} dB SNR{or}: {}", listed(&bad));
-        let d = Diagnostic::warning(&codes::N0001, title);
-        if !self.half {
-            return Some(d);
-        }
-        let mut ops: Vec<&str> = kept.iter().filter_map(|n| n.op.split_once(" = ")?.1.split('(').next()).collect();
-        ops.sort_unstable();
-        ops.dedup();
-        let keep: Vec<String> = ops.iter().take(3).map(|op| format!("`--keep-fp32 {op}`")).collect();
-        let keep = if keep.is_empty() { "`--keep-fp32 PATTERN`".to_owned() } else { keep.join(" ") };
-        Some(d.help(format!("convert with `--precision fp32`, or keep ops that need it in 32 bits, as with {keep}")))
-    }
-
-    /// Whether every output is within the tolerance.
-    pub fn pass(&self) -> bool {
-        self.outputs.iter().all(|o| o.pass)
-    }
-}
-
-/// Runs `package` on the CPU backend and `source` on the reference kernels, on the same inputs.
-pub fn parity(
-    source: &Verified,
-    package: &Verified,
-    given: Given<'_>,
-    tolerance: Tolerance,
-) -> Result<Parity, Failure> {
-    let inputs = if given.samples.is_empty() { format!("random inputs of seed {}", given.seed) } else { String::new() };
-    let against = "the source's unoptimised fp32 lowering, on the reference kernels";
-    let mut all = Parity {
-        outputs: vec![],
-        accuracy: vec![],
-        inputs,
-        samples: 1,
-        unused: vec![],
-        tolerance,
-        half: has_halves(package),
-        notes: vec![],
-        against,
-    };
-    for (i, g) in package.functions.iter().enumerate() {
-        let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
-        let pair = Pair { source, f, package, g, tolerance };
-        let arrays = source_names(f, g, given.samples);
-        all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
-        let samples = if given.samples.is_empty() {
-            Samples { runs: vec![pair.random_inputs(given.seed)?], unused: vec![] }
-        } else {
-            feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
-        };
-        if let Some(labels) = given.labels {
-            labels.check(samples.runs.len()).map_err(|d| vec![d])?;
-        }
-        // An array is unused if no function takes it.
-        all.unused.retain(|u| samples.unused.contains(u));
-        if i == 0 {
-            (all.unused, all.samples) = (samples.unused, samples.runs.len());
-        }
-        let from = pair.sources(&mut all.notes)?;
-        let (outputs, accuracy) = pair.run(&samples.runs, given.labels, &from)?;
-        all.outputs.extend(outputs);
-        all.accuracy.extend(accuracy);
-    }
-    if !given.samples.is_empty() {
-        all.inputs = if all.samples == 1 { "the samples".to_owned() } else { format!("{} samples", all.samples) };
-    }
-    Ok(all)
-}
-
-/// `arrays` under the source's names where they bear those of the package.
-fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Arrays {
-    let is_ours = |name: &str| feed::tensor_inputs(f).any(|(p, _)| feed::means_port(name, p));
-    let rename = |name: &String| {
-        let theirs = feed::tensor_inputs(g).find(|(p, _)| p.packaged.as_deref() == Some(name));
-        theirs.filter(|_| !is_ours(name)).map_or_else(|| name.clone(), |(p, _)| p.name.to_string())
-    };
-    arrays.iter().map(|(name, t)| (rename(name), t.clone())).collect()
-}
-
-/// Whether two models mean the same input or output.
-fn same_port(a: &Port, b: &Port) -> bool {
-    feed::means_port(&a.name, b) || feed::means_port(&b.name, a)
-}
-
-/// A function of a package and what it comes from.
-struct Pair<'a> {
-    source: &'a Verified,
-    f: &'a Function,
-    package: &'a Verified,
-    g: &'a Function,
-    tolerance: Tolerance,
-}
-
-impl Pair<'_> {
-    /// Made-up inputs: of open sizes above 1, where the source runs on these.
-    fn random_inputs(&self, seed: u64) -> Result<Vec<Option<Tensor>>, Failure> {
-        let open = feed::random_inputs_of_open_sizes(self.source, self.f, seed).map_err(|d| vec![d])?;
-        let before = Session::new(self.source, self.f, &Cpu, RunOptions::default());
-        match open.filter(|inputs| before.run(inputs, &mut States::new()).is_ok()) {
-            Some(inputs) => Ok(inputs),
-            None => feed::random_inputs(self.source, self.f, seed).map_err(|d| vec![d]),
-        }
-    }
-
-    /// Runs both on each sample; states begin anew with every one.
-    fn run(
-        &self,
-        runs: &[Vec<Option<Tensor>>],
-        labels: Option<&Labels>,
-        from: &[usize],
-    ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
-        let before = Session::new(self.source, self.f, &Reference, RunOptions::default());
-        let after = Session::new(self.package, self.g, &Cpu, RunOptions::default());
-        let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
-        let mut outputs: Vec<OutputDiff> = vec![];
-        let mut accuracy: Option<(usize, Accuracy)> = None;
-        for (sample, inputs) in runs.iter().enumerate() {
-            let want = before.run(inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
-            let arrays = feed::as_arrays(self.f, inputs);
-            let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
-            let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
-            for (i, (name, t)) in names.iter().zip(&got).enumerate() {
-                let d = compare::output(name, &want[from[i]], t, self.tolerance);
-                match outputs.get_mut(i) {
-                    Some(worst) => worst.absorb(OutputDiff { worst_sample: sample, ..d }),
-                    None => outputs.push(d),
-                }
-            }
-            if let Some(label) = labels.and_then(|l| l.get(sample)) {
-                let (at, counted) = match &mut accuracy {
-                    Some(a) => a,
-                    None => {
-                        let named = names.iter().map(String::as_str).zip(&got);
-                        let at = Accuracy::choose(named).map_err(|d| vec![d])?;
-                        accuracy.insert((at, Accuracy { output: names[at].clone(), ..Accuracy::default() }))
-                    }
-                };
-                counted.count(label, &want[from[*at]], &got[*at]).map_err(|d| vec![d])?;
-            }
-        }
-        Ok((outputs, accuracy.map(|(_, a)| a)))
-    }
-
-    /// Where each output of the package is among the source's: by name, and where no name matches at all, in order.
-    fn sources(&self, notes: &mut Vec<Diagnostic>) -> Result<Vec<usize>, Failure> {
-        let (ours, theirs) = (&self.f.sig.outputs, &self.g.sig.outputs);
-        let named = |port: &Port| ours.iter().position(|p| same_port(p, port));
-        let by_name = theirs.iter().any(|p| named(p).is_some());
-        let list = |ports: &[Port]| listed(ports.iter().map(|p| &*p.name));
-        let arrays: Vec<&Port> = feed::tensor_inputs(self.f).map(|(p, _)| p).collect();
-        let inputs: Vec<&Port> = feed::tensor_inputs(self.g).map(|(p, _)| p).collect();
-        let matches = inputs.iter().any(|p| arrays.iter().any(|a| same_port(a, p)));
-        if !by_name && !theirs.is_empty() {
-            let title =
-                format!("outputs are compared in order, as no name matches: {} with {}", list(theirs), list(ours));
-            notes.push(Diagnostic::warning(&codes::N0004, title));
-        }
-        if !matches && !inputs.is_empty() {
-            let names = |ports: &[&Port]| listed(ports.iter().map(|p| &*p.name));
-            let title =
-                format!("inputs are paired in order, as no name matches: {} with {}", names(&inputs), names(&arrays));
-            notes.push(Diagnostic::warning(&codes::N0004, title));
-        }
-        let of = |(i, port): (usize, &Port)| {
-            let at = if by_name { named(port) } else { Some(i).filter(|i| *i < ours.len()) };
-            at.ok_or_else(|| {
-                let title = format!("the source has no output `{}`", self.output_name(&port.name));
-                vec![Diagnostic::error(&codes::N0001, title).help(format!("its outputs are {}", list(ours)))]
-            })
-        };
-        theirs.iter().enumerate().map(of).collect()
-    }
-
-    fn output_name(&self, port: &str) -> String {
-        if self.package.functions.len() > 1 { format!("{}: {port}", self.g.name) } else { port.to_owned() }
-    }
-}
-
-/// What went wrong in a run, as a person should be told.
-pub fn run_error(e: &RunError) -> Diagnostic {
-    match e {
-        RunError::Missing { .. } | RunError::Input { .. } => Diagnostic::error(&codes::N0003, e.to_string()),
-        RunError::Op { op, origin, why } => {
-            let mut d = Diagnostic::error(&codes::N0002, why.to_string()).snippet(op.clone(), 0..op.len());
-            d.place.extend(origin.first().cloned());
-            d
-        }
-        _ => Diagnostic::error(&codes::N0002, e.to_string()),
-    }
-}
-
 /// Reads a package back from disk.
 pub fn read_back(target: &Path) -> Result<Verified, Failure> {
     let model = model::read(target, &Request::default())?;
@@ -576,42 +345,4 @@ pub fn read_back(target: &Path) -> Result<Verified, Failure> {
         return Err(odd.into_iter().map(|d| Diagnostic { severity: Severity::Error, ..d }).collect());
     }
     verify(model.module)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use mlconv_mil::text::parse;
-
-    fn program(text: &str) -> Verified {
-        verify(parse(text).unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{e:?}"))
-    }
-
-    #[test]
-    fn each_row_is_a_sample_with_a_label() {
-        let source = program("func @main(%x: f32[1, 2]) ios17 {\n  %y = relu(x=%x)\n  return %y\n}\n");
-        let flipped =
-            "func @main(%x: f32[1, 2]) ios17 {\n  %y = relu(x=%x)\n  %z = reverse(x=%y, axes=[1])\n  return %z\n}\n";
-        let x = Tensor::from_vec(&[3, 1, 2], vec![1f32, 0.0, 0.0, 1.0, 2.0, 2.0]);
-        let samples = [("x".to_owned(), x), ("extra".to_owned(), Tensor::scalar(0f32))].into_iter().collect();
-        let labels = Labels::new(&Tensor::from_vec(&[3], vec![0i32, 1, 1])).expect("labels");
-        let given = Given { samples: &samples, labels: Some(&labels), seed: 0 };
-        let same = parity(&source, &source, given, Tolerance::F32).expect("both run");
-        let (a, package) = (&same.accuracy[0], program(flipped));
-        assert_eq!((same.samples, same.pass(), same.unused.as_slice()), (3, true, &["extra".to_owned()][..]));
-        assert_eq!((a.output.as_str(), a.samples, a.source_correct, a.package_correct, a.alike), ("y", 3, 2, 2, 3));
-        let other = parity(&source, &package, given, Tolerance::F32).expect("both run");
-        assert_eq!((other.pass(), other.outputs[0].worst_sample), (false, 0));
-        assert_eq!((other.accuracy[0].package_correct, other.accuracy[0].alike), (0, 1));
-    }
-
-    #[test]
-    fn there_is_a_label_for_each_sample() {
-        let source = program("func @main(%x: f32[1, 2]) ios17 {\n  %y = relu(x=%x)\n  return %y\n}\n");
-        let samples = [("x".to_owned(), Tensor::splat(mlconv_tensor::DType::F32, &[3, 2], 0.0))].into_iter().collect();
-        let labels = Labels::new(&Tensor::from_vec(&[2], vec![0i32, 1])).expect("labels");
-        let given = Given { samples: &samples, labels: Some(&labels), seed: 0 };
-        let failure = parity(&source, &source, given, Tolerance::F32).expect_err("2 labels");
-        assert_eq!(failure[0].title, "2 labels for 3 samples");
-    }
 }

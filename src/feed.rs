@@ -1,4 +1,4 @@
-//! Arrays for inputs: matched by name, checked, converted where nothing is lost, or made up from a seed.
+//! Arrays for inputs: matched by name, checked, converted where nothing is lost or as is said, or made up from a seed.
 
 use crate::{Diagnostic, arrays::Arrays, codes, names::listed};
 use indexmap::IndexMap;
@@ -52,7 +52,7 @@ pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> 
     Ok(Given { inputs, notes })
 }
 
-/// What a user should know of `arrays`: that no name matches, or that one holds NaN.
+/// What a user should know of `arrays`: that no name matches, that one holds NaN, or is rounded.
 pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     let mut out = vec![];
     let named = is_named(f, arrays);
@@ -65,6 +65,15 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     let nans: Vec<&String> = arrays.iter().filter(|(k, t)| used(k) && nan(t)).map(|(k, _)| k).collect();
     if !nans.is_empty() {
         out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
+    }
+    // Arrays that do not fit are an error elsewhere.
+    let paired = pair(f, arrays).unwrap_or_default();
+    let is_rounded = |want: &TensorType, t: &Tensor| rounds(t.dtype(), want.dtype) && !is_same(t, &t.cast(want.dtype));
+    let rounded = paired.iter().filter(|(_, ty, t)| t.is_some_and(|t| is_rounded(ty, t)));
+    let rounded: Vec<&str> = rounded.map(|(port, ..)| &*port.name).collect();
+    if !rounded.is_empty() {
+        let title = format!("{}: elements are f64, and are rounded to f32", listed(rounded));
+        out.push(Diagnostic::warning(&codes::N0004, title));
     }
     out
 }
@@ -184,10 +193,20 @@ fn input_names(f: &Function) -> String {
     listed(tensor_inputs(f).map(|(p, _)| &*p.name))
 }
 
-/// `t` as a value of type `want`: other types are converted only where every value stays what it is, and a scalar is a
-/// vector of one.
+/// Whether elements are rounded: NumPy makes f64 of what nobody meant to be more exact than f32.
+fn rounds(from: DType, to: DType) -> bool {
+    from == DType::F64 && to == DType::F32
+}
+
+/// Whether both have the same elements, which are floats.
+fn is_same(a: &Tensor, b: &Tensor) -> bool {
+    a.to_f64().into_iter().zip(b.to_f64()).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
+}
+
+/// `t` as a value of type `want`: f64 is rounded to f32, other types are converted only where every value stays what it is,
+/// and a scalar is a vector of one.
 pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnostic> {
-    let fail = |why: &str| {
+    let fail = |why: &str| -> Result<Tensor, Diagnostic> {
         let shape: Dims = t.shape().into();
         let found = TensorType::new(t.dtype(), &shape);
         let d = Diagnostic::error(&codes::N0003, format!("input `{name}` is {found}, wanted {want}{why}"));
@@ -212,13 +231,22 @@ pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnost
         return fail("");
     }
     let converted = t.cast(want.dtype);
-    let kept = if t.dtype() == DType::U64 || !number(t.dtype()) {
-        let same = |(a, b): (f64, f64)| a == b || (a.is_nan() && b.is_nan());
-        t.to_f64().into_iter().zip(converted.to_f64()).all(same)
+    let kept = if rounds(t.dtype(), want.dtype) {
+        let fits = |(a, b): (f64, f64)| b.is_finite() || !a.is_finite();
+        t.to_f64().into_iter().zip(converted.to_f64()).all(fits)
+    } else if t.dtype() == DType::U64 || !number(t.dtype()) {
+        is_same(&t, &converted)
     } else {
         t.to_i64() == converted.to_i64()
     };
-    if kept { Ok(converted) } else { fail(", and not every value fits") }
+    if kept {
+        return Ok(converted);
+    }
+    let failed = fail(", and not every value fits");
+    if want.dtype != DType::F16 {
+        return failed;
+    }
+    failed.map_err(|d| d.help("round it where it is made, such as with `.astype(numpy.float16)`"))
 }
 
 /// Elements of made-up inputs, all together: a model may declare any shape.
@@ -404,6 +432,18 @@ mod tests {
         assert_eq!(said(&nan), ["`x`: there are NaN among the elements"]);
     }
 
+    #[test]
+    fn what_is_rounded_is_said() {
+        let m = module("%x: f32[1, 2]");
+        let said = |values: [f64; 2]| {
+            let arrays = [("x".to_owned(), Tensor::from_vec(&[1, 2], values.to_vec()))].into_iter().collect();
+            given_inputs(&m.functions[0], &arrays).map(|g| g.notes.into_iter().map(|d| d.title).collect::<Vec<_>>())
+        };
+        assert_eq!(said([0.5, f64::INFINITY]).expect("exact"), [""; 0]);
+        assert_eq!(said([0.5, 0.1]).expect("rounded"), ["`x`: elements are f64, and are rounded to f32"]);
+        assert!(said([0.5, 1e39]).is_err());
+    }
+
     fn ty(dtype: DType, dims: &[usize]) -> TensorType {
         TensorType::new(dtype, Shape::from(dims))
     }
@@ -415,7 +455,11 @@ mod tests {
         let large = Tensor::from_vec(&[1], vec![1i64 << 40]);
         assert!(fit("x", &ty(DType::I32, &[1]), &large).expect_err("too large").title.contains("not every value"));
         let floats = Tensor::from_vec(&[1], vec![0.1f64]);
-        assert!(fit("x", &ty(DType::F32, &[1]), &floats).is_err());
+        assert_eq!(fit("x", &ty(DType::F32, &[1]), &floats).expect("rounded").to_f64(), [f64::from(0.1f32)]);
+        let halves = fit("x", &ty(DType::F16, &[1]), &floats).expect_err("not asked for");
+        assert!(halves.help.is_some_and(|h| h.contains("float16")));
+        let large = Tensor::from_vec(&[1], vec![1e300f64]);
+        assert!(fit("x", &ty(DType::F32, &[1]), &large).expect_err("too large").title.contains("not every value"));
         assert!(fit("x", &ty(DType::F32, &[2]), &ints).is_err());
         assert!(fit("x", &ty(DType::I32, &[3]), &ints).expect_err("shape").title.contains("i64[2], wanted i32[3]"));
         assert_eq!(fit("x", &ty(DType::F32, &[1]), &Tensor::scalar(2f32)).expect("a scalar").shape(), [1]);

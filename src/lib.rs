@@ -1,8 +1,8 @@
 //! Convert, run and verify Core ML models, on any operating system.
 //!
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
-//! any model into the IR, [`convert`] makes a package of it, [`feed`], [`compare`] and [`accuracy`] hold two models against
-//! each other on the same inputs.
+//! any model into the IR, [`convert`] makes a package of it, [`parity`], [`feed`], [`compare`] and [`accuracy`] hold two
+//! models against each other on the same inputs.
 
 pub mod accuracy;
 pub mod arrays;
@@ -13,6 +13,7 @@ pub mod convert;
 pub mod feed;
 pub mod model;
 mod names;
+pub mod parity;
 pub mod report;
 mod settings;
 

@@ -180,7 +180,7 @@ pub fn package_error(e: &mlconv_coreml::Error) -> Diagnostic {
         | E::BlobType { .. }
         | E::BlobSize { .. }
         | E::BlobOrder { .. } => &codes::R0005,
-        E::Exists { .. } | E::NotReplaceable { .. } | E::NoName { .. } => &codes::X0002,
+        E::Exists { .. } | E::NotReplaceable { .. } | E::InsidePackage { .. } | E::NoName { .. } => &codes::X0002,
         E::Decode { .. } | E::NotAProgram { .. } => &codes::R0003,
         _ => &codes::R0006,
     };
@@ -193,6 +193,8 @@ pub fn package_error(e: &mlconv_coreml::Error) -> Diagnostic {
     match inner {
         E::LfsPointer { .. } => d.help("fetch it with `git lfs pull`"),
         E::Exists { .. } => d.help("replace it with `--force`"),
+        E::NotReplaceable { .. } => d.help("only a package, or an empty folder, is replaced: choose another name"),
+        E::InsidePackage { .. } => d.help("write it beside the package"),
         _ => d,
     }
 }

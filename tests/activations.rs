@@ -98,6 +98,23 @@ fn packages_run() {
     let again = path(&folder, "again.mlpackage");
     let report = report(&["compress", &out, "-o", &again, "--activations", "int8", "--sample", SAMPLES], 1);
     assert_eq!(report["compression"]["activations"].as_array().map(Vec::len), Some(0), "{report:#}");
+    let said = said(&["compress", &out, "--dry-run", "--activations", "int8", "--sample", SAMPLES]);
+    assert!(said.contains("activations were in 8 bits before, and no other can be"), "{said}");
+    assert!(said.contains("are held in 8 bits already"), "{said}");
+    // Nor does anything come of keeping all ops from it.
+    let said = said_of(CNN, &["--activations", "int8", "--keep-activations", "*"]);
+    assert!(said.contains("no activation can be held in 8 bits"), "{said}");
+}
+
+fn said_of(model: &str, options: &[&str]) -> String {
+    said(&[&["compress", model, "--dry-run", "--sample", SAMPLES], options].concat())
+}
+
+/// All that a command says.
+fn said(args: &[&str]) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let run = Command::new(env!("CARGO_BIN_EXE_mlconv")).args(args).current_dir(root).output().expect("it runs");
+    [run.stdout, run.stderr].iter().map(|text| String::from_utf8_lossy(text)).collect()
 }
 
 fn write(path: &str, name: &str, t: Tensor) {

@@ -168,6 +168,7 @@ fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
     fails(&[], "L0001", "nothing says how to compress");
     fails(&["--preset", "pal5"], "L0001", "pal5");
     fails(&["--preset", "int3"], "L0001", "schemes are");
+    fails(&["--tensor", "w1=prune50+pal4-v2"], "L0001", "has no vectors");
     fails(&["--tensor", "w9=int8"], "C0001", "matches no weight");
     fails(&["--tensor", "w(=int8"], "L0001", "regular expression");
     fails(&["--tensor", "int8"], "L0001", "REGEX=SCHEME");
@@ -191,6 +192,35 @@ fn what_cannot_be_done_is_one_diagnostic_with_what_would() {
     fails(&["--target-bpw", "6", "--search-log", "notes.txt"], "L0001", "no log");
     fails(&["--preset", "w8a8"], "C0002", "samples");
     assert_eq!(fs::read(place.path("notes.txt")).expect("there"), b"not a log");
+}
+
+#[test]
+fn labels_and_targets_are_checked_before_anything_is_compressed() {
+    let place = converted(&two_weights(), "ios18");
+    place.arrays("s.npz", &[("x", Tensor::from_vec(&[3, 8, 4, 4], numbers(384)))]);
+    for (name, labels) in [("two", vec![1, 2]), ("far", vec![1, 2, 80]), ("fine", vec![0, 1, 79])] {
+        place.arrays(&format!("{name}.npz"), &[("l", Tensor::from_vec(&[labels.len()], labels))]);
+    }
+    place.arrays("odd.npz", &[("x", Tensor::from_vec(&[3, 8, 4, 5], numbers(480)))]);
+    let says_no_weight = |args: &[&str], code: &str, part: &str| {
+        let done = place.run(&[&["compress", "m.mlpackage", "--preset", "int8", "--force"], args].concat());
+        done.fails(code, part);
+        assert!(!done.stderr.contains("[1/"), "{}", done.stderr);
+    };
+    let out = ["-o", "c.mlpackage"];
+    let with = |samples, labels| [&out[..], &["--sample", samples, "--labels", labels]].concat();
+    says_no_weight(&with("s.npz", "two.npz"), "N0003", "2 labels for 3 samples");
+    says_no_weight(&with("s.npz", "far.npz"), "N0003", "label 80 of sample 2 is none of the 80 classes");
+    says_no_weight(&with("s.npz", "none.npz"), "R0001", "none.npz");
+    says_no_weight(&with("odd.npz", "fine.npz"), "N0003", "x");
+    says_no_weight(&[&out[..], &["--sample", "s.npz", "--calibrate", "odd.npz"]].concat(), "N0003", "x");
+    says_no_weight(&["-o", "m.mlpackage/c.mlpackage"], "X0002", "lies inside of the package");
+    place.file("text.mlpackage", b"dear");
+    says_no_weight(&["-o", "text.mlpackage"], "X0002", "no package");
+    says_no_weight(&["-o", "nowhere/c.mlpackage"], "X0001", "no folder");
+    assert!(!place.path("c.mlpackage").exists());
+    let done = place.run(&[&["compress", "m.mlpackage", "--preset", "int8"], &with("s.npz", "fine.npz")[..]].concat());
+    assert!(done.ok().stderr.contains("[1/2]"));
 }
 
 #[test]
@@ -275,6 +305,95 @@ fn searches_meet_their_budgets_and_go_on() {
     search(&["--target-bpw", "5", "--search-log", "log.jsonl"]).ok();
     let json = search(&["--target-bpw", "5", "--search-log", "log.jsonl"]).ok().json();
     assert_eq!(json["compression"]["search"]["resumed"], 2);
+}
+
+#[test]
+fn a_search_says_what_it_chose_and_why_the_target_is_raised() {
+    let place = converted(&two_weights(), "ios17");
+    let said = |args: &[&str]| {
+        let done = place.run(&[&["compress", "m.mlpackage", "--dry-run"], args].concat()).ok();
+        (done.stdout, done.stderr)
+    };
+    // As many bits as there are: nothing is worth compressing.
+    let (out, err) = said(&["--target-bpw", "16", "--candidates", "pal4-g16"]);
+    assert!(out.contains("chosen by their own error: nothing to compress;"), "{out}");
+    assert!(err.contains("the search may choose `pal4-g16`, which needs the target ios18"), "{err}");
+    // A rule is a reason that is certain, and what it says was not chosen.
+    let rule = ["--target-bpw", "14", "--candidates", "pal4-g16", "--tensor", "w1=int4-b8"];
+    let (out, err) = said(&rule);
+    assert!(err.contains("warning[C0101]: `int4-b8` needs the target ios18"), "{err}");
+    assert!(out.contains("nothing to compress;"), "{out}");
+}
+
+#[test]
+fn options_that_do_nothing_are_refused() {
+    let place = converted(&two_weights(), "ios18");
+    place.arrays("s.npz", &[("x", Tensor::from_vec(&[1, 8, 4, 4], numbers(128)))]);
+    for option in [
+        &["--weight-threshold", "16"][..],
+        &["--max-memory", "1GB"],
+        &["--allow-skip"],
+        &["--rounding", "nearest"],
+        &["--calibrate", "s.npz"],
+        &["--candidates", "int8"],
+        &["--keep-activations", "conv"],
+    ] {
+        let done = place.run(&[&["convert", "m.mlpackage", "-o", "c.mlpackage"], option].concat());
+        done.fails("L0001", "--preset");
+        if !["--candidates", "--keep-activations"].contains(&option[0]) {
+            done.fails("L0001", &format!("`{}` is for compression, and none is asked for", option[0]));
+        }
+        place
+            .run(&[&["compress", "m.mlpackage", "-o", "c.mlpackage", "--decompress"], option].concat())
+            .fails("L0001", "--decompress");
+        assert!(!place.path("c.mlpackage").exists(), "{option:?}");
+    }
+    // A recipe may say how to compress what another command compresses.
+    place.file("r.toml", b"[compress]\nweight_threshold = 16\n");
+    place.run(&["convert", "m.mlpackage", "-o", "c.mlpackage", "--recipe", "r.toml", "--no-verify"]).ok();
+}
+
+#[test]
+fn searches_find_the_same_in_any_memory() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/models");
+    let model = fixtures.join("digits_transformer/model.onnx").display().to_string();
+    let (test, train) = (fixtures.join("digits/test.npz"), fixtures.join("digits/train.npz"));
+    let (test, train) = (test.display().to_string(), train.display().to_string());
+    let place = Place::new();
+    let head = ["compress", &model, "-o", "c.mlpackage", "--force", "--weight-threshold", "256", "--target", "ios18"];
+    for goal in [&["--target-bpw", "5"][..], &["--max-drop", "rms=0.1", "--tensor", "val_5_=prune10+int8"]] {
+        for samples in [&["--sample", &test][..], &["--sample", &test, "--calibrate", &train]] {
+            let found = ["1kB", "70kB", "1GB"].map(|memory| {
+                let tail = ["--no-verify", "--format", "json", "--max-memory", memory];
+                let done = place.run(&[&head[..], goal, samples, &tail].concat());
+                (done.ok().json()["compression"].clone(), place.package("c.mlpackage"))
+            });
+            assert!(found[0] == found[1] && found[1] == found[2], "{goal:?} {samples:?}");
+        }
+    }
+}
+
+#[test]
+fn the_loss_of_a_search_is_that_of_the_package() {
+    let place = converted(&two_weights(), "ios18");
+    place.arrays("s.npz", &[("x", Tensor::from_vec(&[40, 8, 4, 4], numbers(40 * 128)))]);
+    for rounding in [&[][..], &["--rounding", "nearest"]] {
+        for (limit, rule) in [("0.02", "none"), ("0.2", "none"), ("0.4", "pal2")] {
+            let drop = format!("rms={limit}");
+            let args = ["--max-drop", &drop, "--tensor", &format!("w2={rule}"), "--sample", "s.npz"];
+            let json = compress(&place, "c.mlpackage", &[&args[..], rounding].concat()).ok().json();
+            let search = &json["compression"]["search"];
+            let point = &search["curve"][search["chosen"].as_u64().expect("a place") as usize];
+            let said = point["measured"].as_f64().expect("a loss");
+            let snr = json["parity"]["outputs"][0]["snr_db"].as_f64().unwrap_or(f64::INFINITY);
+            let found = 10f64.powf(-snr / 20.0);
+            assert!((said - found).abs() <= 0.02 * found, "{limit} {rule} {rounding:?}: {said} said, {found} found");
+            assert!(said <= limit.parse().expect("a number"), "{said}");
+        }
+    }
+    // What rules say alone loses more.
+    let args = ["compress", "m.mlpackage", "-o", "x.mlpackage", "--sample", "s.npz", "--tensor", "w2=pal1"];
+    place.run(&[&args[..], &["--max-drop", "rms=0.01"]].concat()).fails("C0002", "in its best form");
 }
 
 #[test]

@@ -22,7 +22,7 @@ mod upgrade;
 mod weight;
 mod weights;
 
-pub use apply::{Coded, Compressed, Knowledge, compress_tensor};
+pub use apply::{Coded, Compressed, Knowledge, compress_tensor, working_memory};
 pub use aware::Inputs;
 pub use decompress::decompress;
 pub use encode::expressible;
@@ -296,7 +296,7 @@ impl Compressed {
     }
 
     /// Moves all bytes to `store`.
-    fn kept_in(mut self, store: &dyn Store) -> io::Result<Self> {
+    pub fn kept_in(mut self, store: &dyn Store) -> io::Result<Self> {
         for t in self.tensors_mut() {
             if let Ok(moved) = Tensor::new(t.dtype(), t.shape(), Blob::from(store.keep(t.blob().bytes())?)) {
                 *t = moved;

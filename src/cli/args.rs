@@ -6,11 +6,10 @@ use crate::{
     accuracy::Labels,
     arrays,
     arrays::Arrays,
-    codes,
-    convert::{Given, Parity},
-    feed,
+    codes, feed,
     model::{self, Model},
     names::listed,
+    parity::{Given, Parity},
 };
 use clap::ValueEnum;
 use mlconv_mil::{ir::Module, schema::Opset};

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     compression: Compression,
     /// Decode compressed weights instead
-    #[arg(long, conflicts_with_all = ["preset", "config", "tensor", "activations", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["Compression", "dry_run"])]
     decompress: bool,
     /// Measure only: sizes, bits per weight and the error of each weight; nothing is written
     #[arg(long)]
@@ -55,6 +55,9 @@ pub(crate) struct Args {
     #[arg(long)]
     force: bool,
 }
+
+const HOW: &str = "say how to compress with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, \
+                   `--target-bpw 4.5`, `--activations int8`, `--config` or `--recipe`";
 
 /// How weights are compressed.
 #[derive(Clone, Debug, clap::Args)]
@@ -117,6 +120,9 @@ pub(crate) struct Compression {
     /// Rules of a recipe, which those of `tensor` come after.
     #[arg(skip)]
     rules: Vec<Rule>,
+    /// An option that was typed and does nothing by itself.
+    #[arg(skip)]
+    idle: Option<&'static str>,
 }
 
 /// How codes are chosen.
@@ -171,6 +177,8 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 impl Compression {
     /// Takes from a recipe what was not typed.
     pub(super) fn fill(&mut self, r: recipe::Compress) {
+        // What a recipe says beside is for commands that compress.
+        self.idle = self.idle();
         // A preset and a config each say what becomes of all weights: one that was typed replaces both.
         let searches = self.target_size.is_some() || self.target_bpw.is_some() || self.max_drop.is_some();
         if self.preset.is_none() && self.config.is_none() && !searches {
@@ -180,6 +188,18 @@ impl Compression {
         self.weight_threshold = self.weight_threshold.or(r.weight_threshold);
         self.max_memory = self.max_memory.or(r.max_memory);
         self.allow_skip |= r.allow_skip;
+    }
+
+    /// The first option that was given and only says how something is compressed, not what.
+    fn idle(&self) -> Option<&'static str> {
+        let given = [
+            ("--calibrate", !self.calibrate.is_empty()),
+            ("--rounding", self.rounding.is_some()),
+            ("--weight-threshold", self.weight_threshold.is_some()),
+            ("--allow-skip", self.allow_skip),
+            ("--max-memory", self.max_memory.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
     }
 
     /// What is asked for; `None` where nothing is.
@@ -204,7 +224,9 @@ impl Compression {
         }
         let config = self.config.as_ref().map(|path| Config::read(path, threshold)).transpose().map_err(|d| vec![d])?;
         if rules.is_empty() && config.is_none() && plan.is_none() && activations.is_none() {
-            return Ok(None);
+            let Some(option) = self.idle else { return Ok(None) };
+            let d = Diagnostic::error(&codes::L0001, format!("`{option}` is for compression, and none is asked for"));
+            return Err(vec![d.help(HOW)]);
         }
         let scratch = match out.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
@@ -247,7 +269,9 @@ impl Compression {
                 Some((option, _)) => {
                     let d =
                         Diagnostic::error(&codes::L0001, format!("`{option}` is for a search, and none is asked for"));
-                    Err(d.help("ask for one with `--target-size`, `--target-bpw` or `--max-drop`"))
+                    Err(d.help(
+                        "ask for one with `--target-size`, `--target-bpw`, `--max-drop` or `--preset mixed-4.5bpw`",
+                    ))
                 }
                 None => Ok(None),
             };
@@ -300,9 +324,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         Some(request) => Weights::Compress(Box::new(Request { dry_run: args.dry_run, ..request })),
         None => {
             let d = Diagnostic::error(&codes::L0001, "nothing says how to compress");
-            let help = "say it with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, `--target-bpw 4.5`, \
-                        `--activations int8`, `--config` or `--recipe`";
-            return Err(vec![d.help(help)]);
+            return Err(vec![d.help(HOW)]);
         }
     };
     // A package computes as it did; other models are converted as `convert` does.

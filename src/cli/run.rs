@@ -8,8 +8,9 @@ use super::{
 use crate::{
     Diagnostic, arrays,
     arrays::Arrays,
-    codes, convert, feed, model,
+    codes, feed, model,
     names::listed,
+    parity,
     report::{self, number, table},
 };
 use mlconv_mil::{
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let session = Session::new(&module, f, args.backend.backend()?, options);
         let mut observe = |v: Value, t: &Tensor| watch.see(f, v, t);
         let observe: Option<Observer<'_>> = if args.emulate.is_some() { Some(&mut observe) } else { None };
-        session.run_observed(&inputs, &mut states, observe).map_err(|e| vec![convert::run_error(&e)])?
+        session.run_observed(&inputs, &mut states, observe).map_err(|e| vec![parity::run_error(&e)])?
     };
     terminal.warn(watch.diagnostic(&module, f).as_slice());
     let named: Arrays = f.sig.outputs.iter().map(|p| p.name.to_string()).zip(outputs).collect();

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     compare::Tolerance,
-    convert::{self, has_halves},
-    model,
+    convert::has_halves,
+    model, parity,
     report::{self, parity_text},
 };
 use mlconv_mil::verify::verify;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     };
     let mut parity = {
         let _step = terminal.step("running both");
-        convert::parity(&source, &package, inputs.given(), tolerance)?
+        parity::parity(&source, &package, inputs.given(), tolerance)?
     };
     inputs.mention(&mut parity, &source, terminal);
     if terminal.is_json() {

@@ -4,9 +4,12 @@ use super::{CommandResult, Outcome, args::ReadInputs, terminal::Terminal};
 use crate::{
     Diagnostic, codes,
     compare::Tolerance,
-    convert::{self, Parity, Prepared},
+    convert::{self, Prepared},
+    model::package_error,
+    parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
 };
+use mlconv_coreml::Existing;
 use serde_json::json;
 use std::{path::Path, process};
 
@@ -24,7 +27,7 @@ impl Write<'_> {
     pub(super) fn run(&self, mut prepared: Prepared, inputs: &ReadInputs, terminal: &Terminal) -> CommandResult {
         {
             let _step = terminal.step("writing");
-            clean_up_when_interrupted(self.out);
+            clean_up_when_interrupted();
             prepared.warnings.extend(convert::write(&prepared, self.out, self.force)?);
         }
         terminal.warn(&prepared.warnings);
@@ -34,10 +37,12 @@ impl Write<'_> {
             Some(tolerance) => {
                 let _step = terminal.step("verifying");
                 let written = convert::read_back(self.out)?;
-                Some(convert::parity(&prepared.source, &written, inputs.given(), tolerance)?)
+                Some(parity::parity(&prepared.source, &written, inputs.given(), tolerance)?)
             }
         };
         if let Some(parity) = &mut parity {
+            // Samples that weights were compressed by were spoken of then.
+            parity.notes.retain(|d| !prepared.warnings.iter().any(|w| w.title == d.title));
             inputs.mention(parity, &prepared.source, terminal);
         }
         let differs = parity.as_ref().and_then(|p| p.differs(&prepared.kept));
@@ -69,19 +74,15 @@ pub(super) fn check_target(out: &Path, force: bool) -> Result<(), Vec<Diagnostic
         let d = Diagnostic::error(&codes::X0001, format!("there is no folder `{}` to write to", folder.display()));
         return Err(vec![d.at(place)]);
     }
-    if out.exists() && !force {
-        let d = Diagnostic::error(&codes::X0002, "the output exists").at(place);
-        return Err(vec![d.help("replace it with `--force`")]);
-    }
-    Ok(())
+    let existing = if force { Existing::Replace } else { Existing::Keep };
+    mlconv_coreml::check_target(out, existing).map_err(|e| vec![package_error(&e)])
 }
 
 /// A conversion that is interrupted leaves nothing behind.
-fn clean_up_when_interrupted(out: &Path) {
-    let out = out.to_path_buf();
+fn clean_up_when_interrupted() {
     // Without a handler an interrupted run leaves its staging folder to the next one, which removes it.
-    let _ = ctrlc::set_handler(move || {
-        mlconv_coreml::abandon(&out);
+    let _ = ctrlc::set_handler(|| {
+        mlconv_coreml::abandon();
         #[expect(clippy::exit, reason = "the process was asked to end")]
         process::exit(130);
     });

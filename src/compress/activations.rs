@@ -1,9 +1,10 @@
 //! Activations in 8 bits: runs the samples, finds the range of each value, and puts it into the program.
 
 use super::Calibration;
-use crate::{Diagnostic, Failure, codes, convert::run_error, feed};
+use crate::{Diagnostic, Failure, codes, feed, parity::run_error};
 use mlconv_mil::{
     ir::{Function, Module, Value},
+    ops::Quantize,
     verify::Verified,
 };
 use mlconv_passes::{
@@ -39,6 +40,8 @@ pub struct Report {
     pub samples: usize,
     /// One per value, in program order.
     pub rows: Vec<Row>,
+    /// Values that were held in 8 bits before.
+    pub before: usize,
 }
 
 /// What became of one value.
@@ -86,8 +89,13 @@ pub(super) fn apply(
         }
     }
     let found = activations(module, &request.keep);
+    let before = module.functions.iter().map(held).sum();
     if found.is_empty() {
-        unapplied.push(Diagnostic::warning(&codes::L0002, "no op of the model computes with 8-bit activations"));
+        let title = match before {
+            0 => "no op of the model can compute with 8-bit activations".to_owned(),
+            n => format!("all activations of the model that can be are held in 8 bits already, {n} of them"),
+        };
+        unapplied.push(Diagnostic::warning(&codes::L0002, title));
     }
     let verified = samples.module();
     let mut count = 0;
@@ -116,8 +124,13 @@ pub(super) fn apply(
         let fitting: Vec<_> = fitting.collect();
         insert(module, &fitting).map_err(|e| vec![Diagnostic::error(&codes::P0001, e.to_string())])?;
     }
-    let report = Report { form: request.form, method: request.method, samples: count, rows };
+    let report = Report { form: request.form, method: request.method, samples: count, rows, before };
     Ok(Done { report, notes, unapplied })
+}
+
+/// How many values a function holds in 8 bits.
+fn held(f: &Function) -> usize {
+    f.all_ops().iter().filter(|id| f.op::<Quantize>(**id).is_some()).count()
 }
 
 /// How many samples there are: runs, or rows of a batch that is run as one.

@@ -1,6 +1,12 @@
 //! What samples say of the inputs of weights.
 
-use crate::{Diagnostic, Failure, arrays::Arrays, codes, convert::run_error, feed};
+use crate::{
+    Diagnostic, Failure,
+    accuracy::{Accuracy, Labels},
+    arrays::Arrays,
+    codes, feed,
+    parity::run_error,
+};
 use mlconv_mil::{
     ir::{Function, Module, OpId, Use, Value},
     verify::{Verified, verify},
@@ -77,6 +83,22 @@ impl Calibration {
     /// How many samples there are, of the function that has most.
     pub fn count(&self) -> usize {
         self.runs.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Whether labels can be about the samples, as far as one run shows: what compression takes long to come to is said
+    /// before.
+    pub fn check_labels(&self, labels: &Labels) -> Result<(), Failure> {
+        for (i, f) in self.module.functions.iter().enumerate() {
+            let runs = self.runs(i);
+            labels.check(runs.len()).map_err(|d| vec![d])?;
+            let Some(first) = runs.first() else { continue };
+            let session = Session::new(&self.module, f, &Cpu, Options::default());
+            let got = session.run(first, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            let named = f.sig.outputs.iter().map(|p| &*p.name).zip(&got);
+            let at = Accuracy::choose(named).map_err(|d| vec![d])?;
+            labels.check_classes(&got[at]).map_err(|d| vec![d])?;
+        }
+        Ok(())
     }
 
     /// The program.

@@ -7,36 +7,35 @@
 
 mod curve;
 mod log;
+mod loss;
 
 pub use curve::Point;
 
 use super::{Assigned, calibrate::Calibration, failed_witness};
-use crate::{
-    Diagnostic, Failure,
-    accuracy::{Accuracy, Labels},
-    codes,
-    convert::run_error,
-};
+use crate::{Diagnostic, Failure, accuracy::Labels, codes};
 use curve::{Slot, improve, levels, walk, within};
 use log::Log;
-use mlconv_mil::{ir::Value, schema::Opset};
+use loss::{Forms, Others, finite, least, outputs, relative, tensor_of};
+use mlconv_mil::schema::Opset;
 use mlconv_passes::compress::{
-    Applied, Inputs, Knowledge, Refusal, Scheme, Weight, Witness, compress_tensor, expressible,
+    Compressed, Inputs, Knowledge, Refusal, Scheme, Weight, Witness, compress_tensor, expressible, working_memory,
 };
-use mlconv_runner::{Options, Session, States, cpu::Cpu};
-use mlconv_tensor::{DType, Tensor, f16};
+use mlconv_tensor::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
 };
 
 /// Samples that sensitivity is measured on: more cost time, and change little.
 const SAMPLES: usize = 32;
+
+/// What stands in the place of a rule for weights that are searched.
+pub const RULE: &str = "the search";
 
 /// What a search is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -185,8 +184,10 @@ pub(super) struct Task<'a> {
     pub labels: Option<&'a Labels>,
     /// Whether codes are chosen by the inputs of a weight.
     pub aware: bool,
-    /// Bytes that what is known of inputs may take.
+    /// Bytes that what is known of inputs, and weights in the works, may take.
     pub max_memory: u64,
+    /// A folder for weights that are too large for memory.
+    pub scratch: &'a Path,
     pub told: Told<'a>,
 }
 
@@ -205,9 +206,12 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     }
     let mut log = Log::open(task)?;
     let mut refused = vec![];
+    let mut forms = Forms::new(task);
+    // Losses are measured of what has been coded by then.
+    let keeps = matches!(task.plan.goal, Goal::Drop { .. });
     let mut found = match &task.plan.known {
         Some(known) if known.len() == free.len() => known.clone(),
-        _ => measure(task, &free, &mut log, &mut refused)?,
+        _ => measure(task, &free, &mut log, &mut refused, keeps.then_some(&mut forms))?,
     };
     for s in &mut found {
         s.choices.sort_by(|a, b| {
@@ -232,7 +236,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     for i in (0..task.weights.len()).filter(counts) {
         let w = &task.weights[i];
         let plain = w.tensor.blob().len() as u64;
-        let own = scheme(i).and_then(|s| Some((compressed(w, s, task.opset, None, false).ok()?.1, s)));
+        let own = scheme(i).and_then(|s| Some((form(w, s, task.opset, None).ok()?.bytes(task.opset), s)));
         match own.filter(|(bytes, _)| *bytes <= plain) {
             Some((bytes, s)) => {
                 rest += bytes;
@@ -252,7 +256,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     let chosen = match (task.plan.goal, budget) {
         (Goal::Drop { metric, limit }, _) => {
             let others = Others { fixed, twins: &twins };
-            least(task, &slots, &others, &steps, &mut curve, metric, limit)?
+            least(&mut forms, &slots, &others, &steps, &mut curve, (metric, limit))?
         }
         // What of a package is no weight is an estimate: its size is known when it is made.
         (Goal::Bytes(_), Some(budget)) => curve.iter().rposition(|p| p.bytes <= budget).unwrap_or(0),
@@ -269,7 +273,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
     for (slot, pick) in slots.iter().zip(picks) {
         let scheme = pick.parsed;
         assigned[slot.weight] =
-            Some(Assigned { scheme, rule: "the search".to_owned(), named: false, by_config: false, left: None });
+            Some(Assigned { scheme, rule: RULE.to_owned(), named: false, by_config: false, left: None });
     }
     for (i, twin) in twins.iter().enumerate() {
         if let Some(first) = twin
@@ -312,6 +316,7 @@ fn measure(
     free: &[usize],
     log: &mut Log,
     refused: &mut Vec<(String, String)>,
+    mut kept: Option<&mut Forms<'_>>,
 ) -> Result<Vec<Sensitivity>, Failure> {
     let base = match task.calibration {
         Some(c) => Some(finite(outputs(c, &HashMap::new(), SAMPLES)?)?),
@@ -328,7 +333,10 @@ fn measure(
     let mut all = vec![];
     let mut rest = free;
     while !rest.is_empty() {
-        let (batch, later) = rest.split_at(batch(task, rest, &logged));
+        let costs = || rest.iter().zip(&logged).map(|(i, logged)| if logged.is_none() { cost(task, *i) } else { 0 });
+        // The other half is for the forms of a weight.
+        let (batch, later) = rest.split_at(fitting(costs(), task.max_memory / 2));
+        let left = task.max_memory.saturating_sub(costs().take(batch.len()).sum());
         let later_logged = logged.split_off(batch.len());
         let wanted: Vec<&Weight> =
             batch.iter().zip(&logged).filter(|(_, l)| l.is_none()).map(|(i, _)| &task.weights[*i]).collect();
@@ -341,7 +349,10 @@ fn measure(
                     entry
                 }
                 None => {
-                    let entry = one(task, w, base.as_deref(), inputs.next().flatten().as_deref(), refused)?;
+                    let entry = {
+                        let inputs = inputs.next().flatten();
+                        one(task, *i, base.as_deref(), inputs.as_deref(), left, refused, kept.as_deref_mut())?
+                    };
                     log.add(w, &entry)?;
                     entry
                 }
@@ -355,19 +366,21 @@ fn measure(
     Ok(all)
 }
 
-/// How many of the next weights are looked at together: as many as what is known of their inputs leaves memory for.
-fn batch(task: &Task<'_>, next: &[usize], logged: &[Option<Sensitivity>]) -> usize {
-    let mut left = task.max_memory;
-    for (n, (i, logged)) in next.iter().zip(logged).enumerate() {
-        let witness = task.calibration.filter(|_| task.aware && logged.is_none());
-        let cost = witness.map_or(0, |c| c.cost(&task.weights[*i]));
-        match left.checked_sub(cost) {
-            Some(rest) => left = rest,
-            None if n == 0 => left = 0,
-            None => return n,
-        }
-    }
-    next.len()
+/// Bytes that what is known of the inputs of a weight takes.
+fn cost(task: &Task<'_>, weight: usize) -> u64 {
+    task.calibration.filter(|_| task.aware).map_or(0, |c| c.cost(&task.weights[weight]))
+}
+
+/// How many of these fit into a budget together; at least one, where there is one.
+fn fitting(needs: impl IntoIterator<Item = u64>, budget: u64) -> usize {
+    let mut left = Some(budget);
+    let fits = |need: &u64| {
+        left = left.and_then(|left| left.checked_sub(*need));
+        left.is_some()
+    };
+    let mut needs = needs.into_iter().peekable();
+    let any = usize::from(needs.peek().is_some());
+    needs.take_while(fits).count().max(any)
 }
 
 /// What the inputs of weights are like, where these are heeded.
@@ -378,43 +391,89 @@ fn known(task: &Task<'_>, weights: &[&Weight]) -> Result<Vec<Option<Arc<Inputs>>
     }
 }
 
-/// What one weight loses in each form.
+/// A weight in a form.
+struct Form {
+    /// What was done, where sizes did not divide another than was asked for.
+    scheme: Scheme,
+    bytes: u64,
+    /// The squared error over the squares of the elements.
+    noise: f64,
+    /// What its own outputs lose; `None` where nothing is known of inputs.
+    own: Option<f64>,
+    /// What it decodes to, where there is room for it.
+    decoded: Option<Vec<f32>>,
+    /// Its codes, where they are kept.
+    coded: Option<Compressed>,
+}
+
+/// What one weight loses in each form. `left`: bytes that its forms may take together.
 fn one(
     task: &Task<'_>,
-    w: &Weight,
+    weight: usize,
     base: Option<&[Tensor]>,
     inputs: Option<&Inputs>,
+    left: u64,
     refused: &mut Vec<(String, String)>,
+    kept: Option<&mut Forms<'_>>,
 ) -> Result<Sensitivity, Failure> {
+    let w = &task.weights[weight];
     let bytes = w.tensor.blob().len() as u64;
-    let forms: Vec<_> =
-        task.candidates.par_iter().map(|s| (s, compressed(w, s, task.opset, inputs, base.is_some()))).collect();
-    let mut choices: Vec<(Choice, Vec<f32>)> = vec![];
+    let role = w.role.as_ref().ok().copied();
+    // Singles of what is decoded, of the weight, and of their differences in the order of inputs.
+    let singles = if inputs.is_some() { 16 } else { 8 } * w.tensor.count() as u64;
+    let need = |s: &Scheme| {
+        let work = role.map_or(0, |role| working_memory(&w.tensor, role, s, inputs.is_some()));
+        if base.is_some() { work.saturating_add(singles) } else { work }
+    };
+    let store = kept.as_ref().map(|k| &k.store);
+    let make = |s: &Scheme, keeps: bool| {
+        let c = form(w, s, task.opset, inputs)?;
+        let bytes = c.bytes(task.opset);
+        let (applied, own, decoded) = if base.is_none() {
+            (c.measured(&w.tensor), None, None)
+        } else {
+            let decoded = c.decoded(w.tensor.shape());
+            // With inputs, what its own outputs lose says more.
+            let own = inputs.zip(role).and_then(|(i, role)| i.output_error(&w.tensor, role, &decoded));
+            (c.applied(&w.tensor, &decoded), own, keeps.then_some(decoded))
+        };
+        let noise = 10f64.powf(-applied.distortion.snr_db / 10.0);
+        // What cannot be kept is coded again.
+        let coded = store.and_then(|store| c.kept_in(store).ok());
+        Ok(Form { scheme: applied.scheme, bytes, noise, own, decoded, coded })
+    };
+    let mut forms = vec![];
+    let mut rest = task.candidates;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(fitting(rest.iter().map(need), left));
+        // What does not fit at once is decoded again where it is wanted.
+        let keeps = now.len() == task.candidates.len();
+        let made: Vec<Result<Form, Refusal>> = now.par_iter().map(|s| make(s, keeps)).collect();
+        forms.extend(now.iter().zip(made));
+        rest = later;
+    }
+    let mut codes = vec![];
+    let mut choices: Vec<(Choice, Option<Vec<f32>>)> = vec![];
     let mut why = None;
     for (scheme, form) in forms {
         // What cannot be applied is no choice.
-        let (applied, bytes, decoded) = match form {
+        let Form { scheme: applied, bytes, noise, own, decoded, coded } = match form {
             Ok(form) => form,
             Err(refusal) => {
                 why.get_or_insert(refusal.to_string());
                 continue;
             }
         };
-        let noise = 10f64.powf(-applied.distortion.snr_db / 10.0);
-        if !noise.is_finite() || choices.iter().any(|(c, _)| c.scheme == applied.scheme.to_string()) {
+        let applied = applied.to_string();
+        if !noise.is_finite() || choices.iter().any(|(c, _)| c.scheme == applied) {
             continue;
         }
-        // With inputs, what its own outputs lose says more.
-        let role = w.role.as_ref().ok().copied();
-        let own = inputs.zip(role).and_then(|(i, role)| i.output_error(&w.tensor, role, &decoded));
-        let choice = Choice {
-            scheme: applied.scheme.to_string(),
-            parsed: scheme.clone(),
-            bytes,
-            noise,
-            expected: own.unwrap_or(noise),
-        };
-        choices.push((choice, decoded));
+        codes.extend(coded.map(|c| (scheme, c)));
+        let expected = own.unwrap_or(noise);
+        choices.push((Choice { scheme: applied, parsed: scheme.clone(), bytes, noise, expected }, decoded));
+    }
+    if let Some(kept) = kept {
+        codes.into_iter().for_each(|(scheme, c)| kept.learn(weight, scheme, c));
     }
     if let Some(why) = why.filter(|_| choices.is_empty()) {
         refused.push((w.name.clone(), why));
@@ -425,7 +484,12 @@ fn one(
         let mut probes = vec![];
         for at in [0, choices.len() / 2] {
             let Some((choice, decoded)) = choices.get_mut(at) else { continue };
-            let with = HashMap::from([((w.function, w.value), tensor_of(&w.tensor, std::mem::take(decoded)))]);
+            let decoded = match decoded.take() {
+                Some(decoded) => Some(decoded),
+                None => form(w, &choice.parsed, task.opset, inputs).ok().map(|c| c.decoded(w.tensor.shape())),
+            };
+            let Some(decoded) = decoded else { continue };
+            let with = HashMap::from([((w.function, w.value), tensor_of(&w.tensor, decoded))]);
             let got = outputs(c, &with, SAMPLES)?;
             probes.push((choice.expected, base.iter().zip(&got).map(|(want, got)| relative(want, got).0).sum::<f64>()));
             if choices.len() < 2 {
@@ -456,182 +520,23 @@ fn loss_by(probes: &[(f64, f64)], error: f64) -> f64 {
     }
 }
 
-/// A weight in a form, the bytes of it and, where these are wanted, the elements that it decodes to.
-fn compressed(
-    w: &Weight,
-    scheme: &Scheme,
-    opset: Opset,
-    inputs: Option<&Inputs>,
-    decode: bool,
-) -> Result<(Applied, u64, Vec<f32>), Refusal> {
+/// A weight in a form, which the target can express.
+fn form(w: &Weight, scheme: &Scheme, opset: Opset, inputs: Option<&Inputs>) -> Result<Compressed, Refusal> {
     let role = w.role.clone().map_err(|e| Refusal::new(e.to_string()))?;
     let c = compress_tensor(&w.tensor, role, scheme, Knowledge { inputs })?;
     expressible(&c, w.tensor.shape(), opset)?;
-    if !decode {
-        return Ok((c.measured(&w.tensor), c.bytes(opset), vec![]));
-    }
-    let decoded = c.decoded(w.tensor.shape());
-    Ok((c.applied(&w.tensor, &decoded), c.bytes(opset), decoded))
-}
-
-fn tensor_of(like: &Tensor, values: Vec<f32>) -> Tensor {
-    if like.dtype() == DType::F16 {
-        return Tensor::from_vec(like.shape(), values.into_iter().map(f16::from_f32).collect());
-    }
-    Tensor::from_vec(like.shape(), values)
-}
-
-/// The float outputs of all functions on the first samples, with other constants in the place of some.
-fn outputs(c: &Calibration, with: &HashMap<(usize, Value), Tensor>, samples: usize) -> Result<Vec<Tensor>, Failure> {
-    let mut all = vec![];
-    for (i, f) in c.module().functions.iter().enumerate() {
-        let own = with.iter().filter(|((of, _), _)| *of == i).map(|((_, v), t)| (*v, t.clone())).collect();
-        let session = Session::new(c.module(), f, &Cpu, Options::default()).with_constants(&own);
-        for inputs in c.runs(i).iter().take(samples) {
-            let got = session.run(inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
-            all.extend(got.into_iter().filter(|t| t.dtype().is_float()));
-        }
-    }
-    Ok(all)
-}
-
-/// The outputs that losses are measured against; an error where they say nothing.
-fn finite(base: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
-    if base.iter().all(|t| t.to_f32().iter().any(|x| x.is_finite())) {
-        return Ok(base);
-    }
-    let d = Diagnostic::error(
-        &codes::C0002,
-        "the model's outputs on the samples are not finite, so no loss can be measured",
-    );
-    Err(vec![d.help("leave out the samples on which they are not, or see `run` for the first op")])
-}
-
-/// Weights that are not searched.
-struct Others<'a> {
-    /// Those that have a scheme of their own.
-    fixed: Vec<(usize, Scheme)>,
-    /// For each weight, the one that it is as.
-    twins: &'a [Option<usize>],
-}
-
-/// The squared difference over the squares of `want`, and one minus the cosine.
-fn relative(want: &Tensor, got: &Tensor) -> (f64, f64) {
-    let (want, got) = (want.to_f32(), got.to_f32());
-    let mut sums = [0f64; 4];
-    for (x, y) in want.iter().zip(got.iter()) {
-        let (x, y) = (f64::from(*x), f64::from(*y));
-        if x == y || !x.is_finite() {
-            if x.is_finite() {
-                sums = [sums[0], sums[1] + x * x, sums[2] + y * y, sums[3] + x * y];
-            }
-            continue;
-        }
-        sums = [sums[0] + (x - y) * (x - y), sums[1] + x * x, sums[2] + y * y, sums[3] + x * y];
-    }
-    let [noise, x, y, xy] = sums;
-    let norm = (x * y).sqrt();
-    let cosine = if noise == 0.0 {
-        1.0
-    } else if norm > 0.0 {
-        xy / norm
-    } else {
-        0.0
-    };
-    let part = if noise == 0.0 {
-        0.0
-    } else if x > 0.0 {
-        noise / x
-    } else {
-        f64::MAX.sqrt()
-    };
-    (if part.is_nan() { f64::MAX.sqrt() } else { part }, 1.0 - cosine)
-}
-
-/// The first point of the curve whose loss is within `limit`, found by halving: losses are taken to fall along it.
-fn least(
-    task: &Task<'_>,
-    slots: &[Slot],
-    others: &Others<'_>,
-    steps: &[usize],
-    curve: &mut [Point],
-    metric: Metric,
-    limit: f64,
-) -> Result<usize, Failure> {
-    let Some(c) = task.evaluation else { return Ok(steps.len()) };
-    let base = finite(outputs(c, &HashMap::new(), usize::MAX)?)?;
-    let (mut low, mut high) = (0, steps.len());
-    while low < high {
-        let at = usize::midpoint(low, high);
-        let loss = loss(task, c, slots, others, &levels(slots, &steps[..at]), &base, metric)?;
-        curve[at].measured = Some(loss);
-        if loss <= limit { high = at } else { low = at + 1 }
-    }
-    Ok(low)
-}
-
-/// What the model loses with these forms.
-fn loss(
-    task: &Task<'_>,
-    c: &Calibration,
-    slots: &[Slot],
-    others: &Others<'_>,
-    level: &[usize],
-    base: &[Tensor],
-    metric: Metric,
-) -> Result<f64, Failure> {
-    let searched = slots.iter().zip(level).map(|(s, l)| (s.weight, &s.hull[*l].parsed));
-    let chosen: Vec<(usize, &Scheme)> =
-        searched.chain(others.fixed.iter().map(|(i, s)| (*i, s))).filter(|(_, s)| !s.is_none()).collect();
-    let decoded: Vec<(usize, Tensor)> = chosen
-        .par_iter()
-        .filter_map(|(i, scheme)| {
-            let w = &task.weights[*i];
-            let (_, _, decoded) = compressed(w, scheme, task.opset, None, true).ok()?;
-            Some((*i, tensor_of(&w.tensor, decoded)))
-        })
-        .collect();
-    let decoded: HashMap<usize, Tensor> = decoded.into_iter().collect();
-    let mut with = HashMap::new();
-    for (i, w) in task.weights.iter().enumerate() {
-        let own = decoded.get(&i).or_else(|| decoded.get(&others.twins[i]?));
-        if let Some(t) = own {
-            with.insert((w.function, w.value), t.clone());
-        }
-    }
-    let got = outputs(c, &with, usize::MAX)?;
-    let pairs = || base.iter().zip(&got);
-    match metric {
-        Metric::Rms => Ok(pairs().map(|(x, y)| relative(x, y).0.sqrt()).fold(0.0, f64::max)),
-        Metric::Cosine => Ok(pairs().map(|(x, y)| relative(x, y).1).fold(0.0, f64::max)),
-        Metric::Top1 => {
-            let labels = task.labels.ok_or_else(|| {
-                let d = Diagnostic::error(&codes::C0002, "`top1` wants the right class of each sample");
-                vec![d.help("give them with `--labels`")]
-            })?;
-            // Those of the first function come first, and only those that are floats.
-            let f = &c.module().functions[0];
-            let float = |v: &Value| f.ty(*v).tensor().is_some_and(|t| t.dtype.is_float());
-            let names: Vec<&str> =
-                f.outputs().iter().zip(&f.sig.outputs).filter(|(v, _)| float(v)).map(|(_, p)| &*p.name).collect();
-            let (each, runs) = (names.len().max(1), c.runs(0).len());
-            labels.check(c.runs(0).len()).map_err(|d| vec![d])?;
-            let mut accuracy = Accuracy::default();
-            for (sample, (x, y)) in base.chunks(each).zip(got.chunks(each)).take(runs).enumerate() {
-                let at = Accuracy::choose(names.iter().copied().zip(y)).map_err(|d| vec![d])?;
-                if let Some(label) = labels.get(sample) {
-                    accuracy.count(label, &x[at], &y[at]).map_err(|d| vec![d])?;
-                }
-            }
-            let lost = accuracy.source_correct as f64 - accuracy.package_correct as f64;
-            Ok(100.0 * lost / accuracy.samples.max(1) as f64)
-        }
-    }
+    Ok(c)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn budgets_are_for_all_and_let_one_through() {
+        let fits = |needs: &[u64]| fitting(needs.iter().copied(), 10);
+        assert_eq!([fits(&[]), fits(&[20, 1]), fits(&[4, 6, 0, 1]), fits(&[u64::MAX, 1])], [0, 1, 3, 1]);
+    }
 
     #[test]
     fn goals_are_read() {

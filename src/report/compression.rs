@@ -1,7 +1,7 @@
 //! What compression did, in words and for programs.
 
 use super::bytes;
-use crate::compress::{Report, Row, Search, activations};
+use crate::compress::{Report, Row, Search, activations, search};
 use serde_json::json;
 
 /// A weight that is done, in a line: `conv1_weight f16[64, 3, 7, 7] fp16→pal4 18.8→4.7 kB 21.3 dB`.
@@ -43,6 +43,11 @@ fn decibels(snr: f64) -> String {
 
 /// All values in 8 bits, in words.
 fn activations_text(a: &activations::Report) -> String {
+    match (a.rows.len(), a.before) {
+        (0, 0) => return "no activation can be held in 8 bits".to_owned(),
+        (0, n) => return format!("{n} activations were in 8 bits before, and no other can be"),
+        _ => {}
+    }
     let done: Vec<_> = a.rows.iter().filter_map(|r| Some((r, r.outcome.as_ref().ok()?))).collect();
     let mut out = format!(
         "{} of {} activations in 8 bits: {}, ranges by {} from {} samples",
@@ -55,6 +60,9 @@ fn activations_text(a: &activations::Report) -> String {
     let worst = done.iter().map(|(r, c)| (r, c.snr_db)).min_by(|a, b| a.1.total_cmp(&b.1));
     if let Some((row, snr)) = worst.filter(|(_, snr)| snr.is_finite()) {
         out += &format!("; the worst is {} with {snr:.1} dB", row.name);
+    }
+    if a.before > 0 {
+        out += &format!("; {} were before", a.before);
     }
     out
 }
@@ -101,7 +109,9 @@ pub fn compression_text(c: &Report) -> String {
 fn search_text(s: &Search, c: &Report) -> String {
     let mut used: Vec<(String, usize, u64)> = vec![];
     for row in &c.rows {
-        let Some(scheme) = row.asked.as_ref().map(|(s, _)| s.to_string()) else { continue };
+        // What a rule says was not chosen.
+        let chosen = row.asked.as_ref().filter(|(_, rule)| rule == search::RULE);
+        let Some(scheme) = chosen.map(|(s, _)| s.to_string()) else { continue };
         match used.iter_mut().find(|(known, ..)| *known == scheme) {
             Some((_, n, size)) => (*n, *size) = (*n + 1, *size + row.bytes_after),
             None => used.push((scheme, 1, row.bytes_after)),
@@ -110,7 +120,8 @@ fn search_text(s: &Search, c: &Report) -> String {
     used.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.0.cmp(&b.0)));
     let used: Vec<String> = used.iter().map(|(s, n, size)| format!("{s} for {n} ({})", bytes(*size))).collect();
     let by = if s.on_samples { "what outputs lose on the samples" } else { "their own error" };
-    let mut out = format!("chosen by {by}: {}", used.join(", "));
+    let used = if used.is_empty() { "nothing to compress".to_owned() } else { used.join(", ") };
+    let mut out = format!("chosen by {by}: {used}");
     if let Some(point) = s.curve.get(s.chosen) {
         let loss = point.measured.map_or_else(String::new, |m| format!(", measured loss {m:.4}"));
         out += &format!("; point {} of {} of the curve{loss}", s.chosen + 1, s.curve.len());

@@ -6,7 +6,7 @@ mod text;
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
 pub use text::{bytes, number, parity_text, table};
 
-use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, convert::Parity};
+use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, parity::Parity};
 use serde_json::{Value, json};
 
 /// The version of every JSON report; it grows when a field changes its meaning.

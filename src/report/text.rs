@@ -1,6 +1,6 @@
 //! Text for people.
 
-use crate::{accuracy::Accuracy, compare::OutputDiff, convert::Parity};
+use crate::{accuracy::Accuracy, compare::OutputDiff, parity::Parity};
 
 /// A size with a unit.
 pub fn bytes(n: u64) -> String {

@@ -168,7 +168,7 @@ fn program(module: Module) -> Depth {
         let session = Session::new(&module, f, &limited, RunOptions::default());
         let Ok(inputs) = feed::random_inputs(&module, f, 0) else { continue };
         match session.run(&inputs, &mut States::new()) {
-            Err(e) => rendered(&mlconv::convert::run_error(&e)),
+            Err(e) => rendered(&mlconv::parity::run_error(&e)),
             Ok(_) => depth = Depth::Ran,
         }
     }

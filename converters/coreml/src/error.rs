@@ -245,6 +245,14 @@ pub enum Error {
         /// The target.
         path: PathBuf,
     },
+    /// The target of a write lies inside of a package, which it would not belong to.
+    #[error("`{}` lies inside of the package `{}`", path.display(), package.display())]
+    InsidePackage {
+        /// The target.
+        path: PathBuf,
+        /// The package.
+        package: PathBuf,
+    },
     /// The target of a write has no name, as `..` has none.
     #[error("`{}` names no file", path.display())]
     NoName {

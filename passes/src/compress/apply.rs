@@ -51,7 +51,17 @@ pub struct Knowledge<'a> {
 
 /// Compresses `w`.
 pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge<'_>) -> Result<Compressed, Refusal> {
-    let kept = scheme.prune.map(|p| keep(w, &pruning(p, role))).transpose()?;
+    let mut kept = scheme.prune.map(|p| keep(w, &pruning(p, role))).transpose()?;
+    let zeros;
+    let w = match kept.as_mut().filter(|kept| !kept.contains(&true)).and_then(|kept| kept.first_mut()) {
+        None => w,
+        // A vector of no elements is no constant of Core ML, so a weight of which nothing stays lists one zero.
+        Some(first) => {
+            *first = true;
+            zeros = Tensor::splat(w.dtype(), w.shape(), 0.0);
+            &zeros
+        }
+    };
     let kept = kept.as_deref();
     let (mask, plain) = match kept {
         Some(kept) if scheme.code.is_none() => {
@@ -116,7 +126,7 @@ pub fn compress_tensor(w: &Tensor, role: Role, scheme: &Scheme, known: Knowledge
 }
 
 /// Bytes that [`compress_tensor`] takes for `w` at most, about, with those of the result.
-pub(super) fn working_memory(w: &Tensor, role: Role, scheme: &Scheme, aware: bool) -> u64 {
+pub fn working_memory(w: &Tensor, role: Role, scheme: &Scheme, aware: bool) -> u64 {
     let (count, bytes) = (w.count() as u64, w.blob().len() as u64);
     let single = w.dtype() == DType::F32;
     // A byte per mark, bits of a mask, and what finds the least elements.
@@ -327,6 +337,36 @@ mod tests {
             [(200, 32, Some(40)), (48, 32, Some(24)), (3, 32, None), (1000, 64, Some(50)), (97, 32, None)]
         {
             assert_eq!(nearest_divisor(n, want), found, "{n} {want}");
+        }
+    }
+
+    #[test]
+    fn a_weight_of_which_nothing_stays_lists_one_zero() {
+        let role = Role { output: 0, input: 1 };
+        for dtype in [DType::F16, DType::F32] {
+            for (value, scheme) in [
+                (0.0, "prune50"),
+                (0.0, "prune2:4"),
+                (0.0, "prune50+int8"),
+                (0.0, "prune50+uint4-b8"),
+                (0.0, "prune50+pal4-g2"),
+                (0.0, "prune50+pal-unique"),
+                (0.5, "prune-t1"),
+                (0.5, "prune-t1+int8"),
+                (0.5, "prune-t1+pal2"),
+            ] {
+                let w = Tensor::splat(dtype, &[4, 16], value);
+                let parsed = Scheme::parse(scheme).expect("a scheme");
+                let c = compress_tensor(&w, role, &parsed, Knowledge::default()).expect("it fits");
+                let marks: i64 = c.mask.as_ref().map_or(0, |m| m.to_i64().iter().sum());
+                let listed = match &c.coded {
+                    Coded::Plain(t) => t.count(),
+                    Coded::Linear(q) => q.data.count(),
+                    Coded::Palette { palette, .. } => palette.indices.count(),
+                };
+                assert_eq!((marks, listed), (1, 1), "{dtype} {scheme}");
+                assert!(c.decoded(w.shape()).iter().all(|x| *x == 0.0), "{dtype} {scheme}");
+            }
         }
     }
 

@@ -96,7 +96,7 @@ pub fn palettize(w: &Tensor, o: &PaletteOptions<'_>) -> Result<Palette, Refusal>
     if let Some(axis) = vector_axis {
         shape[axis] /= o.cluster_dim;
     }
-    let bytes = encode(&weights, layout, &tables, u32::from(bits));
+    let bytes = encode(&weights, layout, &tables, u32::from(bits), &o.method);
     let indices = Tensor::new(dtype, &shape, Bytes::from(bytes).into());
     let mut blocks = vec![1; shape.len()];
     if let Groups::Channels { axis, .. } = o.groups {
@@ -283,7 +283,9 @@ impl<'a> Weights<'a> {
         let largest =
             if o.cluster_dim > 1 && scale.is_none() { singles.iter().fold(0f32, |m, x| m.max(x.abs())) } else { 1.0 };
         let unit = f32::from_bits(254u32.saturating_sub(largest.to_bits() >> 23).max(1) << 23);
-        Self { dtype: w.dtype(), halves, singles, unit, scale, importance: o.importance, keep: o.keep }
+        // A value is a value, however little it counts.
+        let importance = o.importance.filter(|_| o.method != PaletteMethod::Unique);
+        Self { dtype: w.dtype(), halves, singles, unit, scale, importance, keep: o.keep }
     }
 
     /// Whether elements count differently.
@@ -352,7 +354,24 @@ fn tables(weights: &Weights<'_>, o: &PaletteOptions<'_>, layout: Layout) -> Resu
     if o.cluster_dim > 1 {
         return groups.map(|group| by_dim!(o.cluster_dim, entries(weights, o, layout, group))).collect();
     }
+    if o.method == PaletteMethod::Unique && weights.halves.is_none() {
+        return groups.map(|group| distinct(weights, layout, group)).collect();
+    }
     groups.map(|group| scalars(&points(weights, layout, group), weights.dtype, o)).collect()
+}
+
+/// The singles of a group themselves, ascending: histograms of many take near ones for one.
+fn distinct(weights: &Weights<'_>, layout: Layout, group: usize) -> Result<Vec<f32>, Refusal> {
+    let mut distinct = BTreeSet::new();
+    for i in layout.runs(group).flatten().filter(|i| weights.keep.is_none_or(|keep| keep[*i])) {
+        distinct.insert(ordered(weights.single(i)));
+        if distinct.len() > 256 {
+            return Err(too_many());
+        }
+    }
+    // Nothing counts: any table will do.
+    let table = if distinct.is_empty() { vec![0.0] } else { distinct.into_iter().map(value_of).collect() };
+    Ok(table.into_iter().map(|x| rounded(weights.dtype, f64::from(x)) + 0.0).collect())
 }
 
 /// The distinct values of a group.
@@ -458,11 +477,17 @@ fn lut(dtype: DType, blocks: &[usize], tables: &[Vec<f32>], entries: usize, dim:
 }
 
 /// The packed indices of the nearest entries.
-fn encode(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32) -> Vec<u8> {
+fn encode(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32, method: &PaletteMethod) -> Vec<u8> {
     /// Elements from which a table of all halves pays, and those from which it is worth keeping.
     const TABLED: (usize, usize) = (1 << 8, 1 << 17);
     if layout.dim > 1 {
-        return by_dim!(layout.dim, encode_vectors(weights, layout, tables, bits));
+        return match method {
+            // What was divided by a scale may lie between the entries.
+            PaletteMethod::Unique if weights.scale.is_none() => {
+                by_dim!(layout.dim, find_vectors(weights, layout, tables, bits))
+            }
+            _ => by_dim!(layout.dim, encode_vectors(weights, layout, tables, bits)),
+        };
     }
     let nearest: Vec<Nearest> = tables.iter().map(|t| Nearest::new(t)).collect();
     if let Some(halves) = &weights.halves {
@@ -518,6 +543,23 @@ fn encode_vectors<const D: usize>(weights: &Weights<'_>, layout: Layout, tables:
                 vectors.clear();
                 weights.gather(layout, from..from + out.len(), weights.unit, &mut vectors);
                 vectors.indices(&table, out);
+            }
+        }
+    })
+}
+
+/// The packed indices of vectors that are entries themselves: distances of such may be too small for single precision.
+fn find_vectors<const D: usize>(weights: &Weights<'_>, layout: Layout, tables: &[Vec<f32>], bits: u32) -> Vec<u8> {
+    packed(layout.count, bits, |range, out| {
+        let start = range.start;
+        for (part, group) in layout.parts(range) {
+            let (table, _) = tables[group].as_chunks::<D>();
+            for i in part {
+                let first = layout.element(i);
+                let x: [i32; D] = std::array::from_fn(|k| ordered(weights.singles[first + k * layout.stride]));
+                // Elements that do not count are not there, and get any entry.
+                let at = table.binary_search_by(|entry| entry.map(ordered).cmp(&x)).unwrap_or(0);
+                out[i - start] = at as u8;
             }
         }
     })
@@ -648,6 +690,36 @@ mod tests {
             refusal(&many, &unique),
             "more than 256 distinct values share a table, which is all that 8 bits tell apart"
         );
+    }
+
+    #[test]
+    fn distinct_values_are_kept_however_near_and_many() {
+        let unique = PaletteOptions { method: PaletteMethod::Unique, bits: 0, ..PLAIN };
+        // Neighbours among singles, and values so small beside others that their squares vanish.
+        for large in [0, 0x7800_0000] {
+            let bits = |i: u32| if i < 128 { 1f32.to_bits() + i } else { large + i };
+            let values =
+                |count: u32, n: u32| (0..count).map(|i| f32::from_bits(bits(i * 7919 % n))).collect::<Vec<_>>();
+            let zeros = vec![0f32; 1 << 16];
+            for count in [1 << 10, 1 << 16] {
+                let w = Tensor::from_vec(&[64, count as usize / 64], values(count, 256));
+                for o in [
+                    unique.clone(),
+                    PaletteOptions { groups: Groups::Channels { axis: 0, size: 32 }, ..unique.clone() },
+                    PaletteOptions { importance: Some(&zeros[..count as usize]), ..unique.clone() },
+                ] {
+                    let p = palettize(&w, &o).expect("256 values");
+                    assert_eq!(decoded(&p, w.shape()), *w.to_f32(), "{count} {o:?}");
+                }
+                let w = Tensor::from_vec(&[64, count as usize / 64], values(count, 257));
+                assert_eq!(refusal(&w, &unique), too_many().to_string(), "{count}");
+                // Pairs along the rows, of which there are half as many.
+                let w = Tensor::from_vec(&[64, count as usize / 64], values(count, 256));
+                let pairs = PaletteOptions { cluster_dim: 2, vector_axis: 1, ..unique.clone() };
+                let p = palettize(&w, &pairs).expect("256 pairs at most");
+                assert_eq!(decoded(&p, w.shape()), *w.to_f32(), "{count} in pairs");
+            }
+        }
     }
 
     #[test]

@@ -196,6 +196,10 @@ impl Scheme {
                 return Err(fail("a weight is coded once".to_owned()));
             }
         }
+        if scheme.prune.is_some() && matches!(&scheme.code, Some(Code::Palette(p)) if p.vector > 1) {
+            let why = "a mask is one of elements, so a pruned weight has no vectors; leave out the pruning or -vN";
+            return Err(fail(why.to_owned()));
+        }
         Ok(scheme)
     }
 }
@@ -447,6 +451,7 @@ mod tests {
             ("int8+pal4", "coded once"),
             ("int8+prune50", "first"),
             ("pal4-v9", "2 to 8"),
+            ("prune50+pal4-v2", "has no vectors"),
             ("", "schemes are"),
         ] {
             let why = Scheme::parse(text).expect_err(text).to_string();

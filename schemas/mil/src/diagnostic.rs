@@ -45,7 +45,7 @@ codes! {
     C0104 "few samples" "Ranges of activations come from samples. A few of them do not show how large values become.";
     C0105 "activation not quantized" "A value that was to be held in 8 bits stays as it is.";
     X0001 "package cannot be written" "The operating system refused to write the package, a file of arrays, or the result on stdout. A file or package that was there before is untouched.";
-    X0002 "target exists" "The output exists, and replacing it was not asked for. Outputs of `run` replace a .npz file, and nothing else.";
+    X0002 "target exists" "The output exists, and replacing it was not asked for, or it is no package, or lies inside of one. Outputs of `run` replace a .npz file, and nothing else.";
     X0003 "not expressible for the target" "The program needs something that the chosen deployment target does not have.";
     X0004 "package breaks a rule of Core ML" "The package would not load, or would not mean what it should. This is a fault of the tool where it wrote the package.";
     X0005 "former package left behind" "The new package is in its place, but what was there before, which has been moved aside, could not be removed. It can be removed by hand.";

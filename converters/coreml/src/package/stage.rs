@@ -22,8 +22,41 @@ pub enum Existing {
 /// Held by the writer of this process, so that what bears this process's id and is not being written is stale.
 static WRITER: Mutex<()> = Mutex::new(());
 
+/// What this process is staging.
+static STAGED: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Whether a package can be written to `target`, as far as can be said without writing.
+pub fn check_target(target: &Path, existing: Existing) -> Result<()> {
+    place(target, existing).map(|_| ())
+}
+
+/// Where a package is written that is to be `target`: there, or where a link leads that is to be replaced.
+///
+/// Errors: `target` exists and must stay, or lies inside of a package.
+fn place(target: &Path, existing: Existing) -> Result<PathBuf> {
+    let name = target.file_name().ok_or_else(|| Error::NoName { path: target.into() })?;
+    // Without a slash at the end, which would lead through a link.
+    let named = folder_of(target).join(name);
+    check(&named, existing)?;
+    let real =
+        if named.is_symlink() { fs::canonicalize(&named).map_err(io_error(Access::Read, &named))? } else { named };
+    let is_package = |p: &&Path| p.extension().is_some_and(|e| e == "mlpackage");
+    // A folder that is not there is no part of a package; the operating system says what is wrong with it.
+    if let Ok(folder) = fs::canonicalize(folder_of(&real))
+        && let Some(package) = folder.ancestors().find(is_package)
+    {
+        return Err(Error::InsidePackage { path: target.into(), package: package.into() });
+    }
+    Ok(real)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Lets `fill` write into a new folder beside `target`, then puts that folder in the target's place. On an error the
-/// target is as it was and the folder is gone.
+/// target is as it was and the folder is gone. Where the target is a link, the package that it leads to is replaced, and
+/// the link stays.
 ///
 /// A process that is killed leaves its folder, which the next writer of the same target removes. One that is killed
 /// between the last two renames leaves the former target beside the place it had, as `.NAME.old-PID`.
@@ -34,13 +67,13 @@ pub(super) fn replace(
     existing: Existing,
     fill: &dyn Fn(&Path) -> Result<()>,
 ) -> Result<Option<PathBuf>> {
+    let target = &place(target, existing)?;
     let name = target.file_name().ok_or_else(|| Error::NoName { path: target.into() })?;
-    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    check(target, existing)?;
+    let parent = folder_of(target);
     let _writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
     remove_stale(parent, name);
     let id = process::id();
-    let staged = Staged(parent.join(beside(name, &format!("tmp-{id}"))));
+    let staged = Staged::new(parent.join(beside(name, &format!("tmp-{id}"))));
     // The folder is what the user knows; what is staged in it is not.
     fs::create_dir(&staged.0).map_err(io_error(Access::Write, parent))?;
     fill(&staged.0)?;
@@ -60,20 +93,28 @@ pub(super) fn replace(
     Ok(remove(&old).err().map(|_| old))
 }
 
-/// Removes what this process has staged for `target`: for a process that is about to end.
-pub fn abandon(target: &Path) {
-    let (Some(name), Some(parent)) = (target.file_name(), target.parent()) else { return };
+/// Removes what this process is staging: for a process that is about to end.
+pub fn abandon() {
+    let staged = STAGED.lock().unwrap_or_else(PoisonError::into_inner).take();
     // Nothing can be done about a folder that stays; the next writer tries again.
-    let _ = fs::remove_dir_all(parent.join(beside(name, &format!("tmp-{}", process::id()))));
+    let _ = staged.map(fs::remove_dir_all);
 }
 
 /// A folder that is removed when dropped, unless it has been renamed.
 struct Staged(PathBuf);
 
+impl Staged {
+    fn new(path: PathBuf) -> Self {
+        *STAGED.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.clone());
+        Self(path)
+    }
+}
+
 impl Drop for Staged {
     fn drop(&mut self) {
         // Nothing can be done about a folder that stays; the next writer tries again.
         let _ = fs::remove_dir_all(&self.0);
+        *STAGED.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -208,6 +249,50 @@ mod tests {
                 replace(Path::new(nameless), Existing::Replace, &manifest("2")),
                 Err(Error::NoName { .. })
             ));
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_into_a_package() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let outer = dir.path().join("a.mlpackage");
+        replace(&outer, Existing::Keep, &manifest("1")).expect("written");
+        fs::create_dir_all(outer.join("Data/deep")).expect("room");
+        for inner in ["b.mlpackage", "Data/deep/b.mlpackage", "Data/../b.mlpackage"] {
+            let inside = outer.join(inner);
+            for existing in [Existing::Keep, Existing::Replace] {
+                assert!(matches!(check_target(&inside, existing), Err(Error::InsidePackage { .. })), "{inner}");
+                assert!(matches!(replace(&inside, existing, &manifest("2")), Err(Error::InsidePackage { .. })));
+            }
+        }
+        assert_eq!(names(&outer), ["Data", MANIFEST]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().expect("a folder");
+        let far = dir.path().join("far");
+        fs::create_dir(&far).expect("room");
+        replace(&far.join("real"), Existing::Keep, &manifest("1")).expect("written");
+        let link = dir.path().join("link");
+        symlink("far/real", &link).expect("a link");
+        for slash in ["", "/"] {
+            let link = PathBuf::from(format!("{}{slash}", link.display()));
+            assert!(matches!(replace(&link, Existing::Keep, &manifest("2")), Err(Error::Exists { .. })));
+            replace(&link, Existing::Replace, &manifest(&format!("2{slash}"))).expect("replaced");
+            assert_eq!(text(&far.join("real")), format!("2{slash}"));
+        }
+        assert!(link.is_symlink());
+        assert_eq!((names(&far), names(dir.path())), (vec!["real".into()], vec!["far".into(), "link".into()]));
+        // What it leads to is no package, or not there.
+        fs::write(far.join("note"), "dear").expect("room");
+        for (name, to) in [("to_far", "far"), ("to_note", "far/note"), ("to_nothing", "far/none")] {
+            let link = dir.path().join(name);
+            symlink(to, &link).expect("a link");
+            let found = replace(&link, Existing::Replace, &manifest("3"));
+            assert!(matches!(found, Err(Error::NotReplaceable { .. })), "{name}");
         }
     }
 

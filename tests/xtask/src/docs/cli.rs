@@ -33,8 +33,11 @@ const RULES: &str = "\
 - Arrays are matched to inputs by name, that of the source or that of the package. Where no name matches at all, they are
   taken in order, with a warning; so a single array serves a model of one input, whatever its name. An array from a .npy
   file without `NAME=` has the name of its file. Arrays for no input are not used, with a warning.
+  Arrays of f64, which is what NumPy makes, are rounded to f32 with a warning; all others are converted only where every
+  element stays what it is.
 - Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
-- Outputs appear whole or not at all. A package that exists is replaced with `--force` only. `run` replaces a
+- Outputs appear whole or not at all. A package that exists is replaced with `--force` only; a link is followed: the
+  package that it leads to is replaced, and the link stays. Nothing is written into another package. `run` replaces a
   .npz file that exists, and no other file.
 - The same input and options give the same bytes, whatever `--jobs` says.
 - A model is recognised by its content: an ONNX file, an `.mlpackage` folder, or an `.mlmodel` file with an ML program.";
