@@ -180,7 +180,6 @@ impl Walk {
 
     /// Calls `f` for the runs of elements `range`: where a run is, counted from the start of the range, and the block of
     /// its first element.
-    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
     #[inline(always)]
     pub(crate) fn runs(&self, range: Range<usize>, mut f: impl FnMut(Range<usize>, usize)) {
         let (length, step) = (self.last.0.max(1), self.last.1);

@@ -5,9 +5,14 @@
 //! Krause 2018): they are few, but much of the error is theirs. The last of it is made on all vectors. Nothing depends on
 //! the number of threads: sums are taken chunk by chunk, and chance is a sequence of fixed numbers.
 
+mod chance;
+mod sample;
+mod seeds;
+
+use chance::Chance;
 use mlconv_tensor::{Simd, WithSimd, vectorized};
 use rayon::prelude::*;
-use std::borrow::Cow;
+use seeds::{Near, exchange, seeds};
 
 /// Vectors that are looked at together: several vector registers, so that one need not wait for the other.
 const LANES: usize = 16;
@@ -107,105 +112,7 @@ impl<const D: usize> Vectors<D> {
         (0..self.len.div_ceil(chunk)).into_par_iter().map(move |c| c * chunk..((c + 1) * chunk).min(self.len))
     }
 
-    /// About `count` of the vectors that stand for all; all where they are no more.
-    ///
-    /// The chance of a vector is half its share of the weight and half its share of the error around a mean, and the
-    /// vectors of each of `count` equal parts of chance are drawn once, so that all places of a tensor are among them.
-    fn sample(&self, count: usize, chance: &mut Chance) -> Cow<'_, Self> {
-        /// Vectors whose mean is good enough.
-        const FEW: usize = 1 << 12;
-        if count >= self.len {
-            return Cow::Borrowed(self);
-        }
-        let (mut sum, mut weight) = ([0f64; D], [0f64; D]);
-        for i in (0..self.len).step_by(self.len.div_ceil(FEW)) {
-            let (x, w) = (self.vector(i), self.weight(i));
-            for k in 0..D {
-                sum[k] += f64::from(x[k]) * f64::from(w[k]);
-                weight[k] += f64::from(w[k]);
-            }
-        }
-        let mean: Entry<D> = std::array::from_fn(|k| if weight[k] > 0.0 { (sum[k] / weight[k]) as f32 } else { 0.0 });
-        let add = |a: (f64, f64), b: (f64, f64)| (a.0 + b.0, a.1 + b.1);
-        let share = |chunk| vectorized(Spread { vectors: self, mean: &mean, chunk });
-        let sums: Vec<(f64, f64)> = self.chunks().map(share).collect();
-        let all = sums.iter().copied().fold((0.0, 0.0), add);
-        let part = |sum: f64| if sum > 0.0 { count as f64 / 2.0 / sum } else { 0.0 };
-        let parts = (part(all.0), part(all.1));
-        let starts = sums.iter().scan(0.0, |at, sum| {
-            let start = *at;
-            *at += sum.0 * parts.0 + sum.1 * parts.1;
-            Some(start)
-        });
-        let starts: Vec<f64> = starts.collect();
-        let seed = chance.next();
-        // Where in each part of chance the vector lies that is drawn.
-        let place = |part: u64| part as f64 + Chance(seed.wrapping_add(part)).below(1.0);
-        let drawn = self.chunks().zip(&starts).map(|(chunk, start)| {
-            let mut drawn = vec![];
-            let (mut at, mut next) = (*start, *start as u64);
-            if place(next) < at {
-                next += 1;
-            }
-            let mut goal = place(next);
-            let first = chunk.start / LANES;
-            let shares = vectorized(Shares { vectors: self, mean: &mean, chunk, parts });
-            for (block, shares) in shares.into_iter().enumerate() {
-                for (lane, share) in shares.into_iter().enumerate() {
-                    at += share;
-                    let mut times = 0u32;
-                    while times < 1 << 16 && goal < at {
-                        next += 1;
-                        times += 1;
-                        goal = place(next);
-                    }
-                    if times > 0 {
-                        drawn.push(((first + block) * LANES + lane, f64::from(times) / share));
-                    }
-                }
-            }
-            drawn
-        });
-        let drawn: Vec<Vec<(usize, f64)>> = drawn.collect();
-        let mut sample = Self::with_capacity(count, matches!(self.weights, Weights::Components(_)));
-        if !matches!(self.weights, Weights::Components(_)) {
-            sample.weights = Weights::Vectors(Vec::with_capacity(count.div_ceil(LANES)));
-        }
-        for (i, stands_for) in drawn.into_iter().flatten() {
-            sample.push(
-                self.vector(i),
-                self.weight(i).map(|w| (f64::from(w) * stands_for).min(f64::from(f32::MAX)) as f32),
-            );
-        }
-        Cow::Owned(sample)
-    }
-
-    /// What each vector of a block weighs, and its error with `entry`; nothing where there are no vectors.
-    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
-    #[inline(always)]
-    fn spread(&self, at: usize, entry: &Entry<D>) -> ([f64; LANES], [f64; LANES]) {
-        let block = &self.blocks[at];
-        let (mut weights, mut errors) = ([0f64; LANES], [0f64; LANES]);
-        for k in 0..D {
-            for lane in 0..LANES {
-                let w = f64::from(match &self.weights {
-                    Weights::Equal => 1.0,
-                    Weights::Vectors(weights) => weights[at][lane],
-                    Weights::Components(weights) => weights[at][k][lane],
-                });
-                let far = f64::from(block[k][lane] - entry[k]);
-                weights[lane] += w;
-                errors[lane] += w * (far * far);
-            }
-        }
-        let lanes = self.lanes(at);
-        weights[lanes..].fill(0.0);
-        errors[lanes..].fill(0.0);
-        (weights, errors)
-    }
-
     /// The entry nearest to each vector of a block, and the errors.
-    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
     #[inline(always)]
     fn each_nearest<S: Simd>(&self, simd: S, at: usize, table: &[Entry<D>]) -> ([u32; LANES], Lanes) {
         let block = &self.blocks[at];
@@ -244,7 +151,6 @@ impl<const D: usize> Vectors<D> {
     }
 
     /// The error of a group of lanes with one entry.
-    #[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
     #[inline(always)]
     fn errors<S: Simd>(&self, simd: S, at: usize, group: usize, entry: &Entry<D>) -> S::f32s {
         let lanes = |block: &Lanes| S::as_simd_f32s(block).0[group];
@@ -265,51 +171,6 @@ impl<const D: usize> Vectors<D> {
     /// The lanes of a block that hold a vector.
     fn lanes(&self, at: usize) -> usize {
         LANES.min(self.len - at * LANES)
-    }
-}
-
-/// Sums up what the vectors of a chunk weigh, and their errors with a mean.
-struct Spread<'a, const D: usize> {
-    vectors: &'a Vectors<D>,
-    mean: &'a Entry<D>,
-    chunk: std::ops::Range<usize>,
-}
-
-impl<const D: usize> WithSimd for Spread<'_, D> {
-    type Output = (f64, f64);
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> (f64, f64) {
-        let (mut weights, mut errors) = ([0f64; LANES], [0f64; LANES]);
-        for at in blocks_of(&self.chunk) {
-            let (w, far) = self.vectors.spread(at, self.mean);
-            (0..LANES).for_each(|lane| weights[lane] += w[lane]);
-            (0..LANES).for_each(|lane| errors[lane] += far[lane]);
-        }
-        (weights.iter().sum(), errors.iter().sum())
-    }
-}
-
-/// The share of each vector of a chunk: parts of what it weighs, and of its error with a mean.
-struct Shares<'a, const D: usize> {
-    vectors: &'a Vectors<D>,
-    mean: &'a Entry<D>,
-    chunk: std::ops::Range<usize>,
-    parts: (f64, f64),
-}
-
-impl<const D: usize> WithSimd for Shares<'_, D> {
-    type Output = Vec<[f64; LANES]>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<[f64; LANES]> {
-        let blocks = blocks_of(&self.chunk);
-        let mut all = vec![[0.0; LANES]; blocks.len()];
-        for (shares, at) in all.iter_mut().zip(blocks) {
-            let (w, far) = self.vectors.spread(at, self.mean);
-            (0..LANES).for_each(|lane| shares[lane] = w[lane] * self.parts.0 + far[lane] * self.parts.1);
-        }
-        all
     }
 }
 
@@ -335,7 +196,6 @@ fn set<const D: usize>(blocks: &mut Vec<Block<D>>, lane: usize, values: Entry<D>
 /// The index takes the lowest bits of the error, so that the least of both is one operation: errors that agree in all
 /// other bits (15 of the fraction at least) count as equal, and of these the first entry is taken. Errors are not negative,
 /// so that their bits are in the order of the numbers, and nothing that is no number is below any.
-#[expect(clippy::inline_always, reason = "it takes part in the vector instructions of its caller")]
 #[inline(always)]
 fn nearest<S: Simd, const D: usize>(
     block: &Block<D>,
@@ -424,257 +284,6 @@ pub(super) fn kmeans<const D: usize>(all: &Vectors<D>, k: usize) -> Vec<Entry<D>
     distinct
 }
 
-/// What vectors are drawn by: the chance of each, block by block, and the sums up to each block.
-struct Chances {
-    each: Vec<Lanes>,
-    sums: Vec<f64>,
-}
-
-impl Chances {
-    /// None where there is nothing to draw from.
-    fn new(each: Vec<Lanes>) -> Option<Self> {
-        let sums = each.iter().scan(0.0, |sum, lanes| {
-            *sum += lanes.iter().copied().map(f64::from).sum::<f64>();
-            Some(*sum)
-        });
-        let sums: Vec<f64> = sums.collect();
-        sums.last().is_some_and(|all| *all > 0.0 && all.is_finite()).then_some(Self { each, sums })
-    }
-
-    /// A vector drawn.
-    fn draw<const D: usize>(&self, from: &Vectors<D>, chance: &mut Chance) -> Entry<D> {
-        let mut left = chance.below(self.sums.last().copied().unwrap_or(0.0));
-        let block = self.sums.partition_point(|sum| *sum <= left).min(self.sums.len().saturating_sub(1));
-        left -= if block > 0 { self.sums[block - 1] } else { 0.0 };
-        let lanes = self.each[block];
-        let mut last = 0;
-        for (lane, x) in lanes.iter().enumerate().filter(|(_, x)| **x > 0.0) {
-            last = lane;
-            left -= f64::from(*x);
-            if left < 0.0 {
-                break;
-            }
-        }
-        from.vector(block * LANES + last)
-    }
-}
-
-/// Entries of the sample, each chosen by chance that grows with the error of those before; of a few candidates the best is
-/// taken.
-fn seeds<const D: usize>(sample: &Vectors<D>, k: usize, chance: &mut Chance) -> Vec<Entry<D>> {
-    let candidates = 2 + k.ilog2() as usize * 2 / 3;
-    let mut table: Vec<Entry<D>> = vec![];
-    // What the error of each vector is with the entries so far; before there are any, what it weighs.
-    let mut far: Vec<Lanes> = vec![[0.0; LANES]; sample.blocks.len()];
-    for i in 0..sample.len {
-        far[i / LANES][i % LANES] = sample.weight(i).iter().sum();
-    }
-    while table.len() < k {
-        let Some(chances) = Chances::new(far) else { break };
-        let first = table.is_empty();
-        let tried = (0..if first { 1 } else { candidates }).map(|_| {
-            let entry = chances.draw(sample, chance);
-            (if first { 0.0 } else { vectorized(Added { sample, entry, far: &chances.each }) }, entry)
-        });
-        let Some((_, entry)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
-        table.push(entry);
-        far = chances.each;
-        if first {
-            fill(&mut far, f32::MAX, sample.len);
-        }
-        vectorized(Add { sample, entry, far: &mut far });
-    }
-    if table.is_empty() {
-        table.push([0.0; D]);
-    }
-    table
-}
-
-/// Sums up the errors of a sample, which are `far`, where an entry is added.
-struct Added<'a, const D: usize> {
-    sample: &'a Vectors<D>,
-    entry: Entry<D>,
-    far: &'a [Lanes],
-}
-
-impl<const D: usize> WithSimd for Added<'_, D> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let mut sums = [0f64; LANES];
-        for (at, far) in self.far.iter().enumerate() {
-            let mut with = *far;
-            for (group, far) in S::as_mut_simd_f32s(&mut with).0.iter_mut().enumerate() {
-                *far = simd.min_f32s(self.sample.errors(simd, at, group, &self.entry), *far);
-            }
-            (0..LANES).for_each(|lane| sums[lane] += f64::from(with[lane]));
-        }
-        sums.iter().sum()
-    }
-}
-
-/// Lowers the errors of a sample, which are `far`, to what they are where an entry is added.
-struct Add<'a, const D: usize> {
-    sample: &'a Vectors<D>,
-    entry: Entry<D>,
-    far: &'a mut [Lanes],
-}
-
-impl<const D: usize> WithSimd for Add<'_, D> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for (at, far) in self.far.iter_mut().enumerate() {
-            for (group, far) in S::as_mut_simd_f32s(far).0.iter_mut().enumerate() {
-                *far = simd.min_f32s(self.sample.errors(simd, at, group, &self.entry), *far);
-            }
-        }
-    }
-}
-
-/// Sets the lanes of `len` vectors to `x`, and those that hold none to zero.
-fn fill(lanes: &mut [Lanes], x: f32, len: usize) {
-    let (vectors, none) = lanes.as_flattened_mut().split_at_mut(len);
-    vectors.fill(x);
-    none.fill(0.0);
-}
-
-/// Moves entries elsewhere, one at a time, where the means that follow have a lower error than `error`, that of the table.
-///
-/// Means alone never cross a gap between clusters. A vector is drawn by its error, and takes the place of the entry that is
-/// missed least beside it.
-fn exchange<const D: usize>(
-    sample: &Vectors<D>,
-    table: &mut Vec<Entry<D>>,
-    mut error: f64,
-    tries: usize,
-    chance: &mut Chance,
-) {
-    /// Exchanges in vain, one after the other, after which no more are tried.
-    const PATIENCE: usize = 5;
-    let mut near = Near::new(sample, table);
-    let mut failed = 0;
-    for _ in 0..tries {
-        let Some(now) = &near else { return };
-        let candidates = (0..3).filter_map(|_| {
-            let entry = now.first.draw(sample, chance);
-            let (left_out, cost) = now.exchanged(sample, entry, table.len())?;
-            Some((cost, left_out, entry))
-        });
-        let Some((_, left_out, entry)) = candidates.min_by(|a, b| a.0.total_cmp(&b.0)) else { return };
-        let mut other = table.clone();
-        other[left_out] = entry;
-        // Most exchanges show soon that they gain nothing.
-        let mut now = lloyd(sample, &mut other, 5, 1e-3);
-        if now < error * 1.01 {
-            now = lloyd(sample, &mut other, 10, 1e-3);
-        }
-        failed = if now < error * 0.999 { 0 } else { failed + 1 };
-        if now < error {
-            (error, *table) = (now, other);
-            near = Near::new(sample, table);
-        }
-        if failed == PATIENCE {
-            return;
-        }
-    }
-}
-
-/// For each vector the nearest entry, its error with it, and with the second nearest.
-struct Near {
-    index: Vec<[u32; LANES]>,
-    first: Chances,
-    second: Vec<Lanes>,
-}
-
-impl Near {
-    /// None where no vector has an error.
-    fn new<const D: usize>(sample: &Vectors<D>, table: &[Entry<D>]) -> Option<Self> {
-        let blocks = sample.blocks.len();
-        let (mut index, mut first, mut second) =
-            (vec![[0; LANES]; blocks], vec![[0.0; LANES]; blocks], vec![[0.0; LANES]; blocks]);
-        fill(&mut first, f32::MAX, sample.len);
-        fill(&mut second, f32::MAX, sample.len);
-        vectorized(TwoNearest { sample, table, index: &mut index, first: &mut first, second: &mut second });
-        Some(Self { index, first: Chances::new(first)?, second })
-    }
-
-    /// The entry of `entries` that is missed least where one is added, and the error without it.
-    fn exchanged<const D: usize>(&self, sample: &Vectors<D>, added: Entry<D>, entries: usize) -> Option<(usize, f64)> {
-        let mut missed = vec![0f64; entries];
-        let all = vectorized(Exchanged { near: self, sample, added, missed: &mut missed });
-        let (at, least) = missed.into_iter().enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
-        Some((at, all + least))
-    }
-}
-
-/// Finds the two entries nearest to each vector; the errors must be as large as any at first.
-struct TwoNearest<'a, const D: usize> {
-    sample: &'a Vectors<D>,
-    table: &'a [Entry<D>],
-    index: &'a mut [[u32; LANES]],
-    first: &'a mut [Lanes],
-    second: &'a mut [Lanes],
-}
-
-impl<const D: usize> WithSimd for TwoNearest<'_, D> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let blocks = self.index.iter_mut().zip(self.first).zip(self.second);
-        for (at, ((index, first), second)) in blocks.enumerate() {
-            let index = S::as_mut_simd_u32s(index).0;
-            let errors = S::as_mut_simd_f32s(first).0.iter_mut().zip(S::as_mut_simd_f32s(second).0);
-            for (group, (index, (first, second))) in index.iter_mut().zip(errors).enumerate() {
-                let (mut nearest, mut one, mut two) = (*index, *first, *second);
-                for (j, entry) in self.table.iter().enumerate() {
-                    let far = self.sample.errors(simd, at, group, entry);
-                    let closer = simd.less_than_f32s(far, one);
-                    nearest = simd.select_u32s(closer, simd.splat_u32s(j as u32), nearest);
-                    // The second is the lower one of the two that are not the first.
-                    two = simd.min_f32s(two, simd.max_f32s(far, one));
-                    one = simd.min_f32s(far, one);
-                }
-                (*index, *first, *second) = (nearest, one, two);
-            }
-        }
-    }
-}
-
-/// Sums up the errors of a sample where an entry is added; and for each other by how much they grow without it.
-struct Exchanged<'a, const D: usize> {
-    near: &'a Near,
-    sample: &'a Vectors<D>,
-    added: Entry<D>,
-    missed: &'a mut [f64],
-}
-
-impl<const D: usize> WithSimd for Exchanged<'_, D> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let mut all = [0f64; LANES];
-        for (at, (first, second)) in self.near.first.each.iter().zip(&self.near.second).enumerate() {
-            let (mut with, mut more) = (*first, *second);
-            let errors = S::as_mut_simd_f32s(&mut with).0.iter_mut().zip(S::as_mut_simd_f32s(&mut more).0);
-            for (group, (with, more)) in errors.enumerate() {
-                let added = self.sample.errors(simd, at, group, &self.added);
-                *with = simd.min_f32s(*with, added);
-                *more = simd.sub_f32s(simd.min_f32s(*more, added), *with);
-            }
-            (0..LANES).for_each(|lane| all[lane] += f64::from(with[lane]));
-            for (j, more) in self.near.index[at].iter().zip(more) {
-                self.missed[*j as usize] += f64::from(more);
-            }
-        }
-        all.iter().sum()
-    }
-}
-
 /// Moves entries to the means of what is nearest, at most `rounds` times and until the error falls by less than a part of
 /// it; the error before the last move.
 fn lloyd<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], rounds: usize, enough: f64) -> f64 {
@@ -683,9 +292,9 @@ fn lloyd<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], rounds: u
         let Moments { entries, error } = moments(vectors, table);
         let mut empty = vec![];
         for (j, (entry, sum)) in table.iter_mut().zip(&entries).enumerate() {
-            for k in 0..D {
-                if sum.weights[k] > 0.0 {
-                    entry[k] = (sum.vectors[k] / sum.weights[k]) as f32;
+            for (x, (vectors, weight)) in entry.iter_mut().zip(sum.vectors.iter().zip(sum.weights)) {
+                if weight > 0.0 {
+                    *x = (vectors / weight) as f32;
                 }
             }
             if sum.weights == [0.0; D] {
@@ -799,23 +408,6 @@ impl<const D: usize> WithSimd for OfChunk<'_, D> {
         }
         m.error = error.iter().sum();
         m
-    }
-}
-
-/// A fixed sequence of numbers that look random (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number in `0..end`.
-    fn below(&mut self, end: f64) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64 * end
     }
 }
 
