@@ -122,6 +122,9 @@ impl Codes {
         weights: Option<&[f32]>,
         values: impl FnOnce() -> Vec<f32>,
     ) -> Affine {
+        if let Some(only) = self.certain(range) {
+            return only;
+        }
         let candidates = self.candidates(range);
         match &candidates[..] {
             [] => self.affine(1.0, if self.symmetric { self.middle() } else { self.lo.max(0.0) }, self.spread),
@@ -136,6 +139,14 @@ impl Codes {
                     .0
             }
         }
+    }
+
+    /// The parameters of a range that are not in doubt: those of most blocks, found fast.
+    fn certain(&self, (lo, hi): (f32, f32)) -> Option<Affine> {
+        let width = 2.0 * f64::from(hi.max(-lo));
+        let scale = width / f64::from(self.spread.1 - self.spread.0);
+        let scale = self.rounded(scale, scale) as f32;
+        (self.symmetric && scale >= self.normal()).then(|| self.affine(scale, self.middle(), self.spread))
     }
 
     /// The parameters that a range may round to; none for a range of nothing but zero.
@@ -251,19 +262,27 @@ impl Codes {
 
     /// The scales to try for `scale`: where it has few digits, its neighbours too, and never zero.
     fn scales(&self, scale: f32) -> Few<f32> {
-        let (normal, unit) =
-            if self.half { (f16::MIN_POSITIVE.to_f32(), self.least()) } else { (f32::MIN_POSITIVE, self.least()) };
-        if scale >= normal {
+        if scale >= self.normal() {
             return smallvec![scale];
         }
+        let unit = self.least();
         [scale, scale + unit, scale - unit].into_iter().filter(|s| *s > 0.0).collect()
     }
 
     /// `x` in the precision of the weight, or `instead` where it does not fit.
     fn rounded(&self, x: f64, instead: f64) -> f64 {
         // From single precision, which has digits enough for the result to be that of one rounding.
-        let y = if self.half { f16::from_f32(x as f32).to_f64() } else { f64::from(x as f32) };
+        let y = match x as f32 {
+            y if !self.half => f64::from(y),
+            y if y.abs() <= self.greatest() => f64::from(to_half(y)),
+            y => f16::from_f32(y).to_f64(),
+        };
         if y.is_finite() { y } else { instead }
+    }
+
+    /// The least number above zero that has all its digits.
+    fn normal(&self) -> f32 {
+        if self.half { TINIEST_NORMAL } else { f32::MIN_POSITIVE }
     }
 
     fn greatest(&self) -> f32 {

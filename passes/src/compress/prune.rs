@@ -256,13 +256,24 @@ impl Least {
     /// Whether each element stays.
     fn kept<T: Magnitude>(&self, values: &[T]) -> Vec<bool> {
         let limit = self.limit.max(1);
-        let mut keep = vec![false; values.len()];
-        keep.par_chunks_mut(GROUP).zip(values.par_chunks(GROUP)).for_each(|(keep, values)| {
-            keep.iter_mut().zip(values).for_each(|(k, x)| *k = x.bits() >= limit);
-        });
-        // In order, so that the first ones go whatever the number of threads.
         let ties = if self.limit == 0 { 0 } else { self.ties };
-        keep.iter_mut().zip(values).filter(|(_, x)| x.bits() == limit).take(ties).for_each(|(k, _)| *k = false);
+        let mut keep = vec![false; values.len()];
+        let groups = keep.par_chunks_mut(GROUP).zip(values.par_chunks(GROUP)).map(|(keep, values)| {
+            keep.iter_mut().zip(values).for_each(|(k, x)| *k = x.bits() >= limit);
+            let count = if ties == 0 { 0 } else { values.iter().filter(|x| x.bits() == limit).count() };
+            (keep, values, count)
+        });
+        let mut groups: Vec<_> = groups.collect();
+        // In order, so that the first ones go whatever the number of threads.
+        let mut left = ties;
+        for (_, _, count) in &mut groups {
+            *count = left.min(*count);
+            left -= *count;
+        }
+        groups.into_par_iter().for_each(|(keep, values, count)| {
+            let of_limit = keep.iter_mut().zip(values).filter(|(_, x)| x.bits() == limit);
+            of_limit.take(count).for_each(|(k, _)| *k = false);
+        });
         keep
     }
 }
