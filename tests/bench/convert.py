@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures conversions of a model of ResNet-50's size: wall time and peak memory of the whole process.
 
-  benches/convert.py [--mlconv target/release/mlconv] [--runs 7] [--folder target/bench] [--markdown]
+  tests/bench/convert.py [--mlconv target/release/mlconv] [--runs 7] [--folder target/bench] [--markdown]
 
 The model has ResNet-50's layers and 25.6 million random weights of a fixed seed, 102 MB in single precision. It is read
 from the page cache. As a floor, `cat` copies the same bytes to a file. Needs the Python packages onnx and numpy.
@@ -14,60 +14,8 @@ import subprocess
 import sys
 import time
 
-# Channels inside and outside of the blocks, blocks, and stride, per stage.
-STAGES = [(64, 256, 3, 1), (128, 512, 4, 2), (256, 1024, 6, 2), (512, 2048, 3, 2)]
-
-
-def make(path):
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    nodes, weights = [], []
-
-    def weight(name, values):
-        weights.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
-        return name
-
-    def emit(op, inputs, **attributes):
-        name = f"{op.lower()}_{len(nodes)}"
-        nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
-
-    def conv(x, inside, outside, kernel, stride=1, relu=True):
-        n, fan = len(nodes), inside * kernel * kernel
-        w = weight(f"w{n}", random.standard_normal((outside, inside, kernel, kernel)) * (2 / fan) ** 0.5)
-        x = emit("Conv", [x, w], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4)
-        norm = [random.uniform(0.5, 1, outside), random.normal(0, 0.1, outside), random.normal(0, 0.1, outside)]
-        names = [weight(f"{k}{n}", v) for k, v in zip(("gamma", "beta", "mean"), norm)]
-        x = emit("BatchNormalization", [x, *names, weight(f"variance{n}", random.uniform(0.5, 1, outside))])
-        return emit("Relu", [x]) if relu else x
-
-    x = conv("image", 3, 64, 7, 2)
-    x = emit("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    channels = 64
-    for inside, outside, blocks, stride in STAGES:
-        for block in range(blocks):
-            step = stride if block == 0 else 1
-            y = conv(x, channels, inside, 1)
-            y = conv(y, inside, inside, 3, step)
-            y = conv(y, inside, outside, 1, relu=False)
-            short = conv(x, channels, outside, 1, step, relu=False) if block == 0 else x
-            x = emit("Relu", [emit("Add", [y, short])])
-            channels = outside
-    x = emit("Flatten", [emit("GlobalAveragePool", [x])])
-    w = weight("fc", random.standard_normal((1000, channels)) / channels**0.5)
-    nodes.append(helper.make_node("Gemm", [x, w, weight("fc_bias", np.zeros(1000))], ["logits"], transB=1))
-    graph = helper.make_graph(
-        nodes,
-        "resnet50",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 224, 224])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1000])],
-        weights,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import sources
 
 def measure(command, runs, prepare):
     """Median seconds and the greatest peak of resident memory, in bytes."""
@@ -118,7 +66,7 @@ def main():
     os.makedirs(args.folder, exist_ok=True)
     model = os.path.join(args.folder, "resnet50.onnx")
     if args.make:
-        return make(model)
+        return sources.make("resnet50", model)
     # In a process of its own: a child's peak begins with what its parent holds.
     if not os.path.exists(model):
         subprocess.run([sys.executable, __file__, "--folder", args.folder, "--make"], check=True)
