@@ -33,6 +33,8 @@ pub struct OutputDiff {
     pub cosine: Option<f64>,
     /// Elements that are finite in only one of the two, or infinite of unlike signs.
     pub non_finite: usize,
+    /// Whether there are elements, none of which is finite in both.
+    pub nothing_finite: bool,
     /// Integers and booleans that are not equal.
     pub unequal: Option<usize>,
     /// Why the two cannot be compared.
@@ -56,6 +58,7 @@ impl OutputDiff {
         self.overall_snr_db = decibels(self.power);
         self.cosine = least(self.cosine, other.cosine);
         self.non_finite += other.non_finite;
+        self.nothing_finite &= other.nothing_finite;
         self.unequal = self.unequal.zip(other.unequal).map(|(a, b)| a + b);
         self.mismatch = self.mismatch.take().or(other.mismatch);
         self.pass &= other.pass;
@@ -111,6 +114,7 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
         power: [0.0; 2],
         cosine: None,
         non_finite: 0,
+        nothing_finite: false,
         unequal: None,
         mismatch: None,
         pass: false,
@@ -131,12 +135,14 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
     }
     let (want_values, got_values) = (want.to_f64(), got.to_f64());
     let (mut signal, mut noise, mut dot, mut energy, mut scale) = (0.0, 0.0, 0.0, 0.0, 0f64);
+    d.nothing_finite = !want_values.is_empty();
     for (i, (w, g)) in want_values.iter().zip(&got_values).enumerate() {
         if !w.is_finite() || !g.is_finite() {
             let same = w == g || (w.is_nan() && g.is_nan());
             d.non_finite += usize::from(!same);
             continue;
         }
+        d.nothing_finite = false;
         let diff = (w - g).abs();
         if diff > d.max_abs {
             (d.max_abs, d.worst) = (diff, i);

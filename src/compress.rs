@@ -345,10 +345,34 @@ pub fn apply(
             Ok(_) => {}
         }
     }
+    let asks = !request.rules.is_empty() || request.config.is_some() || request.plan.is_some();
+    if asks && report.unapplied.is_empty() && !report.rows.is_empty() && report.rows.iter().all(|r| r.outcome.is_err())
+    {
+        report.unapplied.extend(nothing(&report.rows, request, &weights));
+    }
     if request.allow_skip {
         report.notes.append(&mut report.unapplied);
     }
     Ok(report)
+}
+
+/// Says that no weight was compressed, where that was asked for and not by the user's own word.
+fn nothing(rows: &[Row], request: &Request, weights: &[Weight]) -> Option<Diagnostic> {
+    let is_asked = |r: &&Row| r.asked.is_some();
+    let small = weights.iter().filter(|w| matches!(w.role, Err(Left::Small(_)))).count();
+    let d = Diagnostic::warning(&codes::C0102, "no weight is compressed");
+    match rows.iter().find(is_asked) {
+        // A search may find that all are best as they are, and rules may leave them alone.
+        None => None,
+        Some(_) if small > 0 => Some(d.help(format!(
+            "{small} weights have {} elements or fewer; give a lower `--weight-threshold`, or accept it with `--allow-skip`",
+            request.threshold
+        ))),
+        Some(row) => {
+            let why = row.outcome.as_ref().err().cloned().unwrap_or_default();
+            Some(d.help(format!("`{}` is left as it is: {why}; accept it with `--allow-skip`", row.name)))
+        }
+    }
 }
 
 fn failed(e: CompressError) -> Failure {

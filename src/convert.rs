@@ -252,7 +252,7 @@ fn kept_warnings(kept: &[Note]) -> Vec<Diagnostic> {
 fn unmatched(source: &Module, p: &Pattern) -> Option<Diagnostic> {
     let (mut matched, mut single) = (false, false);
     for f in &source.functions {
-        for id in f.all_ops().into_iter().filter(|id| p.matches(source, f, *id)) {
+        for id in f.all_ops().into_iter().filter(|id| p.means(source, f, *id)) {
             matched = true;
             let of = |v: &Value, dtype| f.ty(*v).tensor().is_some_and(|t| t.dtype == dtype);
             let mut values = f.op_data(id).results.to_vec();

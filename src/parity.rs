@@ -120,6 +120,11 @@ pub fn parity(
         }
         let from = pair.sources(&mut all.notes)?;
         let (outputs, accuracy) = pair.run(&samples.runs, given.labels, &from)?;
+        for d in outputs.iter().filter(|d| d.nothing_finite) {
+            let title = format!("no element of `{}` is finite, in both models: there is nothing to compare", d.name);
+            let help = "weights or inputs that are not finite are the usual cause; give inputs that the model is for with `--sample`";
+            all.notes.push(Diagnostic::warning(&codes::N0004, title).help(help));
+        }
         all.outputs.extend(outputs);
         all.accuracy.extend(accuracy);
     }

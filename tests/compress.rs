@@ -470,3 +470,38 @@ fn a_loss_that_is_allowed_is_not_exceeded() {
     assert!(correct >= 353 - 4, "{correct}");
     assert!(bytes < 6000, "{bytes}");
 }
+
+#[test]
+fn codes_stay_where_the_target_is_raised() {
+    let place = converted(&two_weights(), "ios16");
+    for scheme in ["int8", "uint8", "int8-asym", "uint8-tensor", "pal4", "prune50"] {
+        compress(&place, "old.mlpackage", &["--preset", scheme, "--weight-threshold", "0", "--no-verify"]).ok();
+        place
+            .run(&["convert", "old.mlpackage", "-o", "new.mlpackage", "--target", "ios18", "--force", "--no-verify"])
+            .ok();
+        assert_eq!(run(&place, "new.mlpackage"), run(&place, "old.mlpackage"), "{scheme}");
+    }
+}
+
+#[test]
+fn it_is_said_where_nothing_is_compressed() {
+    let place = converted(&two_weights(), "ios18");
+    let done = compress(&place, "c.mlpackage", &["--preset", "int8", "--weight-threshold", "1000000"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("C0102") && done.stderr.contains("--weight-threshold"), "{}", done.stderr);
+    compress(&place, "c.mlpackage", &["--preset", "int8", "--weight-threshold", "1000000", "--allow-skip"]).ok();
+}
+
+#[test]
+fn no_file_is_put_into_a_package() {
+    let place = converted(&two_weights(), "ios18");
+    for args in [
+        &["run", "m.mlpackage", "--outputs", "m.mlpackage/y.npz"][..],
+        &["compress", "m.mlpackage", "-o", "c.mlpackage", "--target-bpw", "6", "--search-log", "m.mlpackage/log"],
+        &["compress", "m.mlpackage", "-o", "c.mlpackage", "--target-bpw", "6", "--search-log", "c.mlpackage"],
+    ] {
+        let done = place.run(args);
+        assert_eq!(done.code, Some(2), "{args:?}: {}", done.stderr);
+    }
+    assert!(!place.path("c.mlpackage").exists() && !place.path("m.mlpackage/log").exists());
+}

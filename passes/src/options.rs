@@ -45,6 +45,11 @@ impl Pattern {
         true
     }
 
+    /// Whether the op computes something and is meant.
+    pub fn means(&self, module: &Module, f: &Function, id: OpId) -> bool {
+        f.op_data(id).op.name() != "const" && self.matches(module, f, id)
+    }
+
     /// Whether the op is meant.
     pub fn matches(&self, module: &Module, f: &Function, id: OpId) -> bool {
         let data = f.op_data(id);

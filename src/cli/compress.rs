@@ -5,7 +5,7 @@ use super::{
     args::{Import, Inputs, Rewrite, read_arrays},
     recipe::{self, RecipeFile},
     terminal::Terminal,
-    write::{Write, check_target, summary},
+    write::{Write, check_file, check_target, summary},
 };
 use crate::{
     Diagnostic, Failure,
@@ -314,8 +314,16 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let mut rewrite = Rewrite { precision: None, keep_fp32: vec![] };
     rewrite.fill(&recipe.convert);
     let out = args.out.clone().filter(|_| !args.dry_run);
-    if let Some(out) = &out {
+    if let Some(out) = &args.out {
         check_target(out, args.force)?;
+    }
+    if let Some(log) = &args.compression.search_log {
+        check_file(log)?;
+        let same = |out: &PathBuf| log == out || log.starts_with(out);
+        if args.out.as_ref().is_some_and(same) {
+            let d = Diagnostic::error(&codes::L0001, "the log of the search is to be where the package is to be");
+            return Err(vec![d.at(log.display().to_string()).help("give `--search-log` a file beside the package")]);
+        }
     }
     let inputs = args.inputs.read()?;
     let asked = args.compression.request(out.as_deref().unwrap_or(Path::new(".")), !inputs.samples.is_empty())?;
@@ -350,7 +358,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         terminal.insist(&prepared.unapplied);
         let report = prepared.compression.as_ref();
         if terminal.is_json() {
-            terminal.json(&summary("compress", None, &prepared, None, 0));
+            terminal.json(&summary("compress", None, &prepared, None, None));
         } else {
             terminal.result(&report.map(compression_text).unwrap_or_default());
         }

@@ -4,6 +4,7 @@ use super::{
     CommandResult, Outcome,
     args::{BackendName, EmulateName, Import, read_arrays, seed, target_unapplied},
     terminal::Terminal,
+    write::check_file,
 };
 use crate::{
     Diagnostic, arrays,
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         args.import.input.iter().cloned().partition(|i| Path::new(i).extension().is_some_and(|e| e == "npy"));
     for target in args.outputs.iter().chain(&args.state_out) {
         check_target(args, target, &files).map_err(|d| vec![d])?;
+        check_file(target)?;
     }
     let request = Import { input: shapes, ..args.import.clone() }.request()?;
     let read = {

@@ -48,7 +48,7 @@ impl Write<'_> {
         let differs = parity.as_ref().and_then(|p| p.differs(&prepared.kept));
         let size = package_size(self.out);
         if terminal.is_json() {
-            terminal.json(&summary(self.command, Some(self.out), &prepared, parity.as_ref(), size));
+            terminal.json(&summary(self.command, Some(self.out), &prepared, parity.as_ref(), Some(size)));
         } else {
             terminal.say(&text(&prepared, parity.as_ref(), size));
             if let (Some(p), Some(_), true) = (&parity, &differs, terminal.is_quiet()) {
@@ -76,6 +76,11 @@ pub(super) fn check_target(out: &Path, force: bool) -> Result<(), Vec<Diagnostic
     }
     let existing = if force { Existing::Replace } else { Existing::Keep };
     mlconv_coreml::check_target(out, existing).map_err(|e| vec![package_error(&e)])
+}
+
+/// Refuses a file inside of a package, of which it would be no part.
+pub(super) fn check_file(path: &Path) -> Result<(), Vec<Diagnostic>> {
+    mlconv_coreml::check_file(path).map_err(|e| vec![package_error(&e)])
 }
 
 /// A conversion that is interrupted leaves nothing behind.
@@ -127,7 +132,7 @@ pub(super) fn summary(
     out: Option<&Path>,
     prepared: &Prepared,
     parity: Option<&Parity>,
-    size: u64,
+    size: Option<u64>,
 ) -> serde_json::Value {
     json!({
         "version": report::VERSION,
@@ -137,7 +142,7 @@ pub(super) fn summary(
         "source_ops": prepared.source_ops,
         "ops": prepared.ops,
         "size_bytes": size,
-        "weights_bytes": prepared.package.weights.len_bytes(),
+        "weights_bytes": size.map(|_| prepared.package.weights.len_bytes()),
         "renamed": prepared.package.renamed.iter().map(|(from, to)| json!({"source": from, "package": to})).collect::<Vec<_>>(),
         "compression": prepared.compression.as_ref().map(compression_json),
         "warnings": prepared.warnings.iter().chain(&prepared.unapplied).map(report::diagnostic).collect::<Vec<_>>(),

@@ -83,7 +83,7 @@ pub(super) fn apply(
     };
     let mut unapplied = vec![];
     for p in &request.keep {
-        if !module.functions.iter().any(|f| f.all_ops().iter().any(|id| p.matches(module, f, *id))) {
+        if !module.functions.iter().any(|f| f.all_ops().iter().any(|id| p.means(module, f, *id))) {
             let title = format!("`--keep-activations {}` matches no op", p.as_str());
             unapplied.push(Diagnostic::warning(&codes::L0002, title));
         }

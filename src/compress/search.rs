@@ -18,7 +18,7 @@ use log::Log;
 use loss::{Forms, Others, finite, least, outputs, relative, tensor_of};
 use mlconv_mil::schema::Opset;
 use mlconv_passes::compress::{
-    Compressed, Inputs, Knowledge, Refusal, Scheme, Weight, Witness, compress_tensor, expressible, working_memory,
+    Compressed, Inputs, Knowledge, Left, Refusal, Scheme, Weight, Witness, compress_tensor, expressible, working_memory,
 };
 use mlconv_tensor::Tensor;
 use rayon::prelude::*;
@@ -202,7 +202,9 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
         .filter(|i| assigned[*i].is_none() && task.weights[*i].role.is_ok() && twins[*i].is_none())
         .collect();
     if free.is_empty() {
-        return Err(vec![Diagnostic::error(&codes::C0001, "no weight is left to choose a scheme for")]);
+        let d = Diagnostic::error(&codes::C0001, "no weight is left to choose a scheme for");
+        let small = task.weights.iter().any(|w| matches!(w.role, Err(Left::Small(_))));
+        return Err(vec![if small { d.help("weights are small; give a lower `--weight-threshold`") } else { d }]);
     }
     let mut log = Log::open(task)?;
     let mut refused = vec![];
@@ -260,7 +262,7 @@ pub(super) fn run(task: &Task<'_>, assigned: &mut [Option<Assigned>]) -> Result<
         }
         // What of a package is no weight is an estimate: its size is known when it is made.
         (Goal::Bytes(_), Some(budget)) => curve.iter().rposition(|p| p.bytes <= budget).unwrap_or(0),
-        (_, budget) => within(&curve, budget.unwrap_or(u64::MAX), &what)?,
+        (_, budget) => within(&curve, budget.unwrap_or(u64::MAX), &what, &refused)?,
     };
     let level = levels(&slots, &steps[..chosen]);
     let mut picks: Vec<Choice> = slots.iter().zip(&level).map(|(s, l)| s.hull[*l].clone()).collect();

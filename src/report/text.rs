@@ -73,6 +73,7 @@ fn parity_lines(p: &Parity) -> String {
             (None, None) if p.half && d.below_half() => {
                 format!("its values, up to {:.1e}, are below what half precision holds (6.1e-5)", d.greatest)
             }
+            (None, None) if d.nothing_finite && d.non_finite == 0 => "equal, no element is finite".to_owned(),
             (None, None) if d.max_abs == 0.0 && d.non_finite == 0 => "equal".to_owned(),
             (None, None) => {
                 let snr = d.snr_db.map_or_else(String::new, |s| format!(", SNR {s:.1} dB"));

@@ -2,7 +2,7 @@
 
 mod stage;
 
-pub use stage::{Existing, abandon, check_target};
+pub use stage::{Existing, abandon, check_file, check_target};
 
 use crate::{
     Access, Entry, Error, Manifest, PathProblem, Plan, Result, WeightFile, Weights, manifest::relative, weights,

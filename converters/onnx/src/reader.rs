@@ -250,7 +250,7 @@ impl<'m> Reader<'m> {
         for p in &node.metadata_props {
             match (p.key.as_deref(), p.value.as_deref()) {
                 (Some("pkg.torch.onnx.stack_trace"), Some(trace)) => read.line = source_line(trace),
-                (Some("namespace"), Some(path)) => read.module = path.split(':').next().unwrap_or(path).into(),
+                (Some("namespace"), Some(path)) => read.module = module_of(path).into(),
                 _ => {}
             }
         }
@@ -353,6 +353,14 @@ impl<'m> Reader<'m> {
     }
 }
 
+/// The module in a namespace that `torch.onnx` writes: steps such as `layers.0: EncoderLayer` from the model to the
+/// operator, which is the last step where there are several.
+fn module_of(namespace: &str) -> &str {
+    let mut steps = namespace.rsplit('/').map(|step| step.split(':').next().unwrap_or(step).trim());
+    let last = steps.next().unwrap_or_default();
+    steps.next().unwrap_or(last)
+}
+
 /// The innermost line of a Python stack trace that is a user's: its last `File "…", line N`.
 fn source_line(trace: &str) -> Arc<str> {
     let found = trace.lines().rev().find_map(|line| {
@@ -391,4 +399,21 @@ fn shape(shape: &onnx::TensorShapeProto) -> Vec<SourceDim> {
         Some(dimension::Value::DimValue(_) | dimension::Value::DimParam(_)) | None => SourceDim::Unknown,
     };
     shape.dim.iter().map(dim).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_found_in_namespaces() {
+        for (namespace, module) in [
+            (": m.Net/layers.0: m.Layer/layers.0.qkv: torch.nn.Linear/linear: aten.linear.default", "layers.0.qkv"),
+            (": m.Net/add: aten.add.Tensor", ""),
+            ("encoder.layer: m.Layer", "encoder.layer"),
+            ("", ""),
+        ] {
+            assert_eq!(module_of(namespace), module);
+        }
+    }
 }

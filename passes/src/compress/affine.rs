@@ -79,14 +79,23 @@ impl Affine {
 
     /// The sum of squared errors of `values`, each times its weight.
     pub(crate) fn error<const HALF: bool>(&self, values: &[f32], weights: Option<&[f32]>) -> f64 {
+        // In a unit near the scale, so that no square is too great or too small for its type.
+        let unit = self.unit();
         let square = |x: f32| {
-            let e = x - self.value::<HALF>(self.level::<HALF>(x));
+            let e = (x - self.value::<HALF>(self.level::<HALF>(x))) * unit;
             e * e
         };
-        match weights {
+        let squares = match weights {
             None => sum(values, |x| square(*x)),
             Some(weights) => sum_of_pairs(values, weights, |x, w| w * square(x)),
-        }
+        };
+        squares / f64::from(unit).powi(2)
+    }
+
+    /// A power of two that makes numbers of the scale numbers near 1.
+    fn unit(&self) -> f32 {
+        let exponent = self.scale.to_bits() >> 23;
+        f32::from_bits(254u32.saturating_sub(exponent).max(1) << 23)
     }
 }
 
@@ -143,10 +152,17 @@ impl Codes {
 
     /// The parameters of a range that are not in doubt: those of most blocks, found fast.
     fn certain(&self, (lo, hi): (f32, f32)) -> Option<Affine> {
-        let width = 2.0 * f64::from(hi.max(-lo));
+        if !self.symmetric {
+            return None;
+        }
+        let scale = self.scale(2.0 * f64::from(hi.max(-lo)));
+        (scale >= self.normal()).then(|| self.affine(scale, self.middle(), self.spread))
+    }
+
+    /// The scale that spreads the integers over numbers so far apart, as it is stored.
+    fn scale(&self, width: f64) -> f32 {
         let scale = width / f64::from(self.spread.1 - self.spread.0);
-        let scale = self.rounded(scale, scale) as f32;
-        (self.symmetric && scale >= self.normal()).then(|| self.affine(scale, self.middle(), self.spread))
+        self.rounded(scale, scale) as f32
     }
 
     /// The parameters that a range may round to; none for a range of nothing but zero.
@@ -157,9 +173,8 @@ impl Codes {
         if width == 0.0 {
             return Few::new();
         }
-        let scale = self.rounded(width / (q_hi - q_lo), width / (q_hi - q_lo)) as f32;
         let mut out = Few::new();
-        for scale in self.scales(scale) {
+        for scale in self.scales(self.scale(width)) {
             if self.symmetric {
                 out.push(self.affine(scale, self.middle(), self.spread));
                 continue;
@@ -327,16 +342,16 @@ impl Search<'_> {
 
     /// The scale of least squared error for the codes of the best parameters.
     fn refit(&self) -> Option<Affine> {
-        let a = self.best;
+        let (a, unit) = (self.best, self.best.unit());
         let level = |x: f32| a.level::<false>(x);
         let (xl, ll) = match self.weights {
-            None => (sum(self.values, |x| x * level(*x)), sum(self.values, |x| level(*x) * level(*x))),
+            None => (sum(self.values, |x| x * unit * level(*x)), sum(self.values, |x| level(*x) * level(*x))),
             Some(w) => (
-                sum_of_pairs(self.values, w, |x, w| w * x * level(x)),
+                sum_of_pairs(self.values, w, |x, w| w * (x * unit) * level(x)),
                 sum_of_pairs(self.values, w, |x, w| w * level(x) * level(x)),
             ),
         };
-        let scale = xl / ll;
+        let scale = xl / ll / f64::from(unit);
         (scale.is_finite() && scale > 0.0).then(|| self.codes.of(scale as f32, f64::from(a.zero)))
     }
 }
@@ -418,6 +433,21 @@ const TINIEST_NORMAL: f32 = 6.103_515_6e-5;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_search_is_as_good_at_any_magnitude() {
+        let codes = Codes::new(DType::I4, true, DType::F32).expect("codes");
+        let mut values: Vec<f32> = (0..512).map(|i| (i as f32 * 0.7).sin()).collect();
+        values[7] = 6.0;
+        let part = |exponent: i32| {
+            let scaled: Vec<f32> = values.iter().map(|x| (f64::from(*x) * 2f64.powi(exponent)) as f32).collect();
+            let found = codes.least_squares(&scaled, None);
+            found.error::<false>(&scaled, None) / 2f64.powi(2 * exponent)
+        };
+        for exponent in [-100, -70, 70, 120] {
+            assert!((part(exponent) / part(0) - 1.0).abs() < 1e-6, "{exponent}");
+        }
+    }
 
     #[test]
     fn halves_are_rounded_as_the_type_rounds_them() {

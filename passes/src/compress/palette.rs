@@ -87,7 +87,7 @@ pub fn palettize(w: &Tensor, o: &PaletteOptions<'_>) -> Result<Palette, Refusal>
     let weights = Weights::new(w, o, scale);
     let tables = tables(&weights, o, layout)?;
     let bits = match o.method {
-        PaletteMethod::Unique => fitting_bits(&tables, o.cluster_dim)?,
+        PaletteMethod::Unique => fitting_bits(&tables, o.cluster_dim),
         _ => o.bits,
     };
     let dtype = index_dtype(bits)?;
@@ -458,12 +458,10 @@ fn too_many() -> Refusal {
 }
 
 /// The fewest bits that index the longest table.
-fn fitting_bits(tables: &[Vec<f32>], dim: usize) -> Result<u8, Refusal> {
+fn fitting_bits(tables: &[Vec<f32>], dim: usize) -> u8 {
     let most = tables.iter().map(|t| t.len() / dim).max().unwrap_or(1);
-    let fit = BITS.into_iter().find(|bits| most <= 1 << bits);
-    fit.ok_or_else(|| {
-        Refusal::new(format!("{most} distinct values share a table, which is more than 8 bits can tell apart"))
-    })
+    // None has more than 256 entries.
+    BITS.into_iter().find(|bits| most <= 1 << bits).unwrap_or(8)
 }
 
 /// The tables as a tensor, each filled up with zeros to `entries`.

@@ -204,6 +204,17 @@ impl Scheme {
     }
 }
 
+/// Refuses two options that say the same thing.
+fn once(what: &str, options: &[&str], says: impl Fn(&str) -> bool) -> Result<(), String> {
+    let said: Vec<String> = options.iter().filter(|o| says(o)).map(|o| format!("`-{o}`")).collect();
+    if said.len() > 1 { Err(format!("{} each say {what}; leave one", said.join(" and "))) } else { Ok(()) }
+}
+
+/// Whether an option is a letter and a number.
+fn numbered(option: &str, letter: char) -> bool {
+    option.strip_prefix(letter).is_some_and(|n| number::<usize>(n).is_some())
+}
+
 fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
@@ -250,6 +261,8 @@ fn parse_linear(head: &str, rest: &[&str]) -> Result<Linear, String> {
         _ => DType::U4,
     };
     let mut linear = Linear { dtype, symmetric: matches!(dtype, DType::I8 | DType::I4), ..Linear::default() };
+    once("what shares a scale", rest, |w| w == "tensor" || numbered(w, 'b'))?;
+    once("where zero lies", rest, |w| matches!(w, "asym" | "sym"))?;
     for word in rest {
         match *word {
             "tensor" => linear.share = Share::Tensor,
@@ -272,6 +285,11 @@ fn parse_linear(head: &str, rest: &[&str]) -> Result<Linear, String> {
 fn parse_palette(bits: &str, rest: &[&str]) -> Result<Palette, String> {
     let mut palette = Palette::default();
     let mut unique = false;
+    once("the size of groups", rest, |w| numbered(w, 'g'))?;
+    once("the length of vectors", rest, |w| numbered(w, 'v'))?;
+    once("how entries are chosen", rest, |w| matches!(w, "uniform" | "unique"))?;
+    once("the type of tables", rest, |w| matches!(w, "lut8" | "ulut8"))?;
+    once("the axis of groups", rest, |w| w == "in" || w.starts_with("axis"))?;
     for word in rest {
         match *word {
             "in" => palette.input_groups = true,
@@ -452,6 +470,9 @@ mod tests {
             ("int8+prune50", "first"),
             ("pal4-v9", "2 to 8"),
             ("prune50+pal4-v2", "has no vectors"),
+            ("int4-tensor-b32", "leave one"),
+            ("int8-asym-sym", "leave one"),
+            ("pal4-g16-g8", "leave one"),
             ("", "schemes are"),
         ] {
             let why = Scheme::parse(text).expect_err(text).to_string();

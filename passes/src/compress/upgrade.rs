@@ -4,8 +4,8 @@ use super::{decompress::remove_unread, palette::index_dtype};
 use mlconv_mil::{
     ir::{Function, InsertError, Module, OpId, Place, Value},
     ops::{
-        Const, ConstexprCast, ConstexprCastIos16, ConstexprLutToDense, ConstexprPackedLutToDense,
-        ConstexprPackedSparseToDense, ConstexprSparseToDense,
+        Const, ConstexprAffineDequantize, ConstexprBlockwiseShiftScale, ConstexprCast, ConstexprCastIos16,
+        ConstexprLutToDense, ConstexprPackedLutToDense, ConstexprPackedSparseToDense, ConstexprSparseToDense,
     },
     schema::{Op, Opset},
 };
@@ -19,6 +19,8 @@ pub fn upgrade(module: &mut Module) -> Result<(), InsertError> {
                 lut(f, id, &op)?;
             } else if let Some(op) = f.op::<ConstexprPackedSparseToDense>(id).cloned() {
                 sparse(f, id, &op)?;
+            } else if let Some(op) = f.op::<ConstexprAffineDequantize>(id).cloned() {
+                affine(f, id, &op)?;
             } else if let Some(op) = f.op::<ConstexprCastIos16>(id).cloned() {
                 let ConstexprCastIos16 { source_val, output_dtype } = op;
                 replace(f, id, Box::new(ConstexprCast { source_val, output_dtype }))?;
@@ -46,6 +48,32 @@ fn sparse(f: &mut Function, id: OpId, op: &ConstexprPackedSparseToDense) -> Resu
     let Ok(mask) = Tensor::new(DType::U1, &shape, mask.blob().clone()) else { return Ok(()) };
     let mask = constant(f, id, op.mask, mask)?;
     replace(f, id, Box::new(ConstexprSparseToDense { nonzero_data: op.nonzero_data, mask }))
+}
+
+fn affine(f: &mut Function, id: OpId, op: &ConstexprAffineDequantize) -> Result<(), InsertError> {
+    let (Some(data), Some(scale), Some(zero_point)) =
+        (f.constant(op.quantized_data), f.constant(op.scale), f.constant(op.zero_point))
+    else {
+        return Ok(());
+    };
+    let (dtype, rank, parts) = (data.dtype(), data.shape().len(), [scale.clone(), zero_point.clone()]);
+    let Ok(axis) = usize::try_from(if op.axis < 0 { op.axis + rank as i64 } else { op.axis }) else { return Ok(()) };
+    if axis >= rank || parts[1].dtype() != dtype {
+        return Ok(());
+    }
+    // Both have one shape, which that of a scalar fits as well.
+    let count = parts.iter().map(Tensor::count).max().unwrap_or(1);
+    let mut form = vec![1; rank];
+    form[axis] = count;
+    let spread = |t: Tensor| match t.to_f64().first() {
+        Some(x) if t.count() != count => Tensor::splat(t.dtype(), &form, *x),
+        _ => t.reshape(&form),
+    };
+    let [scale, zero_point] = parts.map(spread);
+    let no_offset = zero_point.to_f32().iter().all(|x| *x == 0.0);
+    let scale = constant(f, id, op.scale, scale)?;
+    let offset = if no_offset { None } else { Some(constant(f, id, op.zero_point, zero_point)?) };
+    replace(f, id, Box::new(ConstexprBlockwiseShiftScale { data: op.quantized_data, scale, offset }))
 }
 
 /// The shape of what an op decodes.

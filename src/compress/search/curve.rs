@@ -107,15 +107,20 @@ pub(super) fn levels(slots: &[Slot], steps: &[usize]) -> Vec<usize> {
 }
 
 /// The last point that is within a budget.
-pub(super) fn within(curve: &[Point], budget: u64, what: &str) -> Result<usize, Failure> {
+///
+/// `refused` are weights that have no smaller form, and why.
+pub(super) fn within(curve: &[Point], budget: u64, what: &str, refused: &[(String, String)]) -> Result<usize, Failure> {
     let fitting = curve.iter().rposition(|p| p.bytes <= budget);
     fitting.ok_or_else(|| {
         let (bytes, bits) = curve.first().map(|p| (p.bytes, p.bits_per_weight)).unwrap_or_default();
         let title = format!(
             "{what} cannot be: with every weight in its smallest form it is {bytes} bytes of weights, {bits:.2} bits per weight"
         );
-        let help = "give smaller schemes with `--candidates`, or a lower `--weight-threshold`";
-        vec![Diagnostic::error(&codes::C0002, title).help(help)]
+        let d = Diagnostic::error(&codes::C0002, title);
+        vec![match refused.first() {
+            Some((name, why)) => d.help(format!("{} of them cannot be smaller: `{name}`: {why}", refused.len())),
+            None => d.help("give smaller schemes with `--candidates`, or a lower `--weight-threshold`"),
+        }]
     })
 }
 

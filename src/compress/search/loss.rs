@@ -47,14 +47,15 @@ pub(super) fn least(
         curve[at].measured = Some(loss);
         Ok::<_, Failure>(loss)
     };
+    let fits = |loss: f64| loss <= limit;
     while low < high {
         let at = usize::midpoint(low, high);
-        if measure(at, [low, high])? <= limit { high = at } else { low = at + 1 }
+        if fits(measure(at, [low, high])?) { high = at } else { low = at + 1 }
     }
     // The last point alone has not been measured. What rules say of other weights may lose too much by itself.
     if low == steps.len() {
         let loss = measure(low, [low, low])?;
-        if loss > limit {
+        if !fits(loss) {
             let title = format!(
                 "`--max-drop {metric}={limit}` cannot be: with every weight that is searched in its best form, the loss is {loss:.4}"
             );
@@ -180,7 +181,7 @@ impl<'a> Forms<'a> {
             Metric::Top1 => {
                 let labels = task.labels.ok_or_else(|| {
                     let d = Diagnostic::error(&codes::C0002, "`top1` wants the right class of each sample");
-                    vec![d.help("give them with `--labels`")]
+                    vec![d.help("give the samples of `--sample` their classes with `--labels`")]
                 })?;
                 // Those of the first function come first, and only those that are floats.
                 let f = &c.module().functions[0];
@@ -249,12 +250,11 @@ pub(super) fn relative(want: &Tensor, got: &Tensor) -> (f64, f64) {
     }
     let [noise, x, y, xy] = sums;
     let norm = (x * y).sqrt();
-    let cosine = if noise == 0.0 {
-        1.0
-    } else if norm > 0.0 {
-        xy / norm
-    } else {
-        0.0
+    // What is not finite, where it was to be, points nowhere.
+    let cosine = match xy / norm {
+        _ if noise == 0.0 => 1.0,
+        x if x.is_finite() => x,
+        _ => 0.0,
     };
     let part = if noise == 0.0 {
         0.0
@@ -272,4 +272,21 @@ pub(super) fn tensor_of(like: &Tensor, values: Vec<f32>) -> Tensor {
         return Tensor::from_vec(like.shape(), values.into_iter().map(f16::from_f32).collect());
     }
     Tensor::from_vec(like.shape(), values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_is_all_lost() {
+        let loss = |x: [f32; 2], y: [f32; 2]| {
+            relative(&Tensor::from_vec(&[2], x.to_vec()), &Tensor::from_vec(&[2], y.to_vec()))
+        };
+        for lost in [f32::INFINITY, f32::NAN] {
+            let (noise, cosine) = loss([1.0, 2.0], [1.0, lost]);
+            assert!(noise > 1e100 && cosine == 1.0, "{noise} {cosine}");
+        }
+        assert_eq!(loss([1.0, f32::INFINITY], [1.0, f32::INFINITY]), (0.0, 0.0));
+    }
 }

@@ -40,14 +40,25 @@ fn place(target: &Path, existing: Existing) -> Result<PathBuf> {
     check(&named, existing)?;
     let real =
         if named.is_symlink() { fs::canonicalize(&named).map_err(io_error(Access::Read, &named))? } else { named };
-    let is_package = |p: &&Path| p.extension().is_some_and(|e| e == "mlpackage");
+    outside(target, &real)?;
+    Ok(real)
+}
+
+/// Whether a file that is no part of a package can be written to `path`, which is not inside of one then.
+pub fn check_file(path: &Path) -> Result<()> {
+    outside(path, path)
+}
+
+/// Refuses the path `named`, which is really `real`, where it lies inside of a package.
+fn outside(named: &Path, real: &Path) -> Result<()> {
+    let is_package = |p: &&Path| p.join(MANIFEST).is_file();
     // A folder that is not there is no part of a package; the operating system says what is wrong with it.
-    if let Ok(folder) = fs::canonicalize(folder_of(&real))
+    if let Ok(folder) = fs::canonicalize(folder_of(real))
         && let Some(package) = folder.ancestors().find(is_package)
     {
-        return Err(Error::InsidePackage { path: target.into(), package: package.into() });
+        return Err(Error::InsidePackage { path: named.into(), package: package.into() });
     }
-    Ok(real)
+    Ok(())
 }
 
 fn folder_of(path: &Path) -> &Path {

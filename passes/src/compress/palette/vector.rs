@@ -12,7 +12,7 @@ mod seeds;
 use chance::Chance;
 use mlconv_tensor::{Simd, WithSimd, vectorized};
 use rayon::prelude::*;
-use seeds::{Near, exchange, seeds};
+use seeds::{exchange, seeds};
 
 /// Vectors that are looked at together: several vector registers, so that one need not wait for the other.
 const LANES: usize = 16;
@@ -264,7 +264,7 @@ pub(super) fn kmeans<const D: usize>(all: &Vectors<D>, k: usize) -> Vec<Entry<D>
         other.resize(k, other.first().copied().unwrap_or([0.0; D]));
         let now = lloyd(&medium, &mut other, 20, 1e-3);
         failed = if now < error * 0.9995 { 0 } else { failed + 1 };
-        if now < error {
+        if table.is_empty() || now < error {
             (error, table) = (now, other);
         }
         if failed == patience {
@@ -312,16 +312,42 @@ fn lloyd<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], rounds: u
 
 /// Moves entries that nothing is nearest to to where the error is the largest; how many have moved.
 fn reseed<const D: usize>(vectors: &Vectors<D>, table: &mut [Entry<D>], empty: &[usize]) -> usize {
-    let Some(near) = Near::new(vectors, table) else { return 0 };
-    let mut far: Vec<(usize, f32)> = near.first.each.as_flattened().iter().copied().enumerate().collect();
-    far.retain(|(_, x)| *x > 0.0);
-    far.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    // Equal vectors are as far as each other, and one entry is enough for all.
-    far.dedup_by(|a, b| a.1 == b.1);
+    let farthest = |mut far: Vec<(usize, f32)>| {
+        far.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        // Equal vectors are as far as each other, and one entry is enough for all.
+        far.dedup_by(|a, b| a.1 == b.1);
+        far.truncate(empty.len());
+        far
+    };
+    let of_chunk = |chunk| farthest(vectorized(Far { vectors, table, chunk }));
+    let parts: Vec<Vec<(usize, f32)>> = vectors.chunks().map(of_chunk).collect();
+    let far = farthest(parts.concat());
     for (j, (i, _)) in empty.iter().zip(&far) {
         table[*j] = vectors.vector(*i);
     }
     empty.len().min(far.len())
+}
+
+/// The vectors of a chunk that have an error, and their errors.
+struct Far<'a, const D: usize> {
+    vectors: &'a Vectors<D>,
+    table: &'a [Entry<D>],
+    chunk: std::ops::Range<usize>,
+}
+
+impl<const D: usize> WithSimd for Far<'_, D> {
+    type Output = Vec<(usize, f32)>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<(usize, f32)> {
+        let mut all = vec![];
+        for at in blocks_of(&self.chunk) {
+            let (_, far) = self.vectors.each_nearest(simd, at, self.table);
+            let lanes = far.iter().enumerate().take(self.vectors.lanes(at));
+            all.extend(lanes.filter(|(_, x)| **x > 0.0).map(|(lane, x)| (at * LANES + lane, *x)));
+        }
+        all
+    }
 }
 
 /// What vectors nearest to each entry sum up to.

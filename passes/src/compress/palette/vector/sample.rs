@@ -52,6 +52,7 @@ impl<const D: usize> Vectors<D> {
             for (block, shares) in shares.into_iter().enumerate() {
                 for (lane, share) in shares.into_iter().enumerate() {
                     at += share;
+                    // Bounded, so that a share beyond all measure ends as well.
                     let mut times = 0u32;
                     while times < 1 << 16 && goal < at {
                         next += 1;

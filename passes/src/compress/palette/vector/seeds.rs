@@ -4,8 +4,8 @@ use super::{Chance, Entry, LANES, Lanes, Vectors, lloyd};
 use mlconv_tensor::{Simd, WithSimd, vectorized};
 
 /// What vectors are drawn by: the chance of each, block by block, and the sums up to each block.
-pub(super) struct Chances {
-    pub(super) each: Vec<Lanes>,
+struct Chances {
+    each: Vec<Lanes>,
     sums: Vec<f64>,
 }
 
@@ -162,15 +162,15 @@ pub(super) fn exchange<const D: usize>(
 }
 
 /// For each vector the nearest entry, its error with it, and with the second nearest.
-pub(super) struct Near {
+struct Near {
     index: Vec<[u32; LANES]>,
-    pub(super) first: Chances,
+    first: Chances,
     second: Vec<Lanes>,
 }
 
 impl Near {
     /// None where no vector has an error.
-    pub(super) fn new<const D: usize>(sample: &Vectors<D>, table: &[Entry<D>]) -> Option<Self> {
+    fn new<const D: usize>(sample: &Vectors<D>, table: &[Entry<D>]) -> Option<Self> {
         let blocks = sample.blocks.len();
         let (mut index, mut first, mut second) =
             (vec![[0; LANES]; blocks], vec![[0.0; LANES]; blocks], vec![[0.0; LANES]; blocks]);
