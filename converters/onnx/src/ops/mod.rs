@@ -29,9 +29,11 @@ macro_rules! families {
 families! {
     activation,
     attention,
+    bitwise,
     constant,
     control,
     convolution,
+    dropout,
     elementwise,
     generator,
     grid,
