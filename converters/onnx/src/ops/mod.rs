@@ -33,6 +33,9 @@ families! {
     constant,
     control,
     convolution,
+    deformable,
+    determinant,
+    distinct,
     dropout,
     elementwise,
     generator,
@@ -53,6 +56,9 @@ families! {
     signal,
     softmax,
     space,
+    suppression,
+    text,
+    unpooling,
 }
 
 mod walk;

@@ -34,12 +34,19 @@ struct Transform {
 
 fn dft(n: &mut Lower<'_>, axis: Option<i64>) -> Lowered {
     let (inverse, onesided) = (n.flag("inverse", false)?, n.flag("onesided", false)?);
-    let length = n.ints_input(1)?.and_then(|l| l.first().copied());
     let x = n.input(0)?;
     let (rank, shape) = (n.rank(x)?, n.shape(x)?);
     if rank < 2 {
         return Err(LowerError::form(format!("a transform of {}", n.ty(x)?)));
     }
+    let length = match (n.ints_input(1), axis, n.stated_sizes(0)) {
+        // All frequencies are as many as there are samples; of half of them, that is left open.
+        (Err(LowerError::NotConstant { .. }), Some(axis), Some(stated)) if inverse || !onesided => {
+            let axis = n.axis(x, axis)?;
+            stated.get(axis).copied()
+        }
+        (length, ..) => length?.and_then(|l| l.first().copied()),
+    };
     let transform = |axis: usize| -> Result<Transform> {
         let own = shape[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the transform".to_owned() })?;
         let natural = if inverse && onesided { 2 * (own - 1) } else { own };
@@ -221,6 +228,9 @@ fn stft_of_stated(n: &mut Lower<'_>, x: Value, frames: &Frames) -> Result<Value>
     let Some([_, count, bins, 2]) = n.stated_sizes(0).as_deref().and_then(|s| <[i64; 4]>::try_from(s).ok()) else {
         return Err(unknown);
     };
+    if !(1..=MAX_LENGTH).contains(&bins) {
+        return Err(unknown);
+    }
     let lengths = if frames.onesided { vec![2 * (bins - 1), 2 * (bins - 1) + 1] } else { vec![bins] };
     let given = n.input(3)?;
     let given = n.as_scalar(given)?;
@@ -256,6 +266,7 @@ impl Frames {
         }
         let starts = match count {
             Some(count) if (1..=samples).contains(&count) => {
+                n.affords(usize::try_from(count).unwrap_or(usize::MAX))?;
                 let numbers = n.const_ints(&(0..count).collect::<Vec<_>>())?;
                 n.mul(numbers, self.step)?
             }

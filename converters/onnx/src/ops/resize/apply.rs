@@ -134,14 +134,15 @@ fn open_matrix(n: &mut Lower<'_>, how: &How, line: &Line<Value>, (size, count): 
         Kernel::Cubic { a, .. } => (2.0, Some(a)),
         Kernel::Linear { .. } | Kernel::Nearest(_) => (1.0, None),
     };
+    let refuse = || LowerError::form(format!("antialiasing {size} elements to {count}"));
+    if !(1..=MAX_TAPS).contains(&size) || !(1..=MAX_TAPS).contains(&count) {
+        return Err(refuse());
+    }
     // The new size is the old one times the scale, rounded down: the scale is no less than their ratio.
-    let least = (count as f64 / size.max(1) as f64).min(1.0);
+    let least = (count as f64 / size as f64).min(1.0);
     let start = (-reach / least).floor() as i64 + 1;
     let taps = (2 - 2 * start).max(2);
-    let elements = taps.checked_mul(count).and_then(|n| n.checked_mul(size)).filter(|n| (1..=MAX_TAPS).contains(n));
-    if elements.is_none() {
-        return Err(LowerError::form(format!("antialiasing {size} elements to {count}")));
-    }
+    taps.checked_mul(count).and_then(|n| n.checked_mul(size)).filter(|n| *n <= MAX_TAPS).ok_or_else(refuse)?;
     let numbers = |n: &mut Lower<'_>, range: std::ops::Range<i64>| {
         let values: Vec<f64> = range.map(|i| i as f64).collect();
         n.add_const(Tensor::from_f64(DType::F32, &[values.len()], &values))

@@ -26,6 +26,7 @@ pub(super) fn col_to_im(n: &mut Lower<'_>) -> Lowered {
     let places = depth / channels;
     let total = sizes.iter().try_fold(1i64, |n, d| n.checked_mul(*d)).filter(|n| *n < 1 << 28).ok_or_else(bad)?;
     let reach = depth.checked_mul(count).filter(|n| *n < 1 << 28).ok_or_else(bad)?;
+    let planes = batch.checked_mul(channels).filter(|n| *n < 1 << 28).ok_or_else(bad)?;
     n.affords(usize::try_from(reach).unwrap_or(usize::MAX))?;
     let block = n.cast(block, DType::I32)?;
     let (within, columns) = (n.const_ints(&(0..places).collect::<Vec<_>>())?, counted(n, count)?);
@@ -66,10 +67,10 @@ pub(super) fn col_to_im(n: &mut Lower<'_>) -> Lowered {
     let inside = inside.ok_or(LowerError::Poisoned)?;
     let flat = n.select(inside, flat, behind)?;
     let indices = n.reshape_to(flat, &[places * count])?;
-    let rows = n.reshape_to(x, &[batch * channels, places * count])?;
+    let rows = n.reshape_to(x, &[planes, places * count])?;
     let y = n.in_float(rows, |n, rows| {
         let updates = n.transpose(rows, &[1, 0])?;
-        let (shape, none) = (n.const_ints(&[total + 1, batch * channels])?, n.scalar_like(rows, 0.0)?);
+        let (shape, none) = (n.const_ints(&[total + 1, planes])?, n.scalar_like(rows, 0.0)?);
         let data = n.op(ops::Fill { shape, value: Some(none) })?;
         let mode = ops::ScatterMode::Add;
         let sums = n.op(ops::Scatter { data, indices, updates, axis: 0, mode, validate_indices: false })?;
