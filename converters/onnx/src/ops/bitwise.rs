@@ -71,7 +71,9 @@ fn complement(n: &mut Lower<'_>) -> Lowered {
     let x = n.input(0)?;
     let ones = match n.source_dtype(0) {
         Some(d @ (DType::U8 | DType::U16)) => (1i64 << d.bits()) - 1,
-        Some(d @ DType::U64) => return Err(LowerError::form(format!("the complement of {d}, which 32 bits do not hold,"))),
+        Some(d @ DType::U64) => {
+            return Err(LowerError::form(format!("the complement of {d}, which 32 bits do not hold,")));
+        }
         _ => -1,
     };
     let ones = n.const_int(ones)?;

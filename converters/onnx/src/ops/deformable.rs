@@ -103,7 +103,8 @@ fn undeformed(window: &Window, axis: usize, counts: [i64; 2], pad: i64) -> Vec<f
     let mut out = vec![];
     for tap in (0..rows).flat_map(|r| (0..columns).map(move |c| [r, c])) {
         for at in (0..counts[0]).flat_map(|r| (0..counts[1]).map(move |c| [r, c])) {
-            let place = at[axis] as f64 * window.strides[axis] as f64 + tap[axis] as f64 * window.dilations[axis] as f64;
+            let place =
+                at[axis] as f64 * window.strides[axis] as f64 + tap[axis] as f64 * window.dilations[axis] as f64;
             out.push(place - pad as f64);
         }
     }

@@ -56,7 +56,9 @@ fn pixel_unshuffled(n: &mut Lower<'_>, x: Value, side: i64) -> Result<Value, Low
 /// Sums up overlapping blocks: a transposed convolution whose weights put each channel of a block in its place.
 fn col_to_im(n: &mut Lower<'_>) -> Lowered {
     let (image, block) = match (n.ints_input(1), n.ints_input(2)) {
-        (Err(LowerError::NotConstant { .. }), _) | (_, Err(LowerError::NotConstant { .. })) => return open::col_to_im(n),
+        (Err(LowerError::NotConstant { .. }), _) | (_, Err(LowerError::NotConstant { .. })) => {
+            return open::col_to_im(n);
+        }
         (image, block) => (image?, block?),
     };
     let image = image.ok_or(LowerError::MissingInput { index: 1 })?;

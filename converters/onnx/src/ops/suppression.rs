@@ -224,8 +224,7 @@ fn selected(n: &mut Lower<'_>, task: &Task, picked: Value) -> Lowered {
     let number = n.op(ops::GatherNd { x: picked, indices: places, batch_dims: 0, validate_indices: false })?;
     let number = n.expand_dims(number, &[1])?;
     let (row, classes) = (n.slice(places, 1, 0, Some(1))?, n.const_int(task.classes)?);
-    let (image, class) =
-        (n.op(ops::FloorDiv { x: row, y: classes })?, n.op(ops::Mod { x: row, y: classes })?);
+    let (image, class) = (n.op(ops::FloorDiv { x: row, y: classes })?, n.op(ops::Mod { x: row, y: classes })?);
     let y = n.concat(vec![image, class, number], 1)?;
     n.done(y)
 }

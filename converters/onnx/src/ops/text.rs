@@ -122,13 +122,7 @@ fn pools(pool: &[i64], starts: &[i64]) -> Option<Vec<Pool>> {
 
 /// How often each run of a pool comes in each row of `x`, with up to `skips` tokens between its own, `[rows, runs]`;
 /// `None` where the rows are too short.
-fn occurrences(
-    n: &mut Lower<'_>,
-    x: Value,
-    tokens: i64,
-    pool: &Pool,
-    skips: i64,
-) -> Result<Option<Value>, LowerError> {
+fn occurrences(n: &mut Lower<'_>, x: Value, tokens: i64, pool: &Pool, skips: i64) -> Result<Option<Value>, LowerError> {
     let (length, runs) = (pool.length, pool.tokens.len() / pool.length as usize);
     let mut sum: Option<Value> = None;
     // Between the tokens of a run of one there is nothing to skip.

@@ -29,9 +29,7 @@ fn max_unpool(n: &mut Lower<'_>) -> Lowered {
         made[i + 2] = all.map_or(-1, |s| s - pads[i].0 - pads[i].1);
     }
     let asked = match n.ints_input(2) {
-        Err(LowerError::NotConstant { .. }) => {
-            Some(n.stated_sizes(0).ok_or(LowerError::NotConstant { index: 2 })?)
-        }
+        Err(LowerError::NotConstant { .. }) => Some(n.stated_sizes(0).ok_or(LowerError::NotConstant { index: 2 })?),
         asked => asked?,
     };
     let asked = asked.unwrap_or_else(|| made.clone());
