@@ -162,6 +162,9 @@ fn a_matrix_of_mel_weights_of_numbers_given_at_run_time() {
         given.push(if dtype == F32 { Tensor::scalar(number as f32) } else { Tensor::scalar(number as i32) });
     }
     let known = run(&node(known.input("other", F32, &[1])), &[floats(&[0.0])]);
+    // The edges are the frequencies 0, 0, 1, 2, 3, 5, 7 and 10.
+    let at = |row: usize, bin: usize| known.to_f64()[row * 6 + bin];
+    assert_eq!((at(0, 0), at(3, 3), at(4, 3), at(6, 5), at(7, 5), at(10, 5)), (1.0, 1.0, 0.5, 0.5, 1.0, 0.0));
     near(&run(&node(open), &given), &known, "mel weights");
 }
 

@@ -191,6 +191,9 @@ fn looped(
         if let Some(go_on) = next.get(1).copied() {
             next[1] = n.as_scalar(go_on)?;
         }
+        for (var, next) in given.iter().zip(&mut next).skip(2) {
+            *next = as_before(n, *var, *next)?;
+        }
         for (data, item) in places.iter().zip(next.get_mut(count + 2..).unwrap_or_default()) {
             *item = put(n, *data, turn, *item)?;
         }
@@ -203,6 +206,16 @@ fn looped(
         out.push(Entry::Value(if is_bool { n.cast(v, DType::Bool)? } else { v }));
     }
     Ok(out)
+}
+
+/// What a variable of a loop becomes, in the shape that it has: a size that is only known in the loop is the one before.
+fn as_before(n: &mut Lower<'_>, var: Value, next: Value) -> Result<Value, LowerError> {
+    let (own, new) = (n.shape(var)?, n.shape(next)?);
+    let known: Option<Vec<i64>> = own.iter().map(Dim::as_known).collect();
+    match known {
+        Some(sizes) if own != new && own.rank() == new.rank() && own.rank() > 0 => n.reshape_to(next, &sizes),
+        _ => Ok(next),
+    }
 }
 
 /// `data` with `item` in the place of a turn; the last one where there are no more.

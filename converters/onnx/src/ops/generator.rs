@@ -104,7 +104,8 @@ fn mel_weight_matrix(n: &mut Lower<'_>) -> Lowered {
     let (bins, spectrum) = (bins as usize, (length / 2.0).floor() as usize + 1);
     let mel = |hertz: f64| 2595.0 * (1.0 + hertz / 700.0).log10();
     let (low, high) = (mel(low), mel(high));
-    let step = (high - low) / (bins as f64 + 1.0);
+    // As many steps as edges, of which the last is not reached: so the reference has it.
+    let step = (high - low) / (bins as f64 + 2.0);
     let edge = |i: usize| {
         let hertz = 700.0 * (10f64.powf((low + step * i as f64) / 2595.0) - 1.0);
         ((length + 1.0) * hertz / rate).floor()
@@ -157,7 +158,7 @@ fn open_mel_weight_matrix(n: &mut Lower<'_>, dtype: DType, unknown: usize) -> Lo
     };
     let (low, high) = (mel(n, low)?, mel(n, high)?);
     let span = n.sub(high, low)?;
-    let step = n.scale(span, 1.0 / (bins as f64 + 1.0))?;
+    let step = n.scale(span, 1.0 / (bins as f64 + 2.0))?;
     let numbers: Vec<f64> = (0..bins + 2).map(|i| i as f64).collect();
     let numbers = n.const_like(step, &[1, numbers.len()], &numbers)?;
     let mels = n.mul(numbers, step)?;
