@@ -88,8 +88,15 @@ fn reduce<'a, O: Op>(
                 let axes = n.at_least_1d(axes)?;
                 // As many as there are can only be all of them; none are as if they were not given.
                 if (1..rank).contains(&count) {
-                    let along = |n: &mut Lower<'a>, x: Value, axis: i64| n.op(op(x, Some(vec![axis]), true));
-                    let y = open::reduce(n, x, axes, count, keep_dims, &along, steps)?;
+                    open::check(n, x)?;
+                    let over = |n: &mut Lower<'a>, axes: Vec<i64>| n.op(op(x, Some(axes), keep_dims));
+                    let y = match open::among_stated(n, x, axes, count, keep_dims, &over)? {
+                        Some(y) => y,
+                        None => {
+                            let along = |n: &mut Lower<'a>, x: Value, axis: i64| n.op(op(x, Some(vec![axis]), true));
+                            open::reduce(n, x, axes, count, keep_dims, &along, steps)?
+                        }
+                    };
                     let y = n.cast(y, dtype)?;
                     return n.done(y);
                 }

@@ -1,5 +1,7 @@
-//! Reductions over axes that are only known when the program runs: every axis is reduced in turn, and the result is taken
-//! where the axis is among those asked for.
+//! Reductions over axes that are only known when the program runs.
+//!
+//! Where the source states the shape of the result, few choices of axes come to it: of each, the right one is selected.
+//! Else every axis is reduced in turn, and the result is taken where the axis is among those asked for.
 
 use super::Steps;
 use mlconv_mil::{ir::Value, ops};
@@ -21,11 +23,8 @@ pub(super) fn reduce<'a>(
     own: Along<'a, '_>,
     steps: Steps<'a>,
 ) -> Result<Value> {
-    let shape = n.shape(x)?;
-    if shape.iter().any(|d| d.is(0)) {
-        return Err(LowerError::form("reducing a tensor without elements over axes that are not known"));
-    }
-    let chosen = chosen(n, axes, shape.rank())?;
+    let rank = n.rank(x)?;
+    let chosen = chosen(n, axes, rank)?;
     let sum = |n: &mut Lower<'a>, x: Value, axis: i64| n.sum_over(x, &[axis]);
     let integers = !n.dtype(x)?.is_float();
     let y = match steps {
@@ -49,6 +48,48 @@ pub(super) fn reduce<'a>(
         Steps::Own | Steps::Mean => each(n, x, chosen, own)?,
     };
     without_copies(n, y, chosen, count, keep_dims)
+}
+
+/// Reduces over several axes.
+type Over<'a, 'b> = &'b dyn Fn(&mut Lower<'a>, Vec<i64>) -> Result<Value>;
+
+/// Reduces `x` over `count` of its axes, which the vector `axes` holds, given the shape that the source states of the
+/// result; `None` where it states none that any axes come to.
+pub(super) fn among_stated<'a>(
+    n: &mut Lower<'a>,
+    x: Value,
+    axes: Value,
+    count: usize,
+    keep_dims: bool,
+    over: Over<'a, '_>,
+) -> Result<Option<Value>> {
+    let (shape, stated) = (n.shape(x)?, n.stated_sizes(0));
+    let own: Option<Vec<i64>> = shape.iter().map(Dim::as_known).collect();
+    // Beyond the greatest rank of Core ML there would be many choices.
+    let (Some(own), Some(stated)) = (own.filter(|own| own.len() <= 5), stated) else { return Ok(None) };
+    let comes_to = |axes: u32| {
+        let gone = |i: usize| axes >> i & 1 == 1;
+        let sizes = own.iter().enumerate().filter(|(i, _)| keep_dims || !gone(*i));
+        sizes.map(|(i, size)| if gone(i) { 1 } else { *size }).eq(stated.iter().copied())
+    };
+    let choices = (0..1u32 << own.len()).filter(|axes| axes.count_ones() as usize == count && comes_to(*axes));
+    let choices: Vec<Vec<i64>> =
+        choices.map(|axes| (0..own.len() as i64).filter(|i| axes >> i & 1 == 1).collect()).collect();
+    let Some((first, others)) = choices.split_first() else { return Ok(None) };
+    let mut y = over(n, first.clone())?;
+    if others.is_empty() {
+        return Ok(Some(y));
+    }
+    let chosen = chosen(n, axes, own.len())?;
+    let chosen = n.cast(chosen, DType::I32)?;
+    for choice in others {
+        let other = over(n, choice.clone())?;
+        let hits = n.gather_at(chosen, 0, choice)?;
+        let all = n.op(ops::ReduceMin { x: hits, axes: Some(vec![0]), keep_dims: false })?;
+        let all = n.cast(all, DType::Bool)?;
+        y = n.select(all, other, y)?;
+    }
+    Ok(Some(y))
 }
 
 /// For each axis, whether it is among those asked for, of which some may count from the end.
@@ -80,17 +121,9 @@ fn each<'a>(n: &mut Lower<'a>, x: Value, chosen: Value, along: Along<'a, '_>) ->
     Ok(y)
 }
 
-/// `y` with one of the copies along each chosen axis, or without those axes: in the shape that the source states of the
-/// result, else in a computed one.
+/// `y` with one of the copies along each chosen axis, or without those axes.
 fn without_copies(n: &mut Lower<'_>, y: Value, chosen: Value, count: usize, keep_dims: bool) -> Result<Value> {
     let rank = n.rank(y)?;
-    let stated = n.stated_sizes(0).filter(|s| s.len() == if keep_dims { rank } else { rank - count });
-    if let (true, Some(stated)) = (keep_dims, &stated) {
-        let own = n.shape(y)?;
-        let cut = stated.iter().enumerate().filter(|(i, size)| !own[*i].is(**size));
-        let cuts: Vec<_> = cut.map(|(i, size)| (i, 0, Some(*size), 1)).collect();
-        return if cuts.is_empty() { Ok(y) } else { n.slice_by(y, &cuts) };
-    }
     let own = n.own_sizes(y)?;
     let (sizes, one) = (n.sizes_exactly(&own)?, n.const_int(1)?);
     let (begin, end) = (n.const_ints(&vec![0; rank])?, n.select(chosen, one, sizes)?);
@@ -98,9 +131,6 @@ fn without_copies(n: &mut Lower<'_>, y: Value, chosen: Value, count: usize, keep
     let y = n.op(ops::SliceByIndex { x: y, begin, end, stride, begin_mask, end_mask, squeeze_mask })?;
     if keep_dims {
         return Ok(y);
-    }
-    if let Some(stated) = stated {
-        return n.reshape_to(y, &stated);
     }
     // The axes that stay, in their order: their numbers sort before those of the others.
     let gone = n.cast(chosen, DType::I32)?;
@@ -111,6 +141,14 @@ fn without_copies(n: &mut Lower<'_>, y: Value, chosen: Value, count: usize, keep
     let kept = n.slice(order, 0, 0, Some((rank - count) as i64))?;
     let shape = n.gather(sizes, kept, 0)?;
     n.op(ops::Reshape { x: y, shape })
+}
+
+/// Refuses tensors without elements, of which nothing is known until the axes are.
+pub(super) fn check(n: &Lower<'_>, x: Value) -> Result<()> {
+    match n.shape(x)?.iter().any(|d| d.is(0)) {
+        true => Err(LowerError::form("reducing a tensor without elements over axes that are not known")),
+        false => Ok(()),
+    }
 }
 
 /// How many elements a vector has, where that is known.
