@@ -145,10 +145,10 @@ fn without_copies(n: &mut Lower<'_>, y: Value, chosen: Value, count: usize, keep
 
 /// Refuses tensors without elements, of which nothing is known until the axes are.
 pub(super) fn check(n: &Lower<'_>, x: Value) -> Result<()> {
-    match n.shape(x)?.iter().any(|d| d.is(0)) {
-        true => Err(LowerError::form("reducing a tensor without elements over axes that are not known")),
-        false => Ok(()),
+    if n.shape(x)?.iter().any(|d| d.is(0)) {
+        return Err(LowerError::form("reducing a tensor without elements over axes that are not known"));
     }
+    Ok(())
 }
 
 /// How many elements a vector has, where that is known.
