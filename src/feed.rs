@@ -161,17 +161,21 @@ type Paired<'a> = (&'a Port, &'a TensorType, Option<&'a Tensor>);
 fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diagnostic> {
     let ports: Vec<_> = tensor_inputs(f).collect();
     let by_name = arrays.is_empty() || is_named(f, arrays);
-    if !by_name && arrays.len() > ports.len() {
-        let title = format!("{} arrays for {} inputs, and no name matches", arrays.len(), ports.len());
+    // Inputs without elements are no inputs of a package.
+    let surplus = arrays.len() > ports.len();
+    let offered: Vec<&Tensor> = arrays.values().filter(|t| !surplus || t.count() > 0).collect();
+    if !by_name && offered.len() > ports.len() {
+        let title = format!("{} arrays for {} inputs, and no name matches", offered.len(), ports.len());
         return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", input_names(f))));
     }
     let pair = |(i, (port, ty)): (usize, (&'a Port, &'a TensorType))| {
-        let found = if by_name { arrays.iter().find(|(k, _)| means_port(k, port)) } else { arrays.get_index(i) };
+        let named = || arrays.iter().find(|(k, _)| means_port(k, port)).map(|(_, t)| t);
+        let found = if by_name { named() } else { offered.get(i).copied() };
         match found {
             None if port.default.is_none() => {
                 Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name)))
             }
-            found => Ok((port, ty, found.map(|(_, t)| t))),
+            found => Ok((port, ty, found)),
         }
     };
     ports.into_iter().enumerate().map(pair).collect()
@@ -182,11 +186,12 @@ pub fn is_named(f: &Function, arrays: &Arrays) -> bool {
     arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means_port(k, p)))
 }
 
-/// Arrays that are for no input.
+/// Arrays that are for no input. One without elements is for an input that a package leaves out.
 fn unmatched(f: &Function, arrays: &Arrays) -> Vec<String> {
     let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means_port(k, p));
     let ordered = !is_named(f, arrays);
-    arrays.keys().filter(|k| !ordered && !matches(k)).cloned().collect()
+    let extra = arrays.iter().filter(|(k, t)| !ordered && t.count() > 0 && !matches(k));
+    extra.map(|(k, _)| k.clone()).collect()
 }
 
 fn input_names(f: &Function) -> String {
@@ -430,6 +435,16 @@ mod tests {
         assert_eq!(said(&other), ["`y` taken for `x`, in order: no name matches"]);
         let nan = [("x".to_owned(), Tensor::splat(DType::F32, &[1, 2], f64::NAN))].into_iter().collect();
         assert_eq!(said(&nan), ["`x`: there are NaN among the elements"]);
+    }
+
+    #[test]
+    fn arrays_without_elements_are_for_inputs_that_are_left_out() {
+        let m = module("%x: f32[1, 2]");
+        for given in [arrays([("x", &[1, 2]), ("like", &[0])]), arrays([("like", &[0]), ("y", &[1, 2])])] {
+            let matched = match_inputs(&m.functions[0], &given).expect("one is for `x`");
+            assert_eq!(matched[0].as_ref().map(|t| t.shape().len()), Some(2));
+        }
+        assert!(match_inputs(&m.functions[0], &arrays([("x", &[0, 2])])).is_err());
     }
 
     #[test]

@@ -1,98 +1,18 @@
 //! What operators of ONNX come to, on cases that its own suite does not have: small models, run as they are lowered.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use mlconv_mil::{
-    diagnostic::{Diagnostic, Severity},
-    verify::verify,
-};
 use mlconv_proto::onnx::{
     AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto, attribute_proto::AttributeType,
     tensor_proto::DataType,
 };
-use mlconv_runner::{Options, Reference, Session, States};
-use mlconv_source::{ModelFiles, Request, lower};
 use mlconv_tensor::{Bytes, DType, Tensor};
-use std::path::Path;
-use support::onnx::{Onnx, tensor, value};
-
-const F32: DataType = DataType::Float;
-const U8: DataType = DataType::Uint8;
-const I64: DataType = DataType::Int64;
-
-/// The outputs of a model, or what stands in its way, and all diagnostics.
-fn lowered(model: &Onnx, inputs: &[Tensor]) -> (Result<Vec<Tensor>, String>, Vec<Diagnostic>) {
-    let files = ModelFiles::beside(Path::new("."));
-    let graph = match mlconv_onnx::read(Bytes::from(model.bytes()), &files) {
-        Ok(graph) => graph,
-        Err(e) => return (Err(e.to_string()), vec![]),
-    };
-    let lowering = lower(&graph, mlconv_onnx::table(), &Request::default());
-    if let Some(e) = lowering.diagnostics.iter().find(|d| d.severity == Severity::Error) {
-        return (Err(e.title.clone()), lowering.diagnostics);
-    }
-    let module = match verify(lowering.module) {
-        Ok(module) => module,
-        Err(bad) => return (Err(format!("{bad:?}")), lowering.diagnostics),
-    };
-    let session = Session::new(&module, &module.functions[0], &Reference, Options::default());
-    let given: Vec<Option<Tensor>> = inputs.iter().cloned().map(Some).collect();
-    (session.run(&given, &mut States::new()).map_err(|e| e.to_string()), lowering.diagnostics)
-}
-
-/// The first output of a model.
-fn run(model: &Onnx, inputs: &[Tensor]) -> Tensor {
-    lowered(model, inputs).0.unwrap_or_else(|e| panic!("{e}")).swap_remove(0)
-}
-
-fn refused(model: &Onnx) -> String {
-    lowered(model, &[]).0.expect_err("it is refused")
-}
-
-fn ints(values: &[i32]) -> Tensor {
-    Tensor::from_vec(&[values.len()], values.to_vec())
-}
-
-fn floats(values: &[f32]) -> Tensor {
-    Tensor::from_vec(&[values.len()], values.to_vec())
-}
-
-fn int64(name: &str, dims: &[i64], values: &[i64]) -> mlconv_proto::onnx::TensorProto {
-    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    tensor(name, I64, dims, Bytes::from(raw))
-}
-
-fn text(name: &str, value: &str) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::String as i32),
-        s: Some(Bytes::from(value.to_owned())),
-        ..AttributeProto::default()
-    }
-}
-
-fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Int as i32),
-        i: Some(value),
-        ..AttributeProto::default()
-    }
-}
-
-/// Adds attributes to the last node.
-fn with(mut model: Onnx, attributes: Vec<AttributeProto>) -> Onnx {
-    let node = model.graph().node.last_mut().expect("a node");
-    node.attribute.extend(attributes);
-    model
-}
-
-fn constant(mut model: Onnx, t: mlconv_proto::onnx::TensorProto) -> Onnx {
-    model.graph().initializer.push(t);
-    model
-}
+use support::{
+    lowered::{F32, I64, U8, constant, floats, int, int64, ints, lowered, refused, run, text, with},
+    onnx::{Onnx, tensor, value},
+};
 
 /// A loop of three turns over `x` whose condition is false at the start.
 fn unentered(scans: bool) -> Onnx {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Element types by NumPy's letter and size in bytes.
-const TYPES: [(&str, DType); 13] = [
+const TYPES: [(&str, DType); 14] = [
     ("f2", DType::F16),
     ("f4", DType::F32),
     ("f8", DType::F64),
@@ -20,6 +20,8 @@ const TYPES: [(&str, DType); 13] = [
     ("u8", DType::U64),
     ("b1", DType::Bool),
     ("?", DType::Bool),
+    // NumPy has no bfloat16; what `ml_dtypes` and frameworks give it as is written as two bytes without a meaning.
+    ("V2", DType::Bf16),
 ];
 
 /// Reads a whole file.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub(crate) mod damage;
+pub(crate) mod lowered;
 pub(crate) mod nodes;
 pub(crate) mod onnx;
 pub(crate) mod place;

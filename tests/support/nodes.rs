@@ -12,7 +12,7 @@ use mlconv_source::Row;
 use mlconv_tensor::Bytes;
 
 /// Names of attributes, and of what kind they are.
-const ATTRIBUTES: [(&str, char); 78] = [
+const ATTRIBUTES: [(&str, char); 87] = [
     ("allowzero", 'i'),
     ("alpha", 'f'),
     ("antialias", 'i'),
@@ -58,24 +58,33 @@ const ATTRIBUTES: [(&str, char); 78] = [
     ("linear_before_reset", 'i'),
     ("low", 'f'),
     ("max", 'f'),
+    ("max_gram_length", 'i'),
+    ("max_skip_count", 'i'),
     ("mean", 'f'),
     ("min", 'f'),
     ("mode", 's'),
     ("nearest_mode", 's'),
+    ("ngram_counts", 'I'),
+    ("ngram_indexes", 'I'),
+    ("noop_with_empty_axes", 'i'),
     ("num_groups", 'i'),
     ("num_heads", 'i'),
     ("num_outputs", 'i'),
+    ("num_scan_inputs", 'i'),
+    ("offset_group", 'i'),
     ("onesided", 'i'),
     ("output_padding", 'I'),
     ("output_shape", 'I'),
     ("p", 'i'),
     ("pads", 'I'),
     ("perm", 'I'),
+    ("pool_int64s", 'I'),
     ("q_num_heads", 'i'),
     ("reduction", 's'),
     ("reverse", 'i'),
     ("sampling_ratio", 'i'),
     ("scale", 'f'),
+    ("seed", 'i'),
     ("select_last_index", 'i'),
     ("size", 'i'),
     ("sorted", 'i'),
@@ -93,7 +102,7 @@ const ATTRIBUTES: [(&str, char); 78] = [
     ("upper", 'i'),
 ];
 
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 19] = [
     "NOTSET",
     "SAME_UPPER",
     "SAME_LOWER",
@@ -110,6 +119,9 @@ const WORDS: [&str; 16] = [
     "bidirectional",
     "ij,jk->ik",
     "i..j->",
+    "LEFT",
+    "RIGHT",
+    "TFIDF",
 ];
 
 const SHAPES: [&[i64]; 14] = [

@@ -6,6 +6,7 @@ use crate::{
     order::{deep_reads, sorted},
     problems::Problems,
 };
+use indexmap::IndexMap;
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
     fold::Budget,
@@ -56,6 +57,8 @@ impl Frame {
     }
 }
 
+/// The key of a package's metadata under which stand the inputs that were left out, as they have no elements.
+const LEFT_OUT_KEY: &str = "com.github.mlconv.left-out";
 /// Nesting of graphs beyond which a model is refused.
 const MAX_NESTING: usize = 32;
 /// Nodes of nested graphs that may be lowered, those of loops once for each turn.
@@ -73,6 +76,8 @@ pub(crate) struct State {
     pub(crate) problems: Problems,
     /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
     stand_ins: HashSet<Arc<str>>,
+    /// Names of inputs without elements, which the function does not have.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// Lowers `graph` to a module of one function, `main`.
@@ -87,6 +92,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         nested: 0,
         problems: Problems::default(),
         stand_ins: HashSet::new(),
+        left_out: vec![],
     };
     let mut frame = Frame::default();
     state.interface(graph, request, &mut frame);
@@ -107,13 +113,18 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         Err(LowerError::Poisoned) => {}
         Err(e) => state.problems.plain(Diagnostic::error(&codes::F0106, e.to_string())),
     }
+    let mut user: IndexMap<String, String> =
+        graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect();
+    if !state.left_out.is_empty() {
+        user.insert(LEFT_OUT_KEY.to_owned(), state.left_out.join(", "));
+    }
     let module = Module {
         functions: vec![state.f],
         symbols: state.symbols,
         origins: state.origins,
         meta: mlconv_mil::ir::Meta {
             description: graph.meta.get("description").cloned().unwrap_or_default(),
-            user: graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect(),
+            user,
             ..Default::default()
         },
     };

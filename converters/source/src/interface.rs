@@ -10,7 +10,7 @@ use mlconv_mil::{
     ir::Port,
     text::Namer,
 };
-use mlconv_tensor::{DType, Dim, Shape, SymbolInfo, TensorType};
+use mlconv_tensor::{DType, Dim, Shape, SymbolInfo, Tensor, TensorType};
 use std::collections::HashMap;
 
 /// The greatest size of a dimension for which the source states none.
@@ -33,6 +33,12 @@ impl State {
                 self.problems.plain(Diagnostic::error(&codes::L0001, title));
             }
             match self.input_type(&input.name, input.ty.as_ref(), spec.map(|i| &request.inputs[i]), &shared) {
+                // Core ML has no tensors without elements; what the nodes make of one is known.
+                Ok((ty, _)) if ty.shape.iter().any(|d| d.is(0)) => {
+                    let dtype = input.ty.as_ref().map_or(ty.dtype, |t| t.dtype);
+                    let entry = self.nothing(&input.name, dtype, &ty);
+                    frame.define(input.name.clone(), entry);
+                }
                 Ok((ty, shapes)) => {
                     let mut port = Port::new(input.name.clone());
                     port.description.clone_from(&input.description);
@@ -55,6 +61,20 @@ impl State {
             let d = Diagnostic::error(&codes::L0001, title);
             self.problems.plain(d.help(format!("its inputs are {}", names.join(", "))));
         }
+    }
+
+    /// The constant that stands for an input without elements, which is left out of the interface.
+    fn nothing(&mut self, name: &str, dtype: DType, ty: &TensorType) -> Entry {
+        let known: Option<Vec<usize>> = ty.shape.iter().map(Dim::as_usize).collect();
+        let Some(shape) = known else {
+            let d = Diagnostic::error(&codes::F0102, format!("an input without elements, of shape {},", ty.shape));
+            self.problems.plain(d.at(format!("input `{name}`")).help("give it a fixed shape with `--input`"));
+            return Entry::Poisoned;
+        };
+        let title = format!("input `{name}` is left out, as {ty} has no elements and Core ML has no such inputs");
+        self.problems.plain(Diagnostic::warning(&codes::F0107, title));
+        self.left_out.push(name.to_owned());
+        Entry::Const(Tensor::from_i64(dtype, &shape, &[]))
     }
 
     /// What the user asks for one input says of the symbols that the source states for others too.
@@ -96,7 +116,9 @@ impl State {
         shared: &HashMap<String, Dim>,
     ) -> Result<(TensorType, Vec<Vec<i64>>), Diagnostic> {
         let dtype = spec.and_then(|s| s.dtype).or(stated.map(|t| t.dtype)).unwrap_or(DType::F32);
-        let Some(narrow) = narrowed(dtype) else {
+        // A type that Core ML stores weights in, and no tensors, would be taken for another one by whoever feeds it.
+        let stored = dtype.bits() < 8 || matches!(dtype, DType::F8E4M3 | DType::F8E5M2);
+        let Some(narrow) = narrowed(dtype).filter(|_| !stored || dtype == DType::Bool) else {
             return Err(Diagnostic::error(&codes::F0102, format!("inputs of type {dtype} are not supported")));
         };
         if narrow != dtype {

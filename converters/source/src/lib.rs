@@ -22,6 +22,6 @@ pub use driver::{Entry, Lowering, lower};
 pub use error::LowerError;
 pub use files::{FileError, ModelFiles};
 pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
-pub use lower::{Lower, Lowered, Values};
+pub use lower::{Lower, Lowered, Values, narrowed};
 pub use spec::{DimSpec, InputSpec, Request, SpecError};
 pub use table::{Row, Table};

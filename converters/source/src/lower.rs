@@ -492,7 +492,7 @@ pub(crate) fn narrow(name: &str, t: &Tensor) -> Result<Tensor> {
 }
 
 /// The type in which MIL computes with elements of `dtype`; `None` for strings.
-pub(crate) fn narrowed(dtype: DType) -> Option<DType> {
+pub fn narrowed(dtype: DType) -> Option<DType> {
     match dtype {
         DType::F16 | DType::F32 | DType::I32 | DType::Bool => Some(dtype),
         DType::Str => None,

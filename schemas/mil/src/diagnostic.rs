@@ -32,7 +32,7 @@ codes! {
     F0104 "value does not fit" "Core ML has 32-bit integers and floats. A constant of a wider type does not fit, and is not wrapped.";
     F0105 "input shape not known" "Core ML needs the rank of every input, and a size or a range for each of its dimensions.";
     F0106 "graph is not sound" "A node reads a value that nothing defines, two nodes define one value, or nodes depend on each other in a circle.";
-    F0107 "interface adapted" "An input or output was renamed or changed its type because Core ML has no equal.";
+    F0107 "interface adapted" "An input or output was renamed, left out, or changed its type because Core ML has no equal.";
     F0108 "computed in another type" "Core ML has no equal of the element type, and results may differ from the source's where they leave the range of the type that stands for it.";
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";

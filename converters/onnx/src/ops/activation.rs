@@ -7,8 +7,6 @@ use mlconv_tensor::DType;
 
 rows! {
     "Celu" 12..=LATEST => celu;
-    "Dropout" 7..=11 => |n| { n.ignore("ratio"); dropout(n) };
-    "Dropout" 12..=LATEST => dropout_by_inputs;
     "Elu" 6..=LATEST => |n| { let alpha = n.float_or("alpha", 1.0)?; simple(n, |x| ops::Elu { x, alpha }) };
     "Gelu" 20..=LATEST => gelu;
     "HardSigmoid" 6..=LATEST => hard_sigmoid;
@@ -49,36 +47,6 @@ fn celu(n: &mut Lower<'_>) -> Lowered {
     let zero = n.scalar_like(x, 0.0)?;
     let (above, below) = (n.maximum(x, zero)?, n.minimum(grown, zero)?);
     n.emit(ops::Add { x: above, y: below })
-}
-
-/// Nothing is dropped: models are run, not trained.
-fn dropout(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let mut results = n.done(x)?;
-    if n.wants(1) {
-        let shape = n.op(ops::ShapeOf { x })?;
-        let mask = match n.node.version {
-            ..10 => n.scalar_like(x, 1.0)?,
-            _ => n.const_scalar(DType::Bool, 1.0)?,
-        };
-        results.extend(n.emit(ops::Fill { shape, value: Some(mask) })?);
-    }
-    Ok(results)
-}
-
-fn dropout_by_inputs(n: &mut Lower<'_>) -> Lowered {
-    n.ignore("seed");
-    let training = match n.constant(2)? {
-        Some(t) => t.to_bools().contains(&true),
-        None if n.optional(2)?.is_some() => return Err(LowerError::NotConstant { index: 2 }),
-        None => false,
-    };
-    let ratio = if training { n.constant(1)?.map_or(vec![0.5], |t| t.to_f64()) } else { vec![] };
-    n.ignore_input(1);
-    if ratio.iter().any(|r| *r != 0.0) {
-        return Err(LowerError::form("dropout while training"));
-    }
-    dropout(n)
 }
 
 fn gelu(n: &mut Lower<'_>) -> Lowered {

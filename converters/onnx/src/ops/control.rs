@@ -5,12 +5,13 @@ use mlconv_mil::{
     ir::{Fact, Value},
     ops,
 };
-use mlconv_source::{Entry, Lower, LowerError, Lowered, SourceGraph};
-use mlconv_tensor::{Dim, Tensor};
+use mlconv_source::{Entry, Lower, LowerError, Lowered, SourceGraph, narrowed};
+use mlconv_tensor::{DType, Dim, Tensor};
 
 rows! {
     "If" 1..=LATEST => branch;
     "Loop" 1..=LATEST => repeat;
+    "Scan" 8..=8 => scan_batches;
     "Scan" 9..=LATEST => scan;
 }
 
@@ -71,9 +72,7 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
             return written_out(n, body, vars, turns, scans);
         }
     }
-    if scans > 0 {
-        return Err(LowerError::form("a loop of unknown or many turns that collects values"));
-    }
+    let items = collected(n, vars.len(), scans)?;
     let limit = match (limit, most) {
         (Some(limit), _) => Some(n.as_scalar(limit)?),
         (None, Some(most)) => Some(n.const_int(most.min(i64::from(i32::MAX)))?),
@@ -83,7 +82,27 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
         Some(c) => n.as_scalar(c)?,
         None => n.add_const(Tensor::from_bools(&[], [true]))?,
     };
-    looped(n, body, limit, go_on, vars)
+    looped(n, body, limit, go_on, vars, &items)
+}
+
+/// Where a loop puts what its turns give, one place for each turn: tensors of zeros of the shapes that the source states.
+fn collected(n: &mut Lower<'_>, first: usize, scans: usize) -> Result<Vec<Value>, LowerError> {
+    let mut out = vec![];
+    for i in first..first + scans {
+        let dtype = n.stated_output(i).and_then(|t| narrowed(t.dtype));
+        let sizes = n.stated_sizes(i).filter(|s| s.iter().all(|d| *d > 0));
+        let (Some(dtype), Some(sizes)) = (dtype, sizes) else {
+            let help = "a loop that collects values needs a known number of turns, or a stated shape of its result";
+            return Err(LowerError::form_but("a loop of unknown or many turns that collects values", help));
+        };
+        // What is put into places are numbers.
+        let dtype = if dtype == DType::Bool { DType::I32 } else { dtype };
+        let (shape, zero) = (n.const_ints(&sizes)?, n.const_scalar(dtype, 0.0)?);
+        let all = sizes.iter().try_fold(1usize, |n, d| n.checked_mul(usize::try_from(*d).ok()?));
+        n.affords(all.unwrap_or(usize::MAX))?;
+        out.push(n.op(ops::Fill { shape, value: Some(zero) })?);
+    }
+    Ok(out)
 }
 
 /// Whether the condition that the body of a loop returns is the one it is given, or true.
@@ -143,9 +162,17 @@ fn stacked(n: &mut Lower<'_>, mut values: Vec<Value>, axis: i64, backward: bool)
     n.op(ops::Stack { values, axis })
 }
 
-fn looped(n: &mut Lower<'_>, body: &SourceGraph, limit: Option<Value>, go_on: Value, vars: Vec<Value>) -> Lowered {
+fn looped(
+    n: &mut Lower<'_>,
+    body: &SourceGraph,
+    limit: Option<Value>,
+    go_on: Value,
+    vars: Vec<Value>,
+    items: &[Value],
+) -> Lowered {
     let turn = n.const_int(0)?;
-    let loop_vars: Vec<Value> = [turn, go_on].into_iter().chain(vars).collect();
+    let count = vars.len();
+    let loop_vars: Vec<Value> = [turn, go_on].into_iter().chain(vars).chain(items.iter().copied()).collect();
     let facts: Vec<Fact> = loop_vars.iter().map(|v| Fact::of(n.fact(*v).ty.clone())).collect();
     let cond = n.new_block(&facts, |n, args| {
         let [turn, go_on, ..] = args else { return Err(LowerError::Poisoned) };
@@ -154,8 +181,9 @@ fn looped(n: &mut Lower<'_>, body: &SourceGraph, limit: Option<Value>, go_on: Va
         Ok(vec![n.and(more, *go_on)?])
     })?;
     let inner = n.new_block(&facts, |n, args| {
-        let returned = n.inline(body, args)?;
-        let turn = args.first().copied().ok_or(LowerError::Poisoned)?;
+        let (given, places) = args.split_at(count + 2);
+        let returned = n.inline(body, given)?;
+        let turn = given.first().copied().ok_or(LowerError::Poisoned)?;
         let mut next = vec![n.add_number(turn, 1.0)?];
         for entry in returned {
             next.push(n.entry_value(entry)?);
@@ -163,54 +191,153 @@ fn looped(n: &mut Lower<'_>, body: &SourceGraph, limit: Option<Value>, go_on: Va
         if let Some(go_on) = next.get(1).copied() {
             next[1] = n.as_scalar(go_on)?;
         }
+        for (var, next) in given.iter().zip(&mut next).skip(2) {
+            *next = as_before(n, *var, *next)?;
+        }
+        for (data, item) in places.iter().zip(next.get_mut(count + 2..).unwrap_or_default()) {
+            *item = put(n, *data, turn, *item)?;
+        }
         Ok(next)
     })?;
     let results = n.ops(ops::WhileLoop { loop_vars, cond, body: inner })?;
-    Ok(results.into_iter().skip(2).map(Entry::Value).collect())
+    let mut out = vec![];
+    for (i, v) in results.into_iter().skip(2).enumerate() {
+        let is_bool = i >= count && n.stated_output(i).is_some_and(|t| t.dtype == DType::Bool);
+        out.push(Entry::Value(if is_bool { n.cast(v, DType::Bool)? } else { v }));
+    }
+    Ok(out)
+}
+
+/// What a variable of a loop becomes, in the shape that it has: a size that is only known in the loop is the one before.
+fn as_before(n: &mut Lower<'_>, var: Value, next: Value) -> Result<Value, LowerError> {
+    let (own, new) = (n.shape(var)?, n.shape(next)?);
+    let known: Option<Vec<i64>> = own.iter().map(Dim::as_known).collect();
+    match known {
+        Some(sizes) if own != new && own.rank() == new.rank() && own.rank() > 0 => n.reshape_to(next, &sizes),
+        _ => Ok(next),
+    }
+}
+
+/// `data` with `item` in the place of a turn; the last one where there are no more.
+fn put(n: &mut Lower<'_>, data: Value, turn: Value, item: Value) -> Result<Value, LowerError> {
+    let shape = n.fixed_shape(data, "a loop that collects values")?;
+    let (dtype, last) = (n.dtype(data)?, n.const_int(shape.first().map_or(0, |s| s - 1))?);
+    let place = n.minimum(turn, last)?;
+    let indices = n.expand_dims(place, &[0])?;
+    let item = n.cast(item, dtype)?;
+    let sizes: Vec<i64> = [1].into_iter().chain(shape.into_iter().skip(1)).collect();
+    let updates = n.reshape_to(item, &sizes)?;
+    let mode = ops::ScatterMode::Update;
+    n.op(ops::Scatter { data, indices, updates, axis: 0, mode, validate_indices: false })
+}
+
+/// How a scan goes along its inputs, and what it does with what the turns give.
+struct Scan<'a> {
+    body: &'a SourceGraph,
+    axes: Vec<i64>,
+    directions: Vec<i64>,
+    out_axes: Vec<i64>,
+    out_directions: Vec<i64>,
 }
 
 fn scan(n: &mut Lower<'_>) -> Lowered {
     let body = n.graph("body")?;
-    let scans = usize::try_from(n.int_or("num_scan_inputs", 1)?).unwrap_or(0);
     let inputs = n.inputs_from(0)?;
-    let Some(states) = inputs.len().checked_sub(scans).filter(|_| scans > 0) else {
-        return n.bad_attr("num_scan_inputs", format!("1 to {}", inputs.len()));
+    let (scans, states, outputs) = scanned(n, body, inputs.len())?;
+    let scan = Scan {
+        body,
+        axes: n.ints_or("scan_input_axes", 0, scans)?,
+        directions: n.ints_or("scan_input_directions", 0, scans)?,
+        out_axes: n.ints_or("scan_output_axes", 0, outputs)?,
+        out_directions: n.ints_or("scan_output_directions", 0, outputs)?,
     };
-    let outputs = body.outputs.len().saturating_sub(states);
-    let (axes, directions) = (n.ints_or("scan_input_axes", 0, scans)?, n.ints_or("scan_input_directions", 0, scans)?);
-    let (out_axes, out_directions) =
-        (n.ints_or("scan_output_axes", 0, outputs)?, n.ints_or("scan_output_directions", 0, outputs)?);
-    let (mut vars, sources) = (inputs[..states].to_vec(), &inputs[states..]);
-    let mut turns = None;
-    let mut along = vec![];
-    for (x, axis) in sources.iter().zip(&axes) {
-        let axis = n.axis(*x, *axis)?;
-        along.push(axis);
-        turns = turns.or(n.shape(*x)?.get(axis).and_then(Dim::as_known));
+    let results = scan.run(n, &inputs[..states], &inputs[states..])?;
+    Ok(results.into_iter().map(Entry::Value).collect())
+}
+
+/// How many inputs are scanned, how many are states, and how many results are collected.
+fn scanned(n: &Lower<'_>, body: &SourceGraph, inputs: usize) -> Result<(usize, usize, usize), LowerError> {
+    let scans = usize::try_from(n.int_or("num_scan_inputs", 1)?).unwrap_or(0);
+    let Some(states) = inputs.checked_sub(scans).filter(|_| scans > 0) else {
+        return n.bad_attr("num_scan_inputs", format!("1 to {inputs}"));
+    };
+    Ok((scans, states, body.outputs.len().saturating_sub(states)))
+}
+
+/// The first form of the operator: everything has a leading axis of batches, which are scanned one by one.
+fn scan_batches(n: &mut Lower<'_>) -> Lowered {
+    let body = n.graph("body")?;
+    if n.optional(0)?.is_some() {
+        return Err(LowerError::form("a scan of sequences of different lengths"));
     }
-    let turns = turns.ok_or_else(|| LowerError::NotFixed { what: "the number of turns".to_owned() })?;
-    if turns > MAX_TURNS || turns.saturating_mul(body.nodes.len() as i64) > MAX_NODES {
-        return Err(LowerError::form(format!("a scan of {turns} turns")));
+    let inputs = n.inputs_from(1)?;
+    let (scans, states, outputs) = scanned(n, body, inputs.len())?;
+    let scan = Scan {
+        body,
+        axes: vec![0; scans],
+        directions: n.ints_or("directions", 0, scans)?,
+        out_axes: vec![0; outputs],
+        out_directions: vec![0; outputs],
+    };
+    let batches = match inputs.first() {
+        Some(first) => n.shape(*first)?.first().and_then(Dim::as_known),
+        None => None,
+    };
+    let batches = batches.ok_or_else(|| LowerError::NotFixed { what: "the number of batches".to_owned() })?;
+    if !(1..=MAX_TURNS).contains(&batches) {
+        return Err(LowerError::form(format!("a scan of {batches} batches")));
     }
-    let mut collected: Vec<Vec<Value>> = vec![vec![]; outputs];
-    for turn in 0..turns {
-        let mut args = vars.clone();
-        for ((x, axis), direction) in sources.iter().zip(&along).zip(&directions) {
-            let at = if *direction == 0 { turn } else { turns - 1 - turn };
-            let part = n.slice(*x, *axis, at, Some(at + 1))?;
-            args.push(n.squeeze(part, &[*axis as i64])?);
+    let mut all: Vec<Vec<Value>> = vec![vec![]; states + outputs];
+    for batch in 0..batches {
+        let mut own = vec![];
+        for v in &inputs {
+            let part = n.slice(*v, 0, batch, Some(batch + 1))?;
+            own.push(n.squeeze(part, &[0])?);
         }
-        let mut returned = n.inline(body, &args)?.into_iter();
-        for var in &mut vars {
-            *var = n.entry_value(returned.next().unwrap_or(Entry::Poisoned))?;
-        }
-        for (entry, all) in returned.zip(&mut collected) {
-            all.push(n.entry_value(entry)?);
-        }
+        let results = scan.run(n, &own[..states], &own[states..])?;
+        results.into_iter().zip(&mut all).for_each(|(v, all)| all.push(v));
     }
-    let mut out: Vec<Entry> = vars.into_iter().map(Entry::Value).collect();
-    for ((values, axis), direction) in collected.into_iter().zip(&out_axes).zip(&out_directions) {
-        out.push(Entry::Value(stacked(n, values, *axis, *direction != 0)?));
+    let mut out = vec![];
+    for values in all {
+        out.push(Entry::Value(stacked(n, values, 0, false)?));
     }
     Ok(out)
+}
+
+impl Scan<'_> {
+    /// The last states, and what was collected.
+    fn run(&self, n: &mut Lower<'_>, states: &[Value], sources: &[Value]) -> Result<Vec<Value>, LowerError> {
+        let mut vars = states.to_vec();
+        let mut turns = None;
+        let mut along = vec![];
+        for (x, axis) in sources.iter().zip(&self.axes) {
+            let axis = n.axis(*x, *axis)?;
+            along.push(axis);
+            turns = turns.or(n.shape(*x)?.get(axis).and_then(Dim::as_known));
+        }
+        let turns = turns.ok_or_else(|| LowerError::NotFixed { what: "the number of turns".to_owned() })?;
+        if turns > MAX_TURNS || turns.saturating_mul(self.body.nodes.len() as i64) > MAX_NODES {
+            return Err(LowerError::form(format!("a scan of {turns} turns")));
+        }
+        let mut collected: Vec<Vec<Value>> = vec![vec![]; self.out_axes.len()];
+        for turn in 0..turns {
+            let mut args = vars.clone();
+            for ((x, axis), direction) in sources.iter().zip(&along).zip(&self.directions) {
+                let at = if *direction == 0 { turn } else { turns - 1 - turn };
+                let part = n.slice(*x, *axis, at, Some(at + 1))?;
+                args.push(n.squeeze(part, &[*axis as i64])?);
+            }
+            let mut returned = n.inline(self.body, &args)?.into_iter();
+            for var in &mut vars {
+                *var = n.entry_value(returned.next().unwrap_or(Entry::Poisoned))?;
+            }
+            for (entry, all) in returned.zip(&mut collected) {
+                all.push(n.entry_value(entry)?);
+            }
+        }
+        for ((values, axis), direction) in collected.into_iter().zip(&self.out_axes).zip(&self.out_directions) {
+            vars.push(stacked(n, values, *axis, *direction != 0)?);
+        }
+        Ok(vars)
+    }
 }

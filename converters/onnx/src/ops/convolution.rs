@@ -120,7 +120,7 @@ pub(super) fn spatial_sizes(n: &Lower<'_>, x: Value) -> Result<Vec<i64>> {
 }
 
 /// The kernel of a weight, held against `kernel_shape`.
-fn kernel(n: &Lower<'_>, weight: Value) -> Result<Vec<i64>> {
+pub(super) fn kernel(n: &Lower<'_>, weight: Value) -> Result<Vec<i64>> {
     let kernel = n.fixed_shape(weight, "the kernel")?.split_off(2.min(n.rank(weight)?));
     match n.ints("kernel_shape")? {
         Some(said) if said != kernel => n.bad_attr("kernel_shape", format!("{kernel:?}, as the weight has it")),
@@ -129,7 +129,7 @@ fn kernel(n: &Lower<'_>, weight: Value) -> Result<Vec<i64>> {
 }
 
 /// Adds a bias with one element per channel.
-fn add_bias(n: &mut Lower<'_>, x: Value, bias: Value) -> Result<Value> {
+pub(super) fn add_bias(n: &mut Lower<'_>, x: Value, bias: Value) -> Result<Value> {
     let mut shape = vec![1; n.rank(x)?];
     shape[1] = -1;
     let bias = n.reshape_to(bias, &shape)?;

@@ -15,7 +15,6 @@ rows! {
     "Asinh" 9..=LATEST => asinh;
     "Atan" 7..=LATEST => |n| unary(n, |x| ops::Atan { x });
     "Atanh" 9..=LATEST => |n| unary(n, |x| ops::Atanh { x });
-    "BitShift" 11..=LATEST => bit_shift;
     "Cast" 6..=LATEST => cast;
     "CastLike" 15..=LATEST => cast_like;
     "Ceil" 6..=LATEST => |n| unary(n, |x| ops::Ceil { x });
@@ -101,7 +100,7 @@ fn arithmetic<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
 
 /// `y`, which is of the type of the first input, in the range that this type has in the source: programs compute with
 /// 32 bits, whatever the type was.
-fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
+pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
     let source = n.source_dtype(0).filter(|d| d.is_int());
     let Some(source) = source.filter(|_| n.dtype(y).is_ok_and(|d| d == DType::I32)) else { return n.done(y) };
     n.makes(source);
@@ -170,23 +169,6 @@ fn asinh(n: &mut Lower<'_>) -> Lowered {
     n.emit(ops::Select { cond: small, a: near, b: far })
 }
 
-fn bit_shift(n: &mut Lower<'_>) -> Lowered {
-    let (x, by) = (n.input(0)?, n.input(1)?);
-    let left = match n.str("direction")? {
-        Some("LEFT") => true,
-        Some("RIGHT") => false,
-        _ => return n.bad_attr("direction", "`LEFT` or `RIGHT`"),
-    };
-    let two = n.const_int(2)?;
-    let factor = n.op(ops::Pow { x: two, y: by })?;
-    if left {
-        let y = n.mul(x, factor)?;
-        own_range(n, y)
-    } else {
-        n.emit(ops::FloorDiv { x, y: factor })
-    }
-}
-
 fn cast(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
@@ -227,9 +209,10 @@ fn cast_like(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
     let (x, like) = (n.input(0)?, n.input(1)?);
-    // The program has one type for several of the source.
-    let own = n.dtype(like)?;
-    let to = n.source_dtype(1).filter(|d| d.is_int() && own == DType::I32).unwrap_or(own);
+    // The program has one type for several of the source, and none for others, which round.
+    let (own, source) = (n.dtype(like)?, n.source_dtype(1));
+    let rounds = |d: DType| d.is_float() && !matches!(d, DType::F16 | DType::F32 | DType::F64 | DType::Bf16);
+    let to = source.filter(|d| (d.is_int() && own == DType::I32) || rounds(*d)).unwrap_or(own);
     n.makes(to);
     let y = convert(n, x, to)?;
     n.done(y)

@@ -93,7 +93,7 @@ fn mel_weight_matrix(n: &mut Lower<'_>) -> Lowered {
     let dtype = element_type(n, "output_datatype", DType::F32)?;
     let mut given = [0f64; 5];
     for (i, number) in given.iter_mut().enumerate() {
-        let Some(t) = n.constant(i)? else { return Err(LowerError::NotConstant { index: i }) };
+        let Some(t) = n.constant(i)? else { return open_mel_weight_matrix(n, dtype, i) };
         *number = t.to_f64().first().copied().ok_or(LowerError::MissingInput { index: i })?;
     }
     let [bins, length, rate, low, high] = given;
@@ -104,7 +104,8 @@ fn mel_weight_matrix(n: &mut Lower<'_>) -> Lowered {
     let (bins, spectrum) = (bins as usize, (length / 2.0).floor() as usize + 1);
     let mel = |hertz: f64| 2595.0 * (1.0 + hertz / 700.0).log10();
     let (low, high) = (mel(low), mel(high));
-    let step = (high - low) / (bins as f64 + 1.0);
+    // As many steps as edges, of which the last is not reached: so the reference has it.
+    let step = (high - low) / (bins as f64 + 2.0);
     let edge = |i: usize| {
         let hertz = 700.0 * (10f64.powf((low + step * i as f64) / 2595.0) - 1.0);
         ((length + 1.0) * hertz / rate).floor()
@@ -129,4 +130,68 @@ fn mel_weight_matrix(n: &mut Lower<'_>) -> Lowered {
         }
     }
     n.literal(Tensor::from_f64(dtype, &[spectrum, bins], &weights))
+}
+
+/// As [`mel_weight_matrix`], of numbers that are only known when the program runs, in the shape that the source states.
+fn open_mel_weight_matrix(n: &mut Lower<'_>, dtype: DType, unknown: usize) -> Lowered {
+    let Some([rows, bins]) = n.stated_sizes(0).and_then(|s| <[i64; 2]>::try_from(s).ok()) else {
+        return Err(LowerError::NotConstant { index: unknown });
+    };
+    if rows < 1 || bins < 1 || rows.checked_mul(bins).is_none_or(|n| n > 1 << 26) {
+        return Err(LowerError::form(format!("a matrix of {bins} bins for {rows} frequencies")));
+    }
+    n.affords(usize::try_from(rows.max(bins)).unwrap_or(usize::MAX))?;
+    let number = |n: &mut Lower<'_>, i: usize| -> Result<Value, LowerError> {
+        let v = n.input(i)?;
+        let v = n.as_scalar(v)?;
+        n.cast(v, DType::F32)
+    };
+    // The result's shape says how many bins there are.
+    n.ignore_input(0);
+    let (length, rate, low, high) = (number(n, 1)?, number(n, 2)?, number(n, 3)?, number(n, 4)?);
+    let per_mel = std::f64::consts::LN_10 / 2595.0;
+    let mel = |n: &mut Lower<'_>, hertz: Value| -> Result<Value, LowerError> {
+        let ratio = n.scale(hertz, 1.0 / 700.0)?;
+        let ratio = n.add_number(ratio, 1.0)?;
+        let log = n.log(ratio)?;
+        n.scale(log, 1.0 / per_mel)
+    };
+    let (low, high) = (mel(n, low)?, mel(n, high)?);
+    let span = n.sub(high, low)?;
+    let step = n.scale(span, 1.0 / (bins as f64 + 2.0))?;
+    let numbers: Vec<f64> = (0..bins + 2).map(|i| i as f64).collect();
+    let numbers = n.const_like(step, &[1, numbers.len()], &numbers)?;
+    let mels = n.mul(numbers, step)?;
+    let mels = n.add(mels, low)?;
+    let powers = n.scale(mels, per_mel)?;
+    let powers = n.exp(powers)?;
+    let hertz = n.add_number(powers, -1.0)?;
+    let hertz = n.scale(hertz, 700.0)?;
+    let samples = n.add_number(length, 1.0)?;
+    let places = n.mul(hertz, samples)?;
+    let places = n.div(places, rate)?;
+    let edges = n.op(ops::Floor { x: places })?;
+    let edge = |n: &mut Lower<'_>, i: i64| n.slice(edges, 1, i, Some(i + bins));
+    let (lower, center, upper) = (edge(n, 0)?, edge(n, 1)?, edge(n, 2)?);
+    let at: Vec<f64> = (0..rows).map(|i| i as f64).collect();
+    let at = n.const_like(edges, &[at.len(), 1], &at)?;
+    let (zero, one) = (n.scalar_like(at, 0.0)?, n.scalar_like(at, 1.0)?);
+    let slope = |n: &mut Lower<'_>, from: Value, to: Value| -> Result<Value, LowerError> {
+        let (part, all) = (n.sub(at, from)?, n.sub(to, from)?);
+        n.div(part, all)
+    };
+    let (rise, fall) = (slope(n, lower, center)?, slope(n, upper, center)?);
+    let (before, after) = (n.less(at, lower)?, n.less(center, at)?);
+    let outside = n.op(ops::LogicalOr { x: before, y: after })?;
+    let y = n.select(outside, zero, rise)?;
+    // Where a bin has no extent below its centre, it is its centre.
+    let (narrow, here) = (n.equal(lower, center)?, n.equal(at, center)?);
+    let middle = n.select(here, one, zero)?;
+    let y = n.select(narrow, middle, y)?;
+    let (early, falls) = (n.less(at, center)?, n.less(at, upper)?);
+    let late = n.not(early)?;
+    let falls = n.and(late, falls)?;
+    let y = n.select(falls, fall, y)?;
+    let y = n.cast(y, dtype)?;
+    n.done(y)
 }

@@ -24,14 +24,14 @@ rows! {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Mode {
+pub(super) enum Mode {
     Nearest,
     Linear,
     Cubic,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Outside {
+pub(super) enum Outside {
     Zeros,
     Border,
     Reflection,
@@ -143,7 +143,7 @@ fn sample(n: &mut Lower<'_>, x: Value, grid: Value, mode: Mode, outside: Outside
 }
 
 /// `x[b, c, indices[b, p]]`.
-fn gather_places(n: &mut Lower<'_>, x: Value, indices: Value) -> Result<Value, LowerError> {
+pub(super) fn gather_places(n: &mut Lower<'_>, x: Value, indices: Value) -> Result<Value, LowerError> {
     if n.opset() >= Opset::Ios16 {
         return n.op(ops::Gather { x, indices, axis: 2, batch_dims: 1, validate_indices: false });
     }
@@ -164,7 +164,7 @@ fn pixel(n: &mut Lower<'_>, at: Value, size: f64, align: bool) -> Result<Value, 
 }
 
 /// The pixels that the places `at` are mixed of along an axis, and how much of each.
-fn axis_taps(
+pub(super) fn axis_taps(
     n: &mut Lower<'_>,
     at: Value,
     size: f64,

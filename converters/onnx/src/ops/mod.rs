@@ -29,9 +29,14 @@ macro_rules! families {
 families! {
     activation,
     attention,
+    bitwise,
     constant,
     control,
     convolution,
+    deformable,
+    determinant,
+    distinct,
+    dropout,
     elementwise,
     generator,
     grid,
@@ -51,6 +56,9 @@ families! {
     signal,
     softmax,
     space,
+    suppression,
+    text,
+    unpooling,
 }
 
 mod walk;

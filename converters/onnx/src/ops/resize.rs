@@ -155,7 +155,12 @@ fn resize_to(
     let fixed: Option<Vec<f64>> = axes.iter().map(|a| shape[*a].as_known().map(|d| d as f64)).collect();
     let asked = match &target {
         Target::Scales(v) => numbers(n, *v),
-        Target::Sizes(v, _) => n.known_ints(*v).map(|v| v.iter().map(|i| *i as f64).collect()),
+        Target::Sizes(v, policy) => {
+            let stated = n.stated_sizes(0).filter(|s| *policy == Policy::Stretch && s.len() == shape.rank());
+            let of_axes = |sizes: Vec<i64>| axes.iter().filter_map(|a| sizes.get(*a).copied()).collect::<Vec<i64>>();
+            let known = n.known_ints(*v).or(stated.map(of_axes));
+            known.map(|v| v.iter().map(|i| *i as f64).collect())
+        }
     };
     if let Some(asked) = &asked
         && asked.len() != axes.len()

@@ -42,7 +42,8 @@ fn reshape_by_input(n: &mut Lower<'_>) -> Lowered {
         return reshape(n, known);
     }
     let x = n.input(0)?;
-    if sizes.iter().any(|d| d.is(0)) && keep_zero {
+    let empty = n.shape(x)?.iter().any(|d| d.is(0));
+    if empty || (keep_zero && sizes.iter().any(|d| d.is(0))) {
         return reshape_to_none(n);
     }
     // A size that is not known may still turn out to be -1 where nothing is known of it.

@@ -1,5 +1,7 @@
 //! Moves between space and channels.
 
+mod open;
+
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{Lower, LowerError, Lowered};
@@ -53,8 +55,14 @@ fn pixel_unshuffled(n: &mut Lower<'_>, x: Value, side: i64) -> Result<Value, Low
 
 /// Sums up overlapping blocks: a transposed convolution whose weights put each channel of a block in its place.
 fn col_to_im(n: &mut Lower<'_>) -> Lowered {
-    let image = n.ints_input(1)?.ok_or(LowerError::MissingInput { index: 1 })?;
-    let block = n.ints_input(2)?.ok_or(LowerError::MissingInput { index: 2 })?;
+    let (image, block) = match (n.ints_input(1), n.ints_input(2)) {
+        (Err(LowerError::NotConstant { .. }), _) | (_, Err(LowerError::NotConstant { .. })) => {
+            return open::col_to_im(n);
+        }
+        (image, block) => (image?, block?),
+    };
+    let image = image.ok_or(LowerError::MissingInput { index: 1 })?;
+    let block = block.ok_or(LowerError::MissingInput { index: 2 })?;
     let x = n.input(0)?;
     let dims = image.len();
     let strides = n.ints_or("strides", 1, dims)?;

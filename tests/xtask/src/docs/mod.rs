@@ -164,6 +164,20 @@ fn program(text: &str) -> String {
     lines.join("\n").trim().to_owned()
 }
 
+/// What holds for all operators.
+const ONNX_NOTES: &str = "\
+Axes, sizes, limits and the like may be inputs of the model or computed by it. Where Core ML needs a size that only the run \
+gives, the shape that the model states of the result serves: a model with the shapes of its results stated, such as \
+`onnx.shape_inference` writes them, converts where one without may be refused.
+
+Integers of 64 bits become ones of 32, float64 and bfloat16 become float32, and smaller integers are computed in 32 bits and \
+wrap as in the source. Inputs of 8-bit floats, of integers of less than 8 bits, and of strings are refused: Core ML has no \
+such tensors. An input without elements, which it does not have either, is left out of the package with a warning; the \
+metadata names it under `com.github.mlconv.left-out`, and `mlconv run` ignores an array for it. `mlconv run` takes arrays of \
+bfloat16 as NumPy writes those of `ml_dtypes`.
+
+Random numbers are drawn only where the model has a seed (`Dropout` while training); these are then constants.";
+
 fn onnx() -> String {
     let mut rows: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();
     for row in mlconv_onnx::rows() {
@@ -173,7 +187,8 @@ fn onnx() -> String {
     let mut out = format!(
         "# ONNX operators\n\nThe operators that are lowered, with the versions of their operator set. The newest set of \
          ONNX's own operators that is known is {latest}. A node whose form Core ML cannot express is reported with the node, \
-         the operator and the reason; `mlconv check MODEL` lists all of them at once.\n\n| operator | versions |\n|---|---|\n"
+         the operator and the reason; `mlconv check MODEL` lists all of them at once.\n\n{ONNX_NOTES}\n\n| operator | \
+         versions |\n|---|---|\n"
     );
     for ((domain, op), mut versions) in rows {
         versions.sort_unstable();

@@ -2,8 +2,8 @@
 
 use super::{
     How, Line,
-    calc::Plain,
-    places::{Coordinates, Kernel, Rounding, antialiased, cubic, nearest, places, taps},
+    calc::{Calc, Plain},
+    places::{Coordinates, Kernel, Rounding, antialiased, cubic, cubic_far, cubic_near, nearest, places, taps},
 };
 use mlconv_mil::{
     ir::Value,
@@ -122,6 +122,72 @@ impl Resized {
         }
         Ok(weights)
     }
+}
+
+/// Taps of an antialiased axis beyond which it is not resized by a computed matrix.
+const MAX_TAPS: i64 = 1 << 22;
+
+/// A matrix `[new, old]` of antialiased weights for an axis of known sizes, `(old, new)`, whose scale is only known when
+/// the program runs; as [`antialiased`].
+fn open_matrix(n: &mut Lower<'_>, how: &How, line: &Line<Value>, (size, count): (i64, i64)) -> Result<Value> {
+    let (reach, a) = match how.kernel {
+        Kernel::Cubic { a, .. } => (2.0, Some(a)),
+        Kernel::Linear { .. } | Kernel::Nearest(_) => (1.0, None),
+    };
+    let refuse = || LowerError::form(format!("antialiasing {size} elements to {count}"));
+    if !(1..=MAX_TAPS).contains(&size) || !(1..=MAX_TAPS).contains(&count) {
+        return Err(refuse());
+    }
+    // The new size is the old one times the scale, rounded down: the scale is no less than their ratio.
+    let least = (count as f64 / size as f64).min(1.0);
+    let start = (-reach / least).floor() as i64 + 1;
+    let taps = (2 - 2 * start).max(2);
+    taps.checked_mul(count).and_then(|n| n.checked_mul(size)).filter(|n| *n <= MAX_TAPS).ok_or_else(refuse)?;
+    let numbers = |n: &mut Lower<'_>, range: std::ops::Range<i64>| {
+        let values: Vec<f64> = range.map(|i| i as f64).collect();
+        n.add_const(Tensor::from_f64(DType::F32, &[values.len()], &values))
+    };
+    let (zero, one) = (n.const_scalar(DType::F32, 0.0)?, n.const_scalar(DType::F32, 1.0)?);
+    let i = numbers(n, 0..count)?;
+    let at = places(n, how.coordinates, line, &i)?;
+    let low = Calc::ceil(n, &at)?;
+    let low = n.add_number(low, -1.0)?;
+    let part = n.sub(at, low)?;
+    let (low, part) = (n.expand_dims(low, &[1])?, n.expand_dims(part, &[1])?);
+    let steps = numbers(n, start..start + taps)?;
+    let scale = n.minimum(line.scale, one)?;
+    let distance = n.sub(steps, part)?;
+    let distance = n.mul(distance, scale)?;
+    let distance = n.abs(distance)?;
+    let mut weights = match a {
+        None => {
+            let tent = n.sub(one, distance)?;
+            n.maximum(tent, zero)?
+        }
+        Some(a) => {
+            let two = n.const_scalar(DType::F32, 2.0)?;
+            let (near, far) = (cubic_near(n, a, &distance)?, cubic_far(n, a, &distance)?);
+            let outer = Calc::where_less(n, &distance, &two, &far, &zero)?;
+            Calc::where_less(n, &one, &distance, &outer, &near)?
+        }
+    };
+    let share = |n: &mut Lower<'_>, weights: Value| {
+        let sum = n.sum_over(weights, &[1])?;
+        n.div(weights, sum)
+    };
+    weights = share(n, weights)?;
+    let (place, last) = (Lower::add(n, low, steps)?, n.const_scalar(DType::F32, size as f64 - 1.0)?);
+    if how.exclude_outside {
+        let inside = Calc::where_less(n, &place, &zero, &zero, &weights)?;
+        let inside = Calc::where_less(n, &last, &place, &zero, &inside)?;
+        weights = share(n, inside)?;
+    }
+    let place = Calc::clamp(n, &place, &zero, &last)?;
+    let (place, old) = (n.expand_dims(place, &[2])?, numbers(n, 0..size)?);
+    let hit = n.equal(place, old)?;
+    let weights = n.expand_dims(weights, &[2])?;
+    let spread = n.select(hit, weights, zero)?;
+    n.op(ops::ReduceSum { x: spread, axes: Some(vec![1]), keep_dims: false })
 }
 
 /// Multiplies the vectors along an axis with a matrix `[new, old]`.
@@ -258,7 +324,17 @@ pub(super) fn resized_open(n: &mut Lower<'_>, x: Value, how: &How, axis: usize, 
             n.gather(x, picked, axis)?
         }
         Kernel::Linear { antialias: true } | Kernel::Cubic { antialias: true, .. } => {
-            return Err(LowerError::form("antialiasing to sizes that are not known"));
+            let size = n.shape(x)?[axis].as_known();
+            let count = n.stated_sizes(0).filter(|s| s.len() == rank).and_then(|s| s.get(axis).copied());
+            let (Some(size), Some(count)) = (size, count) else {
+                return Err(LowerError::form("antialiasing to sizes that are not known"));
+            };
+            let matrix = open_matrix(n, how, &line, (size, count))?;
+            n.in_float(x, |n, x| {
+                let dtype = n.dtype(x)?;
+                let matrix = n.cast(matrix, dtype)?;
+                along(n, x, axis, matrix)
+            })?
         }
         Kernel::Linear { antialias: false } | Kernel::Cubic { antialias: false, .. } => {
             let a = if let Kernel::Cubic { a, .. } = how.kernel { Some(a) } else { None };

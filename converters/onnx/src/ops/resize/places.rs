@@ -166,7 +166,7 @@ pub(super) fn taps<C: Calc>(
 }
 
 /// The cubic kernel at a distance `x` in `0..=1`.
-fn cubic_near<C: Calc>(c: &mut C, a: f64, x: &C::V) -> Result<C::V> {
+pub(super) fn cubic_near<C: Calc>(c: &mut C, a: f64, x: &C::V) -> Result<C::V> {
     let y = c.times(x, a + 2.0)?;
     let y = c.plus(&y, -(a + 3.0))?;
     let y = c.mul(&y, x)?;
@@ -175,7 +175,7 @@ fn cubic_near<C: Calc>(c: &mut C, a: f64, x: &C::V) -> Result<C::V> {
 }
 
 /// The cubic kernel at a distance `x` in `1..=2`.
-fn cubic_far<C: Calc>(c: &mut C, a: f64, x: &C::V) -> Result<C::V> {
+pub(super) fn cubic_far<C: Calc>(c: &mut C, a: f64, x: &C::V) -> Result<C::V> {
     let y = c.times(x, a)?;
     let y = c.plus(&y, -5.0 * a)?;
     let y = c.mul(&y, x)?;
