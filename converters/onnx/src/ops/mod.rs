@@ -43,6 +43,7 @@ families! {
     normalization,
     order,
     pooling,
+    q_linear,
     quantize,
     recurrent,
     reduction,
