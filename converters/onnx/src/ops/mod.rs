@@ -29,6 +29,7 @@ macro_rules! families {
 families! {
     activation,
     attention,
+    blocks,
     constant,
     control,
     convolution,
