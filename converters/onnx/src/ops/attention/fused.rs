@@ -51,7 +51,7 @@ fn projected_attention(
     mask: Option<Value>,
     (past, added): (Option<Value>, Option<Value>),
 ) -> Lowered {
-    if n.flag("do_rotary", false)? {
+    if n.switch("do_rotary", false)? {
         return n.bad_attr("do_rotary", "0, angles are turned by `RotaryEmbedding`");
     }
     unshared(n)?;
@@ -99,7 +99,7 @@ fn projected_attention(
 
 /// Refuses a state that is written where it was read from.
 fn unshared(n: &Lower<'_>) -> Result<()> {
-    if n.flag("past_present_share_buffer", false)? {
+    if n.switch("past_present_share_buffer", false)? {
         return n.bad_attr("past_present_share_buffer", "0, results of their own");
     }
     Ok(())
@@ -131,7 +131,7 @@ fn bias(
         let (zero, low) = (n.scalar_like(q, 0.0)?, n.scalar_like(q, filter.into())?);
         all.push(n.select(allowed, zero, low)?);
     }
-    if n.flag("unidirectional", false)? {
+    if n.switch("unidirectional", false)? {
         let (ahead, zero) = (ahead(n, q, k, before)?, n.const_int(0)?);
         let allowed = n.op(ops::LessEqual { x: ahead, y: zero })?;
         all.push(excluding(n, allowed, q)?);
@@ -267,7 +267,7 @@ fn one_of(n: &mut Lower<'_>, packed: Value, i: i64) -> Result<Value> {
 
 pub(super) fn rotary_embedding(n: &mut Lower<'_>) -> Lowered {
     let (source, places, cos, sin) = (n.input(0)?, n.input(1)?, n.input(2)?, n.input(3)?);
-    if n.flag("is_packed_batching", false)? {
+    if n.switch("is_packed_batching", false)? {
         return n.bad_attr("is_packed_batching", "0");
     }
     if n.float_or("scale", 1.0)? != 1.0 {
@@ -277,7 +277,7 @@ pub(super) fn rotary_embedding(n: &mut Lower<'_>) -> Lowered {
         0 => None,
         size => Some(size),
     };
-    let interleaved = n.flag("interleaved", false)?;
+    let interleaved = n.switch("interleaved", false)?;
     let pairs = pairs(n, cos, sin)?;
     let (x, axis) = match n.rank(source)? {
         4 => {

@@ -42,11 +42,11 @@ pub(super) fn group_query_attention(n: &mut Lower<'_>) -> Lowered {
     };
     let lasts = n.input(5)?;
     let cache = Cache::of(n, past, lasts, k)?;
-    if n.flag("do_rotary", false)? {
+    if n.switch("do_rotary", false)? {
         let (cos, sin) = (n.input(7)?, n.input(8)?);
         let places = cache.places(n, k)?;
         let turned = Some(pairs(n, cos, sin)?.saturating_mul(2));
-        let interleaved = n.flag("rotary_interleaved", false)?;
+        let interleaved = n.switch("rotary_interleaved", false)?;
         let angles = [n.gather(cos, places, 0)?, n.gather(sin, places, 0)?];
         q = rotated(n, q, angles, 1, (turned, interleaved))?;
         k = rotated(n, k, angles, 1, (turned, interleaved))?;
@@ -56,12 +56,12 @@ pub(super) fn group_query_attention(n: &mut Lower<'_>) -> Lowered {
     }
     let [present_k, present_v] = cache.with(n, [k, v])?;
     let bias = bias(n, &cache, q, present_k, lasts)?;
+    let smooth = n.switch("smooth_softmax", false)?;
     let sink = match n.optional(11)? {
         Some(sink) => Some(n.reshape_to(sink, &[1, -1, 1, 1])?),
-        None if n.int_or("smooth_softmax", 0)? > 0 => Some(n.scalar_like(q, 0.0)?),
+        None if smooth => Some(n.scalar_like(q, 0.0)?),
         None => None,
     };
-    n.ignore("smooth_softmax");
     let (keys, values) = (repeat_heads(n, present_k, q)?, repeat_heads(n, present_v, q)?);
     let scoring = Scoring {
         scale: n.float("scale")?.filter(|s| *s != 0.0),
@@ -225,18 +225,22 @@ fn written(n: &mut Lower<'_>, room: Value, new: Value, before: Value) -> Result<
 
 /// What is added to scores.
 fn bias(n: &mut Lower<'_>, cache: &Cache, q: Value, k: Value, lasts: Value) -> Result<Option<Value>> {
-    let window = n.int_or("local_window_size", -1)?;
-    let mut allowed = if n.flag("causal", true)? {
+    let window = match n.int_or("local_window_size", -1)? {
+        -1 => None,
+        window if window > 0 => Some(window),
+        _ => return n.bad_attr("local_window_size", "-1 or at least 1"),
+    };
+    let mut allowed = if n.switch("causal", true)? {
         let (ahead, zero) = (ahead(n, q, k, cache.before())?, n.const_int(0)?);
         let mut allowed = n.op(ops::LessEqual { x: ahead, y: zero })?;
-        if window >= 0 {
-            let last = n.const_int(window.saturating_neg())?;
+        if let Some(window) = window {
+            let last = n.const_int(-window)?;
             let near = n.less(last, ahead)?;
             allowed = n.and(allowed, near)?;
         }
         allowed
     } else {
-        if window >= 0 {
+        if window.is_some() {
             return n.bad_attr("local_window_size", "-1, as keys to come count");
         }
         let key = n.counted(k, 2, DType::I32)?;
