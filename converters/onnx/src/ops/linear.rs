@@ -1,5 +1,7 @@
 //! Products of matrices.
 
+mod inverse;
+
 use super::activation;
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
@@ -19,6 +21,7 @@ rows! {
         n.done(y)
     };
     #["com.microsoft"] "GemmFastGelu" 1..=LATEST => gemm_fast_gelu;
+    #["com.microsoft"] "Inverse" 1..=LATEST => inverse::inverse;
     #["com.microsoft"] "TransposeMatMul" 1..=LATEST => |n| { let y = fused_matmul(n)?; n.done(y) };
 }
 
