@@ -173,7 +173,10 @@ fn onnx() -> String {
     let mut out = format!(
         "# ONNX operators\n\nThe operators that are lowered, with the versions of their operator set. The newest set of \
          ONNX's own operators that is known is {latest}. A node whose form Core ML cannot express is reported with the node, \
-         the operator and the reason; `mlconv check MODEL` lists all of them at once.\n\n| operator | versions |\n|---|---|\n"
+         the operator and the reason; `mlconv check MODEL` lists all of them at once.\n\nThose of the domain `com.microsoft` are \
+         what onnxruntime's optimizer and exporters for it write. The weights of `MatMulNBits` and `GatherBlockQuantized` keep \
+         their codes, scales and zero points from iOS 18 on (`--target ios18`); before, they are stored decoded. Operators of \
+         other domains are refused, unless the model has them as functions.\n\n| operator | versions |\n|---|---|\n"
     );
     for ((domain, op), mut versions) in rows {
         versions.sort_unstable();
