@@ -280,7 +280,7 @@ fn bytes(name: &str, dims: &[i64], values: &[u8]) -> mlconv_proto::onnx::TensorP
 
 /// A product with two columns of 17 codes of 4 bits each, the first from 0 on, the second 15 each, in two blocks.
 fn product_in_blocks(attributes: [i64; 4], weight: &[i64]) -> Onnx {
-    let first: Vec<u8> = (0..8).map(|i| 2 * i | (2 * i + 1) << 4).chain([7; 8]).collect();
+    let first: Vec<u8> = (0..8).map(|i| (2 * i) | ((2 * i + 1) << 4)).chain([7; 8]).collect();
     let codes = [first, vec![0xff; 16]].concat();
     let model = constant(Onnx::new().input("x", F32, &[1, 17]), bytes("w", weight, &codes));
     let model = model.weight("s", &[2, 2], &[1.0, 10.0, 0.5, 0.25]);

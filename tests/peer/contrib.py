@@ -111,6 +111,7 @@ def norms():
     case("plain", "SkipSimplifiedLayerNormalization", [x, skip, C(gamma)], epsilon=1e-6)
     case("sum", "SkipSimplifiedLayerNormalization", [x, skip, C(gamma), C(bias)], outputs=(0, 3))
     case("rank 2", "SkipSimplifiedLayerNormalization", [x[0], skip[0], C(gamma)])
+    refused("larger skip", "SkipLayerNormalization", [x[:1], skip, C(gamma)], "a sum of f32[2, 3, 8] from f32[1, 3, 8]")
     refused("without skip", "SkipLayerNormalization", [x, None, C(gamma)], "input 1 is missing")
     refused("scale of another size", "SkipLayerNormalization", [x, skip, C(floats(7))], "a scale f32[7]")
     refused("attribute", "SkipLayerNormalization", [x, skip, C(gamma)], "attribute `axis` is not known", axis=1)
@@ -121,6 +122,7 @@ def norms():
     case("plain", "EmbedLayerNormalization", [words, segments, *tables, C(gamma), C(beta)], outputs=(0, 1))
     case("mask", "EmbedLayerNormalization", [words, segments, *tables, C(gamma), C(beta), mask], outputs=(0, 1, 2))
     case("no mask", "EmbedLayerNormalization", [words, segments, *tables, C(gamma), C(beta)], outputs=(0, 1))
+    refused("no segment ids", "EmbedLayerNormalization", [words, None, *tables, C(gamma), C(beta)], "input 1 is missing")
     case("no segments", "EmbedLayerNormalization", [words, None, *tables[:2], None, C(gamma), C(beta)], outputs=(0, 1))
     places = ints(0, 9, 2, 5)
     case("places", "EmbedLayerNormalization", [words, segments, *tables, C(gamma), C(beta), None, places], outputs=(0, 1), epsilon=1e-4)
@@ -481,6 +483,7 @@ def quantized():
     case("bytes", "MatMulIntegerToFloat", [a, C(ints(0, 256, 6, 5, dtype=U8)), C(scalar(0.03)), C(scalar(0.02)), C(scalar(119, U8)), C(scalar(99, U8))])
     rest = [C(scalar(0.03)), C(scalar(119, U8)), C(w), C(scalar(0.02)), C(scalar(3, I8))]
     case("floats", "QGemm", [a, *rest, C(ints(-999, 999, 5))], alpha=0.5)
+    refused("no zero point", "QGemm", [a, *rest, None, C(scalar(0.7))], "input 8 is missing")
     case("quantized", "QGemm", [a, *rest, C(ints(-999, 999, 5)), C(scalar(0.7)), C(scalar(100, U8))], quanta=1)
     case("transposed", "QGemm", [a.T.copy(), *rest[:2], C(w.T.copy()), *rest[3:]], transA=1, transB=1)
     case("by columns", "QGemm", [a, *rest[:3], C(np.abs(floats(5)) * F32(0.1)), C(np.zeros(5, I8))])

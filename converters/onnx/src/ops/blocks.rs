@@ -50,7 +50,7 @@ fn matmul_nbits(n: &mut Lower<'_>) -> Lowered {
             return Err(LowerError::form("an order of groups (`g_idx`) other than that of the weights"));
         }
     }
-    if !n.shape(x)?.last().is_some_and(|d| d.as_known().is_none_or(|d| d == inputs as i64)) {
+    if n.shape(x)?.last().is_none_or(|d| d.as_known().is_some_and(|d| d != inputs as i64)) {
         return n.bad_attr("K", format!("the last size of {}", n.ty(x)?));
     }
     let weight = decoded(n, &Matrix { codes, scales, zeros: Some(zeros) }, inputs)?;

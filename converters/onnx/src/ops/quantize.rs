@@ -276,7 +276,7 @@ fn biased(n: &mut Lower<'_>, y: Value, bias: Option<Value>, dtype: DType) -> Low
 fn q_gemm(n: &mut Lower<'_>) -> Lowered {
     let (a, a_scale, a_zero) = (n.input(0)?, n.input(1)?, n.optional(2)?);
     let (b, b_scale, b_zero) = (n.input(3)?, n.input(4)?, n.optional(5)?);
-    let (c, scale) = (n.optional(6)?, n.optional(7)?);
+    let (c, scale, zero) = (n.optional(6)?, n.optional(7)?, n.optional(8)?);
     let (transpose_a, transpose_b) = (n.flag("transA", false)?, n.flag("transB", false)?);
     let alpha = n.float_or("alpha", 1.0)?;
     if n.rank(a)? != 2 || n.rank(b)? != 2 {
@@ -298,12 +298,14 @@ fn q_gemm(n: &mut Lower<'_>) -> Lowered {
     let by = n.mul(a_scale, b_scale)?;
     let by = n.scale(by, alpha.into())?;
     let y = n.mul(sums, by)?;
-    let Some(scale) = scale else {
-        n.ignore_input(8);
-        return n.done(y);
+    let (scale, zero) = match (scale, zero) {
+        (Some(scale), Some(zero)) => (scale, zero),
+        (None, None) => return n.done(y),
+        // The operator does not say whether the result is quantized then.
+        (Some(_), None) => return Err(LowerError::MissingInput { index: 8 }),
+        (None, Some(_)) => return Err(LowerError::MissingInput { index: 7 }),
     };
-    let (scale, zero) = (n.as_scalar(scale)?, n.optional(8)?);
-    let zero = zero.map(|z| n.as_scalar(z)).transpose()?;
+    let (scale, zero) = (n.as_scalar(scale)?, Some(n.as_scalar(zero)?));
     let dtype = n.source_dtype(8).or(n.stated_output(0).map(|t| t.dtype)).unwrap_or(DType::U8);
     n.makes(dtype);
     let y = quantized(n, y, scale, zero, dtype, 0, 0)?;

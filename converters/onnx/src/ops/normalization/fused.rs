@@ -5,9 +5,13 @@ use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
 use mlconv_tensor::DType;
 
-/// The sum of what is given.
+/// The sum of what is given, in the shape of `x`.
 fn sum(n: &mut Lower<'_>, x: Value, others: [Option<Value>; 2]) -> Result<Value> {
-    others.into_iter().flatten().try_fold(x, |sum, other| n.add(sum, other))
+    let sum = others.into_iter().flatten().try_fold(x, |sum, other| n.add(sum, other))?;
+    if !n.shape(sum)?.may_equal(&n.shape(x)?) {
+        return Err(LowerError::form(format!("a sum of {} from {}", n.ty(sum)?, n.ty(x)?)));
+    }
+    Ok(sum)
 }
 
 /// Refuses anything but vectors of the size of the last axis of `x`.
@@ -78,8 +82,9 @@ pub(super) fn embed_layer_norm(n: &mut Lower<'_>) -> Lowered {
             sum = n.add(sum, of_segment)?;
         }
         (None, None) => {}
-        (Some(_), None) => return Err(LowerError::MissingInput { index: 4 }),
+        // onnxruntime adds the first row then, which the operator does not say.
         (None, Some(_)) => return Err(LowerError::MissingInput { index: 1 }),
+        (Some(_), None) => return Err(LowerError::MissingInput { index: 4 }),
     }
     check_vectors(n, sum, &[("a scale", Some(gamma)), ("a shift", Some(beta))])?;
     // The other results of the node are not those of a normalization.
