@@ -5,6 +5,7 @@
 use super::onnx::{Onnx, tensor};
 use mlconv_mil::{
     diagnostic::{Diagnostic, Severity},
+    schema::Opset,
     verify::verify,
 };
 use mlconv_proto::onnx::{AttributeProto, attribute_proto::AttributeType, tensor_proto::DataType};
@@ -19,12 +20,22 @@ pub(crate) const I64: DataType = DataType::Int64;
 
 /// The outputs of a model, or what stands in its way, and all diagnostics.
 pub(crate) fn lowered(model: &Onnx, inputs: &[Tensor]) -> (Result<Vec<Tensor>, String>, Vec<Diagnostic>) {
+    lowered_for(Opset::default(), model, inputs, |_| {})
+}
+
+/// [`lowered`] for one op set; `look` sees the names of all ops.
+pub(crate) fn lowered_for(
+    opset: Opset,
+    model: &Onnx,
+    inputs: &[Tensor],
+    look: impl FnOnce(&[String]),
+) -> (Result<Vec<Tensor>, String>, Vec<Diagnostic>) {
     let files = ModelFiles::beside(Path::new("."));
     let graph = match mlconv_onnx::read(Bytes::from(model.bytes()), &files) {
         Ok(graph) => graph,
         Err(e) => return (Err(e.to_string()), vec![]),
     };
-    let lowering = lower(&graph, mlconv_onnx::table(), &Request::default());
+    let lowering = lower(&graph, mlconv_onnx::table(), &Request { opset: Some(opset), ..Request::default() });
     if let Some(e) = lowering.diagnostics.iter().find(|d| d.severity == Severity::Error) {
         return (Err(e.title.clone()), lowering.diagnostics);
     }
@@ -32,6 +43,8 @@ pub(crate) fn lowered(model: &Onnx, inputs: &[Tensor]) -> (Result<Vec<Tensor>, S
         Ok(module) => module,
         Err(bad) => return (Err(format!("{bad:?}")), lowering.diagnostics),
     };
+    let main = &module.functions[0];
+    look(&main.all_ops().iter().map(|id| main.op_data(*id).op.name().to_owned()).collect::<Vec<_>>());
     let session = Session::new(&module, &module.functions[0], &Reference, Options::default());
     let given: Vec<Option<Tensor>> = inputs.iter().cloned().map(Some).collect();
     (session.run(&given, &mut States::new()).map_err(|e| e.to_string()), lowering.diagnostics)

@@ -183,6 +183,15 @@ impl<'a> Lower<'a> {
         Ok(self.int(name)?.map_or(default, |i| i != 0))
     }
 
+    /// A flag that is 0 or 1 and nothing else.
+    pub fn switch(&self, name: &'static str, default: bool) -> Result<bool> {
+        match self.int(name)? {
+            None => Ok(default),
+            Some(i @ (0 | 1)) => Ok(i == 1),
+            Some(_) => self.bad_attr(name, "0 or 1"),
+        }
+    }
+
     /// A float attribute.
     pub fn float(&self, name: &'static str) -> Result<Option<f32>> {
         match self.attr(name) {

@@ -1,5 +1,6 @@
 //! Activation functions.
 
+use super::recurrent;
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops, schema::Op};
 use mlconv_source::{Lower, LowerError, Lowered};
@@ -23,6 +24,13 @@ rows! {
     "SwiGLU" 28..=LATEST => swiglu;
     "Swish" 24..=LATEST => swish;
     "ThresholdedRelu" 10..=LATEST => thresholded_relu;
+    #["com.microsoft"] "BiasAdd" 1..=LATEST => bias_add;
+    #["com.microsoft"] "BiasDropout" 1..=LATEST => bias_dropout;
+    #["com.microsoft"] "BiasGelu" 1..=LATEST => |n| { n.input(1)?; biased_gelu(n, ops::GeluMode::Exact) };
+    #["com.microsoft"] "BiasSplitGelu" 1..=LATEST => bias_split_gelu;
+    #["com.microsoft"] "FastGelu" 1..=LATEST => |n| biased_gelu(n, ops::GeluMode::Tanh);
+    #["com.microsoft"] "Gelu" 1..=LATEST => |n| simple(n, |x| ops::Gelu { x, mode: ops::GeluMode::Exact });
+    #["com.microsoft"] "QuickGelu" 1..=LATEST => |n| { let x = n.input(0)?; let y = gated(n, x, 1.702)?; n.done(y) };
 }
 
 fn simple<O: Op>(n: &mut Lower<'_>, op: impl Fn(Value) -> O) -> Lowered {
@@ -47,6 +55,82 @@ fn celu(n: &mut Lower<'_>) -> Lowered {
     let zero = n.scalar_like(x, 0.0)?;
     let (above, below) = (n.maximum(x, zero)?, n.minimum(grown, zero)?);
     n.emit(ops::Add { x: above, y: below })
+}
+
+/// `x` after the function that another operator names as its own last step, with that function's numbers.
+pub(super) fn fused(n: &mut Lower<'_>, x: Value, name: &str, numbers: [Option<f32>; 2]) -> Result<Value, LowerError> {
+    match (name, numbers) {
+        ("" | "Identity", _) => Ok(x),
+        ("Clip", [least, most]) => {
+            let (alpha, beta) = (least.unwrap_or(f32::MIN), most.unwrap_or(f32::MAX));
+            n.op(ops::Clip { x, alpha, beta })
+        }
+        ("HardSwish", _) => {
+            let gate = n.op(ops::SigmoidHard { x, alpha: 1.0 / 6.0, beta: 0.5 })?;
+            n.mul(x, gate)
+        }
+        _ => match recurrent::apply_named(n, x, name, numbers)? {
+            Some(y) => Ok(y),
+            None => n.bad_attr("activation", "a function that is fused with an operator"),
+        },
+    }
+}
+
+/// Refuses to drop anything, as the inputs from `ratio` on may ask for.
+fn refuse_training(n: &mut Lower<'_>, ratio: usize) -> Result<(), LowerError> {
+    n.ignore("seed");
+    let training = match n.constant(ratio + 1)? {
+        Some(t) => t.to_bools().contains(&true),
+        None if n.optional(ratio + 1)?.is_some() => return Err(LowerError::NotConstant { index: ratio + 1 }),
+        None => false,
+    };
+    let share = if training { n.constant(ratio)?.map_or(vec![0.5], |t| t.to_f64()) } else { vec![] };
+    n.ignore_input(ratio);
+    if share.iter().any(|r| *r != 0.0) {
+        return Err(LowerError::form("dropout while training"));
+    }
+    Ok(())
+}
+
+/// `x + bias + residual`.
+fn bias_add(n: &mut Lower<'_>) -> Lowered {
+    let (x, bias, residual) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let y = n.add(x, bias)?;
+    n.emit(ops::Add { x: y, y: residual })
+}
+
+fn bias_dropout(n: &mut Lower<'_>) -> Lowered {
+    refuse_training(n, 3)?;
+    if n.wants(1) {
+        return Err(LowerError::form("a mask of what is dropped"));
+    }
+    let (x, bias, residual) = (n.input(0)?, n.input(1)?, n.optional(2)?);
+    let y = n.add(x, bias)?;
+    match residual {
+        Some(residual) => n.emit(ops::Add { x: y, y: residual }),
+        None => n.done(y),
+    }
+}
+
+fn biased_gelu(n: &mut Lower<'_>, mode: ops::GeluMode) -> Lowered {
+    let (x, bias) = (n.input(0)?, n.optional(1)?);
+    let x = bias.map_or(Ok(x), |bias| n.add(x, bias))?;
+    n.emit(ops::Gelu { x, mode })
+}
+
+/// The first half along the last axis, times what the function makes of the second.
+fn bias_split_gelu(n: &mut Lower<'_>) -> Lowered {
+    let (x, bias) = (n.input(0)?, n.input(1)?);
+    let x = n.add(x, bias)?;
+    let axis = n.axis(x, -1)?;
+    let half = match n.shape(x)?[axis].as_known() {
+        Some(size) if size % 2 == 0 => size / 2,
+        Some(size) => return Err(LowerError::form(format!("halves of {size} elements"))),
+        None => return Err(LowerError::NotFixed { what: "where the halves part".into() }),
+    };
+    let (left, right) = (n.slice(x, axis, 0, Some(half))?, n.slice(x, axis, half, None)?);
+    let gate = n.op(ops::Gelu { x: right, mode: ops::GeluMode::Exact })?;
+    n.emit(ops::Mul { x: left, y: gate })
 }
 
 fn gelu(n: &mut Lower<'_>) -> Lowered {
@@ -148,8 +232,8 @@ fn shrink(n: &mut Lower<'_>) -> Lowered {
 }
 
 /// `x * sigmoid(alpha * x)`.
-fn gated(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
-    let alpha = n.float_or("alpha", 1.0)?;
+fn gated(n: &mut Lower<'_>, x: Value, default: f32) -> Result<Value, LowerError> {
+    let alpha = n.float_or("alpha", default)?;
     if alpha == 1.0 {
         return n.op(ops::Silu { x });
     }
@@ -160,13 +244,13 @@ fn gated(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
 
 fn swish(n: &mut Lower<'_>) -> Lowered {
     let x = n.input(0)?;
-    let y = gated(n, x)?;
+    let y = gated(n, x, 1.0)?;
     n.done(y)
 }
 
 fn swiglu(n: &mut Lower<'_>) -> Lowered {
     let (gate, x) = (n.input(0)?, n.input(1)?);
-    let y = gated(n, gate)?;
+    let y = gated(n, gate, 1.0)?;
     n.emit(ops::Mul { x: y, y: x })
 }
 

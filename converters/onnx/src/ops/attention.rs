@@ -7,6 +7,8 @@ use mlconv_tensor::DType;
 
 mod causal_conv;
 mod flex;
+mod fused;
+mod group_query;
 mod linear;
 
 rows! {
@@ -15,6 +17,11 @@ rows! {
     #["ai.onnx.preview"] "FlexAttention" 1..=LATEST => flex::flex_attention;
     "LinearAttention" 27..=LATEST => linear::linear_attention;
     "RotaryEmbedding" 23..=LATEST => rotary_embedding;
+    #["com.microsoft"] "Attention" 1..=LATEST => fused::attention;
+    #["com.microsoft"] "GroupQueryAttention" 1..=LATEST => group_query::group_query_attention;
+    #["com.microsoft"] "MultiHeadAttention" 1..=LATEST => fused::multi_head_attention;
+    #["com.microsoft"] "QAttention" 1..=LATEST => fused::quantized_attention;
+    #["com.microsoft"] "RotaryEmbedding" 1..=LATEST => fused::rotary_embedding;
 }
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
@@ -74,16 +81,57 @@ fn attention(n: &mut Lower<'_>) -> Lowered {
     let (bias, may_be_empty) = bias(n, q, k, past)?;
     (k, v) = (repeat_heads(n, k, q)?, repeat_heads(n, v, q)?);
 
-    let size = n.shape(q)?[3].as_known().ok_or_else(|| LowerError::NotFixed { what: "the scale".into() })? as f64;
-    let scale = n.float("scale")?.map_or(1.0 / size.sqrt(), f64::from);
-    let softcap = f64::from(n.float_or("softcap", 0.0)?);
-    let precision = precision(n)?.unwrap_or(dtype);
+    let scoring = Scoring {
+        scale: n.float("scale")?,
+        softcap: n.float_or("softcap", 0.0)?,
+        bias,
+        may_be_empty,
+        precision: precision(n)?.unwrap_or(dtype),
+        sink: None,
+    };
     let mode = n.int_or("qk_matmul_output_mode", 0)?;
+    let (mut y, shown) = attend(n, [q, k, v], &scoring, n.wants(3).then_some(mode))?;
+    if packed {
+        y = join_heads(n, y)?;
+    }
+    let results = [Some(y), Some(present_k), Some(present_v), shown];
+    Ok(results.into_iter().take(n.output_count().max(1)).map(|r| r.map_or(Entry::Poisoned, Entry::Value)).collect())
+}
+
+/// How scores become shares.
+struct Scoring {
+    /// What scores are multiplied by; one over the root of the size of a head where it is absent.
+    scale: Option<f32>,
+    /// The bound that scores tend to; none where it is 0.
+    softcap: f32,
+    /// What is added to scores.
+    bias: Option<Value>,
+    /// Whether that may exclude all keys of a query, which then gets zeros.
+    may_be_empty: bool,
+    /// The element type in which shares are computed.
+    precision: DType,
+    /// A score of each head, `[1, h, 1, 1]` or a scalar, that takes a share and gives nothing.
+    sink: Option<Value>,
+}
+
+/// Attention on tensors `[b, h, t, d]` of as many heads. `show` asks for a stage of the scores as well: 0 as they are, 1
+/// bounded, 2 with what is added, 3 as shares.
+fn attend(
+    n: &mut Lower<'_>,
+    [q, k, v]: [Value; 3],
+    scoring: &Scoring,
+    show: Option<i64>,
+) -> Result<(Value, Option<Value>)> {
+    let Scoring { scale, softcap, bias, may_be_empty, precision, sink } = *scoring;
+    let dtype = n.dtype(q)?;
+    let size = n.shape(q)?[3].as_known().ok_or_else(|| LowerError::NotFixed { what: "the scale".into() })? as f64;
+    let (scale, softcap) = (scale.map_or(1.0 / size.sqrt(), f64::from), f64::from(softcap));
     let empty = match bias {
         Some(bias) if may_be_empty => empty_rows(n, bias)?,
         _ => None,
     };
-    let direct = n.opset() >= Opset::Ios18 && softcap == 0.0 && !n.wants(3) && precision.bits() <= dtype.bits();
+    let plain = softcap == 0.0 && show.is_none() && sink.is_none();
+    let direct = n.opset() >= Opset::Ios18 && plain && precision.bits() <= dtype.bits();
     let (mut y, shown) = if direct {
         let scaled = scale * size.sqrt();
         let query = if (scaled - 1.0).abs() < 1e-6 { q } else { n.scale(q, scaled)? };
@@ -103,14 +151,17 @@ fn attention(n: &mut Lower<'_>) -> Lowered {
             scores = n.add(scores, bias)?;
         }
         let wide = n.cast(scores, precision)?;
-        let shares = n.op(ops::Softmax { x: wide, axis: -1 })?;
+        let shares = match sink {
+            Some(sink) => shares_beside(n, wide, sink)?,
+            None => n.op(ops::Softmax { x: wide, axis: -1 })?,
+        };
         let mut shares = n.cast(shares, dtype)?;
-        if let (Some(empty), 3) = (empty, mode) {
+        if let (Some(empty), Some(3)) = (empty, show) {
             let zero = n.scalar_like(shares, 0.0)?;
             shares = n.select(empty, zero, shares)?;
         }
         let y = n.matmul(shares, v, false, false)?;
-        let shown = match mode {
+        let shown = match show.unwrap_or(0) {
             0 => raw,
             1 => capped,
             2 => scores,
@@ -123,11 +174,19 @@ fn attention(n: &mut Lower<'_>) -> Lowered {
         let zero = n.scalar_like(y, 0.0)?;
         y = n.select(empty, zero, y)?;
     }
-    if packed {
-        y = join_heads(n, y)?;
-    }
-    let results = [Some(y), Some(present_k), Some(present_v), shown];
-    Ok(results.into_iter().take(n.output_count().max(1)).map(|r| r.map_or(Entry::Poisoned, Entry::Value)).collect())
+    Ok((y, shown))
+}
+
+/// The shares of scores along the last axis, where `sink` is one score more.
+fn shares_beside(n: &mut Lower<'_>, scores: Value, sink: Value) -> Result<Value> {
+    let sink = n.cast(sink, n.dtype(scores)?)?;
+    let best = n.op(ops::ReduceMax { x: scores, axes: Some(vec![-1]), keep_dims: true })?;
+    let best = n.maximum(best, sink)?;
+    let (scores, sink) = (n.sub(scores, best)?, n.sub(sink, best)?);
+    let (powers, lost) = (n.exp(scores)?, n.exp(sink)?);
+    let sum = n.sum_over(powers, &[-1])?;
+    let sum = n.add(sum, lost)?;
+    n.div(powers, sum)
 }
 
 /// The element type in which softmax is to be computed, where the node says.
@@ -165,24 +224,17 @@ fn bias(n: &mut Lower<'_>, q: Value, k: Value, past: Option<Value>) -> Result<(O
     let (left, right) = (n.int_or("left_window_size", -1)?, n.int_or("right_window_size", -1)?);
     let mut allowed = vec![];
     if causal || left >= 0 || right >= 0 {
-        let (zero, one) = (n.const_int(0)?, n.const_int(1)?);
-        let range = |n: &mut Lower<'_>, v: Value, axes: &[i64]| {
-            let end = scalar_size(n, v, 2)?;
-            let range = n.op(ops::Range1d { end, start: zero, step: one })?;
-            n.expand_dims(range, axes)
-        };
-        let (mut query, key) = (range(n, q, &[1])?, range(n, k, &[0])?);
         // Queries are the last ones of the sequence.
-        if let Some(past) = past {
-            let before = scalar_size(n, past, 2)?;
-            query = n.add(query, before)?;
-        } else if let Some(lengths) = lengths {
-            let own = scalar_size(n, q, 2)?;
-            let before = n.sub(lengths, own)?;
-            let before = n.reshape_to(before, &[-1, 1, 1, 1])?;
-            query = n.add(query, before)?;
-        }
-        let ahead = n.sub(key, query)?;
+        let before = match (past, lengths) {
+            (Some(past), _) => Some(scalar_size(n, past, 2)?),
+            (None, Some(lengths)) => {
+                let own = scalar_size(n, q, 2)?;
+                let before = n.sub(lengths, own)?;
+                Some(n.reshape_to(before, &[-1, 1, 1, 1])?)
+            }
+            (None, None) => None,
+        };
+        let ahead = ahead(n, q, k, before)?;
         let bound = if causal { Some(0) } else { (right >= 0).then_some(right) };
         if let Some(bound) = bound {
             let y = n.const_int(bound)?;
@@ -233,6 +285,16 @@ fn bias(n: &mut Lower<'_>, q: Value, k: Value, past: Option<Value>) -> Result<(O
     Ok((bias, may_be_empty))
 }
 
+/// By how many places each key comes after each query, `before` of which come before the first one.
+fn ahead(n: &mut Lower<'_>, q: Value, k: Value, before: Option<Value>) -> Result<Value> {
+    let (query, key) = (n.counted(q, 2, DType::I32)?, n.counted(k, 2, DType::I32)?);
+    let (mut query, key) = (n.expand_dims(query, &[1])?, n.expand_dims(key, &[0])?);
+    if let Some(before) = before {
+        query = n.add(query, before)?;
+    }
+    n.sub(key, query)
+}
+
 /// By how many keys `mask` is too short.
 fn short_of(n: &Lower<'_>, mask: Value, k: Value) -> Result<i64> {
     let shape = n.shape(mask)?;
@@ -271,19 +333,38 @@ fn rotary_embedding(n: &mut Lower<'_>) -> Lowered {
         n.ignore("num_heads");
         source
     };
+    let turned = match n.int_or("rotary_embedding_dim", 0)? {
+        0 => None,
+        turned => Some(turned),
+    };
+    let interleaved = n.flag("interleaved", false)?;
     // The axis of the heads, along which angles are the same.
     let axis = if packed { 2 } else { 1 };
-    (cos, sin) = (n.expand_dims(cos, &[axis])?, n.expand_dims(sin, &[axis])?);
+    let mut y = rotated(n, x, [cos, sin], axis, (turned, interleaved))?;
+    if packed {
+        y = n.reshape_as(y, source)?;
+    }
+    n.done(y)
+}
+
+/// Turns pairs of elements of heads by angles, as `cos` and `sin`, `[b, t, pairs]`, have them. `axis` of `x` has the
+/// heads. Of each head, the first `turned` elements are turned.
+fn rotated(
+    n: &mut Lower<'_>,
+    x: Value,
+    [cos, sin]: [Value; 2],
+    axis: i64,
+    (turned, interleaved): (Option<i64>, bool),
+) -> Result<Value> {
+    let (cos, sin) = (n.expand_dims(cos, &[axis])?, n.expand_dims(sin, &[axis])?);
     let Some(size) = n.shape(x)?.get(3).and_then(|d| d.as_known()) else {
         return Err(LowerError::NotFixed { what: "the size of a head".into() });
     };
-    let turned = match n.int_or("rotary_embedding_dim", 0)? {
-        0 => size,
-        turned if (0..=size).contains(&turned) => turned,
-        _ => return n.bad_attr("rotary_embedding_dim", format!("at most {size}")),
-    };
+    let turned = turned.unwrap_or(size);
+    if !(0..=size).contains(&turned) {
+        return Err(LowerError::form(format!("turning {turned} elements of {size}")));
+    }
     let part = if turned < size { n.slice(x, 3, 0, Some(turned))? } else { x };
-    let interleaved = n.flag("interleaved", false)?;
     let (a, b) = if interleaved {
         (n.slice_by(part, &[(3, 0, None, 2)])?, n.slice_by(part, &[(3, 1, None, 2)])?)
     } else {
@@ -303,8 +384,5 @@ fn rotary_embedding(n: &mut Lower<'_>) -> Lowered {
         let rest = n.slice(x, 3, turned, None)?;
         y = n.concat(vec![y, rest], 3)?;
     }
-    if packed {
-        y = n.reshape_as(y, source)?;
-    }
-    n.done(y)
+    Ok(y)
 }

@@ -1,5 +1,6 @@
 //! Convolutions.
 
+use super::activation;
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{Lower, LowerError, Lowered};
@@ -7,6 +8,9 @@ use mlconv_source::{Lower, LowerError, Lowered};
 rows! {
     "Conv" 1..=LATEST => conv;
     "ConvTranspose" 1..=LATEST => conv_transpose;
+    #["com.microsoft"] "FusedConv" 1..=LATEST => |n| fused_conv(n, false);
+    #["com.microsoft"] "NhwcConv" 1..=LATEST => |n| fused_conv(n, true);
+    #["com.microsoft"] "NhwcFusedConv" 1..=LATEST => |n| fused_conv(n, true);
 }
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
@@ -138,11 +142,47 @@ pub(super) fn add_bias(n: &mut Lower<'_>, x: Value, bias: Value) -> Result<Value
 
 fn conv(n: &mut Lower<'_>) -> Lowered {
     let (x, weight, bias) = (n.input(0)?, n.input(1)?, n.optional(2)?);
-    convolved(n, x, weight, bias)
+    let y = convolved(n, x, weight, bias)?;
+    n.done(y)
+}
+
+/// A convolution, a summand, and a function; channels may stand last.
+fn fused_conv(n: &mut Lower<'_>, channels_last: bool) -> Lowered {
+    let (x, weight, bias, summand) = (n.input(0)?, n.input(1)?, n.optional(2)?, n.optional(3)?);
+    let x = if channels_last { channels_second(n, x)? } else { x };
+    let mut y = convolved(n, x, weight, bias)?;
+    if channels_last {
+        y = channels_behind(n, y)?;
+    }
+    if let Some(summand) = summand {
+        y = n.add(y, summand)?;
+    }
+    let numbers = n.floats("activation_params")?.unwrap_or_default();
+    if numbers.len() > 2 {
+        return n.bad_attr("activation_params", "at most 2 numbers");
+    }
+    let name = n.str_or("activation", "")?;
+    let y = activation::fused(n, y, name, [numbers.first().copied(), numbers.get(1).copied()])?;
+    n.done(y)
+}
+
+/// `x`, whose channels stand last, with its channels second.
+pub(super) fn channels_second(n: &mut Lower<'_>, x: Value) -> Result<Value> {
+    let rank = n.rank(x)? as i64;
+    if rank < 3 {
+        return Err(LowerError::form(format!("channels of rank {rank}")));
+    }
+    n.transpose(x, &[0, rank - 1].into_iter().chain(1..rank - 1).collect::<Vec<_>>())
+}
+
+/// `x`, whose channels stand second, with its channels last.
+pub(super) fn channels_behind(n: &mut Lower<'_>, x: Value) -> Result<Value> {
+    let rank = n.rank(x)? as i64;
+    n.transpose(x, &[0].into_iter().chain(2..rank).chain([1]).collect::<Vec<_>>())
 }
 
 /// Convolves `x`, as the node's attributes say.
-pub(super) fn convolved(n: &mut Lower<'_>, x: Value, weight: Value, bias: Option<Value>) -> Lowered {
+pub(super) fn convolved(n: &mut Lower<'_>, x: Value, weight: Value, bias: Option<Value>) -> Result<Value> {
     let window = Window::read(n, x, kernel(n, weight)?)?;
     let groups = n.int_or("group", 1)?;
     if n.const_of(weight).is_none() && !window.is_dense() {
@@ -151,11 +191,11 @@ pub(super) fn convolved(n: &mut Lower<'_>, x: Value, weight: Value, bias: Option
     let (pad_type, pad) = window.mil_padding(n, x)?;
     let Window { strides, dilations, .. } = window;
     let fused = bias.filter(|b| n.const_of(*b).is_some());
-    let conv = ops::Conv { x, weight, bias: fused, strides, pad_type, pad, dilations, groups };
-    let Some(bias) = bias.filter(|b| fused != Some(*b)) else { return n.emit(conv) };
-    let y = n.op(conv)?;
-    let y = add_bias(n, y, bias)?;
-    n.done(y)
+    let y = n.op(ops::Conv { x, weight, bias: fused, strides, pad_type, pad, dilations, groups })?;
+    match bias.filter(|b| fused != Some(*b)) {
+        Some(bias) => add_bias(n, y, bias),
+        None => Ok(y),
+    }
 }
 
 fn conv_transpose(n: &mut Lower<'_>) -> Lowered {

@@ -13,10 +13,16 @@ rows! {
     "HammingWindow" 17..=LATEST => |n| window(n, [25.0 / 46.0, 21.0 / 46.0, 0.0]);
     "BlackmanWindow" 17..=LATEST => |n| window(n, [0.42, 0.5, 0.08]);
     "MelWeightMatrix" 17..=LATEST => mel_weight_matrix;
+    #["com.microsoft"] "Range" 1..=LATEST => range;
 }
 
 fn range(n: &mut Lower<'_>) -> Lowered {
-    let (start, end, step) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let (start, end) = (n.input(0)?, n.input(1)?);
+    let step = match n.optional(2)? {
+        Some(step) => step,
+        None if n.node.domain.is_empty() => return Err(LowerError::MissingInput { index: 2 }),
+        None => n.scalar_like(start, 1.0)?,
+    };
     let (start, end, step) = (n.as_scalar(start)?, n.as_scalar(end)?, n.as_scalar(step)?);
     n.emit(ops::Range1d { end, start, step })
 }

@@ -21,6 +21,7 @@ rows! {
         };
         roi_align(n, half_pixel)
     };
+    #["com.microsoft"] "GridSample" 1..=LATEST => grid_sample;
 }
 
 #[derive(Clone, Copy, PartialEq)]

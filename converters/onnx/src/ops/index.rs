@@ -16,6 +16,7 @@ rows! {
     "Compress" 9..=LATEST => compress;
     "NonZero" 9..=LATEST => non_zero;
     "OneHot" 9..=LATEST => one_hot;
+    #["com.microsoft"] "GatherND" 1..=LATEST => gather_nd;
 }
 
 fn gather(n: &mut Lower<'_>) -> Lowered {

@@ -20,6 +20,7 @@ rows! {
     "Pad" 2..=10 => |n| { let pads = n.ints("pads")?; pad_by_attributes(n, pads) };
     "Pad" 11..=LATEST => pad_by_inputs;
     "CenterCropPad" 18..=LATEST => center_crop_pad;
+    #["com.microsoft"] "Pad" 1..=LATEST => pad_by_inputs;
 }
 
 fn concat(n: &mut Lower<'_>) -> Lowered {

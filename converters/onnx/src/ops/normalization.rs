@@ -1,5 +1,7 @@
 //! Normalizations.
 
+mod fused;
+
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
@@ -12,10 +14,19 @@ rows! {
     "GroupNormalization" 21..=LATEST => |n| group_norm(n, false);
     "InstanceNormalization" 6..=LATEST => instance_norm;
     "LRN" 1..=LATEST => lrn;
-    "LayerNormalization" 17..=LATEST => layer_norm;
+    // Since 17 by the specification; onnxruntime writes it into models of any version.
+    "LayerNormalization" 1..=LATEST => layer_norm;
     "LpNormalization" 1..=LATEST => lp_norm;
     "MeanVarianceNormalization" 9..=LATEST => mean_variance_norm;
     "RMSNormalization" 23..=LATEST => rms_norm;
+    // Of onnxruntime, which writes it under this domain as well.
+    "SimplifiedLayerNormalization" 1..=LATEST => rms_norm;
+    #["com.microsoft"] "EmbedLayerNormalization" 1..=LATEST => fused::embed_layer_norm;
+    #["com.microsoft"] "GroupNorm" 1..=LATEST => |n| fused::group_norm(n, false);
+    #["com.microsoft"] "SimplifiedLayerNormalization" 1..=LATEST => rms_norm;
+    #["com.microsoft"] "SkipGroupNorm" 1..=LATEST => |n| fused::group_norm(n, true);
+    #["com.microsoft"] "SkipLayerNormalization" 1..=LATEST => fused::skip_layer_norm;
+    #["com.microsoft"] "SkipSimplifiedLayerNormalization" 1..=LATEST => fused::skip_rms_norm;
 }
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
@@ -129,6 +140,17 @@ fn layer_norm(n: &mut Lower<'_>) -> Lowered {
     let epsilon = n.float_or("epsilon", 1e-5)?;
     let axis = n.int_or("axis", -1)?;
     let axis = n.axis(x, axis)?;
+    layer_normalized(n, x, (gamma, beta), axis, epsilon)
+}
+
+/// `x` normalized over the axes from `axis` on; and where the node wants them, the mean and the inverse deviation.
+fn layer_normalized(
+    n: &mut Lower<'_>,
+    x: Value,
+    (gamma, beta): (Value, Option<Value>),
+    axis: usize,
+    epsilon: f32,
+) -> Lowered {
     let axes: Vec<i64> = (axis as i64..n.rank(x)? as i64).collect();
     let fits = covers(n, gamma, x, axis)? && beta.map_or(Ok(true), |b| covers(n, b, x, axis))?;
     if n.wants(1) || n.wants(2) {
@@ -161,8 +183,25 @@ fn rms_norm(n: &mut Lower<'_>) -> Lowered {
     let epsilon = n.float_or("epsilon", 1e-5)?;
     let axis = n.int_or("axis", -1)?;
     let axis = n.axis(x, axis)?;
-    let axes: Vec<i64> = (axis as i64..n.rank(x)? as i64).collect();
     let wide = n.int_or("stash_type", 1)? == 1;
+    let [y, inverse] = rms_normalized(n, x, gamma, axis, (epsilon, wide))?;
+    let mut results = n.done(y)?;
+    if n.wants(1) {
+        results.push(Entry::Value(inverse));
+    }
+    Ok(results)
+}
+
+/// `x` divided by the root of its mean square over the axes from `axis` on, times `gamma`; and what it was multiplied by.
+/// `wide`, it is computed in single precision.
+pub(super) fn rms_normalized(
+    n: &mut Lower<'_>,
+    x: Value,
+    gamma: Value,
+    axis: usize,
+    (epsilon, wide): (f32, bool),
+) -> Result<[Value; 2]> {
+    let axes: Vec<i64> = (axis as i64..n.rank(x)? as i64).collect();
     let result = n.dtype(gamma)?;
     let x = if wide { n.cast(x, DType::F32)? } else { x };
     let square = n.mul(x, x)?;
@@ -170,31 +209,49 @@ fn rms_norm(n: &mut Lower<'_>) -> Lowered {
     let inverse = n.op(ops::Rsqrt { x: mean, epsilon })?;
     let y = n.mul(x, inverse)?;
     let y = n.cast(y, result)?;
-    n.emit(ops::Mul { x: y, y: gamma })
+    Ok([n.mul(y, gamma)?, inverse])
 }
 
-/// Groups of channels become one axis; `by_group`, older versions have a scale for each group, newer ones for each
-/// channel.
+/// `by_group`, older versions have a scale for each group, newer ones for each channel.
 fn group_norm(n: &mut Lower<'_>, by_group: bool) -> Lowered {
     n.ignore("stash_type");
     let (x, gamma, beta) = (n.input(0)?, n.input(1)?, n.input(2)?);
     let epsilon = n.float_or("epsilon", 1e-5)?;
-    let groups = match n.int("num_groups")? {
-        Some(groups) if groups > 0 => groups,
-        _ => return n.bad_attr("num_groups", "at least 1"),
-    };
-    let grouped = n.reshape(x, &[Size::Of(x, 0), Size::Known(groups), Size::Rest])?;
-    let mut y = n.op(ops::LayerNorm { x: grouped, axes: vec![2], gamma: None, beta: None, epsilon })?;
-    if by_group {
+    let groups = groups(n, "num_groups")?;
+    let y = group_normalized(n, x, groups, epsilon, |n, grouped| {
+        if !by_group {
+            return Ok(grouped);
+        }
         let (gamma, beta) = (per_channel(n, gamma, grouped)?, per_channel(n, beta, grouped)?);
-        y = scaled(n, y, gamma, Some(beta))?;
+        scaled(n, grouped, gamma, Some(beta))
+    })?;
+    if by_group {
+        return n.done(y);
     }
-    y = n.reshape_as(y, x)?;
-    if !by_group {
-        let (gamma, beta) = (per_channel(n, gamma, x)?, per_channel(n, beta, x)?);
-        y = scaled(n, y, gamma, Some(beta))?;
-    }
+    let (gamma, beta) = (per_channel(n, gamma, x)?, per_channel(n, beta, x)?);
+    let y = scaled(n, y, gamma, Some(beta))?;
     n.done(y)
+}
+
+fn groups(n: &Lower<'_>, name: &'static str) -> Result<i64> {
+    match n.int(name)? {
+        Some(groups) if groups > 0 => Ok(groups),
+        _ => n.bad_attr(name, "at least 1"),
+    }
+}
+
+/// `x` normalized by groups of its channels, which stand second; `change` sees it with an axis of the groups.
+fn group_normalized(
+    n: &mut Lower<'_>,
+    x: Value,
+    groups: i64,
+    epsilon: f32,
+    change: impl FnOnce(&mut Lower<'_>, Value) -> Result<Value>,
+) -> Result<Value> {
+    let grouped = n.reshape(x, &[Size::Of(x, 0), Size::Known(groups), Size::Rest])?;
+    let y = n.op(ops::LayerNorm { x: grouped, axes: vec![2], gamma: None, beta: None, epsilon })?;
+    let y = change(n, y)?;
+    n.reshape_as(y, x)
 }
 
 fn lp_norm(n: &mut Lower<'_>) -> Lowered {

@@ -16,6 +16,7 @@ rows! {
     "CumProd" 26..=LATEST => cum_prod;
     "ReverseSequence" 10..=LATEST => reverse_sequence;
     "Trilu" 14..=LATEST => trilu;
+    #["com.microsoft"] "Trilu" 1..=LATEST => trilu;
 }
 
 enum Count {

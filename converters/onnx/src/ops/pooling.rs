@@ -7,7 +7,7 @@ use mlconv_source::{Entry, Lower, LowerError, Lowered};
 use mlconv_tensor::{DType, Tensor};
 
 rows! {
-    "AveragePool" 1..=LATEST => average_pool;
+    "AveragePool" 1..=LATEST => |n| { let x = n.input(0)?; let y = averaged(n, x)?; n.done(y) };
     "GlobalAveragePool" 1..=LATEST => |n| {
         let (x, axes) = (n.input(0)?, spatial_axes(n)?);
         n.emit(ops::ReduceMean { x, axes, keep_dims: true })
@@ -265,8 +265,8 @@ fn max_pool_with_indices(n: &mut Lower<'_>, x: Value, dtype: DType, grid: &Grid,
     Ok(vec![Entry::Value(value), Entry::Value(at)])
 }
 
-fn average_pool(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
+/// The mean of each window of `x`, as the node's attributes say.
+pub(super) fn averaged(n: &mut Lower<'_>, x: Value) -> Result<Value> {
     let window = Window::read(n, x, kernel_shape(n)?)?;
     let ceil = n.flag("ceil_mode", false)?;
     let padded = n.flag("count_include_pad", false)?;
@@ -275,7 +275,7 @@ fn average_pool(n: &mut Lower<'_>) -> Lowered {
     if window.is_dense() && (!rounded || !padded || open) {
         let (pad_type, pad, ceil_mode) = padding(n, x, &window, ceil)?;
         let Window { kernel, strides, .. } = window;
-        return n.emit(ops::AvgPool {
+        return n.op(ops::AvgPool {
             x,
             kernel_sizes: kernel,
             strides,
@@ -289,7 +289,7 @@ fn average_pool(n: &mut Lower<'_>) -> Lowered {
     let sums = grid.sums(n, x)?;
     let shares: Vec<f64> = grid.members(padded)?.into_iter().map(|count| 1.0 / count.max(1.0)).collect();
     let shares = n.const_like(x, &grid.shape(), &shares)?;
-    n.emit(ops::Mul { x: sums, y: shares })
+    n.mul(sums, shares)
 }
 
 fn lp_pool(n: &mut Lower<'_>) -> Lowered {

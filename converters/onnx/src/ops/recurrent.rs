@@ -47,6 +47,11 @@ impl Kind {
     }
 }
 
+/// What the function called `name`, with these numbers in place of its own, makes of `x`; `None` where there is none.
+pub(super) fn apply_named(n: &mut Lower<'_>, x: Value, name: &str, numbers: [Option<f32>; 2]) -> Result<Option<Value>> {
+    function::named(name, numbers).map(|function| function.apply(n, x)).transpose()
+}
+
 /// A layer, time first.
 struct Layer {
     kind: Kind,

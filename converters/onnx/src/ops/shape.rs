@@ -26,6 +26,7 @@ rows! {
     "Shape" 15..=LATEST => |n| { let (start, end) = (n.int_or("start", 0)?, n.int("end")?); shape(n, start, end) };
     "Size" 1..=LATEST => size;
     "ConstantOfShape" 9..=LATEST => constant_of_shape;
+    #["com.microsoft"] "ExpandDims" 1..=LATEST => |n| { let axes = n.ints_input(1)?; unsqueeze(n, axes) };
 }
 
 fn reshape_by_input(n: &mut Lower<'_>) -> Lowered {

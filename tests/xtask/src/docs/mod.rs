@@ -176,7 +176,11 @@ such tensors. An input without elements, which it does not have either, is left 
 metadata names it under `com.github.mlconv.left-out`, and `mlconv run` ignores an array for it. `mlconv run` takes arrays of \
 bfloat16 as NumPy writes those of `ml_dtypes`.
 
-Random numbers are drawn only where the model has a seed (`Dropout` while training); these are then constants.";
+Random numbers are drawn only where the model has a seed (`Dropout` while training); these are then constants.
+
+Those of the domain `com.microsoft` are what onnxruntime's optimizer and exporters for it write. The weights of `MatMulNBits` \
+and `GatherBlockQuantized` keep their codes, scales and zero points from iOS 18 on (`--target ios18`); before, they are stored \
+decoded. Operators of other domains are refused, unless the model has them as functions.";
 
 fn onnx() -> String {
     let mut rows: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();

@@ -48,6 +48,11 @@ pub(super) fn read(n: &Lower<'_>, default: &[Function], directions: usize) -> Re
     Ok(functions.chunks(default.len()).map(<[Function]>::to_vec).collect())
 }
 
+/// The function called `name`, with these numbers in place of its own.
+pub(super) fn named(name: &str, [alpha, beta]: [Option<f32>; 2]) -> Option<Function> {
+    function(name, &mut alpha.into_iter().collect(), &mut beta.into_iter().collect())
+}
+
 fn function(name: &str, alphas: &mut Vec<f32>, betas: &mut Vec<f32>) -> Option<Function> {
     let mut alpha = |default| alphas.pop().unwrap_or(default);
     let mut beta = |default| betas.pop().unwrap_or(default);

@@ -1,0 +1,75 @@
+//! Inverses of small matrices, by Cramer's rule.
+
+use mlconv_mil::ir::Value;
+use mlconv_source::{Lower, LowerError, Lowered};
+
+type Result<T> = std::result::Result<T, LowerError>;
+
+/// Rows beyond which a matrix is refused: the sums grow with the factorial.
+const MAX_ROWS: i64 = 4;
+
+pub(super) fn inverse(n: &mut Lower<'_>) -> Lowered {
+    let x = n.input(0)?;
+    let rank = n.rank(x)?;
+    let rows = match n.shape(x)?.iter().rev().take(2).map(|d| d.as_known()).collect::<Vec<_>>()[..] {
+        [Some(columns), Some(rows)] if rows == columns && (1..=MAX_ROWS).contains(&rows) => rows,
+        _ => {
+            return Err(LowerError::form(format!(
+                "the inverse of {}, of more than {MAX_ROWS} rows or none,",
+                n.ty(x)?
+            )));
+        }
+    };
+    // Each element as a matrix of one, so that batches stay as they are.
+    let mut elements = vec![];
+    for i in 0..rows {
+        let mut row = vec![];
+        for j in 0..rows {
+            row.push(n.slice_by(x, &[(rank - 2, i, Some(i + 1), 1), (rank - 1, j, Some(j + 1), 1)])?);
+        }
+        elements.push(row);
+    }
+    let whole = determinant(n, &elements)?;
+    let mut lines = vec![];
+    for i in 0..elements.len() {
+        let mut line = vec![];
+        for j in 0..elements.len() {
+            let minor = match without(&elements, j, i) {
+                minor if minor.is_empty() => n.scalar_like(whole, 1.0)?,
+                minor => determinant(n, &minor)?,
+            };
+            let share = n.div(minor, whole)?;
+            line.push(n.scale(share, if (i + j) % 2 == 0 { 1.0 } else { -1.0 })?);
+        }
+        lines.push(n.concat(line, -1)?);
+    }
+    let y = n.concat(lines, -2)?;
+    n.done(y)
+}
+
+/// The matrix without a row and a column.
+fn without(matrix: &[Vec<Value>], row: usize, column: usize) -> Vec<Vec<Value>> {
+    let rest = matrix.iter().enumerate().filter(|(i, _)| *i != row).map(|(_, line)| line);
+    rest.map(|line| line.iter().enumerate().filter(|(j, _)| *j != column).map(|(_, v)| *v).collect()).collect()
+}
+
+/// Expanded by the first row.
+fn determinant(n: &mut Lower<'_>, matrix: &[Vec<Value>]) -> Result<Value> {
+    let [first, ..] = matrix else { return Err(LowerError::Poisoned) };
+    let mut sum = None;
+    for (j, factor) in first.iter().enumerate() {
+        let minor = without(matrix, 0, j);
+        let term = if minor.is_empty() {
+            *factor
+        } else {
+            let minor = determinant(n, &minor)?;
+            n.mul(*factor, minor)?
+        };
+        sum = Some(match sum {
+            None => term,
+            Some(sum) if j % 2 == 0 => n.add(sum, term)?,
+            Some(sum) => n.sub(sum, term)?,
+        });
+    }
+    sum.ok_or(LowerError::Poisoned)
+}
