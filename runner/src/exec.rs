@@ -301,6 +301,9 @@ impl FactSource for Known<'_> {
     fn fact(&self, v: Value) -> &Fact {
         find(&self.facts, v).unwrap_or_else(|| self.f.fact(v))
     }
+    fn stated(&self, v: Value) -> &Fact {
+        self.f.fact(v)
+    }
     fn constant(&self, v: Value) -> Option<&Tensor> {
         find(self.operands, v)
     }
