@@ -23,6 +23,13 @@ class Case:
     until: str | None = None
 
 
+class Made:
+    """An argument that the program computes: a list, which is no input."""
+
+    def __init__(self, make):
+        self.make = make
+
+
 def case(op, label, since=None, until=None, **arguments):
     CASES.append(Case(op, label, arguments, since, until))
 
@@ -504,3 +511,6 @@ def branch(*values):
 
 for taken in (True, False):
     case("cond", str(taken), pred=b(taken), _true_fn=branch(1.0, 2.0), _false_fn=branch(3.0, 4.0))
+for length in (0, 3):
+    made = Made(lambda length=length: mb.make_list(init_length=length, dynamic_length=False, elem_shape=(2,)))
+    case("list_length", f"fixed, {length}", ls=made)
