@@ -9,7 +9,7 @@ use mlconv_mil::{
         Tensors,
     },
 };
-use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType, f16};
+use mlconv_tensor::{DType, Dim, Dims, Shape, Tensor, TensorType, Type, f16};
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -174,7 +174,10 @@ fn with_half_literals(f: &Function, id: OpId) -> Option<Box<dyn Op>> {
 /// The facts of an op's results, where no size depends on the inputs of the run: not theirs, and not its operands', which
 /// may turn out not to fit.
 fn static_facts(f: &Function, id: OpId) -> Option<Facts> {
-    let known = |v: Value| f.ty(v).tensor().is_none_or(|t| t.shape.known().is_some());
+    let known = |v: Value| match f.ty(v) {
+        Type::Tensor(t) | Type::List { elem: t, .. } => t.shape.known().is_some(),
+        Type::State(_) | Type::Dict { .. } | Type::Unknown => true,
+    };
     let data = f.op_data(id);
     let mut all_known = true;
     data.op.visit_operands(&mut |v| all_known &= known(v));
@@ -281,13 +284,19 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn new(f: &'a Function, operands: &'a [(Value, Tensor)]) -> Self {
-        let fact = |t: &Tensor| {
+        let fact = |v: Value, t: &Tensor| {
             let shape: Dims = t.shape().into();
+            // A list is a tensor of its elements here; what holds none says nothing about their sizes.
+            if let (Type::List { elem, .. }, [len, sizes @ ..]) = (f.ty(v), &*shape) {
+                let known = TensorType::new(t.dtype(), Shape::from(sizes));
+                let elem = if t.count() == 0 { elem.clone() } else { known };
+                return Fact::of(Type::List { elem, len: Dim::from(*len) });
+            }
             let fact = Fact::of(TensorType::new(t.dtype(), &shape));
             let small = Fact::tracks(t.dtype()) && t.count() <= Fact::MAX_INTS;
             if small { fact.with_ints(t.to_i64().into_iter().map(Dim::from)) } else { fact }
         };
-        Self { f, operands, facts: operands.iter().map(|(v, t)| (*v, fact(t))).collect() }
+        Self { f, operands, facts: operands.iter().map(|(v, t)| (*v, fact(*v, t))).collect() }
     }
 }
 
@@ -300,6 +309,9 @@ impl fmt::Debug for Known<'_> {
 impl FactSource for Known<'_> {
     fn fact(&self, v: Value) -> &Fact {
         find(&self.facts, v).unwrap_or_else(|| self.f.fact(v))
+    }
+    fn stated(&self, v: Value) -> &Fact {
+        self.f.fact(v)
     }
     fn constant(&self, v: Value) -> Option<&Tensor> {
         find(self.operands, v)

@@ -73,23 +73,23 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches, exact: &Ha
     op.visit_regions(&mut |_| has_region = true);
     // A cast says itself what it makes; a constant is cast where it is read.
     let own_type = f.op::<Cast>(id).is_some() || f.op::<Const>(id).is_some();
-    if has_region || own_type || schema.effect != Effect::None {
+    // Lists and states have element types of their own, to which the other operands must keep.
+    let mut only_tensors = true;
+    op.visit_operands(&mut |v| only_tensors &= matches!(f.ty(v), Type::Tensor(_)));
+    if has_region || own_type || !only_tensors || schema.effect != Effect::None {
         return Decision::NotFloat;
     }
     let args = op.args();
     let mut any = false;
     for arg in &args {
-        for v in f32_operands(f, arg) {
-            let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
-            if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
-                return Decision::NotFloat;
-            }
-            // Types that hold any element are of ops that move values; lists and states have types of their own.
-            if !matches!(f.ty(v), Type::Tensor(_)) {
-                return Decision::NotFloat;
-            }
-            any = true;
+        if f32_operands(f, arg).next().is_none() {
+            continue;
         }
+        let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
+        if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
+            return Decision::NotFloat;
+        }
+        any = true;
     }
     if !any {
         return Decision::NotFloat;

@@ -190,6 +190,7 @@ struct Param<'a> {
     default: Option<Expr>,
     default_with: Option<Expr>,
     literal: bool,
+    tuple: bool,
 }
 
 impl quote::ToTokens for Param<'_> {
@@ -224,6 +225,7 @@ impl<'a> Param<'a> {
             default: None,
             default_with: None,
             literal: false,
+            tuple: false,
         };
         if let Meta::List(_) = &attr.meta {
             attr.parse_nested_meta(|m| p.option(&m, head))?;
@@ -239,6 +241,7 @@ impl<'a> Param<'a> {
             "since" => self.since = Some(m.value()?.parse()?),
             "until" => self.until = Some(m.value()?.parse()?),
             "literal" => self.literal = true,
+            "tuple" if self.role == Role::Attr => self.tuple = true,
             "constant" if self.role == Role::Operand => {
                 self.constant = if m.input.peek(syn::token::Paren) {
                     let inner;
@@ -263,7 +266,7 @@ impl<'a> Param<'a> {
 
     /// The `Param` of the schema.
     fn schema(&self) -> TokenStream {
-        let Self { ident, ty, doc, domain, constant, literal, .. } = self;
+        let Self { ident, ty, doc, domain, constant, literal, tuple, .. } = self;
         let name = ident.to_string();
         let opset = |o: &Option<Ident>| option(o.as_ref().map(|o| quote!(Opset::#o)));
         let (since, until) = (opset(&self.since), opset(&self.until));
@@ -283,7 +286,7 @@ impl<'a> Param<'a> {
                     (None, None) => quote!(AttrType::Natural),
                 };
                 quote!(ParamKind::Attr {
-                    default: #default, dtype: #dtype, literal: #literal, choices: <#ty as AttrField>::choices
+                    default: #default, dtype: #dtype, literal: #literal, tuple: #tuple, choices: <#ty as AttrField>::choices
                 })
             }
             Role::Region => quote!(ParamKind::Region),

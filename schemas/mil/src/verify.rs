@@ -107,7 +107,7 @@ impl Verifier<'_> {
             args
         });
         for v in f.inputs().iter().copied().chain(arguments) {
-            let (Type::Tensor(t) | Type::State(t)) = f.ty(v) else { continue };
+            let (Type::Tensor(t) | Type::State(t) | Type::List { elem: t, .. }) = f.ty(v) else { continue };
             if t.shape.iter().any(|d| d.as_known().is_some_and(|n| n < 0)) {
                 let why = format!("`%{}` is {}, and a size cannot be negative", f.value(v).hint, f.ty(v));
                 self.report(Diagnostic::error(&codes::V0001, why));

@@ -149,6 +149,7 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "absent, it means the default there; it must be absent where no indices are returned",
     ),
     ("write_state", "", "there it exists only in files"),
+    ("make_list", "elem_shape", "a tuple of constants there; a list of integers here"),
     ("reshape_like", "begins", "a tuple of constants there; a list of integers here"),
     ("reshape_like", "ends", "a tuple of constants there; a list of integers here"),
     ("reshape_like", "end_masks", "a tuple of constants there; a list of booleans here"),

@@ -36,7 +36,7 @@ pub enum Type {
     List {
         /// The type of each element.
         elem: TensorType,
-        /// How many elements there are.
+        /// How many elements there are at first; it may grow.
         len: Dim,
     },
     /// A map from scalars to scalars, as classifiers return.
@@ -56,6 +56,16 @@ impl Type {
         match self {
             Self::Tensor(t) => Some(t),
             Self::State(_) | Self::List { .. } | Self::Dict { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// Whether both may be the type of one value: they differ at most in sizes that are not known.
+    pub fn may_equal(&self, other: &Self) -> bool {
+        let tensors = |a: &TensorType, b: &TensorType| a.dtype == b.dtype && a.shape.may_equal(&b.shape);
+        match (self, other) {
+            (Self::Tensor(a), Self::Tensor(b)) => tensors(a, b),
+            (Self::List { elem: a, len: n }, Self::List { elem: b, len: k }) => tensors(a, b) && n.may_equal(k),
+            _ => self == other,
         }
     }
 }

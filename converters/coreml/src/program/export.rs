@@ -269,10 +269,20 @@ impl Writer<'_> {
             }
             Arg::Attr(None) => {}
             Arg::Attr(Some(attr)) => {
-                let in_place = match arg.param.map(|p| &p.kind) {
-                    Some(ParamKind::Attr { literal, .. }) => *literal,
-                    _ => false,
+                let (in_place, tuple) = match arg.param.map(|p| &p.kind) {
+                    Some(ParamKind::Attr { literal, tuple, .. }) => (*literal, *tuple),
+                    _ => (false, false),
                 };
+                if let (true, Attr::Ints(elements)) = (tuple, attr) {
+                    let each = elements.iter().enumerate().map(|(i, n)| {
+                        let hint = format!("{base}_{}{i}_0", arg.name);
+                        let value = if *n < 0 { string(&hint) } else { literal(&Attr::Int(*n), DType::I32) };
+                        self.bound_const(&hint, value, out)
+                    });
+                    let bindings = each.collect();
+                    op.inputs.insert(arg.name.to_owned(), by_name(bindings));
+                    return Ok(());
+                }
                 if in_place {
                     let value = argument::binding::Binding::Value(list(attr));
                     op.inputs.insert(arg.name.to_owned(), by_name(vec![value]));

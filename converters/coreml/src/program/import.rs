@@ -325,6 +325,7 @@ impl<'p> Importer<'_> {
             };
             match &param.kind {
                 ParamKind::Operand { .. } => operands.push((name, self.operands(op, name, &found, block, scope)?)),
+                ParamKind::Attr { tuple: true, .. } => attrs.push((name, self.tuple(op, name, &found, scope)?)),
                 ParamKind::Attr { .. } => attrs.push((name, self.literal(op, name, &found, scope)?)),
                 ParamKind::Region => return Err(self.bad(op, format!("`{name}` is a block"))),
             }
@@ -443,6 +444,20 @@ impl<'p> Importer<'_> {
         })
     }
 
+    /// The integers that an argument of many bindings is; a name stands for one that only a run knows.
+    fn tuple(&self, op: &Operation, param: &str, found: &Found<'p>, scope: &Scope<'p>) -> Result<Attr> {
+        let Found::Bindings(bindings) = found else { return self.literal(op, param, found, scope) };
+        let one = |b: &&'p Binding| match self.literal(op, param, &Found::Bindings(vec![*b]), scope)? {
+            Attr::Int(n) => Ok(vec![n]),
+            Attr::Str(_) => Ok(vec![-1]),
+            // A tuple of constants may also be one list.
+            Attr::Ints(many) => Ok(many),
+            other => Err(self.bad(op, format!("`{param}` is {other}, wanted integers or names"))),
+        };
+        let each: Vec<Vec<i64>> = bindings.iter().map(one).collect::<Result<_>>()?;
+        Ok(Attr::Ints(each.concat()))
+    }
+
     fn read_value(&self, op: &Operation, value: &mil::Value) -> Result<Attr> {
         read_value(value, self.weights).map_err(|why| Error::Within { op: label(op), why: Box::new(why) })
     }
@@ -462,11 +477,7 @@ impl<'p> Importer<'_> {
             return self.warn(format!("{}: output `{}` has no readable type", label(op), output.name));
         };
         let inferred = self.f.ty(v).clone();
-        let same = match (&stated, &inferred) {
-            (Type::Tensor(s), Type::Tensor(i)) => s.dtype == i.dtype && s.shape.may_equal(&i.shape),
-            (s, i) => s == i || matches!(i, Type::Unknown),
-        };
-        if !same {
+        if !stated.may_equal(&inferred) && inferred != Type::Unknown {
             self.warn(format!("{}: output `{}` is stated as {stated}, inferred is {inferred}", label(op), output.name));
         }
     }

@@ -177,8 +177,10 @@ pub(super) fn read_type(ty: &ValueType, unknown: &mut dyn FnMut(usize) -> Dim) -
         value_type::Type::TensorType(t) => Type::Tensor(read_tensor_type(t, unknown)?),
         value_type::Type::StateType(s) => Type::State(inner(&s.wrapped_type, unknown)?),
         value_type::Type::ListType(l) => {
-            let len = l.length.as_ref().and_then(read_dimension).unwrap_or_else(|| unknown(0));
-            Type::List { elem: inner(&l.r#type, unknown)?, len }
+            let elem = inner(&l.r#type, unknown)?;
+            // Named as if it were a further axis of the elements.
+            let len = l.length.as_ref().and_then(read_dimension).unwrap_or_else(|| unknown(elem.shape.rank()));
+            Type::List { elem, len }
         }
         value_type::Type::DictionaryType(d) => {
             Type::Dict { key: inner(&d.key_type, unknown)?.dtype, value: inner(&d.value_type, unknown)?.dtype }

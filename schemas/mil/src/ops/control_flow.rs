@@ -49,13 +49,21 @@ fn merge(cx: &InferCx<'_>, result: usize, a: Value, b: Value) -> Result<Fact, Op
         let ints = if fa.ints == fb.ints { fa.ints.clone() } else { None };
         return Ok(Fact { ty: fa.ty.clone(), ints });
     }
-    match (&fa.ty, &fb.ty) {
-        (Type::Tensor(x), Type::Tensor(y)) if x.dtype == y.dtype && x.shape.rank() == y.shape.rank() => {
-            let dims = x.shape.iter().zip(y.shape.iter()).enumerate();
-            let dim = |(i, (x, y)): (usize, (&Dim, &Dim))| if x == y { x.clone() } else { cx.unknown(result * 16 + i) };
-            Ok(Fact::of(TensorType { dtype: x.dtype, shape: dims.map(dim).collect() }))
+    let dim = |(i, (x, y)): (usize, (&Dim, &Dim))| if x == y { x.clone() } else { cx.unknown(result * 16 + i) };
+    let tensor = |x: &TensorType, y: &TensorType| {
+        let shape = x.shape.iter().zip(y.shape.iter()).enumerate().map(dim).collect();
+        (x.dtype == y.dtype && x.shape.rank() == y.shape.rank()).then_some(TensorType { dtype: x.dtype, shape })
+    };
+    let merged = match (&fa.ty, &fb.ty) {
+        (Type::Tensor(x), Type::Tensor(y)) => tensor(x, y).map(Type::Tensor),
+        (Type::List { elem: x, len: n }, Type::List { elem: y, len: k }) => {
+            tensor(x, y).map(|elem| Type::List { elem, len: dim((x.shape.rank(), (n, k))) })
         }
-        _ => Err(OpError::Operand { param: "false_fn", found: fb.ty.clone(), want: fa.ty.to_string().into() }),
+        _ => None,
+    };
+    match merged {
+        Some(ty) => Ok(Fact::of(ty)),
+        None => Err(OpError::Operand { param: "false_fn", found: fb.ty.clone(), want: fa.ty.to_string().into() }),
     }
 }
 
@@ -105,7 +113,7 @@ impl Semantics for WhileLoop {
         let args = cx.block_args(self.body).iter().zip(cx.block_yields(self.body)).zip(&self.loop_vars);
         args.map(|((arg, next), first)| {
             for v in [next, first] {
-                if !admits(&cx.fact(*arg).ty, &cx.fact(*v).ty) {
+                if !cx.fact(*arg).ty.may_equal(&cx.fact(*v).ty) {
                     return Err(cx.operand("loop_vars", *v, cx.fact(*arg).ty.to_string()));
                 }
             }
@@ -123,13 +131,5 @@ impl Semantics for WhileLoop {
             vars = cx.env.run_block(self.body, vars)?;
         }
         Err(OpError::Endless { iterations: MAX_ITERATIONS })
-    }
-}
-
-/// Whether a value of type `ty` may be given where `want` is declared: a known size fits an unknown one.
-fn admits(want: &Type, ty: &Type) -> bool {
-    match (want, ty) {
-        (Type::Tensor(w), Type::Tensor(t)) => w.dtype == t.dtype && w.shape.may_equal(&t.shape),
-        _ => want == ty,
     }
 }

@@ -39,6 +39,7 @@ catalogue! {
     inspection: [NonZero, ShapeOf];
     joining: [Concat, Split, Stack];
     linear: [Linear, Matmul];
+    list: [ListGather, ListLength, ListRead, ListScatter, ListWrite, MakeList];
     normalization: [BatchNorm, InstanceNorm, L2Norm, LayerNorm, LocalResponseNorm];
     pooling: [AvgPool, L2Pool, MaxPool];
     quantization: [Dequantize, Quantize];

@@ -54,7 +54,7 @@ reductions! {
     /// The square root of the sum of squares; of integers it is truncated.
     ReduceL2Norm = "reduce_l2_norm",
         |x| sum_of_squares(x).sqrt(), |x| truncated(sum_of_squares(&wide(x)).sqrt()), None;
-    /// The natural logarithm of the sum; of integers it is truncated.
+    /// The natural logarithm of the sum; of integers it is truncated, and zero where there is none.
     ReduceLogSum = "reduce_log_sum",
         |x| x.iter().sum::<f64>().ln(), |x| truncated(wide(x).iter().sum::<f64>().ln()), None;
     /// The natural logarithm of the sum of exponentials; of integers it is truncated.

@@ -210,7 +210,10 @@ impl Semantics for Squeeze {
         let x = cx.tensor("x", self.x)?;
         let named = self.axes.as_ref().map(|a| x.shape.axes(a)).transpose()?;
         let goes = |i: usize| named.as_ref().is_none_or(|axes| axes.iter().any(|a| a.index() == i));
-        let kept = x.shape.iter().enumerate().filter(|(i, d)| !(d.is(1) && goes(*i)));
+        // The rank is that of the program, whatever sizes a run has.
+        let stated = cx.stated(self.x).ty.tensor().map_or(&x.shape, |t| &t.shape);
+        let single = |i: usize| stated.get(i).is_some_and(|d| d.is(1));
+        let kept = x.shape.iter().enumerate().filter(|(i, _)| !(single(*i) && goes(*i)));
         let shape: Shape = kept.map(|(_, d)| d.clone()).collect();
         Ok(smallvec![cx.keep_ints(self.x, cx.fact_of(x.dtype, shape)?)])
     }

@@ -15,7 +15,7 @@ use std::cmp::Ordering;
 
 /// The positions, along one axis, of the elements in sorted order.
 ///
-/// Result: `i32[*d]`.
+/// Result: `i32[*d]`. Equal elements keep their order.
 #[derive(Op, Clone, Debug, PartialEq)]
 #[op(name = "argsort", since = Ios15)]
 #[domain(T: Ios15 = F16 | F32 | I32)]
@@ -51,6 +51,7 @@ impl Semantics for Argsort {
 /// The `k` greatest or least elements along one axis, and their positions there.
 ///
 /// Results: `T[*d]` with `k` in place of the axis, and the same shape of positions unless `return_indices` is off.
+/// Of equal elements the first come first.
 #[derive(Op, Clone, Debug, PartialEq)]
 #[op(name = "topk", since = Ios15)]
 #[domain(T: Ios15 = F16 | F32 | I32, Ios17 = I8 | U8 | I16 | U16)]

@@ -10,6 +10,10 @@ use std::fmt::Debug;
 pub trait FactSource: Debug {
     /// What is known of `v`.
     fn fact(&self, v: Value) -> &Fact;
+    /// What was known of `v` before the run.
+    fn stated(&self, v: Value) -> &Fact {
+        self.fact(v)
+    }
     /// The constant that `v` is, where it is one.
     fn constant(&self, v: Value) -> Option<&Tensor>;
     /// Whether `v` is a constant of the program, not only known in a run.
@@ -40,6 +44,11 @@ impl<'a> InferCx<'a> {
     /// What is known of `v`.
     pub fn fact(&self, v: Value) -> &'a Fact {
         self.source.fact(v)
+    }
+
+    /// What was known of `v` before the run: what decides on the rank of a result.
+    pub fn stated(&self, v: Value) -> &'a Fact {
+        self.source.stated(v)
     }
 
     /// The type of `v`, which must be a tensor to be operand `param`.

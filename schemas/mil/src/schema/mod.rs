@@ -109,6 +109,8 @@ pub enum ParamKind {
         dtype: AttrType,
         /// Whether a file binds it in place, where others become `const` ops.
         literal: bool,
+        /// Whether a file binds each element of it to a `const` op of its own; -1 is bound to a name there.
+        tuple: bool,
         /// The strings it may be; empty where it is no enumeration.
         choices: fn() -> &'static [&'static str],
     },

@@ -57,6 +57,7 @@ fn ops(root: &Path) -> Result<Vec<(String, String)>> {
         forms.entry(op.schema.name).or_default().push(op.schema);
     }
     let cases = cases(&root.join("fixtures/ops"))?;
+    let operators = lowered(&root.join("fixtures/conformance/lowered.toml"))?;
     let mut index = format!(
         "{HEADER}# Ops\n\nThe {} ops of MIL that are known. An op that is not known is kept as it is when a package is read and \
          written again; it cannot be run.\n\n| op | since | |\n|---|---|---|\n",
@@ -67,13 +68,13 @@ fn ops(root: &Path) -> Result<Vec<(String, String)>> {
         let since = forms.iter().map(|s| s.since).min().map_or_else(String::new, |o| o.to_string());
         let says = plain(forms[0].doc.lines().next().unwrap_or_default());
         let _ = writeln!(index, "| [`{name}`]({name}.md) | {since} | {says} |");
-        files.push((format!("{name}.md"), format!("{HEADER}{}", op_page(name, &forms, &cases))));
+        files.push((format!("{name}.md"), format!("{HEADER}{}", op_page(name, &forms, &cases, &operators))));
     }
     files.push(("README.md".to_owned(), index));
     Ok(files)
 }
 
-fn op_page(name: &str, forms: &[&Schema], cases: &[(String, String)]) -> String {
+fn op_page(name: &str, forms: &[&Schema], cases: &[(String, String)], operators: &[Operator]) -> String {
     let mut out = String::new();
     for (i, form) in forms.iter().enumerate() {
         let text = plain(&reference::markdown(form));
@@ -85,6 +86,17 @@ fn op_page(name: &str, forms: &[&Schema], cases: &[(String, String)]) -> String 
             }
             _ => out += &text,
         }
+    }
+    let of = |ops: fn(&Operator) -> &[String]| {
+        let reads = |o: &&Operator| ops(o).iter().any(|op| op == name);
+        operators.iter().filter(reads).map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (alone, among) = (of(|o| &o.alone), of(|o| &o.among));
+    if !alone.is_empty() {
+        let _ = write!(out, "\nLowered from ONNX: {alone}.\n");
+    }
+    if !among.is_empty() {
+        let _ = write!(out, "\nLowered from ONNX, together with other ops: {among}.\n");
     }
     let call = format!(" = {name}(");
     let links: Vec<String> = cases
@@ -113,6 +125,26 @@ fn plain(doc: &str) -> String {
         }
     }
     out + rest
+}
+
+/// An operator of ONNX.
+struct Operator {
+    name: String,
+    /// The ops that it may become alone.
+    alone: Vec<String>,
+    /// Those of which it becomes several.
+    among: Vec<String>,
+}
+
+/// The operators of a list that `tests/lowered.py` wrote: both sides of each line are JSON too.
+fn lowered(path: &Path) -> Result<Vec<Operator>> {
+    let text = fs::read_to_string(path)?;
+    let lines = text.lines().filter_map(|l| l.split_once(" = ")).filter(|(key, _)| key.starts_with('"'));
+    let operator = |(name, ops): (&str, &str)| {
+        let [alone, among] = serde_json::from_str(ops)?;
+        Ok(Operator { name: serde_json::from_str(name)?, alone, among })
+    };
+    lines.map(operator).collect()
 }
 
 /// The fixtures in a folder, as name and text.
