@@ -5,8 +5,8 @@ mod support;
 use mlconv_proto::onnx::{AttributeProto, attribute_proto::AttributeType, tensor_proto::DataType};
 use mlconv_tensor::{DType, Tensor};
 use support::{
-    lowered::{F32, I64, U8, constant, floats, int, int64, ints, list, lowered, refused, run, text, with},
-    onnx::Onnx,
+    lowered::{F32, I64, U8, constant, floats, int64, ints, list, lowered, refused, run, text, with},
+    onnx::{Onnx, int},
 };
 
 const I32: DataType = DataType::Int32;

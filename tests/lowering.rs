@@ -11,8 +11,8 @@ use mlconv_proto::onnx::{
 };
 use mlconv_tensor::{Bytes, DType, Tensor};
 use support::{
-    lowered::{F32, I64, U8, constant, floats, int, int64, ints, lowered, lowered_for, refused, run, text, with},
-    onnx::{Onnx, tensor, value},
+    lowered::{F32, I64, U8, constant, floats, int64, ints, lowered, lowered_for, refused, run, text, with},
+    onnx::{Onnx, int, tensor, value},
 };
 
 /// A loop of three turns over `x` whose condition is false at the start.

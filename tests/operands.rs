@@ -7,8 +7,8 @@ mod support;
 use mlconv_proto::onnx::tensor_proto::DataType;
 use mlconv_tensor::{Bytes, DType, Tensor};
 use support::{
-    lowered::{F32, I64, constant, floats, int, int64, ints, list, lowered, refused, run, text, with},
-    onnx::{Onnx, tensor, value},
+    lowered::{F32, I64, constant, floats, int64, ints, list, lowered, refused, run, text, with},
+    onnx::{Onnx, int, tensor, value},
 };
 
 const I32: DataType = DataType::Int32;

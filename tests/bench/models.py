@@ -6,9 +6,9 @@ million, of which 24 million are tables of embeddings. Behind a dash stands how 
 """
 import os
 
-# Channels inside and outside of the blocks, blocks, and stride, per stage of ResNet-50.
-STAGES = [(64, 256, 3, 1), (128, 512, 4, 2), (256, 1024, 6, 2), (512, 2048, 3, 2)]
-LAYERS, WIDTH, HEADS, TOKENS, WORDS, POSITIONS = 12, 768, 12, 128, 30522, 512
+from sources import HEADS, TOKENS, WIDTH, blocks
+
+LAYERS, WORDS, POSITIONS = 12, 30522, 512
 KINDS = ["normal", "heavy"]
 
 
@@ -53,18 +53,14 @@ def resnet50(mb, types, weights):
     def body(x):
         x = conv(x, 3, 64, 7, 2)
         x = mb.max_pool(x=x, kernel_sizes=[3, 3], strides=[2, 2], pad_type="custom", pad=[1] * 4)
-        channels = 64
-        for inside, outside, blocks, stride in STAGES:
-            for block in range(blocks):
-                step = stride if block == 0 else 1
-                y = conv(x, channels, inside, 1)
-                y = conv(y, inside, inside, 3, step)
-                y = conv(y, inside, outside, 1, relu=False)
-                short = conv(x, channels, outside, 1, step, relu=False) if block == 0 else x
-                x = mb.relu(x=mb.add(x=y, y=short))
-                channels = outside
-        x = mb.reshape(x=mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False), shape=[1, channels])
-        return mb.linear(x=x, weight=weights.draw((1000, channels), channels**-0.5), bias=weights.bias(1000), name="out")
+        for channels, inside, outside, stride, first in blocks():
+            y = conv(x, channels, inside, 1)
+            y = conv(y, inside, inside, 3, stride)
+            y = conv(y, inside, outside, 1, relu=False)
+            short = conv(x, channels, outside, 1, stride, relu=False) if first else x
+            x = mb.relu(x=mb.add(x=y, y=short))
+        x = mb.reshape(x=mb.reduce_mean(x=x, axes=[2, 3], keep_dims=False), shape=[1, outside])
+        return mb.linear(x=x, weight=weights.draw((1000, outside), outside**-0.5), bias=weights.bias(1000), name="out")
 
     return [spec], body
 

@@ -10,6 +10,15 @@ WIDTH, HEADS, TOKENS = 768, 12, 128
 OPSET = 17
 
 
+def blocks():
+    """Of each block of ResNet-50: channels of its input, inside and of its output, and stride; and whether it begins a stage."""
+    channels = 64
+    for inside, outside, count, stride in STAGES:
+        for block in range(count):
+            yield channels, inside, outside, stride if block == 0 else 1, block == 0
+            channels = outside
+
+
 class Graph:
     """Nodes and weights in the order in which they are added."""
 
@@ -60,18 +69,14 @@ def resnet50(path):
 
     x = conv("image", 3, 64, 7, 2)
     x = g.emit("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    channels = 64
-    for inside, outside, blocks, stride in STAGES:
-        for block in range(blocks):
-            step = stride if block == 0 else 1
-            y = conv(x, channels, inside, 1)
-            y = conv(y, inside, inside, 3, step)
-            y = conv(y, inside, outside, 1, relu=False)
-            short = conv(x, channels, outside, 1, step, relu=False) if block == 0 else x
-            x = g.emit("Relu", [g.emit("Add", [y, short])])
-            channels = outside
+    for channels, inside, outside, stride, first in blocks():
+        y = conv(x, channels, inside, 1)
+        y = conv(y, inside, inside, 3, stride)
+        y = conv(y, inside, outside, 1, relu=False)
+        short = conv(x, channels, outside, 1, stride, relu=False) if first else x
+        x = g.emit("Relu", [g.emit("Add", [y, short])])
     x = g.emit("Flatten", [g.emit("GlobalAveragePool", [x])])
-    w = g.normal("fc", (1000, channels), channels**-0.5)
+    w = g.normal("fc", (1000, outside), outside**-0.5)
     y = g.emit("Gemm", [x, w, g.weight("fc_bias", [0] * 1000)], transB=1)
     g.save(path, "resnet50", [("image", [1, 3, 224, 224])], [(y, [1, 1000])])
 

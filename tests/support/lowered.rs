@@ -81,15 +81,6 @@ pub(crate) fn text(name: &str, value: &str) -> AttributeProto {
     }
 }
 
-pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(AttributeType::Int as i32),
-        i: Some(value),
-        ..AttributeProto::default()
-    }
-}
-
 /// Adds attributes to the last node.
 pub(crate) fn with(mut model: Onnx, attributes: Vec<AttributeProto>) -> Onnx {
     let node = model.graph().node.last_mut().expect("a node");
