@@ -208,6 +208,9 @@ such tensors. An input without elements, which it does not have either, is left 
 metadata names it under `com.github.mlconv.left-out`, and `mlconv run` ignores an array for it. `mlconv run` takes arrays of \
 bfloat16 as NumPy writes those of `ml_dtypes`.
 
+Core ML has tensors of at most five axes. Inside of a model there may be more: axes that an operator treats alike are joined, \
+see [`rank_reduction`](passes.md#rank_reduction). Inputs and outputs of more than five axes are refused.
+
 Random numbers are drawn only where the model has a seed (`Dropout` while training); these are then constants.
 
 Those of the domain `com.microsoft` are what onnxruntime's optimizer and exporters for it write. The weights of `MatMulNBits` \
