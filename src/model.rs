@@ -25,6 +25,8 @@ pub struct Model {
 pub enum Format {
     /// An ONNX file.
     Onnx,
+    /// A program that `torch.export` wrote.
+    Pt2,
     /// An `.mlpackage`, or a model file on its own.
     Package,
 }
@@ -34,6 +36,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::Onnx => "ONNX",
+            Self::Pt2 => "PyTorch exported program",
             Self::Package => "mlpackage",
         }
     }
@@ -66,7 +69,7 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
         return Err(unknown("is empty"));
     }
     if head.starts_with(b"PK\x03\x04") {
-        return Err(unknown("is a zip archive; PyTorch's archives are not supported yet"));
+        return Ok(Format::Pt2);
     }
     if head.starts_with(b"version https://git-lfs") {
         return Err(unknown("is a Git LFS pointer, not the model itself").help("fetch it with `git lfs pull`"));
@@ -83,18 +86,21 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
 /// Reads a model; every blocker is reported together.
 pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {
-        Format::Onnx => {
-            let graph = read_onnx(path).map_err(|d| vec![d])?;
+        format @ (Format::Onnx | Format::Pt2) => {
+            let (graph, table) = match format {
+                Format::Pt2 => (read_pt2(path).map_err(|d| vec![d])?, mlconv_pytorch::table()),
+                _ => (read_onnx(path).map_err(|d| vec![d])?, mlconv_onnx::table()),
+            };
             let mut source_ops = 0;
             graph.visit_nodes(&mut |_| source_ops += 1);
-            let lowered = mlconv_source::lower(&graph, mlconv_onnx::table(), request);
+            let lowered = mlconv_source::lower(&graph, table, request);
             let file = path.display().to_string();
             let diagnostics: Vec<Diagnostic> =
                 lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
             if diagnostics.iter().any(|d| d.severity == Severity::Error) {
                 return Err(diagnostics);
             }
-            Ok(Model { format: Format::Onnx, module: lowered.module, warnings: diagnostics, source_ops })
+            Ok(Model { format, module: lowered.module, warnings: diagnostics, source_ops })
         }
         Format::Package => {
             let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
@@ -155,6 +161,29 @@ pub fn read_onnx_bytes(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph, 
             other => other.to_string(),
         };
         Diagnostic::error(code, title)
+    })
+}
+
+/// Reads a file that `torch.export` wrote as a source graph.
+pub fn read_pt2(path: &Path) -> Result<SourceGraph, Diagnostic> {
+    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+    read_pt2_bytes(bytes).map_err(|d| d.at(path.display().to_string()))
+}
+
+/// Reads the bytes of a file that `torch.export` wrote as a source graph.
+pub fn read_pt2_bytes(bytes: Bytes) -> Result<SourceGraph, Diagnostic> {
+    mlconv_pytorch::read(bytes).map_err(|e| {
+        let (code, help) = match &e {
+            mlconv_pytorch::ReadError::Weight { .. } => (&codes::R0005, None),
+            mlconv_pytorch::ReadError::Other { help, .. } => (&codes::R0002, Some(*help)),
+            mlconv_pytorch::ReadError::Archive(mlconv_pytorch::ArchiveError::Name(_)) => (&codes::R0004, None),
+            _ => (&codes::R0003, None),
+        };
+        let d = Diagnostic::error(code, e.to_string());
+        match help {
+            Some(help) => d.help(help),
+            None => d,
+        }
     })
 }
 

@@ -254,6 +254,7 @@ impl State {
             Ok(row) => {
                 let mut n = Lower {
                     node,
+                    row,
                     state: self,
                     block,
                     origin,

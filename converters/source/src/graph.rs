@@ -19,6 +19,8 @@ pub struct SourceGraph {
     pub types: IndexMap<Arc<str>, SourceType>,
     /// Its nodes.
     pub nodes: Vec<Node>,
+    /// The least and the greatest value of symbols in shapes.
+    pub symbols: IndexMap<Arc<str>, (i64, Option<i64>)>,
     /// Descriptive text: keys such as `producer` and `description`.
     pub meta: IndexMap<String, String>,
 }
@@ -102,6 +104,10 @@ pub enum Arg {
     Strs(Vec<String>),
     /// A tensor.
     Tensor(Tensor),
+    /// An element type.
+    DType(DType),
+    /// Arguments, each of its own kind.
+    List(Vec<Arg>),
     /// A nested graph.
     Graph(Box<SourceGraph>),
     /// Something that has no place here, by its kind.
@@ -132,16 +138,41 @@ impl Node {
 
     /// The names of the values it reads itself, in order.
     pub fn reads(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.inputs.iter().chain(self.attrs.values()).flat_map(|a| match a {
-            Arg::Value(v) => vec![v],
-            Arg::Values(v) => v.iter().flatten().collect(),
-            _ => vec![],
-        })
+        self.inputs.iter().chain(self.attrs.values()).flat_map(Arg::reads)
     }
 
     /// The operator with its domain, such as `com.microsoft::Gelu`.
     pub fn operator(&self) -> String {
         if self.domain.is_empty() { self.op.to_string() } else { format!("{}::{}", self.domain, self.op) }
+    }
+}
+
+impl Arg {
+    /// The names of the values that it is.
+    fn reads(&self) -> Vec<&Arc<str>> {
+        match self {
+            Self::Value(v) => vec![v],
+            Self::Values(v) => v.iter().flatten().collect(),
+            Self::List(v) => v.iter().flat_map(Self::reads).collect(),
+            _ => vec![],
+        }
+    }
+
+    /// Whether both are the same literal; values, tensors and graphs are the same as nothing.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a == b,
+            (Self::Int(a), Self::Float(b)) | (Self::Float(b), Self::Int(a)) => *a as f64 == *b,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Str(a), Self::Str(b)) => a == b,
+            (Self::Ints(a), Self::Ints(b)) => a == b,
+            (Self::Floats(a), Self::Floats(b)) => a == b,
+            (Self::Strs(a), Self::Strs(b)) => a == b,
+            (Self::DType(a), Self::DType(b)) => a == b,
+            _ => false,
+        }
     }
 }
 
@@ -188,6 +219,10 @@ impl fmt::Display for Arg {
             Self::Floats(v) => write!(f, "{v:?}"),
             Self::Strs(v) => write!(f, "{v:?}"),
             Self::Tensor(t) => write!(f, "{t:?}"),
+            Self::DType(d) => d.fmt(f),
+            Self::List(v) => {
+                write!(f, "[{}]", v.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
             Self::Graph(g) => write!(f, "graph {:?}", g.name),
             Self::Other(kind) => f.write_str(kind),
         }

@@ -1,6 +1,6 @@
 //! Tables of lowerings.
 
-use crate::{Lower, Lowered};
+use crate::{Arg, Lower, Lowered};
 use std::{collections::HashMap, ops::RangeInclusive};
 
 /// How one operator is lowered, in a range of operator set versions.
@@ -13,6 +13,8 @@ pub struct Row {
     pub versions: RangeInclusive<i64>,
     /// Makes MIL of one node.
     pub lower: fn(&mut Lower<'_>) -> Lowered,
+    /// What named arguments are where a node does not have them.
+    pub defaults: Vec<(&'static str, Arg)>,
 }
 
 /// Rows, indexed by operator.

@@ -8,11 +8,11 @@ use mlconv_tensor::DType;
 rows! {
     "Abs" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.abs(x)?; own_range(n, y) };
     "Acos" 7..=LATEST => |n| unary(n, |x| ops::Acos { x });
-    "Acosh" 9..=LATEST => acosh;
+    "Acosh" 9..=LATEST => |n| { let x = n.input(0)?; let y = n.acosh(x)?; n.done(y) };
     "Add" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Add { x, y });
     "And" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
     "Asin" 7..=LATEST => |n| unary(n, |x| ops::Asin { x });
-    "Asinh" 9..=LATEST => asinh;
+    "Asinh" 9..=LATEST => |n| { let x = n.input(0)?; let y = n.asinh(x)?; n.done(y) };
     "Atan" 7..=LATEST => |n| unary(n, |x| ops::Atan { x });
     "Atanh" 9..=LATEST => |n| unary(n, |x| ops::Atanh { x });
     "Cast" 6..=LATEST => cast;
@@ -138,35 +138,6 @@ fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
         return n.emit(op(x, y));
     }
     n.emit(op(x, y))
-}
-
-/// `log(x + sqrt(x^2 - 1))`, the root in two factors, which do not overflow.
-fn acosh(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let (below, above) = (n.add_number(x, -1.0)?, n.add_number(x, 1.0)?);
-    let (below, above) = (n.sqrt(below)?, n.sqrt(above)?);
-    let root = n.mul(below, above)?;
-    let sum = n.add(x, root)?;
-    n.emit(ops::Log { x: sum, epsilon: 1e-45 })
-}
-
-/// `sign(x) * log(|x| + sqrt(x^2 + 1))`, of which the logarithm loses precision near 0; there
-/// `atanh(x / sqrt(x^2 + 1))`, the same number, does not.
-fn asinh(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let size = n.abs(x)?;
-    let square = n.mul(x, x)?;
-    let square = n.add_number(square, 1.0)?;
-    let root = n.sqrt(square)?;
-    let ratio = n.div(x, root)?;
-    let near = n.op(ops::Atanh { x: ratio })?;
-    let sum = n.add(size, root)?;
-    let far = n.log(sum)?;
-    let sign = n.op(ops::Sign { x })?;
-    let far = n.mul(far, sign)?;
-    let limit = n.scalar_like(x, 0.5)?;
-    let small = n.less(size, limit)?;
-    n.emit(ops::Select { cond: small, a: near, b: far })
 }
 
 fn cast(n: &mut Lower<'_>) -> Lowered {

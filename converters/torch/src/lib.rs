@@ -1,0 +1,14 @@
+//! The PyTorch frontend: readers that turn files into source graphs, and one table that lowers ATen operators.
+//!
+//! An exported program (`.pt2`) is an archive of JSON and raw tensors. No code of PyTorch or of the model is run.
+
+mod archive;
+mod functional;
+mod ops;
+mod pt2;
+mod schema;
+
+pub use archive::ArchiveError;
+pub use ops::{signatures, table};
+pub use pt2::{ReadError, read};
+pub use schema::Signature;

@@ -1,0 +1,512 @@
+//! Reads exported programs (`.pt2`): an archive with the graph as JSON and the weights as raw bytes.
+
+use crate::{
+    archive::{Archive, ArchiveError},
+    functional::functionalized,
+    ops,
+};
+use bytes::Bytes;
+use indexmap::IndexMap;
+use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
+use mlconv_tensor::{DType, Tensor};
+use serde::Deserialize;
+use serde_json::Value as Json;
+use std::{collections::HashMap, sync::Arc};
+
+/// Why a file is no exported program that can be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The archive is at fault.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A part of the archive is not what it should be.
+    #[error("`{entry}` of the archive: {why}")]
+    Json {
+        /// The part.
+        entry: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The archive holds something else.
+    #[error("the archive is {what}")]
+    Other {
+        /// What it is.
+        what: &'static str,
+        /// What to do about it.
+        help: &'static str,
+    },
+    /// A weight's bytes, type and shape do not agree.
+    #[error("weight `{name}`: {why}")]
+    Weight {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The graph does not hold together.
+    #[error("{0}")]
+    Graph(String),
+}
+
+type Result<T, E = ReadError> = std::result::Result<T, E>;
+
+/// Nesting of graphs beyond which a program is refused.
+const MAX_NESTING: usize = 32;
+
+#[derive(Deserialize)]
+struct Program {
+    graph_module: GraphModule,
+    #[serde(default)]
+    range_constraints: IndexMap<String, Range>,
+    #[serde(default)]
+    torch_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Range {
+    #[serde(default)]
+    min_val: Json,
+    #[serde(default)]
+    max_val: Json,
+}
+
+#[derive(Deserialize)]
+struct GraphModule {
+    graph: Graph,
+    signature: Signature,
+}
+
+#[derive(Deserialize)]
+struct Graph {
+    inputs: Vec<Json>,
+    outputs: Vec<Json>,
+    nodes: Vec<JsonNode>,
+    tensor_values: HashMap<String, Meta>,
+}
+
+#[derive(Deserialize)]
+struct Signature {
+    input_specs: Vec<IndexMap<String, Json>>,
+    output_specs: Vec<IndexMap<String, Json>>,
+}
+
+#[derive(Deserialize)]
+struct JsonNode {
+    target: String,
+    inputs: Vec<NamedArgument>,
+    outputs: Vec<Json>,
+    #[serde(default)]
+    metadata: HashMap<String, Json>,
+    #[serde(default)]
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NamedArgument {
+    name: String,
+    arg: Json,
+}
+
+/// What is known of a tensor.
+#[derive(Clone, Deserialize)]
+struct Meta {
+    dtype: i64,
+    sizes: Vec<Json>,
+    #[serde(default)]
+    strides: Vec<Json>,
+    #[serde(default)]
+    storage_offset: Json,
+}
+
+#[derive(Deserialize)]
+struct WeightsConfig {
+    config: IndexMap<String, WeightConfig>,
+}
+
+#[derive(Deserialize)]
+struct WeightConfig {
+    path_name: String,
+    #[serde(default)]
+    use_pickle: bool,
+    tensor_meta: Option<Meta>,
+}
+
+/// Reads an exported program.
+pub fn read(bytes: Bytes) -> Result<SourceGraph> {
+    let mut archive = Archive::open(bytes)?;
+    let entry = program_entry(&archive)?;
+    let text = archive.read(&entry)?;
+    let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
+    let program: Program = serde_json::from_slice(&text).map_err(json)?;
+    let mut reader = Reader { weights: weights(&mut archive)? };
+    let mut graph = reader.program(&program)?;
+    if let Some(version) = &program.torch_version {
+        graph.meta.insert("source".to_owned(), format!("torch {version}"));
+    }
+    for (name, range) in &program.range_constraints {
+        let bound = |v: &Json| v.as_i64().or_else(|| v.get("as_int").and_then(Json::as_i64));
+        // A bound near the end of 64 bits stands for none.
+        let max = bound(&range.max_val).filter(|m| *m < i64::from(i32::MAX));
+        graph.symbols.insert(symbol(name).into(), (bound(&range.min_val).unwrap_or(1), max));
+    }
+    functionalized(graph).map_err(ReadError::Graph)
+}
+
+/// The entry that holds the graph.
+fn program_entry(archive: &Archive) -> Result<String> {
+    let found = archive.names().into_iter().find(|n| n.starts_with("models/") && n.ends_with(".json"));
+    if let Some(name) = found {
+        return Ok(name.to_owned());
+    }
+    if archive.has("serialized_exported_program.json") {
+        return Ok("serialized_exported_program.json".to_owned());
+    }
+    if archive.names().iter().any(|n| n.starts_with("code/")) {
+        return Err(ReadError::Other {
+            what: "TorchScript, which is not supported yet",
+            help: "export the model with `torch.export.save(torch.export.export(model, args), \"model.pt2\")`",
+        });
+    }
+    Err(ReadError::Other {
+        what: "no exported program: it holds weights or a pickled module, and no graph",
+        help: "in Python, `ep = torch.export.export(model.eval(), (example,))` and `torch.export.save(ep, \"model.pt2\")`",
+    })
+}
+
+/// All weights, by name.
+fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
+    let mut out = HashMap::new();
+    let configs: Vec<String> = archive
+        .names()
+        .into_iter()
+        .filter(|n| n.starts_with("data/") && n.ends_with("_config.json"))
+        .map(str::to_owned)
+        .collect();
+    for entry in configs {
+        let text = archive.read(&entry)?;
+        let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
+        let config: WeightsConfig = serde_json::from_slice(&text).map_err(json)?;
+        let folder = entry.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (name, weight) in config.config {
+            let fail = |why: String| ReadError::Weight { name: name.clone(), why };
+            if weight.use_pickle {
+                return Err(fail("it is pickled, which is not supported".to_owned()));
+            }
+            let Some(meta) = &weight.tensor_meta else { continue };
+            let bytes = archive.read(&format!("{folder}/{}", weight.path_name))?;
+            let t = strided(meta, &bytes).map_err(fail)?;
+            out.insert(name, t);
+        }
+    }
+    Ok(out)
+}
+
+/// A tensor of which a file has the storage.
+fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
+    let dtype = dtype(meta.dtype).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
+    let sizes: Option<Vec<usize>> = meta.sizes.iter().map(known_size).collect();
+    let strides: Option<Vec<usize>> = meta.strides.iter().map(known_size).collect();
+    let offset = match &meta.storage_offset {
+        Json::Null => Some(0),
+        v => known_size(v),
+    };
+    let (Some(sizes), Some(strides), Some(offset)) = (sizes, strides, offset) else {
+        return Err("its sizes are not numbers".to_owned());
+    };
+    Storage { bytes, dtype }.tensor(&sizes, &strides, offset)
+}
+
+/// The memory that one or more tensors lie in.
+pub(crate) struct Storage<'a> {
+    pub(crate) bytes: &'a Bytes,
+    pub(crate) dtype: DType,
+}
+
+impl Storage<'_> {
+    /// The tensor of these sizes whose elements lie `strides` apart, from `offset` on.
+    pub(crate) fn tensor(
+        &self,
+        sizes: &[usize],
+        strides: &[usize],
+        offset: usize,
+    ) -> std::result::Result<Tensor, String> {
+        let beyond = || format!("its {} bytes are too few for {sizes:?} from {offset} on", self.bytes.len());
+        let width = self.dtype.bits() as usize / 8;
+        let count = sizes.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(beyond)?;
+        let size = count.checked_mul(width).ok_or_else(beyond)?;
+        let start = offset.checked_mul(width).ok_or_else(beyond)?;
+        let own: Vec<usize> = mlconv_tensor::strides(sizes).to_vec();
+        let in_order = sizes.iter().zip(strides).zip(&own).all(|((n, s), own)| *n <= 1 || s == own);
+        if count == 0 || (in_order && strides.len() == sizes.len()) {
+            let end = start.checked_add(size).filter(|e| *e <= self.bytes.len()).ok_or_else(beyond)?;
+            let range = if count == 0 { 0..0 } else { start..end };
+            return Tensor::new(self.dtype, sizes, self.bytes.slice(range).into()).map_err(|e| e.to_string());
+        }
+        if strides.len() != sizes.len() {
+            return Err("it has not as many strides as sizes".to_owned());
+        }
+        let last = sizes.iter().zip(strides).try_fold(offset, |at, (n, s)| at.checked_add((n - 1).checked_mul(*s)?));
+        let fits = last.and_then(|l| l.checked_add(1)).and_then(|l| l.checked_mul(width));
+        if fits.is_none_or(|end| end > self.bytes.len()) {
+            return Err(beyond());
+        }
+        // Repeated elements are few in files that PyTorch writes, and may be many in others.
+        if size > self.bytes.len().saturating_mul(16).saturating_add(1 << 20) {
+            return Err("it repeats few elements very often".to_owned());
+        }
+        let mut out = Vec::with_capacity(size);
+        let mut index = vec![0usize; sizes.len()];
+        for _ in 0..count {
+            let at: usize = offset + index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
+            out.extend_from_slice(&self.bytes[at * width..(at + 1) * width]);
+            for (i, n) in index.iter_mut().zip(sizes).rev() {
+                *i += 1;
+                if *i < *n {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        Tensor::new(self.dtype, sizes, Bytes::from(out).into()).map_err(|e| e.to_string())
+    }
+}
+
+fn known_size(v: &Json) -> Option<usize> {
+    let n = v.as_u64().or_else(|| v.get("as_int").and_then(Json::as_u64))?;
+    usize::try_from(n).ok()
+}
+
+/// The element type of a number in an exported program.
+fn dtype(code: i64) -> Option<DType> {
+    Some(match code {
+        1 => DType::U8,
+        2 => DType::I8,
+        3 => DType::I16,
+        4 => DType::I32,
+        5 => DType::I64,
+        6 => DType::F16,
+        7 => DType::F32,
+        8 => DType::F64,
+        12 => DType::Bool,
+        13 => DType::Bf16,
+        28 => DType::U16,
+        29 => DType::F8E4M3,
+        30 => DType::F8E5M2,
+        _ => return None,
+    })
+}
+
+struct Reader {
+    weights: HashMap<String, Tensor>,
+}
+
+impl Reader {
+    fn program(&mut self, program: &Program) -> Result<SourceGraph> {
+        let module = &program.graph_module;
+        let mut out = self.graph(&module.graph, 0)?;
+        let mut inputs = vec![];
+        for spec in &module.signature.input_specs {
+            let Some((kind, spec)) = spec.first() else { continue };
+            let Some(name) = argument_name(spec.get("arg").unwrap_or(spec)) else { continue };
+            let key = match kind.as_str() {
+                "user_input" => {
+                    inputs.extend(out.inputs.iter().find(|v| *v.name == *name).cloned());
+                    continue;
+                }
+                "parameter" => "parameter_name",
+                "buffer" => "buffer_name",
+                "tensor_constant" => "tensor_constant_name",
+                // An input that the program was specialised for.
+                "constant_input" | "token" => continue,
+                other => return Err(ReadError::Graph(format!("inputs of kind `{other}` are not supported"))),
+            };
+            let weight = spec.get(key).and_then(Json::as_str).unwrap_or(name);
+            let t = self.weights.get(weight).cloned();
+            let t =
+                t.ok_or_else(|| ReadError::Weight { name: weight.to_owned(), why: "it is not in the archive".into() })?;
+            out.constants.insert(name.into(), t);
+        }
+        out.inputs = inputs;
+        let returned = std::mem::take(&mut out.outputs);
+        for (spec, value) in module.signature.output_specs.iter().zip(returned) {
+            match spec.first().map(|(kind, _)| kind.as_str()) {
+                Some("user_output") => out.outputs.push(value),
+                Some("token") | None => {}
+                Some(other) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
+            }
+        }
+        Ok(out)
+    }
+
+    fn graph(&mut self, graph: &Graph, depth: usize) -> Result<SourceGraph> {
+        if depth > MAX_NESTING {
+            return Err(ReadError::Graph("graphs are nested too deeply".to_owned()));
+        }
+        let mut out = SourceGraph { name: "main".to_owned(), ..SourceGraph::default() };
+        // Sorted, so that the same file gives the same graph.
+        let mut names: Vec<&String> = graph.tensor_values.keys().collect();
+        names.sort_unstable();
+        for name in names {
+            if let Some(ty) = source_type(&graph.tensor_values[name]) {
+                out.types.insert(name.as_str().into(), ty);
+            }
+        }
+        let value = |arg: &Json| -> Option<SourceValue> {
+            let name: Arc<str> = argument_name(arg)?.into();
+            let ty = out.types.get(&name).cloned();
+            Some(SourceValue { name, ty, description: String::new() })
+        };
+        out.inputs = graph.inputs.iter().filter_map(value).collect();
+        out.outputs = graph.outputs.iter().filter_map(value).collect();
+        for node in &graph.nodes {
+            let node = self.node(node, depth)?;
+            out.nodes.push(node);
+        }
+        Ok(out)
+    }
+
+    fn node(&mut self, node: &JsonNode, depth: usize) -> Result<Node> {
+        let target = node.target.strip_prefix("torch.ops.").unwrap_or(&node.target);
+        let (domain, op) = target.split_once('.').unwrap_or(("", target));
+        let op = op.strip_suffix(".default").unwrap_or(op);
+        let mut outputs: Vec<Arc<str>> = vec![];
+        for o in &node.outputs {
+            match o.get("as_tensors").and_then(Json::as_array) {
+                // A list of results is as many results.
+                Some(list) => outputs.extend(list.iter().filter_map(|t| t.get("name")?.as_str()).map(Arc::from)),
+                None => outputs.push(argument_name(o).unwrap_or_default().into()),
+            }
+        }
+        let text = |key: &str| node.metadata.get(key).and_then(Json::as_str).unwrap_or_default();
+        let name = node.name.as_deref().map(Arc::from).or_else(|| outputs.first().cloned());
+        let mut out = Node {
+            domain: domain.into(),
+            op: op.into(),
+            version: 0,
+            name: name.unwrap_or_else(|| op.into()),
+            outputs,
+            module: module_of(text("nn_module_stack")).into(),
+            line: line_of(text("stack_trace")).into(),
+            ..Node::default()
+        };
+        let mut args = vec![];
+        for (i, input) in node.inputs.iter().enumerate() {
+            let arg = self.argument(&input.arg, depth)?;
+            args.push((if input.name.is_empty() { None } else { Some(input.name.as_str()) }, i, arg));
+        }
+        ops::bind(&mut out, args).map_err(ReadError::Graph)?;
+        Ok(out)
+    }
+
+    fn argument(&mut self, arg: &Json, depth: usize) -> Result<Arg> {
+        let Some((kind, v)) = arg.as_object().and_then(|o| o.iter().next()) else { return Ok(Arg::None) };
+        let name = |v: &Json| v.get("name").and_then(Json::as_str).map(Arc::<str>::from);
+        let list = || v.as_array().map(Vec::as_slice).unwrap_or_default();
+        let text = |v: &Json| v.as_str().unwrap_or_default().to_owned();
+        Ok(match kind.as_str() {
+            "as_none" => Arg::None,
+            "as_tensor" => name(v).map_or(Arg::None, Arg::Value),
+            "as_tensors" => Arg::Values(list().iter().map(name).collect()),
+            "as_optional_tensor" => v.get("as_tensor").and_then(name).map_or(Arg::None, Arg::Value),
+            "as_optional_tensors" => Arg::Values(list().iter().map(|t| t.get("as_tensor").and_then(name)).collect()),
+            "as_int" => v.as_i64().map_or(Arg::Other("a number beyond 64 bits"), Arg::Int),
+            "as_ints" => Arg::Ints(list().iter().filter_map(Json::as_i64).collect()),
+            "as_float" => float(v).map_or(Arg::Other("a number"), Arg::Float),
+            "as_floats" => Arg::Floats(list().iter().filter_map(float).collect()),
+            "as_bool" => v.as_bool().map_or(Arg::None, Arg::Bool),
+            "as_bools" => Arg::Ints(list().iter().filter_map(Json::as_bool).map(i64::from).collect()),
+            "as_string" | "as_operator" => Arg::Str(text(v)),
+            "as_strings" => Arg::Strs(list().iter().map(text).collect()),
+            "as_scalar_type" => match v.as_i64().and_then(dtype) {
+                Some(d) => Arg::DType(d),
+                None => Arg::Other("an element type that is not supported"),
+            },
+            "as_sym_int" | "as_sym_bool" | "as_sym_float" => scalar(v),
+            "as_sym_ints" | "as_sym_bools" | "as_sym_floats" => {
+                let all: Vec<Arg> = list().iter().map(scalar).collect();
+                let known = |a: &Arg| if let Arg::Int(i) = a { Some(*i) } else { None };
+                all.iter().map(known).collect::<Option<Vec<i64>>>().map_or(Arg::List(all), Arg::Ints)
+            }
+            "as_memory_format" | "as_layout" | "as_device" => Arg::Other("a place in memory"),
+            "as_graph" => {
+                let graph = v.get("graph").cloned().unwrap_or_default();
+                let graph: Graph = serde_json::from_value(graph)
+                    .map_err(|why| ReadError::Json { entry: "a nested graph".to_owned(), why: why.to_string() })?;
+                Arg::Graph(Box::new(self.graph(&graph, depth + 1)?))
+            }
+            "as_complex" => Arg::Other("a complex number"),
+            "as_custom_obj" => Arg::Other("an object of a class"),
+            "as_nested_tensors" => Arg::Other("lists of tensors"),
+            _ => Arg::Other("an argument of a kind that is not known"),
+        })
+    }
+}
+
+/// A number; those that JSON has not are texts.
+fn float(v: &Json) -> Option<f64> {
+    v.as_f64().or_else(|| match v.as_str()? {
+        "Infinity" | "inf" => Some(f64::INFINITY),
+        "-Infinity" | "-inf" => Some(f64::NEG_INFINITY),
+        "NaN" | "nan" => Some(f64::NAN),
+        other => other.parse().ok(),
+    })
+}
+
+/// A number that may be a value of the graph.
+fn scalar(v: &Json) -> Arg {
+    let Some((kind, v)) = v.as_object().and_then(|o| o.iter().next()) else { return Arg::None };
+    match kind.as_str() {
+        "as_int" => v.as_i64().map_or(Arg::None, Arg::Int),
+        "as_float" => float(v).map_or(Arg::None, Arg::Float),
+        "as_bool" => v.as_bool().map_or(Arg::None, Arg::Bool),
+        _ => v.as_str().map_or(Arg::None, |name| Arg::Value(name.into())),
+    }
+}
+
+/// The name of a value that an argument is.
+fn argument_name(arg: &Json) -> Option<&str> {
+    let (kind, v) = arg.as_object()?.iter().next()?;
+    match kind.as_str() {
+        "name" | "as_name" => v.as_str(),
+        "as_tensor" => v.get("name")?.as_str(),
+        "as_sym_int" | "as_sym_bool" | "as_sym_float" => v.get("as_name")?.as_str(),
+        _ => None,
+    }
+}
+
+fn source_type(meta: &Meta) -> Option<SourceType> {
+    let dim = |d: &Json| match d.get("as_int").and_then(Json::as_i64) {
+        Some(n) => SourceDim::Known(n),
+        None => match d.get("as_expr").and_then(|e| e.get("expr_str")).and_then(Json::as_str) {
+            Some(expr) => SourceDim::Named(symbol(expr)),
+            None => SourceDim::Unknown,
+        },
+    };
+    Some(SourceType { dtype: dtype(meta.dtype)?, shape: Some(meta.sizes.iter().map(dim).collect()) })
+}
+
+/// A symbolic size as we spell it.
+fn symbol(expr: &str) -> String {
+    expr.to_owned()
+}
+
+/// The module path of a node, the innermost of the stack: `L__self__.layers.0,layers.0,torch.nn…;…`.
+fn module_of(stack: &str) -> String {
+    let last = stack.rsplit(';').next().unwrap_or_default();
+    let path = last.split(',').nth(1).unwrap_or_default();
+    path.strip_prefix("L['self'].").unwrap_or(path).to_owned()
+}
+
+/// The line of the user's code in a trace, `model.py:42`: the last one outside of installed packages, else the last.
+fn line_of(trace: &str) -> String {
+    let frame = |line: &str| {
+        let (path, rest) = line.trim().strip_prefix("File \"")?.split_once("\", line ")?;
+        let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let file = path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned();
+        Some((path.contains("site-packages/torch/"), format!("{file}:{number}")))
+    };
+    let frames: Vec<(bool, String)> = trace.lines().filter_map(frame).collect();
+    let own = frames.iter().rev().find(|(torch, _)| !torch).or(frames.last());
+    own.map(|(_, line)| line.clone()).unwrap_or_default()
+}
