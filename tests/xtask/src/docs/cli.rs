@@ -8,7 +8,8 @@ pub fn page() -> String {
     root.build();
     let about = |c: &Command| c.get_about().map(ToString::to_string).unwrap_or_default();
     let mut out = format!("# Command line\n\n{}\n\n{RULES}\n\n| command | does |\n|---|---|\n", about(&root));
-    let commands: Vec<Command> = root.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect();
+    let commands: Vec<Command> =
+        root.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set()).cloned().collect();
     for c in &commands {
         let _ = writeln!(out, "| [`mlconv {}`](#mlconv-{}) | {} |", c.get_name(), c.get_name(), about(c));
     }
