@@ -167,7 +167,7 @@ pub fn choose(runtime: Runtime, source: Source<'_>, around: &Around) -> Result<C
                 tried.push((library.display().to_string(), fault));
             }
             Err(fault) => {
-                let d = refused(&fault, &place);
+                let d = refused(&fault).at(place);
                 return if required { Err(d) } else { Ok(Chosen { notes: vec![instead(d)], ..kernels }) };
             }
         }
@@ -198,10 +198,10 @@ fn unloaded(tried: &[(String, Fault)]) -> Diagnostic {
 }
 
 /// That onnxruntime does not run the model.
-fn refused(fault: &Fault, place: &str) -> Diagnostic {
+fn refused(fault: &Fault) -> Diagnostic {
     let what = if fault.stage == Stage::Model { "load" } else { "run" };
     let d = Diagnostic::error(&codes::N0006, format!("onnxruntime does not {what} the model: {}", fault.why));
-    d.at(place).help("compare with our own lowering of it with `--source-runtime lowering`")
+    d.help("compare with our own lowering of it with `--source-runtime lowering`")
 }
 
 /// That the lowering is the witness, for what was an error otherwise.
@@ -224,7 +224,7 @@ impl Process {
     pub(crate) fn outputs(&mut self, f: &Function, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
         let arrays = feed::as_arrays(f, inputs);
         let wanted: Result<Vec<String>, Diagnostic> = f.sig.outputs.iter().map(|p| self.output(&p.name)).collect();
-        let found = self.run(&arrays, &wanted?).map_err(|fault| refused(&fault, "onnxruntime"))?;
+        let found = self.run(&arrays, &wanted?).map_err(|fault| refused(&fault))?;
         let narrow = |(v, t): (&mlconv_mil::ir::Value, Tensor)| match f.ty(*v).tensor() {
             Some(ty) => narrowed(t, ty.dtype),
             None => t,

@@ -216,6 +216,27 @@ def out_of_range(args, folder):
         raise Failed(f"exit {done.returncode}: {done.stderr}")
 
 
+def damaged(args, folder):
+    """Models with a few bytes changed: whatever onnxruntime makes of them, it is reported."""
+    with open(os.path.join(os.path.dirname(__file__), "../../fixtures/models/digits_cnn/model.onnx"), "rb") as f:
+        whole = f.read()
+    path, out = os.path.join(folder, "m.onnx"), os.path.join(folder, "out.mlpackage")
+    rng, taken = np.random.default_rng(5), 0
+    for _ in range(150):
+        bytes_ = bytearray(whole)
+        # Most of the file is weights, in which nothing is at fault; what is around them is at its ends.
+        for at in rng.choice(np.r_[0:3000, len(whole) - 3000:len(whole)], rng.integers(1, 4), replace=False):
+            bytes_[at] = rng.integers(256)
+        with open(path, "wb") as f:
+            f.write(bytes_)
+        done = mlconv(args, "convert", path, "-o", out, "--force", "--source-runtime", "onnxruntime")
+        if "T0001" in done.stderr or (done.returncode == 2 and not code_of(done)[0]):
+            raise Failed(done.stderr)
+        taken += "parity (onnxruntime" in done.stderr or code_of(done)[0] == "N0006"
+    if taken < 10:
+        raise Failed(f"onnxruntime was given {taken} of 150 models: nothing is tested")
+
+
 def verified(args, folder):
     """`verify` has the witness, too, and sees another model."""
     path, out = relu(args, folder), os.path.join(folder, "out.mlpackage")
@@ -260,6 +281,7 @@ def made():
         yield f"a library that is {kind}", library_that_is_none(kind)
     yield "a model that states a wrong type", refused
     yield "a run that is refused", out_of_range
+    yield "damaged models", damaged
     yield "verify", verified
     yield "random numbers", random
 
