@@ -52,11 +52,8 @@ pub(crate) fn serve(library: &Path, model: &Path, threads: usize) -> io::Result<
     };
     frame::write(&mut to, Kind::Hello, &serde_json::to_vec(&hello)?)?;
     loop {
-        let body = match frame::read(&mut from) {
-            Ok((Kind::Inputs, body)) => body,
-            // Whoever asked is done.
-            Ok(_) | Err(_) => return Ok(()),
-        };
+        // Anything else, such as the end, says that whoever asked is done.
+        let Ok((Kind::Inputs, body)) = frame::read(&mut from) else { return Ok(()) };
         match caught(Stage::Run, || run(&mut session, &hello, &body)) {
             Ok(body) => frame::write(&mut to, Kind::Outputs, &body)?,
             Err(fault) => frame::write(&mut to, Kind::Fault, &serde_json::to_vec(&fault)?)?,
