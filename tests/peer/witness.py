@@ -52,7 +52,11 @@ def code_of(done):
 
 def describe(report):
     bad = [o for o in report["parity"]["outputs"] if not o["pass"]]
-    say = lambda o: f"{o['name']} {o['ty']}: " + (o["mismatch"] or f"max abs {o['max_abs']:.3g}, SNR {o['snr_db']} dB, {o['unequal']} unequal")
+
+    def say(o):
+        far = f"max abs {o['max_abs']:.3g}, SNR {o['snr_db']} dB, {o['unequal']} unequal, {o['non_finite']} not finite alike"
+        return f"{o['name']} {o['ty']}: {o['mismatch'] or far}"
+
     agrees = report["parity"]["lowering_agrees"]
     return "; ".join(map(say, bad)) + f" (our lowering agrees with the package: {agrees})"
 
@@ -210,7 +214,8 @@ def out_of_range(args, folder):
     w = np.arange(6, dtype=np.float32).reshape(3, 2)
     path = save(folder, model(nodes, [("ids", I64, [2])], [("y", F32, [2, 2])], [("w", w)]))
     np.savez(os.path.join(folder, "in.npz"), ids=np.array([0, 100]))
-    words = ["convert", path, "-o", os.path.join(folder, "out.mlpackage"), "--force", "--sample", os.path.join(folder, "in.npz")]
+    out, sample = os.path.join(folder, "out.mlpackage"), os.path.join(folder, "in.npz")
+    words = ["convert", path, "-o", out, "--force", "--sample", sample]
     done = mlconv(args, *words, "--source-runtime", "onnxruntime")
     if (done.returncode, code_of(done)[0]) != (2, "N0006"):
         raise Failed(f"exit {done.returncode}: {done.stderr}")
@@ -267,7 +272,8 @@ def made():
     yield from types()
     ids = {"ids": np.array([3, 1, 9], np.int64)}
     yield "integers in, floats and integers out", agrees(mixed(), ids, ["f32[1]", "i32[3]", "i32[1]"])
-    nothing = model([helper.make_node("Concat", ["x", "e"], ["y"], axis=0)], [("x", F32, [2]), ("e", F32, [0])], [("y", F32, [2])])
+    join = [helper.make_node("Concat", ["x", "e"], ["y"], axis=0)]
+    nothing = model(join, [("x", F32, [2]), ("e", F32, [0])], [("y", F32, [2])])
     yield "an input without elements", agrees(nothing, {"x": np.ones(2, np.float32), "e": np.ones(0, np.float32)})
     fixed = model([helper.make_node("Add", ["x", "w"], ["y"])], [("x", F32, [2]), ("w", F32, [2])], [("y", F32, [2])],
                   [("w", np.ones(2, np.float32))])
