@@ -37,8 +37,23 @@ pub enum Entry {
     Value(Value),
     /// A constant as the source has it.
     Const(Tensor),
+    /// A sequence, whose elements are values and constants: programs have none, so it is known while lowering.
+    Sequence(Arc<[Entry]>),
+    /// An optional without an element. One with an element is that element.
+    Nothing,
     /// The result of a node that was not lowered.
     Poisoned,
+}
+
+impl Entry {
+    /// Why this cannot be read as a tensor.
+    fn no_tensor(&self) -> LowerError {
+        let what = match self {
+            Self::Sequence(elements) => format!("a sequence of {} elements where a tensor is wanted", elements.len()),
+            _ => "an optional without an element where a tensor is wanted".to_owned(),
+        };
+        LowerError::form_but(what, "Core ML has only tensors; sequences and optionals are resolved while converting")
+    }
 }
 
 /// The names of one graph.
@@ -341,6 +356,7 @@ impl State {
             None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) if matches!(self.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) => Ok(*v),
+            Some(e @ (Entry::Sequence(_) | Entry::Nothing)) => Err(e.no_tensor()),
             Some(Entry::Const(_)) => {
                 let val = self.narrowed(name)?;
                 self.constant(name, val, block)
@@ -375,6 +391,7 @@ impl State {
         match entry {
             Entry::Value(v) => Ok(v),
             Entry::Poisoned => Err(LowerError::Poisoned),
+            Entry::Sequence(_) | Entry::Nothing => Err(entry.no_tensor()),
             Entry::Const(t) => {
                 let val = narrow(name, &t)?;
                 self.constant(name, val, block)

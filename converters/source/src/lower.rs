@@ -5,6 +5,7 @@ use crate::{
     driver::{Entry, Frame, State},
 };
 use mlconv_mil::{
+    diagnostic::codes,
     ir::{Block, Fact, Function, OriginId, Place, Value},
     ops,
     schema::{Op, Opset},
@@ -96,8 +97,41 @@ impl<'a> Lower<'a> {
             Some(Entry::Const(t)) => Ok(Some(t.clone())),
             Some(Entry::Value(v)) => Ok(self.state.f.constant(*v).cloned()),
             Some(Entry::Poisoned) => Err(LowerError::Poisoned),
-            None => Ok(None),
+            Some(Entry::Sequence(_) | Entry::Nothing) | None => Ok(None),
         }
+    }
+
+    /// What input `i` stands for, be it a tensor or not; `None` where it is absent.
+    pub fn entry(&self, i: usize) -> Result<Option<Entry>> {
+        self.read_inputs.borrow_mut().insert(i);
+        let Some(Arg::Value(name)) = self.node.inputs.get(i) else { return Ok(None) };
+        match self.state.entry(name) {
+            None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
+            Some(Entry::Value(v)) if matches!(self.state.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
+            Some(e) => Ok(Some(e.clone())),
+        }
+    }
+
+    /// The elements of input `i`, which must be a sequence.
+    pub fn sequence(&self, i: usize) -> Result<Arc<[Entry]>> {
+        match self.entry(i)? {
+            Some(Entry::Sequence(elements)) => Ok(elements),
+            Some(Entry::Nothing) => Err(LowerError::form("an optional without an element where a sequence is wanted")),
+            Some(_) => Err(LowerError::form("a tensor where a sequence is wanted")),
+            None => Err(LowerError::MissingInput { index: i }),
+        }
+    }
+
+    /// A sequence of tensors. Its length is charged for, as loops make many of growing length.
+    pub fn as_sequence(&mut self, elements: Vec<Entry>) -> Result<Entry> {
+        if elements.iter().any(|e| matches!(e, Entry::Poisoned)) {
+            return Err(LowerError::Poisoned);
+        }
+        if elements.iter().any(|e| matches!(e, Entry::Sequence(_) | Entry::Nothing)) {
+            return Err(LowerError::form("a sequence of anything but tensors"));
+        }
+        self.state.charge(elements.len())?;
+        Ok(Entry::Sequence(elements.into()))
     }
 
     /// The integers of input `i`, which must be known; `None` where it is absent.
@@ -129,6 +163,11 @@ impl<'a> Lower<'a> {
     /// Warns the user of what the program does otherwise than the source.
     pub fn warn(&mut self, why: &str) {
         self.state.problems.warn(self.node, why);
+    }
+
+    /// Warns the user of random numbers, which no two makers draw alike; one warning for all nodes.
+    pub fn warn_of_chance(&mut self, why: &str, help: &str) {
+        self.state.problems.warn_of_all(self.node, &codes::F0109, why, help);
     }
 
     /// What the source states of the type of output `i`.
@@ -425,27 +464,48 @@ impl<'a> Lower<'a> {
 
     /// Lowers a nested graph in place, as if its nodes stood here; what it returns.
     pub fn inline(&mut self, graph: &SourceGraph, args: &[Value]) -> Result<Vec<Entry>> {
+        self.inline_entries(graph, args.iter().copied().map(Entry::Value).collect())
+    }
+
+    /// As [`Self::inline`], of arguments that need not be tensors.
+    pub fn inline_entries(&mut self, graph: &SourceGraph, args: Vec<Entry>) -> Result<Vec<Entry>> {
         let mut frame = Frame::default();
-        for (input, v) in graph.inputs.iter().zip(args) {
-            frame.define(input.name.clone(), Entry::Value(*v));
+        for (input, entry) in graph.inputs.iter().zip(args) {
+            frame.define(input.name.clone(), entry);
         }
         self.state.nested(graph, frame, self.block)
     }
 
-    /// Lowers a nested graph to a block of its own, with arguments of these facts; the block yields what the graph
-    /// returns.
-    pub fn block(&mut self, graph: &SourceGraph, args: &[Fact]) -> Result<Block> {
+    /// Lowers a nested graph without arguments to a block of its own, which yields the tensors that the graph returns:
+    /// of a sequence, each element. With the block comes what these tensors are part of.
+    pub fn block(&mut self, graph: &SourceGraph) -> Result<(Block, Vec<Entry>)> {
         let block = self.state.f.add_block();
-        let mut frame = Frame::default();
-        for (input, fact) in graph.inputs.iter().zip(args) {
-            let v = self.state.f.add_arg(block, &input.name, fact.clone());
-            frame.define(input.name.clone(), Entry::Value(v));
+        let returned = self.state.nested(graph, Frame::default(), block)?;
+        let mut yields = vec![];
+        for e in &returned {
+            let tensors = match e {
+                Entry::Sequence(elements) => &**elements,
+                Entry::Nothing => &[],
+                e => std::slice::from_ref(e),
+            };
+            for e in tensors {
+                yields.push(self.state.materialize(&Arc::from(""), e.clone(), block)?);
+            }
         }
-        let returned = self.state.nested(graph, frame, block)?;
-        let yields =
-            returned.into_iter().map(|e| self.state.materialize(&Arc::from(""), e, block)).collect::<Result<_>>()?;
         self.state.f.set_yields(block, yields);
-        Ok(block)
+        Ok((block, returned))
+    }
+
+    /// Puts a number that a block yields, its tensor `i`, into a vector.
+    pub fn yield_in_vector(&mut self, block: Block, i: usize) -> Result<()> {
+        let mut yields = self.state.f.yields(block).to_vec();
+        let Some(number) = yields.get_mut(i) else { return Err(LowerError::Poisoned) };
+        let outer = std::mem::replace(&mut self.block, block);
+        let vector = self.expand_dims(*number, &[0]);
+        self.block = outer;
+        *number = vector?;
+        self.state.f.set_yields(block, yields);
+        Ok(())
     }
 
     /// Runs `make` with a new block as the place where ops are added; the block yields what it returns.

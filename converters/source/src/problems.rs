@@ -3,7 +3,7 @@
 use crate::{LowerError, Node};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    diagnostic::{Diagnostic, Severity, codes},
+    diagnostic::{Code, Diagnostic, Severity, codes},
     ir::SourceInfo,
 };
 
@@ -68,6 +68,12 @@ impl Problems {
 
     pub(crate) fn warn(&mut self, node: &Node, why: &str) {
         self.add(node, Diagnostic::warning(&codes::F0108, format!("`{}`: {why}", node.operator())));
+    }
+
+    /// A warning that is one for nodes of all operators.
+    pub(crate) fn warn_of_all(&mut self, node: &Node, code: &'static Code, why: &str, help: &str) {
+        let d = Diagnostic::warning(code, why).help(help);
+        self.nodes.entry((String::new(), d.title.clone())).or_insert_with(|| (d, vec![])).1.push(place(node));
     }
 
     fn add(&mut self, node: &Node, d: Diagnostic) {

@@ -28,7 +28,7 @@ fn range(n: &mut Lower<'_>) -> Lowered {
 }
 
 /// The element type with ONNX's number `code`, as a program has it.
-fn element_type(n: &Lower<'_>, name: &'static str, default: DType) -> Result<DType, LowerError> {
+pub(super) fn element_type(n: &Lower<'_>, name: &'static str, default: DType) -> Result<DType, LowerError> {
     let Some(code) = n.int(name)? else { return Ok(default) };
     let found = i32::try_from(code).ok().and_then(tensor::dtype).filter(|d| *d != DType::Str);
     match found {
