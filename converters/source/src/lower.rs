@@ -63,6 +63,11 @@ impl<'a> Lower<'a> {
         self.node.outputs.get(i).is_some_and(|o| !o.is_empty())
     }
 
+    /// Whether input `i` is there.
+    pub fn is_given(&self, i: usize) -> bool {
+        !matches!(self.node.inputs.get(i), None | Some(Arg::None))
+    }
+
     /// The value of input `i`, which must be there.
     pub fn input(&mut self, i: usize) -> Result<Value> {
         self.optional(i)?.ok_or(LowerError::MissingInput { index: i })
@@ -146,6 +151,35 @@ impl<'a> Lower<'a> {
         self.known_ints(v).map(Some).ok_or(LowerError::NotConstant { index: i })
     }
 
+    /// The value of input `i`, of which only matters where it lies among others: a constant beyond 32 bits is the limit
+    /// of these.
+    pub fn limit(&mut self, i: usize) -> Result<Value> {
+        match self.entry(i)? {
+            Some(Entry::Const(t)) => match clamped(&t) {
+                Some((clamped, _)) => self.add_given(clamped),
+                None => self.input(i),
+            },
+            _ => self.input(i),
+        }
+    }
+
+    /// As [`Self::limit`], where the extreme of the source's numbers stands for "no limit". It becomes the extreme of
+    /// 32 bits, which a warning says.
+    pub fn extreme(&mut self, i: usize) -> Result<Value> {
+        match self.entry(i)? {
+            Some(Entry::Const(t)) => match clamped(&t) {
+                Some((clamped, true)) => {
+                    let why = "the extreme of 64-bit numbers becomes that of 32-bit ones";
+                    let help = "a program that takes it for `no limit` does the same with the other";
+                    self.state.problems.warn_of_all(self.node, &codes::F0108, why, help);
+                    self.add_given(clamped)
+                }
+                _ => self.input(i),
+            },
+            _ => self.input(i),
+        }
+    }
+
     /// The element type that input `i` has in the source, where that is known.
     pub fn source_dtype(&self, i: usize) -> Option<DType> {
         let Some(Arg::Value(name)) = self.node.inputs.get(i) else { return None };
@@ -158,6 +192,11 @@ impl<'a> Lower<'a> {
     /// Says that the first output has this element type in the source, for readers to whom the model states none.
     pub fn makes(&mut self, dtype: DType) {
         self.made = Some(dtype);
+    }
+
+    /// Says that the first output has the type of the first result of the nested graph that was lowered last.
+    pub fn makes_returned(&mut self) {
+        self.made = self.state.returned.or(self.made);
     }
 
     /// Warns the user of what the program does otherwise than the source.
@@ -178,7 +217,7 @@ impl<'a> Lower<'a> {
     /// The shape that the source states of output `i`, where it states all sizes.
     pub fn stated_sizes(&self, i: usize) -> Option<Vec<i64>> {
         let known = |d: &SourceDim| if let SourceDim::Known(n) = d { Some(*n) } else { None };
-        self.stated_output(i)?.shape.as_ref()?.iter().map(known).collect()
+        self.state.stated_shape(self.node.outputs.get(i)?)?.iter().map(known).collect()
     }
 
     /// Marks input `i` as read: the lowering knows it and has no use for it.
@@ -552,12 +591,45 @@ pub(crate) fn narrow(name: &str, t: &Tensor) -> Result<Tensor> {
         DType::F64 => {
             let values = t.to_f64();
             if let Some(v) = values.iter().find(|v| v.is_finite() && !(**v as f32).is_finite()) {
-                return Err(fail(v.to_string()));
+                return Err(fail(format!("{v:e}")));
             }
         }
         _ => {}
     }
     Ok(t.cast(to))
+}
+
+/// A constant of which numbers do not fit 32 bits, with these clamped; whether all of these are extremes of their type.
+fn clamped(t: &Tensor) -> Option<(Tensor, bool)> {
+    let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
+    let (values, ends): (Vec<i64>, [i64; 2]) = match t.dtype() {
+        DType::U64 => {
+            // Beyond what signed integers hold, all are alike.
+            let values = t.view::<u64>().unwrap_or_default();
+            if values.iter().any(|v| i64::try_from(*v).is_err() && *v != u64::MAX) {
+                return None;
+            }
+            (values.iter().map(|v| i64::try_from(*v).unwrap_or(i64::MAX)).collect(), [0, i64::MAX])
+        }
+        DType::I64 => (t.to_i64(), [i64::MIN, i64::MAX]),
+        DType::U32 => (t.to_i64(), [0, i64::from(u32::MAX)]),
+        DType::F64 => {
+            let (values, most) = (t.to_f64(), f64::from(f32::MAX));
+            let mut beyond = values.iter().filter(|v| v.is_finite() && v.abs() > most).peekable();
+            beyond.peek()?;
+            let extremes = beyond.all(|v| v.abs() == f64::MAX);
+            let clamp = |v: &f64| if v.is_finite() { v.clamp(-most, most) } else { *v };
+            let values: Vec<f64> = values.iter().map(clamp).collect();
+            return Some((Tensor::from_f64(DType::F32, t.shape(), &values), extremes));
+        }
+        _ => return None,
+    };
+    let mut beyond = values.iter().filter(|v| !(least..=most).contains(v)).peekable();
+    beyond.peek()?;
+    // Exporters write the negative of the greatest for the least, too.
+    let extremes = beyond.all(|v| ends.contains(v) || *v == -i64::MAX);
+    let values: Vec<i64> = values.iter().map(|v| (*v).clamp(least, most)).collect();
+    Some((Tensor::from_i64(DType::I32, t.shape(), &values), extremes))
 }
 
 /// The type in which MIL computes with elements of `dtype`; `None` for strings.

@@ -24,10 +24,13 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
     let (yes, no) = (n.graph("then_branch")?, n.graph("else_branch")?);
     let condition = n.input(0)?;
     if let Some(known) = truth(n, condition) {
-        return n.inline(if known { yes } else { no }, &[]);
+        let returned = n.inline(if known { yes } else { no }, &[])?;
+        n.makes_returned();
+        return Ok(returned);
     }
     let pred = n.as_scalar(condition)?;
     let ((true_fn, have), (false_fn, other)) = (n.block(yes)?, n.block(no)?);
+    n.makes_returned();
     if let Some((a, b)) = have.iter().zip(&other).map(|(a, b)| (kind(a), kind(b))).find(|(a, b)| a != b) {
         let help = "Core ML has no sequences and no optionals; if the condition depends on a shape, fix that shape with `--input`";
         return Err(LowerError::form_but(format!("branches of {a} and {b} on an unknown condition"), help));
@@ -111,12 +114,13 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
     }
     let Some(vars) = vars.iter().map(tensor).collect::<Option<Vec<Value>>>() else {
         // Core ML's loops carry tensors only.
-        return match known_turns && !steady {
-            true => written_while(n, body, vars, most.unwrap_or(i64::MAX), scans),
-            false => Err(unknown_turns()),
-        };
+        if known_turns && !steady {
+            return written_while(n, body, vars, most.unwrap_or(i64::MAX), scans);
+        }
+        return Err(unknown_turns());
     };
-    let items = collected(n, vars.len(), scans)?;
+    let types = items(n, body, &vars, scans)?;
+    let items = collected(n, vars.len(), &types)?;
     let limit = match (limit, most) {
         (Some(limit), _) => Some(n.as_scalar(limit)?),
         (None, Some(most)) => Some(n.const_int(most.min(i64::from(i32::MAX)))?),
@@ -129,13 +133,37 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
     looped(n, body, limit, go_on, vars, &items)
 }
 
+/// The element types of what the turns of a loop give: as the source states them, else as a turn has them.
+fn items(
+    n: &mut Lower<'_>,
+    body: &SourceGraph,
+    vars: &[Value],
+    scans: usize,
+) -> Result<Vec<Option<DType>>, LowerError> {
+    let outputs = vars.len()..vars.len() + scans;
+    let stated: Vec<_> = outputs.map(|i| n.stated_output(i).and_then(|t| narrowed(t.dtype))).collect();
+    if stated.iter().all(Option::is_some) {
+        return Ok(stated);
+    }
+    let (turn, go_on) = (n.const_int(0)?, n.add_const(Tensor::from_bools(&[], [true]))?);
+    let args: Vec<Value> = [turn, go_on].into_iter().chain(vars.iter().copied()).collect();
+    let facts: Vec<Fact> = args.iter().map(|v| Fact::of(n.fact(*v).ty.clone())).collect();
+    // Nothing reads this block: it is there for its types.
+    let block = n.new_block(&facts, |n, args| {
+        let returned = n.inline(body, args)?;
+        returned.into_iter().skip(1 + vars.len()).map(|e| n.entry_value(e)).collect()
+    })?;
+    let yields = n.f().yields(block).to_vec();
+    let found = yields.into_iter().map(|v| n.dtype(v).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    Ok(if found.len() == scans { found } else { stated })
+}
+
 /// Where a loop puts what its turns give, one place for each turn: tensors of zeros of the shapes that the source states.
-fn collected(n: &mut Lower<'_>, first: usize, scans: usize) -> Result<Vec<Value>, LowerError> {
+fn collected(n: &mut Lower<'_>, first: usize, types: &[Option<DType>]) -> Result<Vec<Value>, LowerError> {
     let mut out = vec![];
-    for i in first..first + scans {
-        let dtype = n.stated_output(i).and_then(|t| narrowed(t.dtype));
-        let sizes = n.stated_sizes(i).filter(|s| s.iter().all(|d| *d > 0));
-        let (Some(dtype), Some(sizes)) = (dtype, sizes) else {
+    for (i, dtype) in types.iter().enumerate() {
+        let sizes = n.stated_sizes(first + i).filter(|s| s.iter().all(|d| *d > 0));
+        let (Some(dtype), Some(sizes)) = (*dtype, sizes) else {
             let help = "a loop that collects values needs a known number of turns, or a stated shape of its result";
             return Err(LowerError::form_but("a loop of unknown or many turns that collects values", help));
         };

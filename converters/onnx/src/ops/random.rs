@@ -7,7 +7,7 @@ use super::generator::element_type;
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Lower, LowerError, Lowered};
-use mlconv_tensor::{DType};
+use mlconv_tensor::DType;
 
 rows! {
     "Bernoulli" 15..=LATEST => bernoulli;
@@ -105,13 +105,13 @@ fn in_a_shape(
 /// 1 where a number drawn from `0..1` is below the probability, which differs from element to element.
 fn bernoulli(n: &mut Lower<'_>) -> Lowered {
     let x = n.input(0)?;
-    let dtype = element_type(n, "dtype", n.dtype(x)?)?;
+    let own = n.dtype(x)?;
+    let dtype = element_type(n, "dtype", own)?;
     let seed = seed(n)?;
     let shape = n.op(ops::ShapeOf { x })?;
     let (low, high) = (n.const_scalar(DType::F32, 0.0)?, n.const_scalar(DType::F32, 1.0)?);
-    let numbers = in_a_shape(n, shape, |n, shape| {
-        n.op(ops::RandomUniform { shape, low: Some(low), high: Some(high), seed })
-    })?;
+    let numbers =
+        in_a_shape(n, shape, |n, shape| n.op(ops::RandomUniform { shape, low: Some(low), high: Some(high), seed }))?;
     let x = n.cast(x, DType::F32)?;
     let below = n.less(numbers, x)?;
     let y = n.cast(below, dtype)?;
