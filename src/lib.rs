@@ -6,6 +6,7 @@
 
 pub mod accuracy;
 pub mod arrays;
+mod chance;
 pub mod cli;
 pub mod compare;
 pub mod compress;

@@ -4,6 +4,7 @@ use crate::{
     Diagnostic, Failure,
     accuracy::{Accuracy, Labels},
     arrays::Arrays,
+    chance::drawn_outputs,
     codes,
     compare::{self, OutputDiff, Tolerance},
     convert::has_halves,
@@ -231,6 +232,7 @@ impl Pair<'_> {
         let before = Session::new(self.source, self.f, &Reference, Options::default());
         let after = Session::new(self.package, self.g, &Cpu, Options::default());
         let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
+        let drawn = drawn_outputs(self.g);
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
         for (sample, inputs) in runs.iter().enumerate() {
@@ -243,6 +245,7 @@ impl Pair<'_> {
             let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
             for (i, (name, t)) in names.iter().zip(&got).enumerate() {
                 let d = compare::output(name, &want[from[i]], t, self.tolerance);
+                let d = if drawn.get(i) == Some(&true) { d.of_chance() } else { d };
                 match outputs.get_mut(i) {
                     Some(worst) => worst.absorb(OutputDiff { worst_sample: sample, ..d }),
                     None => outputs.push(d),

@@ -148,11 +148,6 @@ pub fn choose(runtime: Runtime, source: Source<'_>, around: &Around) -> Result<C
         let d = d.help("build it with the feature `onnxruntime`, or leave `--source-runtime` out");
         return if required { Err(d) } else { Ok(kernels) };
     }
-    let sampled = random_op(source.module);
-    if let (Some(op), false) = (sampled, required) {
-        let title = format!("`{op}` draws random numbers, other ones in onnxruntime: compared with our own lowering");
-        return Ok(Chosen { notes: vec![Diagnostic::warning(&codes::N0006, title)], ..kernels });
-    }
     let search = search(around.variable.as_deref());
     let mut tried: Vec<(String, Fault)> = vec![];
     if let Some(missing) = &search.missing {
@@ -179,12 +174,6 @@ pub fn choose(runtime: Runtime, source: Source<'_>, around: &Around) -> Result<C
     // That nothing is installed is nothing to speak of.
     let silent = !search.named && tried.iter().all(|(_, f)| f.stage == Stage::Absent);
     Ok(Chosen { notes: if silent { vec![] } else { vec![instead(d)] }, ..kernels })
-}
-
-/// An op that draws random numbers.
-fn random_op(module: &Module) -> Option<&str> {
-    let mut names = module.functions.iter().flat_map(|f| f.all_ops().into_iter().map(|id| f.op_data(id).op.name()));
-    names.find(|name| name.starts_with("random_"))
 }
 
 /// That no library could be loaded, what was tried, and what to do.
