@@ -280,10 +280,11 @@ pub fn has_halves(module: &Module) -> bool {
 /// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
 fn read(job: &Job) -> Result<Model, Failure> {
     let failure = match model::read(&job.model, &job.request) {
-        Err(failure) if !job.samples.is_empty() && model::format(&job.model) == Ok(Format::Onnx) => failure,
+        Err(failure) if !job.samples.is_empty() => failure,
         read => return read,
     };
-    let Ok(graph) = model::read_onnx(&job.model) else { return Err(failure) };
+    let source = model::format(&job.model).ok().filter(|f| *f != Format::Package);
+    let Some(Ok(graph)) = source.map(|f| model::read_source(&job.model, f)) else { return Err(failure) };
     let said = |name: &str| job.request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
     let mut request = job.request.clone();
     for input in graph.inputs.iter().filter(|i| !said(&i.name)) {

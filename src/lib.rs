@@ -2,10 +2,11 @@
 //!
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
 //! any model into the IR, [`convert`] makes a package of it, [`parity`], [`feed`], [`compare`] and [`accuracy`] hold two
-//! models against each other on the same inputs.
+//! models against each other on the same inputs, and [`witness`] says what runs the source then.
 
 pub mod accuracy;
 pub mod arrays;
+mod chance;
 pub mod cli;
 pub mod compare;
 pub mod compress;
@@ -16,6 +17,7 @@ mod names;
 pub mod parity;
 pub mod report;
 mod settings;
+pub mod witness;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};
 

@@ -87,10 +87,8 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
 pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {
         format @ (Format::Onnx | Format::Pt2) => {
-            let (graph, table) = match format {
-                Format::Pt2 => (read_pt2(path).map_err(|d| vec![d])?, mlconv_pytorch::table()),
-                _ => (read_onnx(path).map_err(|d| vec![d])?, mlconv_onnx::table()),
-            };
+            let graph = read_source(path, format).map_err(|d| vec![d])?;
+            let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
             let mut source_ops = 0;
             graph.visit_nodes(&mut |_| source_ops += 1);
             let lowered = mlconv_source::lower(&graph, table, request);
@@ -139,6 +137,11 @@ fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic>
         f.set_outputs(kept);
     }
     Ok(())
+}
+
+/// Reads a file that is no package as a source graph.
+pub fn read_source(path: &Path, format: Format) -> Result<SourceGraph, Diagnostic> {
+    if format == Format::Pt2 { read_pt2(path) } else { read_onnx(path) }
 }
 
 /// Reads an ONNX file as a source graph.

@@ -8,6 +8,7 @@ use crate::{
     model::package_error,
     parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
+    witness::Chosen,
 };
 use mlconv_coreml::Existing;
 use serde_json::json;
@@ -24,7 +25,13 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    pub(super) fn run(&self, mut prepared: Prepared, inputs: &ReadInputs, terminal: &Terminal) -> CommandResult {
+    pub(super) fn run(
+        &self,
+        mut prepared: Prepared,
+        witness: Chosen,
+        inputs: &ReadInputs,
+        terminal: &Terminal,
+    ) -> CommandResult {
         {
             let _step = terminal.step("writing");
             clean_up_when_interrupted();
@@ -37,7 +44,7 @@ impl Write<'_> {
             Some(tolerance) => {
                 let _step = terminal.step("verifying");
                 let written = convert::read_back(self.out)?;
-                Some(parity::parity(&prepared.source, &written, inputs.given(), tolerance)?)
+                Some(parity::parity(&prepared.source, &written, inputs.given(), tolerance, witness)?)
             }
         };
         if let Some(parity) = &mut parity {
@@ -120,7 +127,7 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
     match parity {
         None => out += "\nnot verified, as asked",
         Some(p) => {
-            out += &format!("\nread back and compared with {}, on {}:\n", p.against, p.inputs);
+            out += &format!("\nread back; {}, on {}:\n", p.witness.title(), p.inputs);
             out += parity_text(p).trim_end();
         }
     }

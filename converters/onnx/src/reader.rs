@@ -4,7 +4,7 @@ use crate::{functions, tensor};
 use indexmap::IndexMap;
 use mlconv_proto::onnx::{
     self, AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_shape_proto::dimension, type_proto,
+    tensor_proto::DataType, tensor_shape_proto::dimension, type_proto,
 };
 use mlconv_source::{Arg, FileError, ModelFiles, Node, SourceDim, SourceGraph, SourceType, SourceValue};
 use mlconv_tensor::{Bytes, DType};
@@ -202,6 +202,7 @@ impl<'m> Reader<'m> {
         for (index, node) in graph.node.iter().enumerate() {
             self.node(node, index, scope, &mut out.nodes)?;
         }
+        out.shapes = shapes_before(&out);
         Ok(out)
     }
 
@@ -378,7 +379,7 @@ fn value_type(name: &str, ty: &TypeProto, nested: bool) -> Result<Option<SourceT
         Some(type_proto::Value::TensorType(t)) => {
             let dtype = t.elem_type.filter(|e| *e != 0);
             let Some(dtype) = dtype.map_or(Some(None), |e| tensor::dtype(e).map(Some)) else {
-                return Err(ReadError::Type { name: name.to_owned(), found: "a tensor of an unknown type" });
+                return Err(ReadError::Type { name: name.to_owned(), found: foreign(t.elem_type) });
             };
             return Ok(Some(SourceType { dtype: dtype.unwrap_or(DType::F32), shape: t.shape.as_ref().map(shape) }));
         }
@@ -390,6 +391,42 @@ fn value_type(name: &str, ty: &TypeProto, nested: bool) -> Result<Option<SourceT
     };
     // Nested graphs may pass anything; their nodes say what they make of it.
     if nested { Ok(None) } else { Err(ReadError::Type { name: name.to_owned(), found }) }
+}
+
+/// The shapes of values whose type is not stated, where that of the same elements in another type is.
+fn shapes_before(graph: &SourceGraph) -> IndexMap<Arc<str>, Vec<SourceDim>> {
+    let mut out: IndexMap<Arc<str>, Vec<SourceDim>> = IndexMap::new();
+    let stated: HashMap<&str, &SourceType> = {
+        let outputs = graph.outputs.iter().filter_map(|v| Some((&*v.name, v.ty.as_ref()?)));
+        outputs.chain(graph.types.iter().map(|(name, ty)| (&**name, ty))).collect()
+    };
+    for node in graph.nodes.iter().rev() {
+        if !node.domain.is_empty() || !matches!(&*node.op, "Cast" | "CastLike" | "Identity") {
+            continue;
+        }
+        let (Some(Arg::Value(x)), Some(y)) = (node.inputs.first(), node.outputs.first()) else { continue };
+        let shape = stated.get(&**y).and_then(|ty| ty.shape.as_ref()).or_else(|| out.get(y));
+        if let Some(shape) = shape.filter(|_| !stated.contains_key(&**x)).cloned() {
+            out.insert(x.clone(), shape);
+        }
+    }
+    out
+}
+
+/// An element type that no tensor here has. Source: `TensorProto.DataType`.
+fn foreign(code: Option<i32>) -> &'static str {
+    match code.and_then(|c| DataType::try_from(c).ok()) {
+        Some(DataType::Complex64) => "a tensor of complex64",
+        Some(DataType::Complex128) => "a tensor of complex128",
+        Some(DataType::Float8e4m3fnuz) => "a tensor of float8e4m3fnuz",
+        Some(DataType::Float8e5m2fnuz) => "a tensor of float8e5m2fnuz",
+        Some(DataType::Float8e8m0) => "a tensor of float8e8m0",
+        Some(DataType::Float4e2m1) => "a tensor of float4e2m1",
+        Some(DataType::Float6e2m3) => "a tensor of float6e2m3",
+        Some(DataType::Float6e3m2) => "a tensor of float6e3m2",
+        Some(DataType::Int2) => "a tensor of int2",
+        _ => "a tensor of an unknown type",
+    }
 }
 
 fn shape(shape: &onnx::TensorShapeProto) -> Vec<SourceDim> {

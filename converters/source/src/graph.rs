@@ -17,6 +17,8 @@ pub struct SourceGraph {
     pub constants: IndexMap<Arc<str>, Tensor>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
+    /// Shapes that follow from these, of values whose type is not stated.
+    pub shapes: IndexMap<Arc<str>, Vec<SourceDim>>,
     /// Its nodes.
     pub nodes: Vec<Node>,
     /// The least and the greatest value of symbols in shapes.

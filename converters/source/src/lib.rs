@@ -4,6 +4,7 @@
 //! A reader turns bytes into a [`SourceGraph`]; a table turns its nodes into MIL. Readers hold all format trouble, rows
 //! hold none.
 
+mod bounds;
 mod compose;
 mod driver;
 mod error;
@@ -26,4 +27,4 @@ pub use files::{FileError, ModelFiles};
 pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
 pub use lower::{Lower, Lowered, Values, narrowed};
 pub use spec::{DimSpec, InputSpec, Request, SpecError};
-pub use table::{Row, Table};
+pub use table::{Absent, Row, Table};

@@ -3,7 +3,7 @@
 use crate::{LowerError, Node};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    diagnostic::{Diagnostic, Severity, codes},
+    diagnostic::{Code, Diagnostic, Severity, codes},
     ir::SourceInfo,
 };
 
@@ -40,12 +40,14 @@ impl Problems {
         self.plain.iter().any(|d| d.severity == Severity::Error && *d.code == codes::L0001)
     }
 
-    pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>) {
+    pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>, why: Option<&str>) {
         let title = match versions {
             None => format!("`{}` is not supported", node.operator()),
             Some(v) => format!("`{}` of version {} is not supported, only {v}", node.operator(), node.version),
         };
-        self.add(node, Diagnostic::error(&codes::F0101, title));
+        let mut d = Diagnostic::error(&codes::F0101, title);
+        d.help = why.map(str::to_owned);
+        self.add(node, d);
     }
 
     pub(crate) fn failed(&mut self, node: &Node, e: &LowerError) {
@@ -70,9 +72,23 @@ impl Problems {
         self.add(node, Diagnostic::warning(&codes::F0108, format!("`{}`: {why}", node.operator())));
     }
 
+    /// A warning that is one for nodes of all operators.
+    pub(crate) fn warn_of_all(&mut self, node: &Node, code: &'static Code, why: &str, help: &str) {
+        let d = Diagnostic::warning(code, why).help(help);
+        self.put((String::new(), d.title.clone()), node, d);
+    }
+
     fn add(&mut self, node: &Node, d: Diagnostic) {
         let key = (node.operator(), d.title.clone());
-        self.nodes.entry(key).or_insert_with(|| (d, vec![])).1.push(place(node));
+        self.put(key, node, d);
+    }
+
+    fn put(&mut self, key: (String, String), node: &Node, d: Diagnostic) {
+        let (places, place) = (&mut self.nodes.entry(key).or_insert_with(|| (d, vec![])).1, place(node));
+        // The node of a loop is looked at in every turn.
+        if !places.iter().rev().take(64).any(|p| *p == place) {
+            places.push(place);
+        }
     }
 
     pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {

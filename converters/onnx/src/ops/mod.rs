@@ -39,6 +39,7 @@ families! {
     distinct,
     dropout,
     elementwise,
+    features,
     generator,
     grid,
     index,
@@ -51,9 +52,12 @@ families! {
     pooling,
     q_linear,
     quantize,
+    random,
     recurrent,
     reduction,
     resize,
+    roi,
+    sequence,
     shape,
     signal,
     softmax,
@@ -63,11 +67,16 @@ families! {
     unpooling,
 }
 
+mod absent;
+mod alike;
+mod exact;
 mod walk;
+
+pub use absent::ABSENT;
 
 /// Every row, by operator.
 pub fn table() -> &'static Table {
-    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows()));
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows(), ABSENT, alike::ALIKE));
     &TABLE
 }
 

@@ -65,7 +65,7 @@ static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 
 /// Every row, by operator.
 pub fn table() -> &'static Table {
-    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(ROWS.iter()));
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(ROWS.iter(), &[], &[]));
     &TABLE
 }
 

@@ -95,7 +95,7 @@ aten! {
     "round.decimals(Tensor self, *, int decimals) -> Tensor" => round_decimals;
     "rsqrt(Tensor self) -> Tensor" => rsqrt;
     "rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor", "rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor" => rsub;
-    "sign(Tensor self) -> Tensor", "sgn(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; n.emit(ops::Sign { x }) };
+    "sign(Tensor self) -> Tensor", "sgn(Tensor self) -> Tensor" => sign;
     "signbit(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = n.scalar_like(x, 0.0)?; n.emit(ops::Less { x, y }) };
     "sin(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Sin { x });
     "sinh(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Sinh { x });
@@ -202,6 +202,19 @@ fn rsub(n: &mut Lower<'_>) -> Lowered {
     let ([x, y], _) = operands(n, ["self", "other"])?;
     let x = n.scale(x, alpha)?;
     n.emit(ops::Sub { x: y, y: x })
+}
+
+/// The sign, which of NaN is 0.
+fn sign(n: &mut Lower<'_>) -> Lowered {
+    let x = n.value("self")?;
+    if !n.dtype(x)?.is_float() {
+        return n.emit(ops::Sign { x });
+    }
+    let zero = n.scalar_like(x, 0.0)?;
+    let (above, below) = (n.less(zero, x)?, n.less(x, zero)?);
+    let dtype = n.dtype(x)?;
+    let (above, below) = (n.cast(above, dtype)?, n.cast(below, dtype)?);
+    n.emit(ops::Sub { x: above, y: below })
 }
 
 fn product(n: &mut Lower<'_>) -> Lowered {

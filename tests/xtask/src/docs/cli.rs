@@ -8,7 +8,8 @@ pub fn page() -> String {
     root.build();
     let about = |c: &Command| c.get_about().map(ToString::to_string).unwrap_or_default();
     let mut out = format!("# Command line\n\n{}\n\n{RULES}\n\n| command | does |\n|---|---|\n", about(&root));
-    let commands: Vec<Command> = root.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect();
+    let commands: Vec<Command> =
+        root.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set()).cloned().collect();
     for c in &commands {
         let _ = writeln!(out, "| [`mlconv {}`](#mlconv-{}) | {} |", c.get_name(), c.get_name(), about(c));
     }
@@ -35,6 +36,11 @@ const RULES: &str = "\
   file without `NAME=` has the name of its file. Arrays for no input are not used, with a warning.
   Arrays of f64, which is what NumPy makes, are rounded to f32 with a warning; all others are converted only where every
   element stays what it is.
+- The source of a comparison runs in onnxruntime where that is found and takes the model, else on our own kernels, as it was
+  lowered; the report says which. `ORT_DYLIB_PATH` names the library, or its folder, such as `onnxruntime/capi` of the
+  Python package; without it, the system's loader is asked. Where the library that it names is of no use, or a model does
+  not run there, a warning says why; with `--source-runtime onnxruntime` that is an error. A source that computes in half
+  precision is held to the tolerance of half precision there.
 - Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
 - Outputs appear whole or not at all. A package that exists is replaced with `--force` only; a link is followed: the
   package that it leads to is replaced, and the link stays. Nothing is written into another package. `run` replaces a
