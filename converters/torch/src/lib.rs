@@ -5,6 +5,7 @@
 mod archive;
 mod functional;
 mod ops;
+mod pickle;
 mod pt2;
 mod schema;
 

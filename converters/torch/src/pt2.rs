@@ -44,6 +44,9 @@ pub enum ReadError {
         /// What is wrong.
         why: String,
     },
+    /// There are errors already, and nothing more can be said.
+    #[error("the model cannot be read further")]
+    Stopped,
     /// The graph does not hold together.
     #[error("{0}")]
     Graph(String),
