@@ -7,6 +7,7 @@ mod functional;
 mod ops;
 mod pickle;
 mod pt2;
+mod saved;
 mod schema;
 
 pub use archive::ArchiveError;

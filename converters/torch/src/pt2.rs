@@ -3,7 +3,7 @@
 use crate::{
     archive::{Archive, ArchiveError},
     functional::functionalized,
-    ops,
+    ops, saved,
 };
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -193,14 +193,26 @@ fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
         let folder = entry.rsplit_once('/').map_or("", |(folder, _)| folder);
         for (name, weight) in config.config {
             let fail = |why: String| ReadError::Weight { name: name.clone(), why };
+            let path = format!("{folder}/{}", weight.path_name);
             if weight.use_pickle {
-                return Err(fail("it is pickled, which is not supported".to_owned()));
+                let saved = saved::tensors(archive.read(&path)?, &path)?;
+                out.extend(saved.into_iter().next().map(|(_, t)| (name, t)));
+                continue;
             }
             let Some(meta) = &weight.tensor_meta else { continue };
-            let bytes = archive.read(&format!("{folder}/{}", weight.path_name))?;
+            let bytes = archive.read(&path)?;
             let t = strided(meta, &bytes).map_err(fail)?;
             out.insert(name, t);
         }
+    }
+    // Earlier releases saved all weights together.
+    let together = |n: &&str| {
+        let of_layout = n.starts_with("data/weights/") || n.starts_with("data/constants/");
+        matches!(*n, "serialized_state_dict.pt" | "serialized_constants.pt") || (of_layout && n.ends_with(".pt"))
+    };
+    let saved: Vec<String> = archive.names().into_iter().filter(together).map(str::to_owned).collect();
+    for entry in saved {
+        out.extend(saved::tensors(archive.read(&entry)?, &entry)?);
     }
     Ok(out)
 }

@@ -199,10 +199,7 @@ mod tests {
         assert!(add.expect("a signature").params[0].alias.as_ref().is_some_and(|a| a.written));
         let split = Signature::parse("split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]");
         let split = split.expect("a signature");
-        assert_eq!(
-            (split.params[0].ty.as_str(), split.returns[0].ty.as_str()),
-            ("Tensor", "Tensor[]")
-        );
+        assert_eq!((split.params[0].ty.as_str(), split.returns[0].ty.as_str()), ("Tensor", "Tensor[]"));
         assert!(Signature::parse("nothing").is_none());
     }
 }
