@@ -143,9 +143,8 @@ fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape, most: usize) ->
     }
     // Too many runs: every operand is repeated to the whole shape.
     for (v, p) in operands.iter().zip(&present) {
-        let known = |(has, d): (&Option<bool>, &Dim)| if *has == Some(false) { d.as_known() } else { Some(1) };
-        let reps: Option<Vec<i64>> = p.iter().zip(of.iter()).map(known).collect();
-        let reps = reps.ok_or(Why::Because("how often an operand is repeated is known only when the program runs"))?;
+        let times = |(has, d): (&Option<bool>, &Dim)| if *has == Some(false) { d.clone() } else { Dim::from(1) };
+        let reps: Vec<Dim> = p.iter().zip(of.iter()).map(times).collect();
         let mut dims = vec![Dim::from(1); of.rank() - cx.shape(*v).rank()];
         dims.extend(cx.shape(*v).iter().cloned());
         let all = repeated(cx, *v, &dims, &reps)?[0];
