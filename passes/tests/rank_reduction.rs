@@ -50,8 +50,9 @@ impl Random {
     }
 }
 
-fn size(d: &Dim) -> i64 {
-    d.eval(&|s| SYMBOLS.iter().find(|(name, _)| *name == s).map(|(_, n)| *n)).expect("a size of known symbols")
+/// What a size is when a program runs, where its symbols say.
+fn size(d: &Dim) -> Option<i64> {
+    d.eval(&|s| SYMBOLS.iter().find(|(name, _)| *name == s).map(|(_, n)| *n))
 }
 
 type Made = Result<Value, InsertError>;
@@ -223,7 +224,7 @@ impl Program {
         }
         let axis = self.rng.below(rank);
         let at = axis as i64;
-        match self.rng.below(22) {
+        match self.rng.below(24) {
             0..3 => {
                 let perm = self.rng.perm(rank);
                 self.op(Transpose { x, perm })
@@ -237,9 +238,12 @@ impl Program {
             }
             10 => {
                 // Repeated along axes in turn.
-                let y = self.reduced(x, true)?;
-                let z = self.reduced(x, true)?;
-                self.op(Add { x: y, y: z })
+                let (y, z) = (self.reduced(x, true)?, self.reduced(x, true)?);
+                if self.rng.bool() {
+                    return self.op(Add { x: y, y: z });
+                }
+                let cond = self.op(Less { x: y, y: z })?;
+                self.op(Select { cond, a: x, b: y })
             }
             11 => self.sliced(x),
             12 => {
@@ -258,7 +262,13 @@ impl Program {
                 self.op(Pad { x, pad, mode: PadMode::Constant, constant_val: 0.5 })
             }
             16 => {
-                let y = self.op(Relu { x })?;
+                // Of a batch that both, or one of them, has.
+                let mut y = self.op(Relu { x })?;
+                if rank > 2 && self.rng.bool() {
+                    let axes = Some(self.rng.some(rank - 2));
+                    y = self.op(ReduceMax { x: y, axes, keep_dims: true })?;
+                }
+                let (x, y) = if self.rng.bool() { (x, y) } else { (y, x) };
                 self.op(Matmul { x, y, transpose_x: false, transpose_y: true })
             }
             17 => self.op(Softmax { x, axis: at }),
@@ -269,6 +279,23 @@ impl Program {
             19 => {
                 let exclusive = self.rng.bool();
                 self.op(Cumsum { x, axis: at, exclusive, reverse: false })
+            }
+            22 => {
+                // From where the numbers say, on.
+                let top = self.op(ReduceMax { x, axes: None, keep_dims: false })?;
+                let zero = self.op(Sub { x: top, y: top })?;
+                let begin = self.op(Cast { x: zero, dtype: DType::I32 })?;
+                let reps = self.ints(&[rank as i64])?;
+                let begin = self.op(ExpandDims { x: begin, axes: vec![0] })?;
+                let begin = self.op(Tile { x: begin, reps })?;
+                let part = |d: &Dim| d.as_known().map_or(-1, |n| (n + 1) / 2);
+                let size: Vec<i64> = shape.iter().map(part).collect();
+                let size = self.ints(&size)?;
+                self.op(SliceBySize { x, begin, size })
+            }
+            23 => {
+                let order = self.op(Argsort { x, axis: at, ascending: true })?;
+                self.op(GatherAlongAxis { x, indices: order, axis: at, validate_indices: false })
             }
             20 => {
                 let y = self.op(Tanh { x })?;
@@ -286,8 +313,8 @@ impl Program {
             // A step that has no meaning is another one.
             let Ok(v) = self.step() else { continue };
             let shape = self.shape(v);
-            let count: i64 = shape.iter().map(size).product();
-            if shape.rank() <= 7 && (1..=MOST).contains(&count) && self.f.ty(v).tensor().is_some() {
+            let count: Option<i64> = shape.iter().map(size).product();
+            if shape.rank() <= 7 && count.is_some_and(|n| (1..=MOST).contains(&n)) && self.f.ty(v).tensor().is_some() {
                 self.values.push(v);
             }
         }
@@ -318,7 +345,8 @@ fn ran(module: &Verified, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Stri
 
 fn inputs(f: &Function, rng: &mut Random) -> Vec<Option<Tensor>> {
     let one = |v: &Value| {
-        let dims: Vec<usize> = f.ty(*v).tensor()?.shape.iter().map(|d| size(d) as usize).collect();
+        let dims: Option<Vec<usize>> = f.ty(*v).tensor()?.shape.iter().map(|d| Some(size(d)? as usize)).collect();
+        let dims = dims?;
         let values: Vec<f64> = (0..dims.iter().product()).map(|_| (rng.next() % 4096) as f64 / 1024.0 - 2.0).collect();
         Some(Tensor::from_f64(DType::F32, &dims, &values))
     };
