@@ -260,14 +260,14 @@ impl Dim {
         let Repr::Expr(poly) = &self.0 else { return None };
         let mut sum = None;
         for (m, c) in &poly.terms {
-            let product = Self::product_of(m, with)?;
-            let term = match product {
-                Some(product) if *c == 1 => product,
-                Some(product) => {
+            let term = match m.as_slice() {
+                [] => with.given(&Self::from(*c))?,
+                atoms if *c == 1 => Self::product_of(atoms, with)?,
+                atoms => {
+                    let product = Self::product_of(atoms, with)?;
                     let factor = with.given(&Self::from(*c))?;
                     with.join(Operation::Mul, product, factor)?
                 }
-                None => with.given(&Self::from(*c))?,
             };
             sum = Some(match sum {
                 Some(sum) => with.join(Operation::Add, sum, term)?,
@@ -277,13 +277,10 @@ impl Dim {
         sum
     }
 
-    /// The product of atoms; `Some(None)` where there are none.
-    fn product_of<A: Arithmetic>(atoms: &[Atom], with: &mut A) -> Option<Option<A::Int>> {
-        if atoms.is_empty() {
-            return Some(None);
-        }
+    /// The product of at least one atom.
+    fn product_of<A: Arithmetic>(atoms: &[Atom], with: &mut A) -> Option<A::Int> {
         if let Some(given) = with.given(&Self::collect([(atoms.to_vec(), 1)])) {
-            return Some(Some(given));
+            return Some(given);
         }
         let mut product = None;
         for atom in atoms {
@@ -296,7 +293,7 @@ impl Dim {
                 None => value,
             });
         }
-        Some(product)
+        product
     }
 
     /// Replaces symbols by other dims; `None` from `symbol` keeps one.
