@@ -3,7 +3,7 @@
 use crate::{Diagnostic, Failure, codes, feed::means_port, names::listed};
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
-use mlconv_source::{FileError, ModelFiles, Request, SourceGraph};
+use mlconv_source::{FileError, Lowering, ModelFiles, Request, SourceGraph};
 use mlconv_tensor::{Bytes, map_file};
 use std::{fs::File, path::Path};
 
@@ -85,16 +85,11 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {
         Format::Onnx => {
             let graph = read_onnx(path).map_err(|d| vec![d])?;
-            let mut source_ops = 0;
-            graph.visit_nodes(&mut |_| source_ops += 1);
-            let lowered = mlconv_source::lower(&graph, mlconv_onnx::table(), request);
-            let file = path.display().to_string();
-            let diagnostics: Vec<Diagnostic> =
-                lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
-            if diagnostics.iter().any(|d| d.severity == Severity::Error) {
-                return Err(diagnostics);
+            let lowered = lower_onnx(&graph, path, request);
+            if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+                return Err(lowered.diagnostics);
             }
-            Ok(Model { format: Format::Onnx, module: lowered.module, warnings: diagnostics, source_ops })
+            Ok(lowered_model(&graph, lowered))
         }
         Format::Package => {
             let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
@@ -117,6 +112,21 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     }
 }
 
+/// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
+pub fn lower_onnx(graph: &SourceGraph, path: &Path, request: &Request) -> Lowering {
+    let mut lowered = mlconv_source::lower(graph, mlconv_onnx::table(), request);
+    let file = path.display().to_string();
+    lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
+    lowered
+}
+
+/// The model that a graph has been lowered to, without an error.
+pub fn lowered_model(graph: &SourceGraph, lowered: Lowering) -> Model {
+    let mut source_ops = 0;
+    graph.visit_nodes(&mut |_| source_ops += 1);
+    Model { format: Format::Onnx, module: lowered.module, warnings: lowered.diagnostics, source_ops }
+}
+
 /// Keeps these outputs, in this order.
 fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic> {
     for f in &mut module.functions {
@@ -137,8 +147,13 @@ fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic>
 
 /// Reads an ONNX file as a source graph.
 pub fn read_onnx(path: &Path) -> Result<SourceGraph, Diagnostic> {
+    read_onnx_with(path, &ModelFiles::beside(path))
+}
+
+/// As [`read_onnx`], with other files that it names among `files`.
+pub fn read_onnx_with(path: &Path, files: &ModelFiles) -> Result<SourceGraph, Diagnostic> {
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    read_onnx_bytes(bytes, &ModelFiles::beside(path)).map_err(|d| d.at(path.display().to_string()))
+    read_onnx_bytes(bytes, files).map_err(|d| d.at(path.display().to_string()))
 }
 
 /// Reads the bytes of an ONNX file as a source graph; other files that it names are among `files`.

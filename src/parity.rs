@@ -106,7 +106,10 @@ pub fn parity(
         let arrays = source_names(f, g, given.samples);
         all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
         let samples = if given.samples.is_empty() {
-            Samples { runs: vec![pair.random_inputs(given.seed)?], unused: vec![] }
+            let inputs = pair
+                .random_inputs(given.seed)
+                .map_err(|all| all.into_iter().map(|d| uncompared(d, given)).collect::<Vec<_>>())?;
+            Samples { runs: vec![inputs], unused: vec![] }
         } else {
             feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
         };
@@ -119,7 +122,7 @@ pub fn parity(
             (all.unused, all.samples) = (samples.unused, samples.runs.len());
         }
         let from = pair.sources(&mut all.notes)?;
-        let (outputs, accuracy) = pair.run(&samples.runs, given.labels, &from)?;
+        let (outputs, accuracy) = pair.run(&samples.runs, given, &from)?;
         for d in outputs.iter().filter(|d| d.nothing_finite) {
             let title = format!("no element of `{}` is finite, in both models: there is nothing to compare", d.name);
             let help = "weights or inputs that are not finite are the usual cause; give inputs that the model is for with `--sample`";
@@ -173,7 +176,7 @@ impl Pair<'_> {
     fn run(
         &self,
         runs: &[Vec<Option<Tensor>>],
-        labels: Option<&Labels>,
+        given: Given<'_>,
         from: &[usize],
     ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
         let before = Session::new(self.source, self.f, &Reference, Options::default());
@@ -182,7 +185,7 @@ impl Pair<'_> {
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
         for (sample, inputs) in runs.iter().enumerate() {
-            let want = before.run(inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            let want = before.run(inputs, &mut States::new()).map_err(|e| vec![uncompared(run_error(&e), given)])?;
             let arrays = feed::as_arrays(self.f, inputs);
             let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
             let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
@@ -193,7 +196,7 @@ impl Pair<'_> {
                     None => outputs.push(d),
                 }
             }
-            if let Some(label) = labels.and_then(|l| l.get(sample)) {
+            if let Some(label) = given.labels.and_then(|l| l.get(sample)) {
                 let (at, counted) = match &mut accuracy {
                     Some(a) => a,
                     None => {
@@ -241,6 +244,17 @@ impl Pair<'_> {
     fn output_name(&self, port: &str) -> String {
         if self.package.functions.len() > 1 { format!("{}: {port}", self.g.name) } else { port.to_owned() }
     }
+}
+
+/// Says that there is nothing to compare with, as the source does not run; `why` is what it said.
+fn uncompared(why: Diagnostic, given: Given<'_>) -> Diagnostic {
+    let (inputs, help) = if given.samples.is_empty() {
+        ("made-up inputs", "give inputs that the model is for with `--sample`")
+    } else {
+        ("the samples", "give samples that the source runs on, or compare later with `mlconv verify`")
+    };
+    let title = format!("the source does not run on {inputs}, so nothing was compared: {}", why.title);
+    Diagnostic { code: &codes::N0006, title, ..why }.help(help)
 }
 
 /// What went wrong in a run, as a person should be told.

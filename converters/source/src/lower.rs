@@ -472,7 +472,7 @@ impl<'a> Lower<'a> {
 /// `t` in a type that MIL computes with: 64-bit types become 32-bit ones, small integers `i32`, odd floats `f32`. A
 /// value that does not fit is an error.
 pub(crate) fn narrow(name: &str, t: &Tensor) -> Result<Tensor> {
-    let to = narrowed(t.dtype()).ok_or_else(|| LowerError::form(format!("a tensor of {}", t.dtype())))?;
+    let to = narrowed(t.dtype()).ok_or_else(|| LowerError::core_ml(format!("a tensor of {}", t.dtype())))?;
     if to == t.dtype() {
         return Ok(t.clone());
     }

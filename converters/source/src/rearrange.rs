@@ -151,7 +151,7 @@ impl Lower<'_> {
                     continue;
                 }
                 Size::Of(v, axis) => (v, axis),
-                Size::Rest => return Err(LowerError::form("a product of sizes that are left open")),
+                Size::Rest => return Err(LowerError::not_yet("a product of sizes that are left open")),
             };
             if let Some(n) = self.shape(v)?.get(axis).and_then(Dim::as_known) {
                 known = known.saturating_mul(n);
@@ -245,7 +245,7 @@ impl Lower<'_> {
             return Ok(x);
         }
         if parts.iter().any(|p| matches!(p, Part::Known(0))) {
-            return Err(LowerError::form("a tensor without elements"));
+            return Err(LowerError::core_ml("a tensor without elements"));
         }
         let reps = if parts.iter().all(|p| matches!(p, Part::Known(_))) {
             let known: Vec<i64> = parts.iter().map(|p| if let Part::Known(n) = p { *n } else { 1 }).collect();

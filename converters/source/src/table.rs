@@ -1,7 +1,11 @@
 //! Tables of lowerings.
 
 use crate::{Lower, Lowered};
-use std::{collections::HashMap, ops::RangeInclusive};
+use mlconv_mil::diagnostic::Limit;
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::RangeInclusive,
+};
 
 /// How one operator is lowered, in a range of operator set versions.
 pub struct Row {
@@ -15,29 +19,62 @@ pub struct Row {
     pub lower: fn(&mut Lower<'_>) -> Lowered,
 }
 
-/// Rows, indexed by operator.
-pub struct Table(HashMap<(&'static str, &'static str), Vec<&'static Row>>);
+/// Operators that have no row, and why.
+pub struct Without {
+    /// Their domain; empty for the format's own.
+    pub domain: &'static str,
+    /// Their names; none at all means every operator of the domain.
+    pub ops: &'static [&'static str],
+    /// On whose side it is.
+    pub limit: Limit,
+    /// Why, as what follows "it is not supported:".
+    pub why: &'static str,
+    /// What to do about it.
+    pub help: Option<&'static str>,
+}
+
+/// Rows, indexed by operator, and what is known of operators that have none.
+pub struct Table {
+    rows: HashMap<(&'static str, &'static str), Vec<&'static Row>>,
+    without: &'static [Without],
+}
 
 impl Table {
-    /// Indexes `rows`.
-    pub fn new(rows: impl IntoIterator<Item = &'static Row>) -> Self {
+    /// Indexes `rows`; `without` is known of others.
+    pub fn new(rows: impl IntoIterator<Item = &'static Row>, without: &'static [Without]) -> Self {
         let mut index: HashMap<_, Vec<&'static Row>> = HashMap::new();
         for row in rows {
             index.entry((row.domain, row.op)).or_default().push(row);
         }
-        Self(index)
+        Self { rows: index, without }
+    }
+
+    /// Why an operator has no row, where that is known.
+    pub fn without(&self, domain: &str, op: &str) -> Option<&'static Without> {
+        let of = |w: &&Without| w.domain == domain && (w.ops.is_empty() || w.ops.contains(&op));
+        self.without.iter().find(of)
+    }
+
+    /// Whether any operator of a domain is known.
+    pub fn knows(&self, domain: &str) -> bool {
+        self.rows.keys().any(|(d, _)| *d == domain) || self.without.iter().any(|w| w.domain == domain)
+    }
+
+    /// Every domain of which an operator is known.
+    pub fn domains(&self) -> BTreeSet<&'static str> {
+        self.rows.keys().map(|(domain, _)| *domain).chain(self.without.iter().map(|w| w.domain)).collect()
     }
 
     /// Every row, by domain, operator and version.
     pub fn rows(&self) -> impl Iterator<Item = &'static Row> {
-        let mut all: Vec<&'static Row> = self.0.values().flatten().copied().collect();
+        let mut all: Vec<&'static Row> = self.rows.values().flatten().copied().collect();
         all.sort_by_key(|r| (r.domain, r.op, *r.versions.start()));
         all.into_iter()
     }
 
     /// The row of an operator; `Err` has the versions that are there where only the version is wrong.
     pub fn row(&self, domain: &str, op: &str, version: i64) -> Result<&'static Row, Option<String>> {
-        let rows = self.0.get(&(domain, op)).ok_or(None)?;
+        let rows = self.rows.get(&(domain, op)).ok_or(None)?;
         rows.iter().find(|r| r.versions.contains(&version)).copied().ok_or_else(|| {
             let said = rows.iter().map(|r| format!("{} to {}", r.versions.start(), r.versions.end()));
             Some(said.collect::<Vec<_>>().join(", "))

@@ -2,6 +2,7 @@
 
 use crate::LATEST;
 use mlconv_mil::{
+    diagnostic::Limit,
     ir::{Fact, Value},
     ops,
 };
@@ -33,7 +34,8 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
         let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
         if x.dtype != y.dtype || x.shape.rank() != y.shape.rank() {
             let help = "if the condition depends on a shape, fix that shape with `--input`";
-            return Err(LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help));
+            let e = LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help);
+            return Err(e.by(Limit::CoreMl));
         }
     }
     n.emit(ops::Cond { pred, true_fn, false_fn })
@@ -67,7 +69,7 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
     }
     let known_turns = limit.is_none() && !matches!(first, Some(Err(_)));
     if known_turns && steady(body) {
-        let turns = most.ok_or_else(|| LowerError::form("a loop without end"))?.max(0);
+        let turns = most.ok_or_else(|| LowerError::not_yet("a loop without end"))?.max(0);
         if turns <= MAX_TURNS && turns.saturating_mul(body.nodes.len() as i64) <= MAX_NODES {
             return written_out(n, body, vars, turns, scans);
         }
@@ -93,7 +95,8 @@ fn collected(n: &mut Lower<'_>, first: usize, scans: usize) -> Result<Vec<Value>
         let sizes = n.stated_sizes(i).filter(|s| s.iter().all(|d| *d > 0));
         let (Some(dtype), Some(sizes)) = (dtype, sizes) else {
             let help = "a loop that collects values needs a known number of turns, or a stated shape of its result";
-            return Err(LowerError::form_but("a loop of unknown or many turns that collects values", help));
+            let e = LowerError::form_but("a loop of unknown or many turns that collects values", help);
+            return Err(e.by(Limit::NotYet));
         };
         // What is put into places are numbers.
         let dtype = if dtype == DType::Bool { DType::I32 } else { dtype };
@@ -154,7 +157,7 @@ fn written_out(n: &mut Lower<'_>, body: &SourceGraph, mut vars: Vec<Value>, turn
 /// The values one after the other along a new axis.
 fn stacked(n: &mut Lower<'_>, mut values: Vec<Value>, axis: i64, backward: bool) -> Result<Value, LowerError> {
     if values.is_empty() {
-        return Err(LowerError::form("a loop of no turns that collects values"));
+        return Err(LowerError::core_ml("a loop of no turns that collects values"));
     }
     if backward {
         values.reverse();
@@ -268,7 +271,7 @@ fn scanned(n: &Lower<'_>, body: &SourceGraph, inputs: usize) -> Result<(usize, u
 fn scan_batches(n: &mut Lower<'_>) -> Lowered {
     let body = n.graph("body")?;
     if n.optional(0)?.is_some() {
-        return Err(LowerError::form("a scan of sequences of different lengths"));
+        return Err(LowerError::not_yet("a scan of sequences of different lengths"));
     }
     let inputs = n.inputs_from(1)?;
     let (scans, states, outputs) = scanned(n, body, inputs.len())?;

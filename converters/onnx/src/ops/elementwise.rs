@@ -173,8 +173,12 @@ fn cast(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
     let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
-    let Some(to) = i32::try_from(to).ok().and_then(tensor::dtype) else {
-        return n.bad_attr("to", "a type that Core ML computes with");
+    let code = i32::try_from(to).ok();
+    let Some(to) = code.and_then(tensor::dtype) else {
+        return match code.and_then(tensor::odd_type) {
+            Some(name) => Err(LowerError::core_ml(format!("a cast to {name}"))),
+            None => n.bad_attr("to", "the number of an element type of ONNX"),
+        };
     };
     // A constant keeps its own type as far as the source goes on to compute with it.
     if let Some(t) = n.constant(0)? {
@@ -201,7 +205,7 @@ fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> 
             // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
             if whole { wrapped(n, y, to) } else { Ok(y) }
         }
-        other => Err(LowerError::form(format!("a cast to {other}"))),
+        other => Err(LowerError::core_ml(format!("a cast to {other}"))),
     }
 }
 

@@ -59,7 +59,7 @@ fn gather_nd(n: &mut Lower<'_>) -> Lowered {
 fn indexed_axes(n: &Lower<'_>, x: Value, indices: Value, batch: i64) -> Result<Vec<usize>, LowerError> {
     let depth = n.shape(indices)?.last().and_then(mlconv_tensor::Dim::as_usize);
     let depth = depth.ok_or_else(|| LowerError::NotFixed { what: "how many axes are indexed".to_owned() })?;
-    let batch = usize::try_from(batch).map_err(|_| LowerError::form("negative `batch_dims`"))?;
+    let batch = usize::try_from(batch).map_err(|_| LowerError::not_yet("negative `batch_dims`"))?;
     let axes = batch..batch.saturating_add(depth);
     if axes.end > n.rank(x)? {
         return Err(LowerError::form(format!("indices of {depth} axes of {}", n.ty(x)?)));

@@ -64,10 +64,11 @@ families! {
 }
 
 mod walk;
+mod without;
 
 /// Every row, by operator.
 pub fn table() -> &'static Table {
-    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows()));
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows(), without::WITHOUT));
     &TABLE
 }
 
