@@ -11,7 +11,7 @@ use mlconv_source::{ModelFiles, Request, lower};
 use mlconv_tensor::Bytes;
 use std::path::Path;
 use support::{
-    lowered::{F32, I64, constant, int64, list, text, with},
+    lowered::{F32, constant, int64, list, text, with},
     onnx::{Onnx, int, numbers, value},
 };
 
@@ -181,7 +181,7 @@ const CASES: &[Case] = &[
     ("MaxPool", Ints("kernel_shape", &[1 << 40, 2]), "F0102", "wanted 2 integers of at least 1", "kernel_shape="),
     ("Gemm", Text("transB", "yes"), "F0102", "attribute `transB` is \"yes\", wanted an integer", "transB=\"yes\""),
     ("Transpose", Text("perm", "yx"), "F0102", "attribute `perm` is \"yx\", wanted integers", "perm=\"yx\""),
-    ("Transpose", Ints("perm", &[0, 0]), "F0102", "`perm` is [0, 0], wanted each axis", "Transpose"),
+    ("Transpose", Ints("perm", &[0, 0]), "F0102", "`perm` is [0, 0], wanted each axis of f32[2, 3] once", "perm="),
     ("Split", Int("num_outputs", 1 << 40), "F0102", "wanted 2, as many as the node has outputs", "num_outputs="),
     ("ReduceMean", Text("keepdims", "no"), "F0102", "wanted an integer", "keepdims=\"no\""),
     ("Cast", Without("to"), "F0102", "attribute `to` is missing", "Cast"),
@@ -199,12 +199,18 @@ const CASES: &[Case] = &[
     ("Conv", Input("x", F32, &[1, 5, 8, 8]), "F0102", "wanted", "Conv"),
     ("MaxPool", Input("x", F32, &[8]), "F0101", "spatial dimensions is not supported", "MaxPool"),
     ("MatMul", Input("x", F32, &[2, 5]), "F0102", "wanted 5 rows, as many as `x` has columns", "MatMul"),
-    ("Gemm", Input("x", F32, &[2, 5]), "F0102", "wanted 5 rows, as many as `x` has columns", "Gemm"),
+    ("Gemm", Input("x", F32, &[2, 5]), "F0102", "`weight` is f32[4, 3], wanted a matrix of 5 columns", "Gemm"),
     ("Add", Input("z", F32, &[4]), "F0102", "shapes [2, 3] and [4] cannot be broadcast together", "Add"),
-    ("Concat", Input("z", F32, &[4]), "F0102", "`values` is f32[4], wanted f32 of rank 2, as the first is", "Concat"),
+    ("Concat", Input("z", F32, &[4]), "F0102", "axis 1 is outside a tensor of rank 1", "Concat"),
     ("Reshape", Input("x", F32, &[2, 5]), "F0102", "wanted a shape of 10 elements", "Reshape"),
-    ("Transpose", Input("x", F32, &[2, 3, 4]), "F0102", "`perm` is [1, 0]", "Transpose"),
-    ("BatchNormalization", Input("x", F32, &[2, 5, 4]), "F0102", "cannot be broadcast", "BatchNormalization"),
+    ("Transpose", Input("x", F32, &[2, 3, 4]), "F0102", "`perm` is [1, 0], wanted each axis", "perm=[1, 0]"),
+    (
+        "BatchNormalization",
+        Input("x", F32, &[2, 5, 4]),
+        "F0102",
+        "`mean` is f32[3], wanted a tensor of shape [5]",
+        "Batch",
+    ),
     ("GRU", Input("x", F32, &[5, 3]), "F0101", "a sequence that is not of rank 3", "GRU"),
     ("If", Input("c", DataType::Bool, &[2]), "F0101", "bool[2] where a scalar is wanted", "If"),
     // Types that do not go together.
@@ -212,7 +218,8 @@ const CASES: &[Case] = &[
     ("Add", Input("z", DataType::Int32, &[3]), "F0102", "`y` is i32, but `x` is f32", "Add"),
     ("Add", Input("z", DataType::Bool, &[3]), "F0102", "`y` is bool, wanted f16 or f32 or i32", "Add"),
     ("And", Input("z", F32, &[2]), "F0102", "`y` is f32, wanted bool", "And"),
-    ("MatMul", Input("x", DataType::Bool, &[2, 3]), "F0102", "`x` is bool, wanted f16 or f32 or i32", "MatMul"),
+    ("MatMul", Input("x", DataType::Bool, &[2, 3]), "F0102", "booleans, where numbers are wanted", "MatMul"),
+    ("MatMul", Input("x", DataType::Int32, &[2, 3]), "F0102", "operands of i32 and f32, where one type", "MatMul"),
     ("Conv", Input("x", DataType::Int32, &[1, 2, 8, 8]), "F0102", "`x` is i32, wanted f16 or f32", "Conv"),
     ("Where", Input("c", F32, &[2]), "F0102", "`cond` is f32, wanted bool", "Where"),
     ("Where", Input("z", DataType::Int32, &[2]), "F0102", "but `a` is f32", "Where"),

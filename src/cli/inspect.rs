@@ -89,7 +89,8 @@ fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
     let graph = model::read_onnx(&args.model).map_err(|d| vec![d])?;
     let inputs = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).map(|v| ("input", v));
     let ends: Vec<_> = inputs.chain(graph.outputs.iter().map(|v| ("output", v))).collect();
-    let ty = |v: &SourceValue| v.ty.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    let other = |v: &SourceValue| v.other.clone().unwrap_or_else(|| "?".to_owned());
+    let ty = |v: &SourceValue| v.ty.as_ref().map_or_else(|| other(v), ToString::to_string);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     graph.visit_nodes(&mut |node| *counts.entry(node.operator()).or_default() += 1);
     let nodes = by_count(counts);

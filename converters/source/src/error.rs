@@ -93,7 +93,7 @@ pub enum LowerError {
         /// What is wrong with it.
         why: OpError,
     },
-    /// An op that the lowering made does not take what it is given.
+    /// An op that the lowering made, or the operator itself, does not take what it is given.
     #[error("`{op}`: {why}")]
     Operand {
         /// Its name.

@@ -301,6 +301,23 @@ impl<'a> Lower<'a> {
         Ok(self.ty(v)?.dtype)
     }
 
+    /// Refuses booleans, which are no numbers.
+    pub fn numeric(&self, v: Value) -> Result<()> {
+        let why = "booleans, where numbers are wanted".to_owned();
+        if self.dtype(v)? == DType::Bool {
+            Err(LowerError::Operand { op: self.node.op.to_string(), why })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses operands of different element types.
+    pub fn alike(&self, x: Value, y: Value) -> Result<()> {
+        let (a, b) = (self.dtype(x)?, self.dtype(y)?);
+        let why = format!("operands of {a} and {b}, where one type is wanted");
+        if a == b { Ok(()) } else { Err(LowerError::Operand { op: self.node.op.to_string(), why }) }
+    }
+
     /// The shape of `v`, which must be fixed; `what` depends on it.
     pub fn fixed_shape(&self, v: Value, what: &str) -> Result<Vec<i64>> {
         let shape = &self.ty(v)?.shape;

@@ -82,7 +82,8 @@ impl Lower<'_> {
             axes.push(self.axis(x, *p)?);
         }
         if axes.len() != rank || (0..rank).any(|i| !axes.contains(&i)) {
-            return Err(LowerError::form(format!("permutation {perm:?} of {}", self.ty(x)?)));
+            let want = format!("each axis of {} once", self.ty(x)?);
+            return Err(LowerError::Attr { name: "perm".into(), found: format!("{perm:?}"), want: want.into() });
         }
         if rank <= MAX_RANK {
             return self.transpose(x, &axes.iter().map(|a| *a as i64).collect::<Vec<_>>());

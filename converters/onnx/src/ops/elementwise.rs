@@ -64,6 +64,7 @@ fn unary<O: Op>(n: &mut Lower<'_>, op: fn(Value) -> O) -> Lowered {
     if dtype.is_float() {
         return n.emit(op(x));
     }
+    n.numeric(x)?;
     let x = n.as_float(x)?;
     let y = n.op(op(x))?;
     let y = n.cast(y, dtype)?;

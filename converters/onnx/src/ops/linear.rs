@@ -28,6 +28,8 @@ rows! {
 /// A vector is a matrix of one row on the left, of one column on the right.
 fn matmul(n: &mut Lower<'_>) -> Lowered {
     let (x, y) = (n.input(0)?, n.input(1)?);
+    n.numeric(x)?;
+    n.alike(x, y)?;
     let product = product(n, x, y)?;
     n.done(product)
 }

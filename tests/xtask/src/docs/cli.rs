@@ -27,7 +27,12 @@ const RULES: &str = "\
 - stdout carries the result, stderr everything else. With `--format json` the result is JSON, described in [json.md](json.md).
 - Exit status: 0 done; 1 done, but the models differ, or something that was asked for was not applied; 2 not done.
 - `check` exits with 0 where nothing stands in the way, 1 where it lists blockers or a request does not apply, 2 where the
-  model cannot be read.
+  model cannot be read. It lists all blockers at once: each form of an operator once, with the number of nodes and the first
+  of them, and whether it is Core ML that has no equal or mlconv that does not do it yet. Data beside the model that are not
+  there are no blocker: a warning (`F0109`) names what could not be judged without them.
+- `convert` checks samples and labels against the model before any work. Where the source does not run on made-up inputs, the
+  package is written and a warning (`N0006`) says that nothing was compared: exit status 0, as no comparison on them was asked
+  for. Where it does not run on inputs of `--sample`, which were asked for, the exit status is 1.
 - An output passes with a signal over noise of 40 dB, or a greatest difference of 0.01 of its greatest value, where half
   precision is used; else with 80 dB, or 0.0001. Integers and booleans must be equal.
 - Arrays are matched to inputs by name, that of the source or that of the package. Where no name matches at all, they are
