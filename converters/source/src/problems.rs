@@ -72,7 +72,7 @@ impl Problems {
                 format!("`{operator}` is not supported: no operator of this name is known"),
             ),
             None => {
-                let name = |d: &str| if d.is_empty() { "its own".to_owned() } else { format!("`{d}`") };
+                let name = |d: &str| if d.is_empty() { "the format's own".to_owned() } else { format!("`{d}`") };
                 let known = table.domains().into_iter().map(name).collect::<Vec<_>>().join(", ");
                 let title =
                     format!("`{operator}` is not supported: no operator of the domain `{}` is known", node.domain);
@@ -158,22 +158,23 @@ impl Problems {
 fn form(title: &str) -> String {
     let (mut out, mut depth, mut number) = (String::new(), 0usize, false);
     for c in title.chars() {
+        let inside = depth > 0;
         match c {
             '[' => depth += 1,
             ']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-        if depth > 0 && c != '[' {
+        if inside && depth > 0 {
             continue;
         }
         // A digit that follows a letter is part of a name, such as that of a type.
-        let digit = c.is_ascii_digit() && !out.ends_with(|p: char| p.is_alphanumeric() || p == '_');
+        let starts = !number && c.is_ascii_digit() && !out.ends_with(|p: char| p.is_alphanumeric() || p == '_');
         let goes_on = number && (c.is_ascii_digit() || c == '.');
-        number = digit || goes_on;
-        match (digit, goes_on) {
-            (true, _) => out.push('#'),
-            (false, true) => {}
-            (false, false) => out.push(c),
+        number = starts || goes_on;
+        if starts {
+            out.push('#');
+        } else if !goes_on {
+            out.push(c);
         }
     }
     out

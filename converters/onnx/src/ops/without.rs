@@ -56,7 +56,7 @@ pub(crate) static WITHOUT: &[Without] = &[
         why: RANDOM,
         help: Some("make the random numbers an input of the model"),
     },
-    Without { domain: "", ops: &["MaxRoiPool", "Scatter"], limit: NotYet, why: "it has no lowering", help: None },
+    Without { domain: "", ops: &["MaxRoiPool"], limit: NotYet, why: "it has no lowering", help: None },
     Without {
         domain: "ai.onnx.ml",
         ops: &[],
