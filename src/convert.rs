@@ -23,7 +23,7 @@ use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The model.
     pub model: PathBuf,

@@ -36,6 +36,7 @@ impl Survey {
 /// Surveys a model; fails where the file cannot be read, or the request does not fit it.
 pub fn survey(job: &Job) -> Result<Survey, Failure> {
     let mut out = Survey::default();
+    let mut made_up = false;
     let model = match model::format(&job.model).map_err(|d| vec![d])? {
         Format::Package => model::read(&job.model, &job.request)?,
         Format::Onnx => {
@@ -46,6 +47,7 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
                 Err(_) => files,
             };
             let graph = model::read_onnx_with(&job.model, &files).map_err(|d| vec![d])?;
+            made_up = !files.missing().is_empty();
             let mut lowered = model::lower_onnx(&graph, &job.model, &job.request);
             let mut nodes = 0;
             graph.visit_nodes(&mut |_| nodes += 1);
@@ -61,7 +63,9 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
             model::lowered_model(&graph, lowered)
         }
     };
-    match convert::prepare_model(model, job, &|_| {}) {
+    // What half precision holds of data that are made up says nothing, and takes as long as if they were there.
+    let job = Job { half: job.half && !made_up, ..job.clone() };
+    match convert::prepare_model(model, &job, &|_| {}) {
         Ok(prepared) => {
             out.kept = prepared.kept;
             out.notes.extend(prepared.warnings);

@@ -36,6 +36,11 @@ fn sound(name: &str) -> Onnx {
             &["x", "z"],
             &["y"],
         ),
+        "Less" => x(&[2, 3]).input("z", F32, &[3]).node("Less", &["x", "z"], &["y"]),
+        "Compress" => {
+            let model = x(&[2, 3]).input("c", DataType::Bool, &[2]).node("Compress", &["x", "c"], &["y"]);
+            with(model, vec![int("axis", 0)])
+        }
         "Relu" => x(&[2, 3]).node("Relu", &["x"], &["y"]),
         "Softmax" => with(x(&[2, 3]).node("Softmax", &["x"], &["y"]), vec![int("axis", 1)]),
         "Concat" => with(x(&[2, 3]).input("z", F32, &[2, 4]).node("Concat", &["x", "z"], &["y"]), vec![int("axis", 1)]),
@@ -220,6 +225,10 @@ const CASES: &[Case] = &[
     ("And", Input("z", F32, &[2]), "F0102", "`y` is f32, wanted bool", "And"),
     ("MatMul", Input("x", DataType::Bool, &[2, 3]), "F0102", "booleans, where numbers are wanted", "MatMul"),
     ("MatMul", Input("x", DataType::Int32, &[2, 3]), "F0102", "operands of i32 and f32, where one type", "MatMul"),
+    ("Gemm", Input("x", DataType::Int32, &[2, 3]), "F0102", "operands of i32 and f32, where one type", "Gemm"),
+    ("Less", Input("x", DataType::Bool, &[2, 3]), "F0102", "operands of bool and f32, where one type", "Less"),
+    ("Compress", Input("c", F32, &[2]), "F0101", "a condition of f32[2], where a vector of bool is wanted", "Compress"),
+    ("Compress", Input("c", DataType::Bool, &[2, 1]), "F0101", "a condition of bool[2, 1]", "Compress"),
     ("Conv", Input("x", DataType::Int32, &[1, 2, 8, 8]), "F0102", "`x` is i32, wanted f16 or f32", "Conv"),
     ("Where", Input("c", F32, &[2]), "F0102", "`cond` is f32, wanted bool", "Where"),
     ("Where", Input("z", DataType::Int32, &[2]), "F0102", "but `a` is f32", "Where"),

@@ -134,6 +134,7 @@ fn wrapped(n: &mut Lower<'_>, y: Value, to: DType) -> Result<Value, LowerError> 
 /// A comparison; booleans are compared as integers.
 fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     let (x, y) = operands(n)?;
+    n.alike(x, y)?;
     if n.dtype(x)? == DType::Bool {
         let (x, y) = (n.cast(x, DType::I32)?, n.cast(y, DType::I32)?);
         return n.emit(op(x, y));

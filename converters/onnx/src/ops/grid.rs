@@ -256,6 +256,7 @@ fn reflected(n: &mut Lower<'_>, at: Value, size: f64, align: bool) -> Result<Val
 fn affine_grid(n: &mut Lower<'_>) -> Lowered {
     let align = n.flag("align_corners", false)?;
     let (theta, size) = (n.input(0)?, n.input(1)?);
+    n.numeric(theta)?;
     let count = n.elements(size)?.len();
     let Some(spatial) = count.checked_sub(2).filter(|s| (1..=3).contains(s)) else {
         return Err(LowerError::form(format!("a grid of {count} axes")));

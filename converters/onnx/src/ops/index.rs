@@ -199,6 +199,12 @@ fn tensor_scatter(n: &mut Lower<'_>) -> Lowered {
 
 fn compress(n: &mut Lower<'_>) -> Lowered {
     let (mut x, condition, axis) = (n.input(0)?, n.input(1)?, n.int("axis")?);
+    if n.dtype(condition)? != DType::Bool || n.rank(condition)? != 1 {
+        return Err(LowerError::form(format!(
+            "a condition of {}, where a vector of bool is wanted,",
+            n.ty(condition)?
+        )));
+    }
     let axis = match axis {
         Some(axis) => n.axis(x, axis)?,
         None => {

@@ -127,6 +127,8 @@ fn gemm_value(n: &mut Lower<'_>) -> Result<Value, LowerError> {
     let (alpha, beta) = (n.float_or("alpha", 1.0)?, n.float_or("beta", 1.0)?);
     let (transpose_a, transpose_b) = (n.flag("transA", false)?, n.flag("transB", false)?);
     let dtype = n.dtype(a)?;
+    n.numeric(a)?;
+    [Some(b), c].into_iter().flatten().try_for_each(|v| n.alike(a, v))?;
     let (a, b) = (n.as_float(a)?, n.as_float(b)?);
     let c = match c {
         Some(c) if beta != 0.0 => {
