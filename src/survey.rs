@@ -4,6 +4,8 @@ use crate::{
     Diagnostic, Failure, codes,
     convert::{self, Job},
     model::{self, Format},
+    names::listed,
+    report::bytes,
 };
 use mlconv_mil::diagnostic::Severity;
 use mlconv_passes::Note;
@@ -36,7 +38,7 @@ impl Survey {
 /// Surveys a model; fails where the file cannot be read, or the request does not fit it.
 pub fn survey(job: &Job) -> Result<Survey, Failure> {
     let mut out = Survey::default();
-    let mut made_up = false;
+    let mut unread = false;
     let model = match model::format(&job.model).map_err(|d| vec![d])? {
         Format::Package => model::read(&job.model, &job.request)?,
         Format::Onnx => {
@@ -47,12 +49,15 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
                 Err(_) => files,
             };
             let graph = model::read_onnx_with(&job.model, &files).map_err(|d| vec![d])?;
-            made_up = !files.missing().is_empty();
+            let weights = graph.constants.values().fold(0u64, |n, t| n.saturating_add(t.blob().len() as u64));
+            let many = weights > MOST && job.half && files.missing().is_empty();
+            unread = many || !files.missing().is_empty();
             let mut lowered = model::lower_onnx(&graph, &job.model, &job.request);
             let mut nodes = 0;
             graph.visit_nodes(&mut |_| nodes += 1);
             (out.nodes, out.unjudged) = (Some(nodes), lowered.unjudged.len());
-            out.notes.extend(missing(&files, &lowered.unjudged).map(|d| d.within(job.model.display().to_string())));
+            let notes = missing(&files, &lowered.unjudged).into_iter().chain(many.then(|| unread_weights(weights)));
+            out.notes.extend(notes.map(|d| d.within(job.model.display().to_string())));
             if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
                 return out.with(lowered.diagnostics);
             }
@@ -63,8 +68,9 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
             model::lowered_model(&graph, lowered)
         }
     };
-    // What half precision holds of data that are made up says nothing, and takes as long as if they were there.
-    let job = Job { half: job.half && !made_up, ..job.clone() };
+    // What half precision holds is seen by reading all weights: of so many that takes long, and of data that are made up
+    // it says nothing.
+    let job = Job { half: job.half && !unread, ..job.clone() };
     match convert::prepare_model(model, &job, &|_| {}) {
         Ok(prepared) => {
             out.kept = prepared.kept;
@@ -90,19 +96,29 @@ impl Survey {
     }
 }
 
+/// Bytes of weights beyond which they are not read.
+const MOST: u64 = 1 << 30;
+
+/// Says that weights are not read, as they are so many.
+fn unread_weights(weights: u64) -> Diagnostic {
+    let size = bytes(weights);
+    let title = format!("{size} of weights are not read: what half precision cannot hold of them is not judged");
+    Diagnostic::warning(&codes::F0109, title).help("`convert` names the ops that stay in single precision")
+}
+
 /// Says that data of constants are not there, and which nodes were not judged for that.
 fn missing<N: AsRef<str>>(files: &ModelFiles, unjudged: &[N]) -> Option<Diagnostic> {
     let missing = files.missing();
-    let said: Vec<String> =
-        missing.iter().map(|(file, n)| format!("`{file}`, with the data of {n} constants,")).collect();
-    let all = match said.as_slice() {
-        [] => return None,
-        [one] => format!("{one} is not there"),
-        several => format!("{} are not there", several.join(" and ")),
-    };
-    let d = Diagnostic::warning(&codes::F0109, format!("{all} and was judged without"));
+    if missing.is_empty() {
+        return None;
+    }
+    let constants = missing.iter().fold(0usize, |n, (_, count)| n.saturating_add(*count));
+    let what = if constants == 1 { "1 constant".to_owned() } else { format!("{constants} constants") };
+    let in_files = listed(missing.iter().map(|(file, _)| file));
+    let title = format!("the data of {what} are not there, in {in_files}: the model is judged without them");
+    let d = Diagnostic::warning(&codes::F0109, title);
     let d = unjudged.iter().take(3).fold(d, |d, name| d.at(format!("not judged: node `{}`", name.as_ref())));
     let more = unjudged.len().saturating_sub(3);
     let d = if more > 0 { d.at(format!("and {more} more")) } else { d };
-    Some(d.help("a conversion needs it beside the model; what depends on its values can differ then"))
+    Some(d.help("a conversion needs them beside the model; which ops stay in single precision depends on them"))
 }

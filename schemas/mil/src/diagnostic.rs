@@ -34,7 +34,7 @@ codes! {
     F0106 "graph is not sound" "A node reads a value that nothing defines, two nodes define one value, or nodes depend on each other in a circle.";
     F0107 "interface adapted" "An input or output was renamed, left out, or changed its type because Core ML has no equal.";
     F0108 "computed in another type" "Core ML has no equal of the element type, and results may differ from the source's where they leave the range of the type that stands for it.";
-    F0109 "weights not there" "Data of constants are in a file that is not there. `check` judges the model without them, but for nodes that depend on what they say, such as a shape; a conversion needs the file.";
+    F0109 "weights not read" "Data of constants are in a file that is not there, or so large that `check` does not read them. It judges the model without them, but for nodes that depend on what they say, such as a shape, and for what half precision cannot hold. A conversion needs and reads them.";
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
     P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of the op, such as an epsilon of 1e-10, or a value that the op reads may be too small or too large for it. The op computes in 32 bits, and what it gives is cast back where that is safe. Ops with the same reason are one warning; the JSON report lists all of them.";

@@ -29,7 +29,8 @@ const RULES: &str = "\
 - `check` exits with 0 where nothing stands in the way, 1 where it lists blockers or a request does not apply, 2 where the
   model cannot be read. It lists all blockers at once: each form of an operator once, with the number of nodes and the first
   of them, and whether it is Core ML that has no equal or mlconv that does not do it yet. Data beside the model that are not
-  there are no blocker: a warning (`F0109`) names what could not be judged without them.
+  there are no blocker: a warning (`F0109`) names what could not be judged without them. Weights of more than 1 GiB are not
+  read; which ops half precision cannot hold is then left to `convert`.
 - `convert` checks samples and labels against the model before any work. Where the source does not run on made-up inputs, the
   package is written and a warning (`N0006`) says that nothing was compared: exit status 0, as no comparison on them was asked
   for. Where it does not run on inputs of `--sample`, which were asked for, the exit status is 1.
