@@ -39,11 +39,18 @@ pub struct OutputDiff {
     pub unequal: Option<usize>,
     /// Why the two cannot be compared.
     pub mismatch: Option<String>,
+    /// Whether it follows from random numbers, whose distance says nothing.
+    pub drawn: bool,
     /// Whether the distance is within the tolerance.
     pub pass: bool,
 }
 
 impl OutputDiff {
+    /// The same of an output that follows from random numbers: only its type and shape are judged.
+    pub fn of_chance(self) -> Self {
+        Self { drawn: true, pass: self.mismatch.is_none(), ..self }
+    }
+
     /// Takes in the distance of the same output on another sample: the worst of both.
     pub fn absorb(&mut self, other: Self) {
         let least = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
@@ -117,6 +124,7 @@ pub fn output(name: &str, want: &Tensor, got: &Tensor, tolerance: Tolerance) -> 
         nothing_finite: false,
         unequal: None,
         mismatch: None,
+        drawn: false,
         pass: false,
     };
     let scalar = matches!((want.shape(), got.shape()), ([], [1]) | ([1], []));

@@ -1,11 +1,13 @@
 //! Convert, run and verify Core ML models, on any operating system.
 //!
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
-//! any model into the IR, [`convert`] makes a package of it, [`survey`] says what stands in the way, [`parity`], [`feed`], [`compare`] and [`accuracy`] hold two
-//! models against each other on the same inputs.
+//! any model into the IR, [`convert`] makes a package of it, [`survey`] says what stands in the way, [`parity`], [`feed`],
+//! [`compare`] and [`accuracy`] hold two models against each other on the same inputs, and [`witness`] says what runs the
+//! source then.
 
 pub mod accuracy;
 pub mod arrays;
+mod chance;
 pub mod cli;
 pub mod compare;
 pub mod compress;
@@ -17,6 +19,7 @@ pub mod parity;
 pub mod report;
 mod settings;
 pub mod survey;
+pub mod witness;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};
 

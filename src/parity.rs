@@ -4,11 +4,13 @@ use crate::{
     Diagnostic, Failure,
     accuracy::{Accuracy, Labels},
     arrays::Arrays,
+    chance::drawn_outputs,
     codes,
     compare::{self, OutputDiff, Tolerance},
     convert::has_halves,
     feed::{self, Samples},
     names::listed,
+    witness::{self, Chosen, Process, Witness},
 };
 use mlconv_mil::{
     ir::{Function, Port},
@@ -48,8 +50,10 @@ pub struct Parity {
     pub half: bool,
     /// What a user should know of how inputs and outputs were found.
     pub notes: Vec<Diagnostic>,
-    /// What the package was compared with.
-    pub against: &'static str,
+    /// What ran the source.
+    pub witness: Witness,
+    /// Where outputs differ from onnxruntime's: whether the source's own lowering is within the tolerance all the same.
+    pub lowering_agrees: Option<bool>,
 }
 
 impl Parity {
@@ -63,6 +67,11 @@ impl Parity {
         let or = if max_rel > 0.0 { format!(", or {max_rel:.0e} of the greatest value") } else { String::new() };
         let title = format!("beyond tolerance, which is {min_snr_db} dB SNR{or}: {}", listed(&bad));
         let d = Diagnostic::warning(&codes::N0001, title);
+        if self.lowering_agrees == Some(true) {
+            let help = "the package computes what the source was lowered to. Either that is not what the source means, which \
+                        should be reported, or onnxruntime rounds otherwise, as its fast functions do near zero";
+            return Some(d.help(help));
+        }
         if !self.half {
             return Some(d);
         }
@@ -80,15 +89,57 @@ impl Parity {
     }
 }
 
-/// Runs `package` on the CPU backend and `source` on the reference kernels, on the same inputs.
+/// Runs `package` on the CPU backend and `source` as was chosen, on the same inputs. Where onnxruntime is not required and
+/// does not run the source, our own kernels do.
 pub fn parity(
     source: &Verified,
     package: &Verified,
     given: Given<'_>,
     tolerance: Tolerance,
+    mut chosen: Chosen,
 ) -> Result<Parity, Failure> {
+    let mut notes = chosen.notes;
+    let otherwise = || compare(source, package, given, tolerance, None, chosen.otherwise.clone());
+    let mut done = match &mut chosen.process {
+        None => otherwise()?,
+        Some(process) => {
+            let witness = process.witness();
+            match compare(source, package, given, tolerance, Some(process), witness) {
+                Ok(done) if done.pass() => done,
+                // Who is at fault is seen best by asking the other one.
+                Ok(done) => Parity { lowering_agrees: otherwise().ok().map(|p| p.pass()), ..done },
+                Err(failure) if chosen.required => {
+                    let of_witness = |d: &Diagnostic| *d.code == codes::N0006;
+                    let said = |d| if of_witness(&d) { uncompared(d, given) } else { d };
+                    return Err(failure.into_iter().map(said).collect());
+                }
+                Err(failure) => {
+                    let done = otherwise()?;
+                    notes.extend(failure.into_iter().map(witness::instead));
+                    done
+                }
+            }
+        }
+    };
+    notes.append(&mut done.notes);
+    Ok(Parity { notes, ..done })
+}
+
+/// Runs both on the same inputs: the source in `process`, or on the reference kernels where there is none.
+fn compare(
+    source: &Verified,
+    package: &Verified,
+    given: Given<'_>,
+    tolerance: Tolerance,
+    mut process: Option<&mut Process>,
+    witness: Witness,
+) -> Result<Parity, Failure> {
+    // Where the source computes in 16 bits, so does onnxruntime.
+    let tolerance = match &process {
+        Some(process) if tolerance == Tolerance::F32 && (has_halves(source) || process.has_bf16()) => Tolerance::F16,
+        _ => tolerance,
+    };
     let inputs = if given.samples.is_empty() { format!("random inputs of seed {}", given.seed) } else { String::new() };
-    let against = "the source's unoptimised fp32 lowering, on the reference kernels";
     let mut all = Parity {
         outputs: vec![],
         accuracy: vec![],
@@ -98,7 +149,8 @@ pub fn parity(
         tolerance,
         half: has_halves(package),
         notes: vec![],
-        against,
+        witness,
+        lowering_agrees: None,
     };
     for (i, g) in package.functions.iter().enumerate() {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
@@ -106,9 +158,12 @@ pub fn parity(
         let arrays = source_names(f, g, given.samples);
         all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
         let samples = if given.samples.is_empty() {
-            let inputs = pair
+            let mut inputs = pair
                 .random_inputs(given.seed)
                 .map_err(|all| all.into_iter().map(|d| uncompared(d, given)).collect::<Vec<_>>())?;
+            if let Some(process) = &process {
+                process.fitting(f, &mut inputs);
+            }
             Samples { runs: vec![inputs], unused: vec![] }
         } else {
             feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
@@ -122,7 +177,7 @@ pub fn parity(
             (all.unused, all.samples) = (samples.unused, samples.runs.len());
         }
         let from = pair.sources(&mut all.notes)?;
-        let (outputs, accuracy) = pair.run(&samples.runs, given, &from)?;
+        let (outputs, accuracy) = pair.run(&samples.runs, given, &from, process.as_deref_mut())?;
         for d in outputs.iter().filter(|d| d.nothing_finite) {
             let title = format!("no element of `{}` is finite, in both models: there is nothing to compare", d.name);
             let help = "weights or inputs that are not finite are the usual cause; give inputs that the model is for with `--sample`";
@@ -178,19 +233,25 @@ impl Pair<'_> {
         runs: &[Vec<Option<Tensor>>],
         given: Given<'_>,
         from: &[usize],
+        mut process: Option<&mut Process>,
     ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
         let before = Session::new(self.source, self.f, &Reference, Options::default());
         let after = Session::new(self.package, self.g, &Cpu, Options::default());
         let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
+        let drawn = drawn_outputs(self.g);
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
         for (sample, inputs) in runs.iter().enumerate() {
-            let want = before.run(inputs, &mut States::new()).map_err(|e| vec![uncompared(run_error(&e), given)])?;
+            let want = match &mut process {
+                Some(process) => process.outputs(self.f, inputs).map_err(|d| vec![d])?,
+                None => before.run(inputs, &mut States::new()).map_err(|e| vec![uncompared(run_error(&e), given)])?,
+            };
             let arrays = feed::as_arrays(self.f, inputs);
             let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
             let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
             for (i, (name, t)) in names.iter().zip(&got).enumerate() {
                 let d = compare::output(name, &want[from[i]], t, self.tolerance);
+                let d = if drawn.get(i) == Some(&true) { d.of_chance() } else { d };
                 match outputs.get_mut(i) {
                     Some(worst) => worst.absorb(OutputDiff { worst_sample: sample, ..d }),
                     None => outputs.push(d),
@@ -254,7 +315,7 @@ fn uncompared(why: Diagnostic, given: Given<'_>) -> Diagnostic {
         ("the samples", "give samples that the source runs on, or compare later with `mlconv verify`")
     };
     let title = format!("the source does not run on {inputs}, so nothing was compared: {}", why.title);
-    Diagnostic { code: &codes::N0006, title, ..why }.help(help)
+    Diagnostic { code: &codes::N0007, title, ..why }.help(help)
 }
 
 /// What went wrong in a run, as a person should be told.
@@ -273,10 +334,15 @@ pub fn run_error(e: &RunError) -> Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Format;
     use mlconv_mil::{text::parse, verify::verify};
 
     fn program(text: &str) -> Verified {
         verify(parse(text).unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{e:?}"))
+    }
+
+    fn kernels() -> Chosen {
+        Chosen::kernels(Format::Package)
     }
 
     #[test]
@@ -288,11 +354,11 @@ mod tests {
         let samples = [("x".to_owned(), x), ("extra".to_owned(), Tensor::scalar(0f32))].into_iter().collect();
         let labels = Labels::new(&Tensor::from_vec(&[3], vec![0i32, 1, 1])).expect("labels");
         let given = Given { samples: &samples, labels: Some(&labels), seed: 0 };
-        let same = parity(&source, &source, given, Tolerance::F32).expect("both run");
+        let same = parity(&source, &source, given, Tolerance::F32, kernels()).expect("both run");
         let (a, package) = (&same.accuracy[0], program(flipped));
         assert_eq!((same.samples, same.pass(), same.unused.as_slice()), (3, true, &["extra".to_owned()][..]));
         assert_eq!((a.output.as_str(), a.samples, a.source_correct, a.package_correct, a.alike), ("y", 3, 2, 2, 3));
-        let other = parity(&source, &package, given, Tolerance::F32).expect("both run");
+        let other = parity(&source, &package, given, Tolerance::F32, kernels()).expect("both run");
         assert_eq!((other.pass(), other.outputs[0].worst_sample), (false, 0));
         assert_eq!((other.accuracy[0].package_correct, other.accuracy[0].alike), (0, 1));
     }
@@ -303,7 +369,7 @@ mod tests {
         let samples = [("x".to_owned(), Tensor::splat(mlconv_tensor::DType::F32, &[3, 2], 0.0))].into_iter().collect();
         let labels = Labels::new(&Tensor::from_vec(&[2], vec![0i32, 1])).expect("labels");
         let given = Given { samples: &samples, labels: Some(&labels), seed: 0 };
-        let failure = parity(&source, &source, given, Tolerance::F32).expect_err("2 labels");
+        let failure = parity(&source, &source, given, Tolerance::F32, kernels()).expect_err("2 labels");
         assert_eq!(failure[0].title, "2 labels for 3 samples");
     }
 }

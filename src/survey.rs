@@ -103,7 +103,7 @@ const MOST: u64 = 1 << 30;
 fn unread_weights(weights: u64) -> Diagnostic {
     let size = bytes(weights);
     let title = format!("{size} of weights are not read: what half precision cannot hold of them is not judged");
-    Diagnostic::warning(&codes::F0109, title).help("`convert` names the ops that stay in single precision")
+    Diagnostic::warning(&codes::F0110, title).help("`convert` names the ops that stay in single precision")
 }
 
 /// Says that data of constants are not there, and which nodes were not judged for that.
@@ -116,7 +116,7 @@ fn missing<N: AsRef<str>>(files: &ModelFiles, unjudged: &[N]) -> Option<Diagnost
     let what = if constants == 1 { "1 constant".to_owned() } else { format!("{constants} constants") };
     let in_files = listed(missing.iter().map(|(file, _)| file));
     let title = format!("the data of {what} are not there, in {in_files}: the model is judged without them");
-    let d = Diagnostic::warning(&codes::F0109, title);
+    let d = Diagnostic::warning(&codes::F0110, title);
     let d = unjudged.iter().take(3).fold(d, |d, name| d.at(format!("not judged: node `{}`", name.as_ref())));
     let more = unjudged.len().saturating_sub(3);
     let d = if more > 0 { d.at(format!("and {more} more")) } else { d };

@@ -172,7 +172,7 @@ fn write_files(folder: &Path) {
     };
     put("unknown_domain.onnx", &operator("acme", "Add"));
     put("operator_of_strings.onnx", &operator("", "StringConcat"));
-    put("operator_of_trees.onnx", &operator("ai.onnx.ml", "Scaler"));
+    put("operator_of_trees.onnx", &operator("ai.onnx.ml", "TreeEnsemble"));
     put("unknown_attribute.onnx", &edited(|m| m.graph().node[0].attribute.push(support::onnx::int("alpha", 1))));
     put("missing_input.onnx", &edited(|m| m.graph().node[0].input[1] = String::new()));
     let bools = support::onnx::value("x", DataType::Bool, &[2]);

@@ -263,7 +263,7 @@ fn ranks_that_core_ml_does_not_have_are_placed() {
     place.file("m.onnx", &model.output("y", F32, &[1, 1, 1, 1, 1, 2]).bytes());
     let done = place.run(&["convert", "m.onnx", "-o", "p.mlpackage"]);
     assert_eq!(done.code, Some(2), "{}", done.stderr);
-    for part in ["error[X0003]", "node `relu_h` (Relu)", "join axes"] {
+    for part in ["error[X0003]: input `x` is of rank 6", "error[X0003]: output `y` is of rank 6", "join axes"] {
         assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
     }
 }

@@ -238,7 +238,7 @@ const CASES: &[Case] = &[
     ("Relu", Operator("", "Relru"), "F0101", "no operator of this name is known", ""),
     ("Relu", Operator("com.microsoft", "Relru"), "F0101", "no operator of this name is known", ""),
     ("Relu", Operator("", "StringSplit"), "F0101", "Core ML computes with no strings", ""),
-    ("Relu", Operator("ai.onnx.ml", "Scaler"), "F0101", "classical models have no lowering", ""),
+    ("Relu", Operator("ai.onnx.ml", "SVMRegressor"), "F0101", "only linear regression and what prepares features", ""),
     ("Relu", OneMore, "F0102", "it has 1 results, the node names 2", "Relu"),
     ("TopK", OneMore, "F0102", "it has 2 results, the node names 3", "TopK"),
 ];
@@ -277,7 +277,7 @@ fn each_damage_is_one_diagnostic_that_names_the_node() {
 fn whose_limit_it_is_is_said_where_it_is_known() {
     let limit = |name, damage| errors(&damaged(name, &damage)).into_iter().map(|d| d.limit).collect::<Vec<_>>();
     assert_eq!(limit("Relu", Operator("", "StringSplit")), [Some(Limit::CoreMl)]);
-    assert_eq!(limit("Relu", Operator("ai.onnx.ml", "Scaler")), [Some(Limit::NotYet)]);
+    assert_eq!(limit("Relu", Operator("ai.onnx.ml", "TreeEnsemble")), [Some(Limit::NotYet)]);
     assert_eq!(limit("Relu", Operator("acme", "Relu")), [None]);
     assert_eq!(limit("Cast", Int("to", 18)), [Some(Limit::CoreMl)]);
     assert_eq!(limit("Softmax", Int("axis", 7)), [None]);

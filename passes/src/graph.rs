@@ -4,3 +4,4 @@ pub(crate) mod cast_optimization;
 pub(crate) mod const_elimination;
 pub(crate) mod dead_code_elimination;
 pub(crate) mod noop_elimination;
+pub(crate) mod rank_reduction;

@@ -27,6 +27,7 @@ catalogue! {
     graph::const_elimination,
     graph::dead_code_elimination,
     graph::noop_elimination,
+    graph::rank_reduction,
     precision::fp16_cast,
 }
 

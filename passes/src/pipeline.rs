@@ -125,19 +125,22 @@ pub struct Report {
 /// Runs of a group after which it is taken not to settle.
 const MAX_ROUNDS: usize = 32;
 
+const CLEAN_UP: Group = Group {
+    fixpoint: true,
+    passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
+};
+
+/// After it has run once, there is nothing that it could do better.
+const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction", "dead_code_elimination"] };
+
 impl Pipeline {
     /// Cleans up, without a change of precision.
-    pub const CLEAN: Self = Self(&[Group {
-        fixpoint: true,
-        passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
-    }]);
+    pub const CLEAN: Self = Self(&[CLEAN_UP, FEWER_AXES]);
 
     /// Cleans up, and computes in half precision.
     pub const FP16: Self = Self(&[
-        Group {
-            fixpoint: true,
-            passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
-        },
+        CLEAN_UP,
+        FEWER_AXES,
         Group { fixpoint: false, passes: &["fp16_cast"] },
         Group { fixpoint: true, passes: &["cast_optimization", "noop_elimination", "dead_code_elimination"] },
     ]);

@@ -27,6 +27,13 @@ pub fn parse_npz(bytes: &[u8]) -> Result<Arrays, String> {
     npz::read(std::io::Cursor::new(bytes))
 }
 
+/// The bytes of a `.npz` file.
+pub fn npz_bytes(arrays: &Arrays) -> Result<Vec<u8>, String> {
+    let mut whole = std::io::Cursor::new(vec![]);
+    npz::write(&mut whole, arrays)?;
+    Ok(whole.into_inner())
+}
+
 /// Reads every array of a `.npz` file.
 pub fn read_npz(path: &Path) -> Result<Arrays, Diagnostic> {
     let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
@@ -42,9 +49,8 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
     // A link leads to the file that is meant; a device or a pipe is written to, never replaced.
     let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     if std::fs::metadata(&real).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
-        let mut whole = std::io::Cursor::new(vec![]);
-        npz::write(&mut whole, arrays).map_err(&fail)?;
-        return std::fs::write(&real, whole.into_inner()).map_err(|e| fail(e.to_string()));
+        let whole = npz_bytes(arrays).map_err(&fail)?;
+        return std::fs::write(&real, whole).map_err(|e| fail(e.to_string()));
     }
     let folder = real.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|p| !p.is_dir()) {

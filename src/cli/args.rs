@@ -7,9 +7,10 @@ use crate::{
     arrays,
     arrays::Arrays,
     codes, feed,
-    model::{self, Model},
+    model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
+    witness::{self, Around, Chosen, Runtime, Source},
 };
 use clap::ValueEnum;
 use mlconv_mil::{ir::Module, schema::Opset};
@@ -211,6 +212,43 @@ impl From<EmulateName> for Emulate {
     }
 }
 
+/// What may run the source of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeName {
+    /// onnxruntime where its library is found and takes the model, else our own lowering
+    Auto,
+    /// onnxruntime, or nothing
+    Onnxruntime,
+    /// The unoptimised fp32 lowering, on the reference kernels
+    Lowering,
+}
+
+/// What runs the source of a comparison.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SourceRuntime {
+    /// What runs an ONNX model that a package is compared with; onnxruntime's library is the one that ORT_DYLIB_PATH names, as
+    /// a file or by its folder, or one that the system's loader finds
+    #[arg(long, value_name = "RUNTIME", value_enum, default_value_t = RuntimeName::Auto)]
+    source_runtime: RuntimeName,
+}
+
+impl SourceRuntime {
+    pub(crate) fn choose(&self, path: &Path, format: ModelFormat) -> Result<Chosen, Failure> {
+        let runtime = match self.source_runtime {
+            RuntimeName::Auto => Runtime::Auto,
+            RuntimeName::Onnxruntime => Runtime::Onnxruntime,
+            RuntimeName::Lowering => Runtime::Lowering,
+        };
+        let around = Around {
+            // Where the system does not say what runs, nothing can be started, which is said then.
+            program: std::env::current_exe().unwrap_or_default(),
+            variable: std::env::var_os(witness::VARIABLE),
+            threads: rayon::current_num_threads(),
+        };
+        witness::choose(runtime, Source { path, format }, &around).map_err(|d| vec![d])
+    }
+}
+
 /// What two models are run on.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Inputs {
@@ -342,7 +380,7 @@ fn is_archive(path: &Path) -> bool {
 /// Says that `--target` does nothing where a package is only read.
 pub(crate) fn target_unapplied(import: &Import, read: &Model) -> Option<Diagnostic> {
     let target = import.target?.opset();
-    let other = read.format == model::Format::Package && read.module.functions.iter().any(|f| f.opset != target);
+    let other = read.format == ModelFormat::Package && read.module.functions.iter().any(|f| f.opset != target);
     let title = format!("`--target {target}` does not apply: a package is read as it is");
     other.then(|| Diagnostic::warning(&codes::L0002, title).help("convert it with `--target` to raise its target"))
 }

@@ -16,6 +16,7 @@ use crate::{
     convert::{self, Job, Weights},
     model::{self, Format},
     report::compression_text,
+    witness::Chosen,
 };
 use clap::ValueEnum;
 use mlconv_passes::{
@@ -368,5 +369,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let tolerance = if args.decompress { Tolerance::F16 } else { Tolerance::ANY };
     let write =
         Write { command: "compress", out: &out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
-    write.run(prepared, &inputs, terminal)
+    // What compression loses is measured against what was compressed, in our own kernels.
+    let witness = Chosen::kernels(prepared.format);
+    write.run(prepared, witness, &inputs, terminal)
 }

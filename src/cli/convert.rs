@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult,
-    args::{Import, Inputs, Rewrite},
+    args::{Import, Inputs, Rewrite, SourceRuntime},
     compress::Compression,
     recipe::RecipeFile,
     terminal::Terminal,
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     compare::Tolerance,
     convert::{self, Job, Weights},
+    witness::Chosen,
 };
 use std::path::PathBuf;
 
@@ -30,9 +31,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     compression: Compression,
     #[command(flatten)]
+    source_runtime: SourceRuntime,
+    #[command(flatten)]
     inputs: Inputs,
     /// Skip the parity run that otherwise follows
-    #[arg(long, conflicts_with = "labels")]
+    #[arg(long, conflicts_with_all = ["labels", "source_runtime"])]
     no_verify: bool,
     /// Replace the output if it exists
     #[arg(long)]
@@ -69,6 +72,12 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         let progress = terminal.compression();
         convert::prepare(&job, &|event| progress.tell(event))?
     };
+    // Before anything is written: what was asked for may not be there.
+    let witness = if args.no_verify {
+        Chosen::kernels(prepared.format)
+    } else {
+        args.source_runtime.choose(&job.model, prepared.format)?
+    };
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = match (&prepared.compression, half) {
         (Some(_), _) => Tolerance::ANY,
@@ -77,5 +86,5 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     };
     let write =
         Write { command: "convert", out: &args.out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
-    write.run(prepared, &inputs, terminal)
+    write.run(prepared, witness, &inputs, terminal)
 }

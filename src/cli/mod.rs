@@ -10,6 +10,8 @@ mod ops;
 mod passes;
 mod recipe;
 mod run;
+#[cfg(feature = "onnxruntime")]
+mod source_runtime;
 mod terminal;
 mod verify;
 mod write;
@@ -51,6 +53,10 @@ enum Command {
     Passes(passes::Args),
     /// List the ops, or show one
     Ops(ops::Args),
+    /// Run a model in onnxruntime for another process of this program
+    #[cfg(feature = "onnxruntime")]
+    #[command(hide = true)]
+    SourceRuntime(source_runtime::Args),
 }
 
 /// How a command that did its work ended.
@@ -78,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, &terminal),
         Command::Passes(args) => passes::run(&args, &terminal),
         Command::Ops(args) => ops::run(&args, &terminal),
+        #[cfg(feature = "onnxruntime")]
+        Command::SourceRuntime(args) => source_runtime::run(&args),
     });
     match done.and_then(|outcome| terminal.finish().map(|()| outcome)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs},
+    args::{Import, Inputs, SourceRuntime},
     terminal::Terminal,
 };
 use crate::{
@@ -27,6 +27,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
     input: Vec<String>,
     #[command(flatten)]
+    source_runtime: SourceRuntime,
+    #[command(flatten)]
     inputs: Inputs,
     /// Least signal over noise of an output, in dB; by default 40 where the package computes in half precision, else 80, and
     /// an output also passes whose greatest difference is within 0.01, or 0.0001, of its greatest value
@@ -36,14 +38,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let inputs = args.inputs.read()?;
-    let (package, source) = {
+    let (package, format, source) = {
         let _step = terminal.step("importing");
         let package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
         let opset = package.module.functions.first().map(|f| f.opset);
         let import = Import { target: None, input: args.input.clone(), output: vec![] };
         let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
-        (verify(package.module)?, verify(source.module)?)
+        (verify(package.module)?, source.format, verify(source.module)?)
     };
     let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
     let tolerance = match args.min_snr {
@@ -52,7 +54,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     };
     let mut parity = {
         let _step = terminal.step("running both");
-        parity::parity(&source, &package, inputs.given(), tolerance)?
+        let witness = args.source_runtime.choose(&args.against, format)?;
+        parity::parity(&source, &package, inputs.given(), tolerance, witness)?
     };
     inputs.mention(&mut parity, &source, terminal);
     if terminal.is_json() {
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         }
         terminal.json(&out);
     } else {
-        terminal.say(&format!("compared with {}, on {}:", parity.against, parity.inputs));
+        terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         terminal.result(&parity_text(&parity));
     }
     terminal.insist(parity.differs(&[]).as_slice());

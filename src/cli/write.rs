@@ -8,6 +8,7 @@ use crate::{
     model::package_error,
     parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
+    witness::Chosen,
 };
 use mlconv_coreml::Existing;
 use mlconv_mil::diagnostic::Severity;
@@ -25,7 +26,13 @@ pub(super) struct Write<'a> {
 }
 
 impl Write<'_> {
-    pub(super) fn run(&self, mut prepared: Prepared, inputs: &ReadInputs, terminal: &Terminal) -> CommandResult {
+    pub(super) fn run(
+        &self,
+        mut prepared: Prepared,
+        witness: Chosen,
+        inputs: &ReadInputs,
+        terminal: &Terminal,
+    ) -> CommandResult {
         {
             let _step = terminal.step("writing");
             clean_up_when_interrupted();
@@ -33,16 +40,16 @@ impl Write<'_> {
         }
         terminal.warn(&prepared.warnings);
         terminal.insist(&prepared.unapplied);
-        let mut uncompared = vec![];
+        let (mut uncompared, asked) = (vec![], !inputs.samples.is_empty() || witness.required);
         let mut parity = match self.verify {
             None => None,
             Some(tolerance) => {
                 let _step = terminal.step("verifying");
                 let written = convert::read_back(self.out)?;
-                match parity::parity(&prepared.source, &written, inputs.given(), tolerance) {
+                match parity::parity(&prepared.source, &written, inputs.given(), tolerance, witness) {
                     Ok(parity) => Some(parity),
                     // The package is there and sound; that there was nothing to compare it with is no fault of it.
-                    Err(why) if why.iter().all(|d| *d.code == codes::N0006) => {
+                    Err(why) if why.iter().all(|d| *d.code == codes::N0007) => {
                         uncompared = why.into_iter().map(|d| Diagnostic { severity: Severity::Warning, ..d }).collect();
                         None
                     }
@@ -50,13 +57,13 @@ impl Write<'_> {
                 }
             }
         };
-        if inputs.samples.is_empty() {
-            terminal.warn(&uncompared);
-            prepared.warnings.append(&mut uncompared);
-        } else {
-            // The comparison on these samples was asked for.
+        if asked {
+            // The comparison on these samples, or with this witness, was asked for.
             terminal.insist(&uncompared);
             prepared.unapplied.append(&mut uncompared);
+        } else {
+            terminal.warn(&uncompared);
+            prepared.warnings.append(&mut uncompared);
         }
         if let Some(parity) = &mut parity {
             // Samples that weights were compressed by were spoken of then.
@@ -139,7 +146,7 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, asked: bool, size: u64) ->
         None if asked => out += "\nread back, and compared with nothing, as the source does not run on these inputs",
         None => out += "\nnot verified, as asked",
         Some(p) => {
-            out += &format!("\nread back and compared with {}, on {}:\n", p.against, p.inputs);
+            out += &format!("\nread back; {}, on {}:\n", p.witness.title(), p.inputs);
             out += parity_text(p).trim_end();
         }
     }

@@ -6,7 +6,7 @@ mod text;
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
 pub use text::{bytes, number, parity_text, table};
 
-use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, parity::Parity};
+use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, parity::Parity, witness::Witness};
 use serde_json::{Value, json};
 
 /// The version of every JSON report; it grows when a field changes its meaning.
@@ -23,7 +23,7 @@ pub fn diagnostic(d: &Diagnostic) -> Value {
         "title": d.title,
         "place": d.place,
         "line": d.snippet.as_ref().map(|(line, _)| line),
-        "operator": d.nodes.as_ref().map(|n| &n.operator),
+        "operator": d.nodes.as_ref().and_then(|n| n.operator.as_ref()),
         "nodes": d.nodes.as_ref().map(|n| n.count),
         "limit": d.limit.map(mlconv_mil::diagnostic::Limit::name),
         "help": d.help,
@@ -45,7 +45,9 @@ pub fn parity(p: &Parity) -> Value {
     json!({
         "pass": p.pass(),
         "inputs": p.inputs,
-        "against": p.against,
+        "against": p.witness.against(),
+        "witness": witness(&p.witness),
+        "lowering_agrees": p.lowering_agrees,
         "samples": p.samples,
         "unused": p.unused,
         "tolerance": serde_json::to_value(p.tolerance).unwrap_or_default(),
@@ -53,6 +55,14 @@ pub fn parity(p: &Parity) -> Value {
         "accuracy": p.accuracy.iter().map(accuracy).collect::<Vec<_>>(),
         "outputs": p.outputs.iter().map(output).collect::<Vec<_>>(),
     })
+}
+
+fn witness(w: &Witness) -> Value {
+    let (version, library) = match w {
+        Witness::Onnxruntime { version, library } => (Some(version), Some(library)),
+        Witness::Lowering | Witness::Program => (None, None),
+    };
+    json!({"runtime": w.name(), "version": version, "library": library})
 }
 
 fn accuracy(a: &Accuracy) -> Value {

@@ -62,12 +62,14 @@ fn parity_lines(p: &Parity) -> String {
     let row = |d: &OutputDiff| {
         // Compression is not held to a tolerance.
         let verdict = match d.pass {
+            true if d.drawn => "random",
             true if p.tolerance.min_snr_db == f64::NEG_INFINITY && d.snr_db.is_some() => "lossy",
             true => "ok",
             false => "DIFFERS",
         };
         let measure = match (&d.mismatch, d.unequal) {
             (Some(why), _) => why.clone(),
+            (None, _) if d.drawn => "follows from random numbers: its values are not judged".to_owned(),
             (None, Some(0)) => "equal".to_owned(),
             (None, Some(n)) => format!("{n} of {} differ", d.count),
             (None, None) if p.half && d.below_half() => {

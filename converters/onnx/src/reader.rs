@@ -201,6 +201,7 @@ impl<'m> Reader<'m> {
         for (index, node) in graph.node.iter().enumerate() {
             self.node(node, index, scope, &mut out.nodes)?;
         }
+        out.shapes = shapes_before(&out);
         Ok(out)
     }
 
@@ -402,6 +403,26 @@ fn value_type(ty: &TypeProto) -> Option<std::result::Result<SourceType, String>>
 /// A tensor of elements of this type, in words.
 fn tensors_of(ty: DataType) -> String {
     format!("a tensor of {}", tensor::element_name(ty))
+}
+
+/// The shapes of values whose type is not stated, where that of the same elements in another type is.
+fn shapes_before(graph: &SourceGraph) -> IndexMap<Arc<str>, Vec<SourceDim>> {
+    let mut out: IndexMap<Arc<str>, Vec<SourceDim>> = IndexMap::new();
+    let stated: HashMap<&str, &SourceType> = {
+        let outputs = graph.outputs.iter().filter_map(|v| Some((&*v.name, v.ty.as_ref()?)));
+        outputs.chain(graph.types.iter().map(|(name, ty)| (&**name, ty))).collect()
+    };
+    for node in graph.nodes.iter().rev() {
+        if !node.domain.is_empty() || !matches!(&*node.op, "Cast" | "CastLike" | "Identity") {
+            continue;
+        }
+        let (Some(Arg::Value(x)), Some(y)) = (node.inputs.first(), node.outputs.first()) else { continue };
+        let shape = stated.get(&**y).and_then(|ty| ty.shape.as_ref()).or_else(|| out.get(y));
+        if let Some(shape) = shape.filter(|_| !stated.contains_key(&**x)).cloned() {
+            out.insert(x.clone(), shape);
+        }
+    }
+    out
 }
 
 fn shape(shape: &onnx::TensorShapeProto) -> Vec<SourceDim> {

@@ -2,6 +2,7 @@
 
 use crate::{
     Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    bounds::Bounds,
     interface::no_tensor,
     lower::{narrow, narrowed},
     order::{deep_reads, sorted},
@@ -16,7 +17,7 @@ use mlconv_mil::{
     schema::Op,
     verify::{Fault, faults},
 };
-use mlconv_tensor::{Dim, Shape, Symbols, Tensor, TensorType, Type};
+use mlconv_tensor::{DType, Dim, Shape, Symbols, Tensor, TensorType, Type};
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
@@ -42,8 +43,24 @@ pub enum Entry {
     Value(Value),
     /// A constant as the source has it.
     Const(Tensor),
+    /// A sequence, whose elements are values and constants: programs have none, so it is known while lowering.
+    Sequence(Arc<[Entry]>),
+    /// An optional without an element. One with an element is that element.
+    Nothing,
     /// The result of a node that was not lowered.
     Poisoned,
+}
+
+impl Entry {
+    /// Why this cannot be read as a tensor.
+    fn no_tensor(&self) -> LowerError {
+        let what = match self {
+            Self::Sequence(elements) => format!("a sequence of {} elements where a tensor is wanted", elements.len()),
+            _ => "an optional without an element where a tensor is wanted".to_owned(),
+        };
+        let help = "Core ML has only tensors; sequences and optionals are resolved while converting";
+        LowerError::form_but(what, help).by(Limit::CoreMl)
+    }
 }
 
 /// The names of one graph.
@@ -52,6 +69,8 @@ pub(crate) struct Frame {
     names: HashMap<Arc<str>, Entry>,
     /// What the source states of types.
     types: HashMap<Arc<str>, SourceType>,
+    /// What follows from that of shapes.
+    shapes: HashMap<Arc<str>, Vec<SourceDim>>,
     /// Constants that were read as values, in the types that these have.
     narrowed: HashMap<Arc<str>, Tensor>,
 }
@@ -61,6 +80,10 @@ impl Frame {
         self.names.insert(name, entry);
     }
 }
+
+/// What is said of integers of 64 bits that may need them all.
+const WIDE: &str = "integers of 64 bits are computed with 32, and nothing proves that these results stay below 2^31";
+const WIDE_HELP: &str = "integers of inputs are taken to be below 2^30; larger results come out wrong";
 
 /// The key of a package's metadata under which stand the inputs that were left out, as they have no elements.
 const LEFT_OUT_KEY: &str = "com.github.mlconv.left-out";
@@ -73,7 +96,7 @@ pub(crate) struct State {
     pub(crate) f: Function,
     pub(crate) origins: Origins,
     pub(crate) symbols: Symbols,
-    table: &'static Table,
+    pub(crate) table: &'static Table,
     frames: Vec<Frame>,
     pub(crate) budget: Budget,
     /// Nodes of nested graphs that were lowered so far.
@@ -83,6 +106,12 @@ pub(crate) struct State {
     unjudged: Vec<Arc<str>>,
     /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
     stand_ins: HashSet<Arc<str>>,
+    /// What the nested graph that was lowered last states of the type of its first result.
+    pub(crate) returned: Option<DType>,
+    /// Whether a constant that the node at hand came to may not be what exact integers would have made of it.
+    wrapped: bool,
+    /// Between which numbers values lie, as far as that was asked.
+    pub(crate) known_bounds: HashMap<Value, Bounds>,
     /// Names of inputs without elements, which the function does not have.
     pub(crate) left_out: Vec<String>,
 }
@@ -100,6 +129,9 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         problems: Problems::default(),
         unjudged: vec![],
         stand_ins: HashSet::new(),
+        returned: None,
+        wrapped: false,
+        known_bounds: HashMap::new(),
         left_out: vec![],
     };
     let mut frame = Frame::default();
@@ -198,7 +230,8 @@ impl State {
                 }
                 Err(LowerError::Poisoned) => {}
                 Err(e) => {
-                    let d = Diagnostic::error(&codes::F0102, e.to_string());
+                    let mut d = Diagnostic::error(&codes::F0102, e.to_string()).limit(e.limit());
+                    d.help = e.help().map(str::to_owned);
                     self.problems.plain(d.at(format!("output `{}`", source.name)));
                 }
             }
@@ -234,6 +267,7 @@ impl State {
         }
         let ends = graph.inputs.iter().chain(&graph.outputs).filter_map(|v| Some((&v.name, v.ty.as_ref()?)));
         frame.types = ends.chain(&graph.types).map(|(name, ty)| (name.clone(), ty.clone())).collect();
+        frame.shapes = graph.shapes.iter().map(|(name, shape)| (name.clone(), shape.clone())).collect();
         self.frames.push(frame);
         match sorted(graph, &|name| self.entry(name).is_some()) {
             Ok(nodes) => nodes.into_iter().for_each(|node| self.node(node, block)),
@@ -252,6 +286,7 @@ impl State {
                 Entry::Poisoned
             }));
         }
+        self.returned = graph.outputs.first().and_then(|o| self.stated(&o.name)).map(|t| t.dtype);
         self.frames.pop();
         Ok(returned)
     }
@@ -267,6 +302,7 @@ impl State {
         }));
         let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name));
         let mut made = None;
+        self.wrapped = false;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
                 self.problems.unsupported(node, versions.as_deref(), self.table);
@@ -314,6 +350,18 @@ impl State {
         if outermost && !judged {
             self.unjudged.push(node.name.clone());
         }
+        if let Some(Entry::Value(v)) = entries.first()
+            && self.f.ty(*v).tensor().is_some_and(|t| t.dtype == DType::I32)
+        {
+            let (v, name) = (*v, node.outputs.first());
+            if made.is_none() && name.is_some_and(|name| self.stated(name).is_none()) {
+                made = self.type_of_result(node);
+            }
+            let own = self.f.def_op(v).is_some_and(|id| self.f.op_data(id).origin == Some(origin));
+            if own && self.is_wide(node, made) && (self.wrapped || self.may_overflow(v)) {
+                self.problems.warn_of_all(node, &codes::F0108, WIDE, WIDE_HELP);
+            }
+        }
         if let (Some(dtype), Some(name), Some(frame)) = (made, node.outputs.first(), self.frames.last_mut()) {
             frame.types.entry(name.clone()).or_insert(SourceType { dtype, shape: None });
         }
@@ -341,6 +389,8 @@ impl State {
         Line::of(node, &|name| match self.entry(name)? {
             Entry::Value(v) => Some(self.f.ty(*v).to_string()),
             Entry::Const(t) => Some(TensorType::new(t.dtype(), Shape::from(t.shape())).to_string()),
+            Entry::Sequence(elements) => Some(format!("a sequence of {}", elements.len())),
+            Entry::Nothing => Some("an optional without an element".to_owned()),
             Entry::Poisoned => None,
         })
     }
@@ -373,12 +423,19 @@ impl State {
         self.frames.iter().rev().find_map(|f| f.types.get(name))
     }
 
+    /// The shape that the source states of `name`, or that follows from what it states.
+    pub(crate) fn stated_shape(&self, name: &str) -> Option<&Vec<SourceDim>> {
+        let stated = self.stated(name).and_then(|ty| ty.shape.as_ref());
+        stated.or_else(|| self.frames.iter().rev().find_map(|f| f.shapes.get(name)))
+    }
+
     /// The value called `name`; a constant becomes an op in `block`.
     pub(crate) fn value(&mut self, name: &Arc<str>, block: Block) -> Result<Value, LowerError> {
         match self.entry(name) {
             None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) if matches!(self.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
             Some(Entry::Value(v)) => Ok(*v),
+            Some(e @ (Entry::Sequence(_) | Entry::Nothing)) => Err(e.no_tensor()),
             Some(Entry::Const(_)) => {
                 let val = self.narrowed(name)?;
                 self.constant(name, val, block)
@@ -413,6 +470,7 @@ impl State {
         match entry {
             Entry::Value(v) => Ok(v),
             Entry::Poisoned => Err(LowerError::Poisoned),
+            Entry::Sequence(_) | Entry::Nothing => Err(entry.no_tensor()),
             Entry::Const(t) => {
                 let val = narrow(name, &t)?;
                 self.constant(name, val, block)
@@ -441,6 +499,9 @@ impl State {
             }
             return Ok(results);
         };
+        if results.first().is_some_and(|v| self.f.ty(*v).tensor().is_some_and(|t| t.dtype == DType::I32)) {
+            self.wrapped |= self.computed(results[0], 0).is_some_and(|b| !b.fits());
+        }
         self.f.remove(id);
         let mut constants = Values::new();
         for (i, val) in folded.into_iter().enumerate() {

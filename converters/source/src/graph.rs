@@ -19,6 +19,8 @@ pub struct SourceGraph {
     pub absent: IndexMap<Arc<str>, Absent>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
+    /// Shapes that follow from these, of values whose type is not stated.
+    pub shapes: IndexMap<Arc<str>, Vec<SourceDim>>,
     /// Its nodes.
     pub nodes: Vec<Node>,
     /// Descriptive text: keys such as `producer` and `description`.

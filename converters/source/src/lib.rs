@@ -4,6 +4,7 @@
 //! A reader turns bytes into a [`SourceGraph`]; a table turns its nodes into MIL. Readers hold all format trouble, rows
 //! hold none.
 
+mod bounds;
 mod compose;
 mod driver;
 mod error;

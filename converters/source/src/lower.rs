@@ -5,6 +5,7 @@ use crate::{
     driver::{Entry, Frame, State},
 };
 use mlconv_mil::{
+    diagnostic::codes,
     ir::{Block, Fact, Function, OriginId, Place, Value},
     ops,
     schema::{Op, Opset},
@@ -62,6 +63,11 @@ impl<'a> Lower<'a> {
         self.node.outputs.get(i).is_some_and(|o| !o.is_empty())
     }
 
+    /// Whether input `i` is there.
+    pub fn is_given(&self, i: usize) -> bool {
+        !matches!(self.node.inputs.get(i), None | Some(Arg::None))
+    }
+
     /// The value of input `i`, which must be there.
     pub fn input(&mut self, i: usize) -> Result<Value> {
         self.optional(i)?.ok_or(LowerError::MissingInput { index: i })
@@ -96,8 +102,41 @@ impl<'a> Lower<'a> {
             Some(Entry::Const(t)) => Ok(Some(t.clone())),
             Some(Entry::Value(v)) => Ok(self.state.f.constant(*v).cloned()),
             Some(Entry::Poisoned) => Err(LowerError::Poisoned),
-            None => Ok(None),
+            Some(Entry::Sequence(_) | Entry::Nothing) | None => Ok(None),
         }
+    }
+
+    /// What input `i` stands for, be it a tensor or not; `None` where it is absent.
+    pub fn entry(&self, i: usize) -> Result<Option<Entry>> {
+        self.read_inputs.borrow_mut().insert(i);
+        let Some(Arg::Value(name)) = self.node.inputs.get(i) else { return Ok(None) };
+        match self.state.entry(name) {
+            None | Some(Entry::Poisoned) => Err(LowerError::Poisoned),
+            Some(Entry::Value(v)) if matches!(self.state.f.ty(*v), Type::Unknown) => Err(LowerError::Poisoned),
+            Some(e) => Ok(Some(e.clone())),
+        }
+    }
+
+    /// The elements of input `i`, which must be a sequence.
+    pub fn sequence(&self, i: usize) -> Result<Arc<[Entry]>> {
+        match self.entry(i)? {
+            Some(Entry::Sequence(elements)) => Ok(elements),
+            Some(Entry::Nothing) => Err(LowerError::form("an optional without an element where a sequence is wanted")),
+            Some(_) => Err(LowerError::form("a tensor where a sequence is wanted")),
+            None => Err(LowerError::MissingInput { index: i }),
+        }
+    }
+
+    /// A sequence of tensors. Its length is charged for, as loops make many of growing length.
+    pub fn as_sequence(&mut self, elements: Vec<Entry>) -> Result<Entry> {
+        if elements.iter().any(|e| matches!(e, Entry::Poisoned)) {
+            return Err(LowerError::Poisoned);
+        }
+        if elements.iter().any(|e| matches!(e, Entry::Sequence(_) | Entry::Nothing)) {
+            return Err(LowerError::not_yet("a sequence of anything but tensors"));
+        }
+        self.state.charge(elements.len())?;
+        Ok(Entry::Sequence(elements.into()))
     }
 
     /// The integers of input `i`, which must be known; `None` where it is absent.
@@ -110,6 +149,35 @@ impl<'a> Lower<'a> {
         }
         let v = self.input(i)?;
         self.known_ints(v).map(Some).ok_or(LowerError::NotConstant { index: i })
+    }
+
+    /// The value of input `i`, of which only matters where it lies among others: a constant beyond 32 bits is the limit
+    /// of these.
+    pub fn limit(&mut self, i: usize) -> Result<Value> {
+        match self.entry(i)? {
+            Some(Entry::Const(t)) => match clamped(&t) {
+                Some((clamped, _)) => self.add_given(clamped),
+                None => self.input(i),
+            },
+            _ => self.input(i),
+        }
+    }
+
+    /// As [`Self::limit`], where the extreme of the source's numbers stands for "no limit". It becomes the extreme of
+    /// 32 bits, which a warning says.
+    pub fn extreme(&mut self, i: usize) -> Result<Value> {
+        match self.entry(i)? {
+            Some(Entry::Const(t)) => match clamped(&t) {
+                Some((clamped, true)) => {
+                    let why = "the extreme of 64-bit numbers becomes that of 32-bit ones";
+                    let help = "a program that takes it for `no limit` does the same with the other";
+                    self.state.problems.warn_of_all(self.node, &codes::F0108, why, help);
+                    self.add_given(clamped)
+                }
+                _ => self.input(i),
+            },
+            _ => self.input(i),
+        }
     }
 
     /// The element type that input `i` has in the source, where that is known.
@@ -126,9 +194,19 @@ impl<'a> Lower<'a> {
         self.made = Some(dtype);
     }
 
+    /// Says that the first output has the type of the first result of the nested graph that was lowered last.
+    pub fn makes_returned(&mut self) {
+        self.made = self.state.returned.or(self.made);
+    }
+
     /// Warns the user of what the program does otherwise than the source.
     pub fn warn(&mut self, why: &str) {
         self.state.problems.warn(self.node, why);
+    }
+
+    /// Warns the user of random numbers, which no two makers draw alike; one warning for all nodes.
+    pub fn warn_of_chance(&mut self, why: &str, help: &str) {
+        self.state.problems.warn_of_all(self.node, &codes::F0109, why, help);
     }
 
     /// What the source states of the type of output `i`.
@@ -139,7 +217,7 @@ impl<'a> Lower<'a> {
     /// The shape that the source states of output `i`, where it states all sizes.
     pub fn stated_sizes(&self, i: usize) -> Option<Vec<i64>> {
         let known = |d: &SourceDim| if let SourceDim::Known(n) = d { Some(*n) } else { None };
-        self.stated_output(i)?.shape.as_ref()?.iter().map(known).collect()
+        self.state.stated_shape(self.node.outputs.get(i)?)?.iter().map(known).collect()
     }
 
     /// Marks input `i` as read: the lowering knows it and has no use for it.
@@ -442,27 +520,48 @@ impl<'a> Lower<'a> {
 
     /// Lowers a nested graph in place, as if its nodes stood here; what it returns.
     pub fn inline(&mut self, graph: &SourceGraph, args: &[Value]) -> Result<Vec<Entry>> {
+        self.inline_entries(graph, args.iter().copied().map(Entry::Value).collect())
+    }
+
+    /// As [`Self::inline`], of arguments that need not be tensors.
+    pub fn inline_entries(&mut self, graph: &SourceGraph, args: Vec<Entry>) -> Result<Vec<Entry>> {
         let mut frame = Frame::default();
-        for (input, v) in graph.inputs.iter().zip(args) {
-            frame.define(input.name.clone(), Entry::Value(*v));
+        for (input, entry) in graph.inputs.iter().zip(args) {
+            frame.define(input.name.clone(), entry);
         }
         self.state.nested(graph, frame, self.block)
     }
 
-    /// Lowers a nested graph to a block of its own, with arguments of these facts; the block yields what the graph
-    /// returns.
-    pub fn block(&mut self, graph: &SourceGraph, args: &[Fact]) -> Result<Block> {
+    /// Lowers a nested graph without arguments to a block of its own, which yields the tensors that the graph returns:
+    /// of a sequence, each element. With the block comes what these tensors are part of.
+    pub fn block(&mut self, graph: &SourceGraph) -> Result<(Block, Vec<Entry>)> {
         let block = self.state.f.add_block();
-        let mut frame = Frame::default();
-        for (input, fact) in graph.inputs.iter().zip(args) {
-            let v = self.state.f.add_arg(block, &input.name, fact.clone());
-            frame.define(input.name.clone(), Entry::Value(v));
+        let returned = self.state.nested(graph, Frame::default(), block)?;
+        let mut yields = vec![];
+        for e in &returned {
+            let tensors = match e {
+                Entry::Sequence(elements) => &**elements,
+                Entry::Nothing => &[],
+                e => std::slice::from_ref(e),
+            };
+            for e in tensors {
+                yields.push(self.state.materialize(&Arc::from(""), e.clone(), block)?);
+            }
         }
-        let returned = self.state.nested(graph, frame, block)?;
-        let yields =
-            returned.into_iter().map(|e| self.state.materialize(&Arc::from(""), e, block)).collect::<Result<_>>()?;
         self.state.f.set_yields(block, yields);
-        Ok(block)
+        Ok((block, returned))
+    }
+
+    /// Puts a number that a block yields, its tensor `i`, into a vector.
+    pub fn yield_in_vector(&mut self, block: Block, i: usize) -> Result<()> {
+        let mut yields = self.state.f.yields(block).to_vec();
+        let Some(number) = yields.get_mut(i) else { return Err(LowerError::Poisoned) };
+        let outer = std::mem::replace(&mut self.block, block);
+        let vector = self.expand_dims(*number, &[0]);
+        self.block = outer;
+        *number = vector?;
+        self.state.f.set_yields(block, yields);
+        Ok(())
     }
 
     /// Runs `make` with a new block as the place where ops are added; the block yields what it returns.
@@ -509,12 +608,45 @@ pub(crate) fn narrow(name: &str, t: &Tensor) -> Result<Tensor> {
         DType::F64 => {
             let values = t.to_f64();
             if let Some(v) = values.iter().find(|v| v.is_finite() && !(**v as f32).is_finite()) {
-                return Err(fail(v.to_string()));
+                return Err(fail(format!("{v:e}")));
             }
         }
         _ => {}
     }
     Ok(t.cast(to))
+}
+
+/// A constant of which numbers do not fit 32 bits, with these clamped; whether all of these are extremes of their type.
+fn clamped(t: &Tensor) -> Option<(Tensor, bool)> {
+    let (least, most) = (i64::from(i32::MIN), i64::from(i32::MAX));
+    let (values, ends): (Vec<i64>, [i64; 2]) = match t.dtype() {
+        DType::U64 => {
+            // Beyond what signed integers hold, all are alike.
+            let values = t.view::<u64>().unwrap_or_default();
+            if values.iter().any(|v| i64::try_from(*v).is_err() && *v != u64::MAX) {
+                return None;
+            }
+            (values.iter().map(|v| i64::try_from(*v).unwrap_or(i64::MAX)).collect(), [0, i64::MAX])
+        }
+        DType::I64 => (t.to_i64(), [i64::MIN, i64::MAX]),
+        DType::U32 => (t.to_i64(), [0, i64::from(u32::MAX)]),
+        DType::F64 => {
+            let (values, most) = (t.to_f64(), f64::from(f32::MAX));
+            let mut beyond = values.iter().filter(|v| v.is_finite() && v.abs() > most).peekable();
+            beyond.peek()?;
+            let extremes = beyond.all(|v| v.abs() == f64::MAX);
+            let clamp = |v: &f64| if v.is_finite() { v.clamp(-most, most) } else { *v };
+            let values: Vec<f64> = values.iter().map(clamp).collect();
+            return Some((Tensor::from_f64(DType::F32, t.shape(), &values), extremes));
+        }
+        _ => return None,
+    };
+    let mut beyond = values.iter().filter(|v| !(least..=most).contains(v)).peekable();
+    beyond.peek()?;
+    // Exporters write the negative of the greatest for the least, too.
+    let extremes = beyond.all(|v| ends.contains(v) || *v == -i64::MAX);
+    let values: Vec<i64> = values.iter().map(|v| (*v).clamp(least, most)).collect();
+    Some((Tensor::from_i64(DType::I32, t.shape(), &values), extremes))
 }
 
 /// The type in which MIL computes with elements of `dtype`; `None` for strings.

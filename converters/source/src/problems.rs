@@ -3,7 +3,7 @@
 use crate::{Arg, LowerError, Node, Table};
 use indexmap::{IndexMap, map::Entry};
 use mlconv_mil::{
-    diagnostic::{Diagnostic, Limit, Nodes, Severity, codes},
+    diagnostic::{Code, Diagnostic, Limit, Nodes, Severity, codes},
     ir::SourceInfo,
 };
 use std::{ops::Range, sync::Arc};
@@ -23,7 +23,7 @@ pub(crate) fn place(node: &Node) -> String {
 #[derive(Default)]
 pub(crate) struct Problems {
     plain: Vec<Diagnostic>,
-    nodes: IndexMap<(String, String), Group>,
+    nodes: IndexMap<(Option<String>, String), Group>,
     errors: usize,
 }
 
@@ -65,7 +65,7 @@ impl Problems {
         let d = match table.without(&node.domain, &node.op) {
             Some(known) => {
                 let d = Diagnostic::error(&codes::F0101, format!("`{operator}` is not supported: {}", known.why));
-                Diagnostic { help: known.help.map(str::to_owned), ..d.limit(known.limit) }
+                d.limit(known.limit).help(known.help)
             }
             None if table.domains().contains(&*node.domain) => Diagnostic::error(
                 &codes::F0101,
@@ -110,9 +110,19 @@ impl Problems {
         self.add(node, Diagnostic::warning(&codes::F0108, format!("`{}`: {why}", node.operator())));
     }
 
+    /// A warning that is one for nodes of all operators.
+    pub(crate) fn warn_of_all(&mut self, node: &Node, code: &'static Code, why: &str, help: &str) {
+        let d = Diagnostic::warning(code, why).help(help);
+        self.put((None, d.title.clone()), node, d);
+    }
+
     fn add(&mut self, node: &Node, d: Diagnostic) {
+        let key = (Some(node.operator()), form(&d.title));
+        self.put(key, node, d);
+    }
+
+    fn put(&mut self, key: (Option<String>, String), node: &Node, d: Diagnostic) {
         self.errors += usize::from(d.severity == Severity::Error);
-        let key = (node.operator(), form(&d.title));
         let id = (node.name.clone(), node.outputs.first().cloned().unwrap_or_default());
         let mut place = place(node);
         let group = match self.nodes.entry(key) {
@@ -132,7 +142,7 @@ impl Problems {
     pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
         let mut out = self.plain;
         // Forms of one operator stand together, operators in the order in which they are met.
-        let mut operators: IndexMap<String, Vec<Group>> = IndexMap::new();
+        let mut operators: IndexMap<Option<String>, Vec<Group>> = IndexMap::new();
         for ((operator, _), group) in self.nodes {
             operators.entry(operator).or_default().push(group);
         }
@@ -272,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_of_all_is_one_message_for_several_operators() {
+        let mut problems = Problems::default();
+        for op in ["Add", "Mul", "Add"] {
+            let node = Node { op: op.into(), name: op.into(), ..Node::default() };
+            problems.warn_of_all(&node, &codes::F0108, "wide", "narrow");
+        }
+        assert!(!problems.has_error());
+        let all = problems.into_diagnostics();
+        let [d] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(d.title, "wide (2 nodes)");
+        assert_eq!(d.nodes, Some(Nodes { operator: None, count: 2 }));
+    }
+
+    #[test]
     fn nodes_of_one_form_are_one_message() {
         let mut problems = Problems::default();
         for i in 0..6u8 {
@@ -286,7 +310,7 @@ mod tests {
         assert_eq!(d.title, "`Conv`: 4 spatial dimensions is not supported (5 nodes)");
         let place = ["node `n0` (Conv)", "node `n1` (Conv): 5 spatial dimensions is not supported", "node `n2` (Conv)"];
         assert_eq!(d.place, [&place[..], &["and 2 more"]].concat());
-        assert_eq!(d.nodes, Some(Nodes { operator: "Conv".to_owned(), count: 5 }));
+        assert_eq!(d.nodes, Some(Nodes { operator: Some("Conv".to_owned()), count: 5 }));
         assert_eq!(d.limit, Some(Limit::CoreMl));
     }
 }

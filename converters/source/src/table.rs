@@ -23,46 +23,51 @@ pub struct Row {
 pub struct Without {
     /// Their domain; empty for the format's own.
     pub domain: &'static str,
-    /// Their names; none at all means every operator of the domain.
+    /// Their names.
     pub ops: &'static [&'static str],
     /// On whose side it is.
     pub limit: Limit,
     /// Why, as what follows "it is not supported:".
     pub why: &'static str,
     /// What to do about it.
-    pub help: Option<&'static str>,
+    pub help: &'static str,
 }
 
-/// Rows, indexed by operator, and what is known of operators that have none.
+/// Rows, indexed by operator, and what else is known of operators.
 pub struct Table {
     rows: HashMap<(&'static str, &'static str), Vec<&'static Row>>,
     without: &'static [Without],
+    alike: HashMap<&'static str, usize>,
 }
 
 impl Table {
-    /// Indexes `rows`; `without` is known of others.
-    pub fn new(rows: impl IntoIterator<Item = &'static Row>, without: &'static [Without]) -> Self {
+    /// Indexes `rows`, operators that are known to have none, and the format's own operators whose first result has the
+    /// element type of an input, with its position.
+    pub fn new(
+        rows: impl IntoIterator<Item = &'static Row>,
+        without: &'static [Without],
+        alike: &'static [(&'static str, usize)],
+    ) -> Self {
         let mut index: HashMap<_, Vec<&'static Row>> = HashMap::new();
         for row in rows {
             index.entry((row.domain, row.op)).or_default().push(row);
         }
-        Self { rows: index, without }
+        Self { rows: index, without, alike: alike.iter().copied().collect() }
     }
 
     /// Why an operator has no row, where that is known.
     pub fn without(&self, domain: &str, op: &str) -> Option<&'static Without> {
-        let of = |w: &&Without| w.domain == domain && (w.ops.is_empty() || w.ops.contains(&op));
-        self.without.iter().find(of)
-    }
-
-    /// Whether any operator of a domain is known.
-    pub fn knows(&self, domain: &str) -> bool {
-        self.rows.keys().any(|(d, _)| *d == domain) || self.without.iter().any(|w| w.domain == domain)
+        self.without.iter().find(|w| w.domain == domain && w.ops.contains(&op))
     }
 
     /// Every domain of which an operator is known.
     pub fn domains(&self) -> BTreeSet<&'static str> {
         self.rows.keys().map(|(domain, _)| *domain).chain(self.without.iter().map(|w| w.domain)).collect()
+    }
+
+    /// The input that has the element type of the first result, where there is one.
+    pub fn alike(&self, domain: &str, op: &str) -> Option<usize> {
+        self.alike.get(op).copied().filter(|_| domain.is_empty())
     }
 
     /// Every row, by domain, operator and version.

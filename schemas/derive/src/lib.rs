@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! #[derive(Op, Clone, Debug, PartialEq)]
-//! #[op(name = "conv", since = Ios15)]             // also: until = Ios18, constexpr, effect = Read|Write
+//! #[op(name = "conv", since = Ios15)]             // also: until = Ios18, constexpr, elementwise, effect = Read|Write
 //! #[domain(T: Ios15 = F16 | F32)]                 // element types, by what each opset adds
 //! #[domain(W: Ios15 = T, Ios17 = F16 | F32)]      // an alias holds until the next step
 //! pub struct Conv {

@@ -16,7 +16,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
     let head = Head::read(input)?;
     let fields = fields.named.iter().map(|f| Param::read(f, &head)).collect::<Result<Vec<_>>>()?;
 
-    let Head { name, since, until, constexpr, effect, domains, .. } = &head;
+    let Head { name, since, until, constexpr, elementwise, effect, domains, .. } = &head;
     let until = option(until.as_ref().map(|o| quote!(Opset::#o)));
     let effect = effect.clone().unwrap_or_else(|| format_ident!("None"));
     let doc = docs(&input.attrs);
@@ -36,7 +36,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             use mlconv_tensor::DType::*;
             Schema {
                 name: #name, doc: #doc, since: Opset::#since, until: #until, constexpr: #constexpr,
-                effect: Effect::#effect, domains: &[#(#domains),*], params: &[#(#params),*],
+                elementwise: #elementwise, effect: Effect::#effect, domains: &[#(#domains),*], params: &[#(#params),*],
             }
         };
         impl crate::schema::OpMeta for #ty {
@@ -94,6 +94,7 @@ struct Head {
     since: Ident,
     until: Option<Ident>,
     constexpr: bool,
+    elementwise: bool,
     effect: Option<Ident>,
     vars: Vec<String>,
     domains: Vec<TokenStream>,
@@ -101,7 +102,8 @@ struct Head {
 
 impl Head {
     fn read(input: &DeriveInput) -> Result<Self> {
-        let (mut name, mut since, mut until, mut constexpr, mut effect) = (None, None, None, false, None);
+        let (mut name, mut since, mut until, mut effect) = (None, None, None, None);
+        let (mut constexpr, mut elementwise) = (false, false);
         let (mut vars, mut domains) = (vec![], vec![]);
         for a in &input.attrs {
             if a.path().is_ident("op") {
@@ -112,7 +114,11 @@ impl Head {
                         "until" => until = Some(m.value()?.parse()?),
                         "effect" => effect = Some(m.value()?.parse()?),
                         "constexpr" => constexpr = true,
-                        _ => return Err(m.error("expected `name`, `since`, `until`, `effect` or `constexpr`")),
+                        "elementwise" => elementwise = true,
+                        _ => {
+                            let want = "expected `name`, `since`, `until`, `effect`, `constexpr` or `elementwise`";
+                            return Err(m.error(want));
+                        }
                     }
                     Ok(())
                 })?;
@@ -128,6 +134,7 @@ impl Head {
             since: since.ok_or_else(|| missing("since"))?,
             until,
             constexpr,
+            elementwise,
             effect,
             vars,
             domains,

@@ -34,7 +34,8 @@ codes! {
     F0106 "graph is not sound" "A node reads a value that nothing defines, two nodes define one value, or nodes depend on each other in a circle.";
     F0107 "interface adapted" "An input or output was renamed, left out, or changed its type because Core ML has no equal.";
     F0108 "computed in another type" "Core ML has no equal of the element type, and results may differ from the source's where they leave the range of the type that stands for it.";
-    F0109 "weights not read" "Data of constants are in a file that is not there, or so large that `check` does not read them. It judges the model without them, but for nodes that depend on what they say, such as a shape, and for what half precision cannot hold. A conversion needs and reads them.";
+    F0109 "random numbers" "A program draws other random numbers than the source, whether there is a seed or not: only their distribution is the same. Outputs that follow from them are run, and not judged.";
+    F0110 "weights not read" "Data of constants are in a file that is not there, or so large that `check` does not read them. It judges the model without them, but for nodes that depend on what they say, such as a shape, and for what half precision cannot hold. A conversion needs and reads them.";
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
     P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of the op, such as an epsilon of 1e-10, or a value that the op reads may be too small or too large for it. The op computes in 32 bits, and what it gives is cast back where that is safe. Ops with the same reason are one warning; the JSON report lists all of them.";
@@ -55,7 +56,8 @@ codes! {
     N0003 "input does not fit" "An array given for an input has a shape or type other than declared, or no input has its name.";
     N0004 "arrays may not be what was meant" "An array is not used as no input has its name, arrays or outputs are matched in order as no name matches, or an array holds NaN. The run was made all the same.";
     N0005 "not finite" "An op gave an infinity or NaN although nothing that it reads has one: its result is beyond the range of the precision, or not defined.";
-    N0006 "not compared" "The source does not run on the inputs, so the package was not compared with it. Made-up inputs need not be what the model is for: give samples with `--sample`.";
+    N0006 "witness not available" "onnxruntime, which runs the source of a comparison where its library is found, could not be loaded, or does not take the model. Unless it was asked for, the source's own lowering was the witness instead.";
+    N0007 "not compared" "The source does not run on the inputs, so the package was not compared with it. Made-up inputs need not be what the model is for: give samples with `--sample`.";
     T0001 "fault of the tool" "The tool came upon something that it should have foreseen. Nothing was written. Please report it, with the model if it may be shared.";
     L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";
     L0002 "request not applied" "Something was asked for that had no effect.";
@@ -103,8 +105,8 @@ impl Limit {
 /// Nodes of a source that one message is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nodes {
-    /// Their operator.
-    pub operator: String,
+    /// Their operator, where it is one for all.
+    pub operator: Option<String>,
     /// How many there are; `place` names the first few.
     pub count: usize,
 }

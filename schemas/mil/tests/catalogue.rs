@@ -3,8 +3,9 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use mlconv_mil::{
-    ir::{Function, Port},
-    ops::OPS,
+    fold::Budget,
+    ir::{Function, Place, Port},
+    ops::{Const, OPS},
     schema::{
         Arg, Args, Arity, Attr, AttrDefault, AttrType, Op, OpError, OpInfo, Opset, Param, ParamKind, Schema, Step,
     },
@@ -73,6 +74,55 @@ fn defaults_read_back_to_themselves() {
     }
 }
 
+/// The result of an elementwise op does not change when operands are repeated, and their axes joined, beforehand.
+#[test]
+fn what_is_elementwise_knows_no_axes() {
+    let mut seen = 0;
+    for info in OPS.iter().filter(|o| o.schema.elementwise) {
+        seen += 1;
+        let mut f = Function::new("main", Opset::default());
+        let mut results = vec![];
+        for joined in [false, true] {
+            let mut op = build(info, false);
+            let mut operands = vec![];
+            let domains = info.schema.params.iter().filter_map(|p| match &p.kind {
+                ParamKind::Operand { domain, .. } => Some(*domain),
+                ParamKind::Attr { .. } | ParamKind::Region => None,
+            });
+            let domains: Vec<&str> = domains.collect();
+            for (i, domain) in domains.iter().enumerate() {
+                let dtype = info.schema.types(domain, f.opset).map_or(DType::F32, |t| t[t.len() - 1]);
+                let value = |at: usize| match dtype {
+                    DType::Bool => (at % 2) as f64,
+                    d if d.is_int() => (1 + i + at) as f64,
+                    _ => (1 + i + at) as f64 / 16.0,
+                };
+                // The last of several has one element along the first and the last axis of `[2, 3, 2]`.
+                let repeated = i > 0 && i + 1 == domains.len();
+                let (shape, values): (&[usize], Vec<f64>) = match (joined, repeated) {
+                    (true, true) => (&[12], (0..12).map(|at| value(at / 2 % 3)).collect()),
+                    (true, false) => (&[12], (0..12).map(value).collect()),
+                    (false, true) => (&[1, 3, 1], (0..3).map(value).collect()),
+                    (false, false) => (&[2, 3, 2], (0..12).map(value).collect()),
+                };
+                let val = Tensor::from_f64(dtype, shape, &values);
+                operands.push(f.push("c", Const { val }).expect("a constant"));
+            }
+            let mut next = operands.into_iter();
+            op.visit_operands_mut(&mut |v| *v = next.next().expect("one each"));
+            let made = f.insert(Place::End(f.body()), &["r"], op, None);
+            let made = made.unwrap_or_else(|e| panic!("`{}`: {e}", info.schema.name));
+            let id = f.def_op(made[0]).expect("an op");
+            let folded = Budget::new(1 << 20).fold(&f, id);
+            results.push(folded.unwrap_or_else(|| panic!("`{}` has no value", info.schema.name))[0].clone());
+        }
+        let name = info.schema.name;
+        assert_eq!((results[0].shape(), results[1].shape()), (&[2, 3, 2][..], &[12][..]), "`{name}`");
+        assert_eq!(results[0].reshape(&[12]), results[1], "`{name}`");
+    }
+    assert!(seen > 50, "{seen} ops");
+}
+
 /// Builds an op on made-up arguments, with its defaults left out or stated.
 fn build(info: &OpInfo, state_defaults: bool) -> Box<dyn Op> {
     let mut f = Function::new("main", Opset::default());
@@ -82,13 +132,13 @@ fn build(info: &OpInfo, state_defaults: bool) -> Box<dyn Op> {
     let mut tried: BTreeMap<&str, usize> = BTreeMap::new();
     loop {
         let mut args = Args::new(&f);
-        for p in info.schema.params {
+        for (nth, p) in info.schema.params.iter().enumerate() {
             match &p.kind {
                 ParamKind::Operand { arity: Arity::Optional, .. } => {}
                 ParamKind::Operand { arity: Arity::One | Arity::Many, .. } => args.add_operand(p.name, vec![v]),
                 ParamKind::Attr { default: AttrDefault::Required, choices, .. } => {
                     let literal = match choices() {
-                        [] => made_up(*tried.entry(p.name).or_default()),
+                        [] => made_up(*tried.entry(p.name).or_default(), nth),
                         [first, ..] => Attr::Str((*first).to_owned()),
                     };
                     args.add_attr(p.name, literal);
@@ -112,11 +162,11 @@ fn build(info: &OpInfo, state_defaults: bool) -> Box<dyn Op> {
     }
 }
 
-/// Literals of every kind, until a parameter takes one.
-fn made_up(i: usize) -> Attr {
+/// Literals of every kind, until the parameter takes one; numbers grow from one parameter to the next.
+fn made_up(i: usize, nth: usize) -> Attr {
     let all = [
-        Attr::Int(1),
-        Attr::Float(0.5),
+        Attr::Int(nth as i64 + 1),
+        Attr::Float(nth as f32 + 0.5),
         Attr::Bool(true),
         Attr::Str("fp32".to_owned()),
         Attr::Ints(vec![0]),

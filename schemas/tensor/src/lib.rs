@@ -23,4 +23,4 @@ pub use tensor::{Element, Tensor, TensorError};
 pub use types::{TensorType, Type};
 
 pub use bytes::Bytes;
-pub use half::f16;
+pub use half::{bf16, f16};

@@ -8,6 +8,7 @@ use mlconv_mil::{
     schema::{Op, Opset, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, TensorType, Type};
+use std::collections::HashSet;
 
 /// The greatest rank of a tensor.
 const MAX_RANK: usize = 5;
@@ -40,6 +41,16 @@ fn empty_outputs(f: &Function) -> Vec<Diagnostic> {
 
 /// Names every tensor of too high a rank; operands of ops that decode weights may have more.
 fn ranks(f: &Function, origins: &Origins, bad: &mut Vec<Diagnostic>) {
+    let rank = |v: Value| f.ty(v).tensor().map(|t| t.shape.rank()).filter(|r| *r > MAX_RANK);
+    let ports = f.inputs().iter().zip(&f.sig.inputs).map(|p| ("input", p));
+    let ports = ports.chain(f.outputs().iter().zip(&f.sig.outputs).map(|p| ("output", p)));
+    for (what, (v, port)) in ports {
+        let Some(rank) = rank(*v) else { continue };
+        let title = format!("{what} `{}` is of rank {rank}, Core ML has at most {MAX_RANK}", port.name);
+        let d = Diagnostic::error(&codes::X0003, title).limit(Limit::CoreMl);
+        bad.push(d.help(format!("join axes of the {what} in the source model")));
+    }
+    let mut places = HashSet::new();
     for id in f.all_ops() {
         let data = f.op_data(id);
         let for_constexpr = |v: &Value| {
@@ -50,11 +61,16 @@ fn ranks(f: &Function, origins: &Origins, bad: &mut Vec<Diagnostic>) {
             reads && !f.uses(*v).is_empty()
         };
         for v in data.results.iter().filter(|v| !for_constexpr(v)) {
-            let Some(rank) = f.ty(*v).tensor().map(|t| t.shape.rank()).filter(|r| *r > MAX_RANK) else { continue };
+            let Some(rank) = rank(*v) else { continue };
+            // A node is named once, and what only yields an output is that output's fault.
+            let place = data.origin.and_then(|o| origins.sources(o).first().map(ToString::to_string));
+            if f.outputs().contains(v) || (place.is_some() && !places.insert(place.clone())) {
+                continue;
+            }
             let name = data.op.name();
             let title = format!("`{name}` makes `{}` of rank {rank}, Core ML has at most {MAX_RANK}", f.value(*v).hint);
             let mut d = Diagnostic::error(&codes::X0003, title);
-            d.place.extend(data.origin.and_then(|o| origins.sources(o).first().map(ToString::to_string)));
+            d.place.extend(place);
             bad.push(d.help("join axes in the source model, with a reshape before the node and one after it"));
         }
     }

@@ -1,12 +1,20 @@
 //! Constants and what merely passes on its input.
 
 use crate::LATEST;
-use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_source::{Entry, Lower, LowerError, Lowered};
 use mlconv_tensor::Tensor;
 
 rows! {
     "Constant" 1..=LATEST => constant;
-    "Identity" 1..=LATEST => |n| { let x = n.input(0)?; n.done(x) };
+    "Identity" 1..=LATEST => identity;
+}
+
+fn identity(n: &mut Lower<'_>) -> Lowered {
+    if let Some(e @ (Entry::Sequence(_) | Entry::Nothing)) = n.entry(0)? {
+        return Ok(vec![e]);
+    }
+    let x = n.input(0)?;
+    n.done(x)
 }
 
 fn constant(n: &mut Lower<'_>) -> Lowered {

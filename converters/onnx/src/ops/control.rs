@@ -25,20 +25,60 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
     let (yes, no) = (n.graph("then_branch")?, n.graph("else_branch")?);
     let condition = n.input(0)?;
     if let Some(known) = truth(n, condition) {
-        return n.inline(if known { yes } else { no }, &[]);
+        let returned = n.inline(if known { yes } else { no }, &[])?;
+        n.makes_returned();
+        return Ok(returned);
     }
     let pred = n.as_scalar(condition)?;
-    let (true_fn, false_fn) = (n.block(yes, &[])?, n.block(no, &[])?);
-    let (a, b) = (n.f().yields(true_fn).to_vec(), n.f().yields(false_fn).to_vec());
-    for (a, b) in a.iter().zip(&b) {
-        let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
-        if x.dtype != y.dtype || x.shape.rank() != y.shape.rank() {
-            let help = "if the condition depends on a shape, fix that shape with `--input`";
-            let e = LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help);
-            return Err(e.by(Limit::CoreMl));
-        }
+    let ((true_fn, have), (false_fn, other)) = (n.block(yes)?, n.block(no)?);
+    n.makes_returned();
+    if let Some((a, b)) = have.iter().zip(&other).map(|(a, b)| (kind(a), kind(b))).find(|(a, b)| a != b) {
+        let help = "Core ML has no sequences and no optionals; if the condition depends on a shape, fix that shape with `--input`";
+        let e = LowerError::form_but(format!("branches of {a} and {b} on an unknown condition"), help);
+        return Err(e.by(Limit::CoreMl));
     }
-    n.emit(ops::Cond { pred, true_fn, false_fn })
+    let (a, b) = (n.f().yields(true_fn).to_vec(), n.f().yields(false_fn).to_vec());
+    for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+        let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
+        // A number by itself and one in a vector broadcast alike.
+        match (x.shape.rank(), y.shape.rank()) {
+            _ if x.dtype != y.dtype => {}
+            (p, q) if p == q => continue,
+            (0, 1) if y.shape.iter().all(|d| d.is(1)) => {
+                n.yield_in_vector(true_fn, i)?;
+                continue;
+            }
+            (1, 0) if x.shape.iter().all(|d| d.is(1)) => {
+                n.yield_in_vector(false_fn, i)?;
+                continue;
+            }
+            _ => {}
+        }
+        let help = "if the condition depends on a shape, fix that shape with `--input`";
+        let e = LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help);
+        return Err(e.by(Limit::CoreMl));
+    }
+    let tensors = if a.is_empty() { vec![] } else { n.ops(ops::Cond { pred, true_fn, false_fn })?.to_vec() };
+    let mut tensors = tensors.into_iter().map(Entry::Value);
+    have.into_iter()
+        .map(|e| match e {
+            Entry::Sequence(elements) => {
+                let chosen = tensors.by_ref().take(elements.len()).collect();
+                n.as_sequence(chosen)
+            }
+            Entry::Nothing => Ok(e),
+            _ => tensors.next().ok_or(LowerError::Poisoned),
+        })
+        .collect()
+}
+
+/// What an entry is, as far as branches must have the same.
+fn kind(e: &Entry) -> String {
+    match e {
+        Entry::Sequence(elements) => format!("a sequence of {}", elements.len()),
+        Entry::Nothing => "an optional without an element".to_owned(),
+        _ => "a tensor".to_owned(),
+    }
 }
 
 /// Whether a boolean of one element holds, where that is known.
@@ -58,7 +98,7 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
     let most = most.and_then(|m| m.first().copied());
     let limit = if most.is_none() { n.optional(0)? } else { None };
     let condition = n.optional(1)?;
-    let vars = n.inputs_from(2)?;
+    let vars = (2..n.input_count()).map(|i| variable(n, i)).collect::<Result<Vec<_>, _>>()?;
     let scans = body.outputs.len().checked_sub(vars.len() + 1);
     let Some(scans) = scans.filter(|_| body.inputs.len() == vars.len() + 2) else {
         return Err(LowerError::form(format!("a body of {} inputs for {} variables", body.inputs.len(), vars.len())));
@@ -68,13 +108,22 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
         return written_out(n, body, vars, 0, scans);
     }
     let known_turns = limit.is_none() && !matches!(first, Some(Err(_)));
-    if known_turns && steady(body) {
+    let steady = steady(body);
+    if known_turns && steady {
         let turns = most.ok_or_else(|| LowerError::not_yet("a loop without end"))?.max(0);
         if turns <= MAX_TURNS && turns.saturating_mul(body.nodes.len() as i64) <= MAX_NODES {
             return written_out(n, body, vars, turns, scans);
         }
     }
-    let items = collected(n, vars.len(), scans)?;
+    let Some(vars) = vars.iter().map(tensor).collect::<Option<Vec<Value>>>() else {
+        // Core ML's loops carry tensors only.
+        if known_turns && !steady {
+            return written_while(n, body, vars, most.unwrap_or(i64::MAX), scans);
+        }
+        return Err(unknown_turns());
+    };
+    let types = items(n, body, &vars, scans)?;
+    let items = collected(n, vars.len(), &types)?;
     let limit = match (limit, most) {
         (Some(limit), _) => Some(n.as_scalar(limit)?),
         (None, Some(most)) => Some(n.const_int(most.min(i64::from(i32::MAX)))?),
@@ -87,13 +136,37 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
     looped(n, body, limit, go_on, vars, &items)
 }
 
+/// The element types of what the turns of a loop give: as the source states them, else as a turn has them.
+fn items(
+    n: &mut Lower<'_>,
+    body: &SourceGraph,
+    vars: &[Value],
+    scans: usize,
+) -> Result<Vec<Option<DType>>, LowerError> {
+    let outputs = vars.len()..vars.len() + scans;
+    let stated: Vec<_> = outputs.map(|i| n.stated_output(i).and_then(|t| narrowed(t.dtype))).collect();
+    if stated.iter().all(Option::is_some) {
+        return Ok(stated);
+    }
+    let (turn, go_on) = (n.const_int(0)?, n.add_const(Tensor::from_bools(&[], [true]))?);
+    let args: Vec<Value> = [turn, go_on].into_iter().chain(vars.iter().copied()).collect();
+    let facts: Vec<Fact> = args.iter().map(|v| Fact::of(n.fact(*v).ty.clone())).collect();
+    // Nothing reads this block: it is there for its types.
+    let block = n.new_block(&facts, |n, args| {
+        let returned = n.inline(body, args)?;
+        returned.into_iter().skip(1 + vars.len()).map(|e| n.entry_value(e)).collect()
+    })?;
+    let yields = n.f().yields(block).to_vec();
+    let found = yields.into_iter().map(|v| n.dtype(v).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    Ok(if found.len() == scans { found } else { stated })
+}
+
 /// Where a loop puts what its turns give, one place for each turn: tensors of zeros of the shapes that the source states.
-fn collected(n: &mut Lower<'_>, first: usize, scans: usize) -> Result<Vec<Value>, LowerError> {
+fn collected(n: &mut Lower<'_>, first: usize, types: &[Option<DType>]) -> Result<Vec<Value>, LowerError> {
     let mut out = vec![];
-    for i in first..first + scans {
-        let dtype = n.stated_output(i).and_then(|t| narrowed(t.dtype));
-        let sizes = n.stated_sizes(i).filter(|s| s.iter().all(|d| *d > 0));
-        let (Some(dtype), Some(sizes)) = (dtype, sizes) else {
+    for (i, dtype) in types.iter().enumerate() {
+        let sizes = n.stated_sizes(first + i).filter(|s| s.iter().all(|d| *d > 0));
+        let (Some(dtype), Some(sizes)) = (*dtype, sizes) else {
             let help = "a loop that collects values needs a known number of turns, or a stated shape of its result";
             let e = LowerError::form_but("a loop of unknown or many turns that collects values", help);
             return Err(e.by(Limit::NotYet));
@@ -134,20 +207,77 @@ fn steady(body: &SourceGraph) -> bool {
     false
 }
 
-fn written_out(n: &mut Lower<'_>, body: &SourceGraph, mut vars: Vec<Value>, turns: i64, scans: usize) -> Lowered {
+/// What a loop begins with for input `i`: a sequence or an optional as it is.
+fn variable(n: &mut Lower<'_>, i: usize) -> Result<Entry, LowerError> {
+    match n.entry(i)? {
+        Some(e @ (Entry::Sequence(_) | Entry::Nothing)) => Ok(e),
+        _ => n.input(i).map(Entry::Value),
+    }
+}
+
+/// The value of an entry that is one.
+fn tensor(e: &Entry) -> Option<Value> {
+    if let Entry::Value(v) = e { Some(*v) } else { None }
+}
+
+fn unknown_turns() -> LowerError {
+    let help = "Core ML has no sequences, so such a loop is written out, turn by turn: fold the model's constants first, \
+                or give inputs fixed sizes with `--input`";
+    LowerError::form_but("a loop of unknown or many turns over a sequence or an optional", help).by(Limit::CoreMl)
+}
+
+fn written_out(n: &mut Lower<'_>, body: &SourceGraph, mut vars: Vec<Entry>, turns: i64, scans: usize) -> Lowered {
     let mut collected: Vec<Vec<Value>> = vec![vec![]; scans];
     for turn in 0..turns {
-        let (turn, go_on) = (n.const_int(turn)?, n.add_const(Tensor::from_bools(&[], [true]))?);
-        let args: Vec<Value> = [turn, go_on].into_iter().chain(vars.iter().copied()).collect();
-        let mut returned = n.inline(body, &args)?.into_iter().skip(1);
-        for var in &mut vars {
-            *var = n.entry_value(returned.next().unwrap_or(Entry::Poisoned))?;
-        }
-        for (entry, all) in returned.zip(&mut collected) {
-            all.push(n.entry_value(entry)?);
-        }
+        written_turn(n, body, &mut vars, turn, &mut collected)?;
     }
-    let mut out: Vec<Entry> = vars.into_iter().map(Entry::Value).collect();
+    with_collected(n, vars, collected)
+}
+
+/// As [`written_out`], of a loop whose condition is known in every turn once it is written out.
+fn written_while(n: &mut Lower<'_>, body: &SourceGraph, mut vars: Vec<Entry>, most: i64, scans: usize) -> Lowered {
+    let mut collected: Vec<Vec<Value>> = vec![vec![]; scans];
+    let mut turn = 0;
+    while turn < most {
+        if turn >= MAX_TURNS || turn.saturating_mul(body.nodes.len() as i64) > MAX_NODES {
+            return Err(unknown_turns());
+        }
+        let go_on = written_turn(n, body, &mut vars, turn, &mut collected)?;
+        let go_on = n.entry_value(go_on)?;
+        if !truth(n, go_on).ok_or_else(unknown_turns)? {
+            break;
+        }
+        turn += 1;
+    }
+    with_collected(n, vars, collected)
+}
+
+/// One turn; the condition that it returns.
+fn written_turn(
+    n: &mut Lower<'_>,
+    body: &SourceGraph,
+    vars: &mut [Entry],
+    turn: i64,
+    collected: &mut [Vec<Value>],
+) -> Result<Entry, LowerError> {
+    let (turn, go_on) = (n.const_int(turn)?, n.add_const(Tensor::from_bools(&[], [true]))?);
+    let args = [turn, go_on].into_iter().map(Entry::Value).chain(vars.iter().cloned()).collect();
+    let mut returned = n.inline_entries(body, args)?.into_iter();
+    let go_on = returned.next().unwrap_or(Entry::Poisoned);
+    for var in vars {
+        *var = match returned.next().unwrap_or(Entry::Poisoned) {
+            e @ (Entry::Sequence(_) | Entry::Nothing) => e,
+            e => Entry::Value(n.entry_value(e)?),
+        };
+    }
+    for (entry, all) in returned.zip(collected) {
+        all.push(n.entry_value(entry)?);
+    }
+    Ok(go_on)
+}
+
+fn with_collected(n: &mut Lower<'_>, vars: Vec<Entry>, collected: Vec<Vec<Value>>) -> Lowered {
+    let mut out = vars;
     for values in collected {
         out.push(Entry::Value(stacked(n, values, 0, false)?));
     }

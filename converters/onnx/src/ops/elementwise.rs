@@ -1,20 +1,22 @@
 //! Elementwise arithmetic, comparisons, logic, casts and choices.
 
+use super::exact;
 use crate::{LATEST, tensor};
-use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_mil::{diagnostic::Limit, ir::Value, ops, schema::Op};
 use mlconv_source::{Lower, LowerError, Lowered};
-use mlconv_tensor::DType;
+use mlconv_tensor::{DType, Tensor};
 
 rows! {
     "Abs" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.abs(x)?; own_range(n, y) };
     "Acos" 7..=LATEST => |n| unary(n, |x| ops::Acos { x });
     "Acosh" 9..=LATEST => acosh;
-    "Add" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Add { x, y });
+    "Add" 1..=LATEST => |n| arithmetic(n, |a, b| Some(a.wrapping_add(b)), |x, y| ops::Add { x, y });
     "And" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
     "Asin" 7..=LATEST => |n| unary(n, |x| ops::Asin { x });
     "Asinh" 9..=LATEST => asinh;
     "Atan" 7..=LATEST => |n| unary(n, |x| ops::Atan { x });
     "Atanh" 9..=LATEST => |n| unary(n, |x| ops::Atanh { x });
+    "BitCast" 26..=LATEST => bit_cast;
     "Cast" 6..=LATEST => cast;
     "CastLike" 15..=LATEST => cast_like;
     "Ceil" 6..=LATEST => |n| unary(n, |x| ops::Ceil { x });
@@ -22,7 +24,7 @@ rows! {
     "Clip" 11..=LATEST => clip;
     "Cos" 7..=LATEST => |n| unary(n, |x| ops::Cos { x });
     "Cosh" 9..=LATEST => |n| unary(n, |x| ops::Cosh { x });
-    "Div" 1..=LATEST => |n| binary(n, |x, y| ops::RealDiv { x, y });
+    "Div" 1..=LATEST => divide;
     "Equal" 1..=LATEST => |n| compare(n, |x, y| ops::Equal { x, y });
     "Erf" 9..=LATEST => |n| unary(n, |x| ops::Erf { x });
     "Exp" 6..=LATEST => |n| unary(n, |x| ops::Exp { x });
@@ -34,12 +36,14 @@ rows! {
     "Less" 1..=LATEST => |n| compare(n, |x, y| ops::Less { x, y });
     "LessOrEqual" 12..=LATEST => |n| compare(n, |x, y| ops::LessEqual { x, y });
     "Log" 6..=LATEST => |n| unary(n, |x| ops::Log { x, epsilon: 1e-45 });
-    "Max" 6..=LATEST => |n| variadic(n, Lower::maximum);
+    "Max" 6..=LATEST => |n| variadic(n, Lower::limit, Lower::maximum);
     "Mean" 6..=LATEST => mean;
-    "Min" 6..=LATEST => |n| variadic(n, Lower::minimum);
+    "Min" 6..=LATEST => |n| variadic(n, Lower::limit, Lower::minimum);
     "Mod" 10..=LATEST => modulo;
-    "Mul" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Mul { x, y });
-    "Neg" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.scale(x, -1.0)?; own_range(n, y) };
+    "Mul" 1..=LATEST => |n| arithmetic(n, |a, b| Some(a.wrapping_mul(b)), |x, y| ops::Mul { x, y });
+    "Neg" 6..=LATEST => |n| {
+        if let Some(t) = exact::unary(n, i64::wrapping_neg)? { return n.literal(t); }
+        let x = n.input(0)?; let y = n.scale(x, -1.0)?; own_range(n, y) };
     "Not" 1..=LATEST => |n| { let x = n.input(0)?; n.emit(ops::LogicalNot { x }) };
     "Or" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalOr { x, y });
     "Pow" 1..=LATEST => pow;
@@ -49,8 +53,8 @@ rows! {
     "Sin" 7..=LATEST => |n| unary(n, |x| ops::Sin { x });
     "Sinh" 9..=LATEST => |n| unary(n, |x| ops::Sinh { x });
     "Sqrt" 6..=LATEST => |n| unary(n, |x| ops::Sqrt { x });
-    "Sub" 1..=LATEST => |n| arithmetic(n, |x, y| ops::Sub { x, y });
-    "Sum" 6..=LATEST => |n| variadic(n, Lower::add);
+    "Sub" 1..=LATEST => |n| arithmetic(n, |a, b| Some(a.wrapping_sub(b)), |x, y| ops::Sub { x, y });
+    "Sum" 6..=LATEST => |n| variadic(n, Lower::input, Lower::add);
     "Tan" 7..=LATEST => |n| unary(n, |x| ops::Tan { x });
     "Tanh" 6..=LATEST => |n| unary(n, |x| ops::Tanh { x });
     "Where" 9..=LATEST => select;
@@ -69,6 +73,11 @@ fn unary<O: Op>(n: &mut Lower<'_>, op: fn(Value) -> O) -> Lowered {
     let y = n.op(op(x))?;
     let y = n.cast(y, dtype)?;
     n.done(y)
+}
+
+/// The operands of a comparison, of which one may be a limit.
+fn compared(n: &mut Lower<'_>) -> Result<(Value, Value), LowerError> {
+    if n.node.version < 7 { operands(n) } else { Ok((n.extreme(0)?, n.extreme(1)?)) }
 }
 
 /// The two operands. Before version 7, the second was broadcast where the node says so, from an axis on.
@@ -93,7 +102,12 @@ fn binary<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
 }
 
 /// Of integers, as [`own_range`] has them.
-fn arithmetic<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
+fn arithmetic<O: Op>(n: &mut Lower<'_>, known: fn(i64, i64) -> Option<i64>, op: fn(Value, Value) -> O) -> Lowered {
+    if n.node.version >= 7
+        && let Some(t) = exact::binary(n, known)?
+    {
+        return n.literal(t);
+    }
     let (x, y) = operands(n)?;
     let z = n.op(op(x, y))?;
     own_range(n, z)
@@ -131,9 +145,18 @@ fn wrapped(n: &mut Lower<'_>, y: Value, to: DType) -> Result<Value, LowerError> 
     if signed { n.add_number(y, low as f64) } else { Ok(y) }
 }
 
+fn divide(n: &mut Lower<'_>) -> Lowered {
+    if n.node.version >= 7
+        && let Some(t) = exact::binary(n, i64::checked_div)?
+    {
+        return n.literal(t);
+    }
+    binary(n, |x, y| ops::RealDiv { x, y })
+}
+
 /// A comparison; booleans are compared as integers.
 fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
-    let (x, y) = operands(n)?;
+    let (x, y) = compared(n)?;
     n.alike(x, y)?;
     if n.dtype(x)? == DType::Bool {
         let (x, y) = (n.cast(x, DType::I32)?, n.cast(y, DType::I32)?);
@@ -171,23 +194,72 @@ fn asinh(n: &mut Lower<'_>) -> Lowered {
     n.emit(ops::Select { cond: small, a: near, b: far })
 }
 
+/// The element type that a cast of this kind is to.
+fn target(n: &Lower<'_>, kind: &str) -> Result<DType, LowerError> {
+    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
+    let code = i32::try_from(to).ok();
+    match (code.and_then(tensor::dtype), code.and_then(tensor::odd_type)) {
+        (Some(dtype), _) => Ok(dtype),
+        (None, Some(name)) => Err(LowerError::core_ml(format!("{kind} to {name}"))),
+        (None, None) => n.bad_attr("to", "the number of an element type of ONNX"),
+    }
+}
+
 fn cast(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
-    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
-    let code = i32::try_from(to).ok();
-    let Some(to) = code.and_then(tensor::dtype) else {
-        return match code.and_then(tensor::odd_type) {
-            Some(name) => Err(LowerError::core_ml(format!("a cast to {name}"))),
-            None => n.bad_attr("to", "the number of an element type of ONNX"),
-        };
-    };
+    let to = target(n, "a cast")?;
     // A constant keeps its own type as far as the source goes on to compute with it.
     if let Some(t) = n.constant(0)? {
         let whole = t.dtype().is_int() || t.dtype() == DType::Bool;
         if whole && matches!(to, DType::I64 | DType::Bool) && t.dtype() != DType::U64 {
             return n.literal(t.cast(to));
         }
+        // Of these, 32 bits may not hold what the other type does.
+        let small = t.count() <= 1 << 12;
+        if small && t.dtype() == DType::I64 && matches!(to, DType::F16 | DType::F32 | DType::F64) {
+            return n.literal(t.cast(to));
+        }
+        let within = |x: &f64| (-9.2e18..9.2e18).contains(x);
+        if small && t.dtype().is_float() && to == DType::I64 && t.to_f64().iter().all(within) {
+            let values: Vec<i64> = t.to_f64().into_iter().map(|x| x as i64).collect();
+            return n.literal(Tensor::from_i64(DType::I64, t.shape(), &values));
+        }
+    }
+    let x = n.input(0)?;
+    n.makes(to);
+    let y = convert(n, x, to)?;
+    n.done(y)
+}
+
+/// Constants bit by bit; of what the program computes, integers, as it has one type for all of these.
+fn bit_cast(n: &mut Lower<'_>) -> Lowered {
+    let to = target(n, "a bit cast")?;
+    let from = match n.source_dtype(0) {
+        Some(from) => from,
+        None => n.input(0).and_then(|x| n.dtype(x))?,
+    };
+    // Booleans take a byte in the source.
+    let bits = |d: DType| if d == DType::Bool { 8 } else { d.bits() };
+    if bits(from) != bits(to) {
+        return Err(LowerError::form(format!("a bit cast of {from} to {to}, which differ in size,")));
+    }
+    if from == to {
+        let x = n.input(0)?;
+        n.makes(to);
+        return n.done(x);
+    }
+    if let Some(t) = n.constant(0)?.filter(|t| t.dtype() == from && bits(from) >= 8)
+        && from != DType::Bool
+        && to != DType::Bool
+        && let Some(t) = t.reinterpret(to)
+    {
+        return n.given(t);
+    }
+    let whole = |d: DType| (d.is_int() && d.bits() >= 8) || d == DType::Bool;
+    if !whole(from) || !to.is_int() {
+        let help = "Core ML has no op that reads the bits of a number";
+        return Err(LowerError::form_but(format!("a bit cast of {from} to {to}"), help).by(Limit::CoreMl));
     }
     let x = n.input(0)?;
     n.makes(to);
@@ -234,7 +306,8 @@ fn clip_by_attributes(n: &mut Lower<'_>) -> Lowered {
 
 fn clip(n: &mut Lower<'_>) -> Lowered {
     let x = n.input(0)?;
-    let (low, high) = (n.optional(1)?, n.optional(2)?);
+    let bound = |n: &mut Lower<'_>, i| Ok::<_, LowerError>(if n.is_given(i) { Some(n.limit(i)?) } else { None });
+    let (low, high) = (bound(n, 1)?, bound(n, 2)?);
     clip_between(n, x, low, high)
 }
 
@@ -279,20 +352,22 @@ fn is_inf(n: &mut Lower<'_>) -> Lowered {
 
 type Binary<'a> = fn(&mut Lower<'a>, Value, Value) -> Result<Value, LowerError>;
 
+type Input<'a> = fn(&mut Lower<'a>, usize) -> Result<Value, LowerError>;
+
 /// Joins all inputs, from the first to the last.
-fn joined<'a>(n: &mut Lower<'a>, f: Binary<'a>) -> Result<Value, LowerError> {
-    let inputs = n.inputs_from(0)?;
+fn joined<'a>(n: &mut Lower<'a>, input: Input<'a>, f: Binary<'a>) -> Result<Value, LowerError> {
+    let inputs = (0..n.input_count()).map(|i| input(n, i)).collect::<Result<Vec<_>, _>>()?;
     let (first, rest) = inputs.split_first().ok_or(LowerError::MissingInput { index: 0 })?;
     rest.iter().try_fold(*first, |all, v| f(n, all, *v))
 }
 
-fn variadic<'a>(n: &mut Lower<'a>, f: Binary<'a>) -> Lowered {
-    let y = joined(n, f)?;
+fn variadic<'a>(n: &mut Lower<'a>, input: Input<'a>, f: Binary<'a>) -> Lowered {
+    let y = joined(n, input, f)?;
     n.done(y)
 }
 
 fn mean(n: &mut Lower<'_>) -> Lowered {
-    let sum = joined(n, Lower::add)?;
+    let sum = joined(n, Lower::input, Lower::add)?;
     let y = n.scale(sum, 1.0 / n.input_count().max(1) as f64)?;
     n.done(y)
 }
@@ -334,6 +409,6 @@ fn pow(n: &mut Lower<'_>) -> Lowered {
 }
 
 fn select(n: &mut Lower<'_>) -> Lowered {
-    let (cond, a, b) = (n.input(0)?, n.input(1)?, n.input(2)?);
+    let (cond, a, b) = (n.input(0)?, n.extreme(1)?, n.extreme(2)?);
     n.emit(ops::Select { cond, a, b })
 }

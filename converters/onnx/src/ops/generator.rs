@@ -28,9 +28,12 @@ fn range(n: &mut Lower<'_>) -> Lowered {
 }
 
 /// The element type with ONNX's number `code`, as a program has it.
-fn element_type(n: &Lower<'_>, name: &'static str, default: DType) -> Result<DType, LowerError> {
+pub(super) fn element_type(n: &mut Lower<'_>, name: &'static str, default: DType) -> Result<DType, LowerError> {
     let Some(code) = n.int(name)? else { return Ok(default) };
     let found = i32::try_from(code).ok().and_then(tensor::dtype).filter(|d| *d != DType::Str);
+    if let Some(d) = found {
+        n.makes(d);
+    }
     match found {
         Some(d @ (DType::F16 | DType::F32 | DType::Bool)) => Ok(d),
         Some(d) => Ok(if d.is_float() { DType::F32 } else { DType::I32 }),
@@ -41,7 +44,8 @@ fn element_type(n: &Lower<'_>, name: &'static str, default: DType) -> Result<DTy
 fn eye_like(n: &mut Lower<'_>) -> Lowered {
     let x = n.input(0)?;
     let shift = n.int_or("k", 0)?.clamp(-(1 << 30), 1 << 30);
-    let dtype = element_type(n, "dtype", n.dtype(x)?)?;
+    let own = n.dtype(x)?;
+    let dtype = element_type(n, "dtype", own)?;
     if n.rank(x)? != 2 {
         return Err(LowerError::form(format!("{}, which is no matrix,", n.ty(x)?)));
     }

@@ -39,6 +39,7 @@ families! {
     distinct,
     dropout,
     elementwise,
+    features,
     generator,
     grid,
     index,
@@ -51,9 +52,12 @@ families! {
     pooling,
     q_linear,
     quantize,
+    random,
     recurrent,
     reduction,
     resize,
+    roi,
+    sequence,
     shape,
     signal,
     softmax,
@@ -63,12 +67,16 @@ families! {
     unpooling,
 }
 
+mod alike;
+mod exact;
 mod walk;
 mod without;
 
+pub use without::WITHOUT;
+
 /// Every row, by operator.
 pub fn table() -> &'static Table {
-    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows(), without::WITHOUT));
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows(), WITHOUT, alike::ALIKE));
     &TABLE
 }
 

@@ -2,9 +2,10 @@
 
 mod open;
 
+use super::exact;
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops, schema::Op};
-use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_source::{Entry, Lower, LowerError, Lowered};
 use mlconv_tensor::DType;
 
 rows! {
@@ -19,12 +20,24 @@ rows! {
     "ReduceMax" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMax { x, axes, keep_dims }, same, Steps::Own);
     "ReduceMean" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMean { x, axes, keep_dims }, same, Steps::Mean);
     "ReduceMin" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMin { x, axes, keep_dims }, same, Steps::Own);
-    "ReduceProd" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceProd { x, axes, keep_dims }, same, Steps::Own);
-    "ReduceSum" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceSum { x, axes, keep_dims }, same, Steps::Own);
+    "ReduceProd" 1..=LATEST => |n| whole(n, i64::wrapping_mul, 1)?.map_or_else(|| reduce(n, |x, axes, keep_dims| ops::ReduceProd { x, axes, keep_dims }, same, Steps::Own), Ok);
+    "ReduceSum" 1..=LATEST => |n| whole(n, i64::wrapping_add, 0)?.map_or_else(|| reduce(n, |x, axes, keep_dims| ops::ReduceSum { x, axes, keep_dims }, same, Steps::Own), Ok);
     "ReduceSumSquare" 1..=LATEST => |n| {
         let op = |x, axes, keep_dims| ops::ReduceSumSquare { x, axes, keep_dims };
         reduce(n, op, square, Steps::SumOf(square))
     };
+}
+
+/// A constant of 64-bit integers, reduced over all of its axes with all of its bits.
+fn whole(n: &mut Lower<'_>, f: fn(i64, i64) -> i64, first: i64) -> Result<Option<Vec<Entry>>, LowerError> {
+    let open = n.is_given(1) || n.flag("noop_with_empty_axes", false)?;
+    let axes = n.ints("axes")?;
+    if open || axes.is_some() {
+        return Ok(None);
+    }
+    let keep = n.flag("keepdims", true)?;
+    let known = exact::fold(n, f, first, keep)?;
+    known.map(|t| n.literal(t)).transpose()
 }
 
 /// What a reduction makes of a single element.

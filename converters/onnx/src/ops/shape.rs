@@ -253,6 +253,7 @@ fn constant_of_shape(n: &mut Lower<'_>) -> Lowered {
         return n.bad_attr("value", "one element");
     }
     let value = value.reshape(&[]);
+    n.makes(value.dtype());
     let shape = match n.constant(0)? {
         // No sizes at all make a scalar.
         Some(t) if t.count() == 0 => return n.literal(value),

@@ -4,83 +4,69 @@ use mlconv_mil::diagnostic::Limit::{CoreMl, NotYet};
 use mlconv_source::Without;
 
 const STRINGS: &str = "Core ML computes with no strings";
-const SEQUENCES: &str = "sequences and optional values are not resolved yet";
-const RANDOM: &str = "random numbers are not drawn while a program runs yet";
+const NUMBERS: &str = "do this outside of the model, and give it the numbers that strings become";
 
-pub(crate) static WITHOUT: &[Without] = &[
-    Without {
-        domain: "",
-        ops: &["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"],
-        limit: CoreMl,
-        why: STRINGS,
-        help: Some("do this outside of the model, and give it the numbers that strings become"),
-    },
+/// Every operator that ONNX defines and that has no row.
+pub static WITHOUT: &[Without] = &[
     Without {
         domain: "",
         ops: &["ImageDecoder"],
         limit: CoreMl,
         why: "no op of an ML program decodes files of images",
-        help: Some("decode the image outside of the model, and give it the pixels"),
+        help: "decode the image outside of the model, and give it the pixels",
     },
     Without {
         domain: "",
-        ops: &["BitCast"],
+        ops: &["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"],
         limit: CoreMl,
-        why: "no op of an ML program takes the bits of one type as another",
-        help: None,
+        why: STRINGS,
+        help: NUMBERS,
     },
-    Without {
-        domain: "",
-        ops: &[
-            "ConcatFromSequence",
-            "Optional",
-            "OptionalGetElement",
-            "OptionalHasElement",
-            "SequenceAt",
-            "SequenceConstruct",
-            "SequenceEmpty",
-            "SequenceErase",
-            "SequenceInsert",
-            "SequenceLength",
-            "SequenceMap",
-            "SplitToSequence",
-        ],
-        limit: NotYet,
-        why: SEQUENCES,
-        help: Some("rewrite the model with `Concat`, `Split` and plain tensors"),
-    },
-    Without {
-        domain: "",
-        ops: &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"],
-        limit: NotYet,
-        why: RANDOM,
-        help: Some("make the random numbers an input of the model"),
-    },
-    Without { domain: "", ops: &["MaxRoiPool"], limit: NotYet, why: "it has no lowering", help: None },
+    Without { domain: "ai.onnx.ml", ops: &["CategoryMapper"], limit: CoreMl, why: STRINGS, help: NUMBERS },
     Without {
         domain: "ai.onnx.ml",
-        ops: &[],
+        ops: &["CastMap", "DictVectorizer", "ZipMap"],
+        limit: CoreMl,
+        why: "ML programs have no maps",
+        help: "do this outside of the model",
+    },
+    Without {
+        domain: "ai.onnx.ml",
+        ops: &[
+            "LabelEncoder",
+            "LinearClassifier",
+            "OneHotEncoder",
+            "SVMClassifier",
+            "SVMRegressor",
+            "TreeEnsemble",
+            "TreeEnsembleClassifier",
+            "TreeEnsembleRegressor",
+        ],
         limit: NotYet,
-        why: "trees and other classical models have no lowering",
-        help: Some("export the network without them, and do this step outside of the model"),
+        why: "of `ai.onnx.ml`, only linear regression and what prepares features are lowered",
+        help: "export the network without it, and do this step outside of the model",
     },
     Without {
         domain: "ai.onnx.preview.training",
-        ops: &[],
+        ops: &["Adagrad", "Adam", "Gradient", "Momentum"],
         limit: CoreMl,
         why: "ML programs are not trained",
-        help: Some("export the model for inference"),
+        help: "export the model for inference",
     },
 ];
 
 #[cfg(test)]
 mod tests {
-    use super::super::table;
+    use super::*;
+    use crate::table;
+    use std::collections::HashSet;
 
     #[test]
-    fn what_has_a_row_is_not_said_to_have_none() {
-        for row in table().rows() {
-            assert!(table().without(row.domain, row.op).is_none(), "{row:?} has a row, and a line in `WITHOUT`");
+    fn each_stands_once_and_has_no_row() {
+        let mut seen = HashSet::new();
+        for (domain, op) in WITHOUT.iter().flat_map(|w| w.ops.iter().map(|op| (w.domain, *op))) {
+            assert!(seen.insert((domain, op)), "{domain}.{op} stands there twice");
+            assert!(table().rows().all(|r| (r.domain, r.op) != (domain, op)), "{domain}.{op} has a row");
         }
     }
 }

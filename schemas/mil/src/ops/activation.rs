@@ -42,7 +42,7 @@ macro_rules! with_alpha {
     ($($(#[$doc:meta])* $ty:ident = $name:literal, $f:expr;)*) => { $(
         $(#[$doc])*
         #[derive(Op, Clone, Debug, PartialEq)]
-        #[op(name = $name, since = Ios15)]
+        #[op(name = $name, since = Ios15, elementwise)]
         #[domain(T: Ios15 = F16 | F32)]
         #[domain(U: Ios15 = T, Ios17 = F16 | F32)]
         pub struct $ty {
@@ -79,7 +79,7 @@ macro_rules! with_alpha_beta {
     ($($(#[$doc:meta])* $ty:ident = $name:literal, $f:expr;)*) => { $(
         $(#[$doc])*
         #[derive(Op, Clone, Debug, PartialEq)]
-        #[op(name = $name, since = Ios15)]
+        #[op(name = $name, since = Ios15, elementwise)]
         #[domain(T: Ios15 = F16 | F32)]
         #[domain(U: Ios15 = T, Ios17 = F16 | F32)]
         pub struct $ty {
@@ -133,7 +133,7 @@ pub enum GeluMode {
 
 /// The Gaussian error linear unit: `x` times the probability that a standard normal number is below it.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "gelu", since = Ios15)]
+#[op(name = "gelu", since = Ios15, elementwise)]
 #[domain(T: Ios15 = F16 | F32)]
 pub struct Gelu {
     /// `T[*d]`.

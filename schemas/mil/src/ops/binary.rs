@@ -23,7 +23,7 @@ macro_rules! binary {
      $(#[$doc:meta])* $ty:ident = $name:literal, $float:expr, $int:expr, $dim:expr; $($rest:tt)*) => {
         $(#[$doc])*
         #[derive(Op, Clone, Debug, PartialEq)]
-        #[op(name = $name, since = Ios15)]
+        #[op(name = $name, since = Ios15, elementwise)]
         #[domain(T: Ios15 = $($t)+)]
         pub struct $ty {
             /// The first operand.

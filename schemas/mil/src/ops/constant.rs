@@ -32,7 +32,7 @@ impl Semantics for Const {
 
 /// `x` itself, under another name.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "identity", since = Ios15)]
+#[op(name = "identity", since = Ios15, elementwise)]
 #[domain(T: Ios15 = Any)]
 pub struct Identity {
     /// A tensor.

@@ -11,7 +11,7 @@ use smallvec::smallvec;
 
 /// The element of `a` where `cond` holds, else that of `b`, all three broadcast together.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "select", since = Ios15)]
+#[op(name = "select", since = Ios15, elementwise)]
 #[domain(B: Ios15 = Bool)]
 #[domain(T: Ios15 = F16 | F32 | I32 | Bool)]
 pub struct Select {

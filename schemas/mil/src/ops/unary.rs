@@ -14,7 +14,7 @@ macro_rules! float_unary {
     ($($(#[$doc:meta])* $ty:ident = $name:literal, $f:expr;)*) => { $(
         $(#[$doc])*
         #[derive(Op, Clone, Debug, PartialEq)]
-        #[op(name = $name, since = Ios15)]
+        #[op(name = $name, since = Ios15, elementwise)]
         #[domain(T: Ios15 = F16 | F32)]
         pub struct $ty {
             /// `T[*d]`.
@@ -89,7 +89,7 @@ macro_rules! numeric_unary {
     ($($(#[$doc:meta])* $ty:ident = $name:literal, $float:expr, $int:expr, $dim:expr;)*) => { $(
         $(#[$doc])*
         #[derive(Op, Clone, Debug, PartialEq)]
-        #[op(name = $name, since = Ios15)]
+        #[op(name = $name, since = Ios15, elementwise)]
         #[domain(T: Ios15 = F16 | F32 | I32)]
         pub struct $ty {
             /// `T[*d]`.
@@ -146,7 +146,7 @@ macro_rules! stabilized {
         ///
         /// `epsilon` is rounded to the type of `x`, so that a tiny one is zero in half precision.
         #[derive(Op, Clone, Debug, PartialEq)]
-        #[op(name = $name, since = Ios15)]
+        #[op(name = $name, since = Ios15, elementwise)]
         #[domain(T: Ios15 = F16 | F32)]
         #[domain(U: Ios15 = T, Ios17 = F16 | F32)]
         pub struct $ty {
@@ -187,7 +187,7 @@ fn rounded(out: &Out, value: f32) -> f64 {
 
 /// `min(max(x, alpha), beta)`.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "clip", since = Ios15)]
+#[op(name = "clip", since = Ios15, elementwise)]
 #[domain(T: Ios15 = F16 | F32)]
 pub struct Clip {
     /// `T[*d]`.
@@ -217,7 +217,7 @@ impl Semantics for Clip {
 
 /// Whether `x` does not hold.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "logical_not", since = Ios15)]
+#[op(name = "logical_not", since = Ios15, elementwise)]
 #[domain(T: Ios15 = Bool)]
 pub struct LogicalNot {
     /// `bool[*d]`.
@@ -236,7 +236,7 @@ impl Semantics for LogicalNot {
 
 /// `max(x, alpha)`.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "threshold", since = Ios15)]
+#[op(name = "threshold", since = Ios15, elementwise)]
 #[domain(T: Ios15 = F16 | F32 | I32)]
 pub struct Threshold {
     /// `T[*d]`.
@@ -263,7 +263,7 @@ impl Semantics for Threshold {
 /// Floats become the nearest float, ties to even, or are truncated towards zero and saturated to an integer, NaN to 0.
 /// Integers that do not fit an integer type wrap. Whatever is not zero is true.
 #[derive(Op, Clone, Debug, PartialEq)]
-#[op(name = "cast", since = Ios15)]
+#[op(name = "cast", since = Ios15, elementwise)]
 #[domain(T: Ios15 = F16 | F32 | I32 | Bool, Ios17 = I8 | U8 | I16 | U16)]
 pub struct Cast {
     /// `T[*d]`.

@@ -35,6 +35,7 @@ static SCHEMA: Schema = Schema {
     since: crate::schema::Opset::Ios15,
     until: None,
     constexpr: false,
+    elementwise: false,
     effect: crate::schema::Effect::Write,
     domains: &[],
     params: &[],

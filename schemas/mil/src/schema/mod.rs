@@ -35,6 +35,9 @@ pub struct Schema {
     pub until: Option<Opset>,
     /// Whether it computes a constant from constants, and is never folded.
     pub constexpr: bool,
+    /// Whether an element of the result depends on nothing but the elements at its place in the operands, which are
+    /// broadcast together.
+    pub elementwise: bool,
     /// What it touches besides its results.
     pub effect: Effect,
     /// Its type variables.

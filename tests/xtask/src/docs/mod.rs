@@ -3,7 +3,12 @@
 mod cli;
 
 use crate::{Result, output::Output};
-use mlconv_mil::{diagnostic::codes, ops::OPS, reference, schema::Schema};
+use mlconv_mil::{
+    diagnostic::{Limit, codes},
+    ops::OPS,
+    reference,
+    schema::Schema,
+};
 use mlconv_passes::{PASSES, Pass, Pipeline};
 use std::{
     collections::BTreeMap,
@@ -208,11 +213,24 @@ such tensors. An input without elements, which it does not have either, is left 
 metadata names it under `com.github.mlconv.left-out`, and `mlconv run` ignores an array for it. `mlconv run` takes arrays of \
 bfloat16 as NumPy writes those of `ml_dtypes`.
 
-Random numbers are drawn only where the model has a seed (`Dropout` while training); these are then constants.
+Core ML has tensors of at most five axes. Inside of a model there may be more: axes that an operator treats alike are joined, \
+see [`rank_reduction`](passes.md#rank_reduction). Inputs and outputs of more than five axes are refused.
+
+That 32 bits suffice is proven from shapes and constants where it can be, with integers of inputs taken to be below 2^30; where \
+it cannot, one warning (`F0108`) names the nodes. The extremes of 64-bit integers, which exporters write for *no limit*, become \
+those of 32 bits. Any other constant beyond 32 bits that is not a mere limit is an error that names it.
+
+Sequences and optionals, which Core ML does not have, are resolved while converting: how many elements there are must be known, \
+the elements need not be. A loop over them is written out, which takes a number of turns that is known. They cannot be inputs or \
+outputs of a model.
+
+Random numbers are drawn when the program runs, with the model's seed where it has one. They are other numbers than in the source: \
+only the distribution is the same (`F0109`), and a comparison does not judge the outputs that follow from them. `Dropout` while \
+training needs a seed, and its numbers are constants.
 
 Those of the domain `com.microsoft` are what onnxruntime's optimizer and exporters for it write. The weights of `MatMulNBits` \
 and `GatherBlockQuantized` keep their codes, scales and zero points from iOS 18 on (`--target ios18`); before, they are stored \
-decoded. Operators of other domains are refused, unless the model has them as functions.";
+decoded. Of `ai.onnx.ml`, linear regression and what prepares features are lowered. Operators of other domains are refused, unless the model has them as functions.";
 
 fn onnx() -> String {
     let mut rows: BTreeMap<(&str, &str), Vec<(i64, i64)>> = BTreeMap::new();
@@ -230,6 +248,16 @@ fn onnx() -> String {
         versions.sort_unstable();
         let name = if domain.is_empty() { op.to_owned() } else { format!("{domain}.{op}") };
         let _ = writeln!(out, "| {name} | {} |", ranges(&versions, latest));
+    }
+    out += "\n## Operators that are not lowered\n\n| operators | whose limit | why | what to do |\n|---|---|---|---|\n";
+    for w in mlconv_onnx::WITHOUT {
+        let name = |op: &&str| if w.domain.is_empty() { (*op).to_owned() } else { format!("{}.{op}", w.domain) };
+        let names: Vec<String> = w.ops.iter().map(name).collect();
+        let whose = match w.limit {
+            Limit::CoreMl => "Core ML's",
+            Limit::NotYet => "mlconv's, so far",
+        };
+        let _ = writeln!(out, "| {} | {whose} | {} | {} |", names.join(", "), w.why, w.help);
     }
     out
 }

@@ -1,0 +1,239 @@
+//! Ops that compute: elementwise, of rows, of matrices.
+
+use super::{
+    axes::{around, joined, product, runs},
+    lower::{Lower, MAX_RANK, On, Rule, Where, Why, require},
+    moving::{repeated, transposed},
+};
+use mlconv_mil::{
+    ir::Value,
+    ops::{
+        Argsort, Cumsum, LayerNorm, Linear, Matmul, ReduceArgmax, ReduceArgmin, ReduceL1Norm, ReduceL2Norm,
+        ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare,
+        Softmax, Topk,
+    },
+    schema::{Ints, Op},
+};
+use mlconv_tensor::{Dim, Shape};
+use std::{collections::HashMap, ops::Range};
+
+/// Rules of ops that work along one axis: the op over the axes before it, it, and those behind it.
+macro_rules! along_one_axis {
+    ($($ty:ident),*) => { [$(
+        &On::<$ty>(|op, cx| {
+            let x = one_axis(cx, op.x, op.axis)?;
+            let mut op = op.clone();
+            (op.x, op.axis) = (x, 1);
+            Ok(cx.insert_all(Box::new(op))?.into_vec())
+        }) as &dyn Rule
+    ),*] };
+}
+
+/// Rules of reductions.
+macro_rules! reductions {
+    ($($ty:ident),*) => { [$(
+        &On::<$ty>(|op, cx| {
+            reduce(cx, op.x, op.axes.as_deref(), |x, axes| Box::new($ty { x, axes: Some(axes), keep_dims: false }))
+        }) as &dyn Rule
+    ),*] };
+}
+
+const ROWS: [&dyn Rule; 6] = along_one_axis![Argsort, Cumsum, ReduceArgmax, ReduceArgmin, Softmax, Topk];
+
+const REDUCTIONS: [&dyn Rule; 10] = reductions![
+    ReduceL1Norm,
+    ReduceL2Norm,
+    ReduceLogSum,
+    ReduceLogSumExp,
+    ReduceMax,
+    ReduceMean,
+    ReduceMin,
+    ReduceProd,
+    ReduceSum,
+    ReduceSumSquare
+];
+
+/// Looks for the rule in a list.
+struct AnyOf(&'static [&'static dyn Rule]);
+
+impl Rule for AnyOf {
+    fn lower(&self, op: &dyn Op, cx: &mut Lower<'_>) -> Option<Result<Vec<Value>, Why>> {
+        self.0.iter().find_map(|r| r.lower(op, cx))
+    }
+}
+
+pub(super) const RULES: &[&dyn Rule] = &[
+    &Where(|op| op.schema().elementwise, elementwise),
+    &AnyOf(&ROWS),
+    &AnyOf(&REDUCTIONS),
+    &On(layer_norm),
+    &On(linear),
+    &On(matmul),
+];
+
+/// `x` as the axes before `axis`, it, and those behind it.
+fn one_axis(cx: &mut Lower<'_>, x: Value, axis: i64) -> Result<Value, Why> {
+    let shape = cx.shape(x);
+    let axis = shape.axis(axis).map_err(|_| Why::Because("its axis is none"))?.index();
+    cx.view(x, &around(&shape, axis))
+}
+
+/// For each axis of `of`, whether an operand of the shape `shape` has it, rather than being repeated along it; `None`
+/// for axes of one element.
+fn presence(shape: &Shape, of: &Shape) -> Result<Vec<Option<bool>>, Why> {
+    let lead = of.rank().checked_sub(shape.rank()).ok_or(Why::Because("an operand has more axes than the result"))?;
+    let one = |(i, d): (usize, &Dim)| match i.checked_sub(lead).map(|i| &shape[i]) {
+        _ if d.is(1) => Ok(None),
+        None => Ok(Some(false)),
+        Some(own) if own == d => Ok(Some(true)),
+        Some(own) if own.is(1) => Ok(Some(false)),
+        Some(_) => Err(Why::Because("whether an operand is repeated is known only when the program runs")),
+    };
+    of.iter().enumerate().map(one).collect()
+}
+
+/// Runs of axes of a result of the shape `of` that every operand has, or lacks, as a whole.
+fn shared_runs(operands: &[Vec<Option<bool>>], of: &[Dim]) -> Vec<Range<usize>> {
+    let kind = |i: usize| operands.iter().map(|o| o[i]).collect::<Option<Vec<bool>>>();
+    let kinds: Vec<Option<Vec<bool>>> = (0..of.len()).map(kind).collect();
+    runs(&kinds, vec![]).into_iter().map(|(run, _)| run).collect()
+}
+
+/// The shape `shape`, right-aligned to `rank` axes, with runs of axes joined.
+fn joined_to(shape: &Shape, rank: usize, runs: &[Range<usize>]) -> Vec<Dim> {
+    let mut dims = vec![Dim::from(1); rank - shape.rank()];
+    dims.extend(shape.iter().cloned());
+    joined(&dims, runs)
+}
+
+fn elementwise(op: &dyn Op, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let of = cx.shape(cx.results()[0]);
+    let mut operands = vec![];
+    op.visit_operands(&mut |v| operands.push(v));
+    let views = broadcast(cx, &operands, &of, MAX_RANK)?;
+    let mut op = op.clone_op();
+    op.visit_operands_mut(&mut |v| *v = views.get(v).copied().unwrap_or(*v));
+    Ok(cx.insert_all(op)?.into_vec())
+}
+
+/// Operands that broadcast to the shape `of`, on at most `most` axes.
+fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape, most: usize) -> Result<HashMap<Value, Value>, Why> {
+    let present: Vec<_> = operands.iter().map(|v| presence(&cx.shape(*v), of)).collect::<Result<_, _>>()?;
+    let runs = shared_runs(&present, of);
+    let mut views = HashMap::new();
+    let is_whole = |p: &Vec<Option<bool>>| p.iter().all(|has| *has != Some(false));
+    let whole: Vec<Value> = operands.iter().zip(&present).filter(|(_, p)| is_whole(p)).map(|(v, _)| *v).collect();
+    // Operands of one shape stay as they stand.
+    if runs.len() == 1 && !whole.is_empty() {
+        let first = cx.stand_in(whole[0])?;
+        let dims = cx.shape(first);
+        for v in operands {
+            let view = if whole.contains(v) { cx.view(*v, &dims)? } else { single(cx, *v)? };
+            views.insert(*v, view);
+        }
+        return Ok(views);
+    }
+    if runs.len() <= most {
+        for v in operands {
+            let dims = joined_to(&cx.shape(*v), of.rank(), &runs);
+            let view = if dims.iter().all(|d| d.is(1)) { single(cx, *v)? } else { cx.view(*v, &dims)? };
+            views.insert(*v, view);
+        }
+        return Ok(views);
+    }
+    // Too many runs: every operand is repeated to the whole shape.
+    for (v, p) in operands.iter().zip(&present) {
+        let known = |(has, d): (&Option<bool>, &Dim)| if *has == Some(false) { d.as_known() } else { Some(1) };
+        let reps: Option<Vec<i64>> = p.iter().zip(of.iter()).map(known).collect();
+        let reps = reps.ok_or(Why::Because("how often an operand is repeated is known only when the program runs"))?;
+        let mut dims = vec![Dim::from(1); of.rank() - cx.shape(*v).rank()];
+        dims.extend(cx.shape(*v).iter().cloned());
+        let all = repeated(cx, *v, &dims, &reps)?[0];
+        views.insert(*v, cx.view(all, &[product(of)])?);
+    }
+    Ok(views)
+}
+
+/// The one element of `v`, on as few axes as it can be.
+fn single(cx: &mut Lower<'_>, v: Value) -> Result<Value, Why> {
+    if cx.shape(v).rank() == 0 { Ok(v) } else { cx.view(v, &[Dim::from(1)]) }
+}
+
+fn reduce(
+    cx: &mut Lower<'_>,
+    x: Value,
+    axes: Option<&[i64]>,
+    op: impl Fn(Value, Ints) -> Box<dyn Op>,
+) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(x);
+    let axes: Option<Vec<usize>> =
+        axes.map(|a| a.iter().filter_map(|a| shape.axis(*a).ok()).map(|a| a.index()).collect());
+    let reduced = |i: usize| axes.as_ref().is_none_or(|a| a.contains(&i));
+    // A single axis may be reduced or not: the value of one element is computed all the same.
+    let kinds: Vec<Option<bool>> =
+        shape.iter().enumerate().map(|(i, d)| if d.is(1) { None } else { Some(reduced(i)) }).collect();
+    let runs = runs(&kinds, true);
+    let (mut dims, mut over): (Vec<Dim>, Vec<i64>) = (vec![], vec![]);
+    if runs.len() <= MAX_RANK {
+        for (i, (run, is_reduced)) in runs.iter().enumerate() {
+            dims.push(product(&shape[run.clone()]));
+            over.extend(is_reduced.then_some(i as i64));
+        }
+        if over.is_empty() {
+            over.push(dims.len() as i64);
+            dims.push(Dim::from(1));
+        }
+        require(dims.len() <= MAX_RANK, "nothing of it is reduced")?;
+        let x = cx.view(x, &dims)?;
+        return Ok(cx.insert_all(op(x, over))?.into_vec());
+    }
+    // Too many runs: what is reduced comes last.
+    let kept: Vec<usize> = (0..shape.rank()).filter(|i| !reduced(*i)).collect();
+    let gone: Vec<usize> = (0..shape.rank()).filter(|i| reduced(*i)).collect();
+    let size = |axes: &[usize]| axes.iter().fold(Dim::from(1), |n, i| n * &shape[*i]);
+    let rows = [size(&kept), size(&gone)];
+    let moved = transposed(cx, x, &shape, [kept, gone].concat())?;
+    let x = cx.view(moved, &rows)?;
+    Ok(cx.insert_all(op(x, vec![1]))?.into_vec())
+}
+
+fn layer_norm(op: &LayerNorm, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(op.x);
+    let mut axes: Vec<usize> = op.axes.iter().filter_map(|a| shape.axis(*a).ok()).map(|a| a.index()).collect();
+    axes.sort_unstable();
+    let lead = shape.rank() - axes.len();
+    require(axes.iter().copied().eq(lead..shape.rank()), "the axes that are normalised are not the last ones")?;
+    let row = product(&shape[lead..]);
+    let x = cx.view(op.x, &[product(&shape[..lead]), row.clone()])?;
+    let mut flat = |v: Option<Value>| v.map(|v| cx.view(v, std::slice::from_ref(&row))).transpose();
+    let (gamma, beta) = (flat(op.gamma)?, flat(op.beta)?);
+    Ok(vec![cx.insert(LayerNorm { x, axes: vec![1], gamma, beta, epsilon: op.epsilon })?])
+}
+
+fn linear(op: &Linear, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(op.x);
+    let last = shape.rank() - 1;
+    let x = cx.view(op.x, &[product(&shape[..last]), shape[last].clone()])?;
+    Ok(vec![cx.insert(Linear { x, ..op.clone() })?])
+}
+
+fn matmul(op: &Matmul, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let of = cx.shape(cx.results()[0]);
+    let lead = of.rank().checked_sub(2).ok_or(Why::Because("it is no product of matrices"))?;
+    let batch: Shape = of[..lead].into();
+    let matrices = |cx: &Lower<'_>, v: Value| {
+        let shape = cx.shape(v);
+        let at = shape.rank().checked_sub(2).ok_or(Why::Because("it is no product of matrices"))?;
+        Ok::<_, Why>((Shape::from(&shape[..at]), [shape[at].clone(), shape[at + 1].clone()]))
+    };
+    let ((bx, mx), (by, my)) = (matrices(cx, op.x)?, matrices(cx, op.y)?);
+    let runs = shared_runs(&[presence(&bx, &batch)?, presence(&by, &batch)?], &batch);
+    require(runs.len() <= MAX_RANK - 2, "its operands are repeated along too many axes")?;
+    let view = |cx: &mut Lower<'_>, v: Value, b: &Shape, m: [Dim; 2]| {
+        // A matrix for all keeps its rank.
+        let lead = if b.iter().all(|d| d.is(1)) { vec![] } else { joined_to(b, lead, &runs) };
+        cx.view(v, &[lead, m.to_vec()].concat())
+    };
+    let (x, y) = (view(cx, op.x, &bx, mx)?, view(cx, op.y, &by, my)?);
+    Ok(vec![cx.insert(Matmul { x, y, ..op.clone() })?])
+}

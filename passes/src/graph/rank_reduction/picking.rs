@@ -1,0 +1,203 @@
+//! Ops that pick elements, or put some in their places.
+
+use super::{
+    axes::{around, product},
+    lower::{Lower, MAX_RANK, On, Rule, Why, require},
+    moving::along,
+};
+use mlconv_mil::{
+    ir::Value,
+    ops::{
+        BandPart, FillLike, Gather, GatherAlongAxis, GatherNd, OneHot, Scatter, ScatterAlongAxis, ScatterNd,
+        SliceByIndex, SliceBySize,
+    },
+};
+use mlconv_tensor::{Dim, Shape};
+
+pub(super) const RULES: &[&dyn Rule] = &[
+    &On(slice_by_index),
+    &On(slice_by_size),
+    &On(gather),
+    &On(gather_along_axis),
+    &On(gather_nd),
+    &On(scatter),
+    &On(scatter_along_axis),
+    &On(scatter_nd),
+    &On(one_hot),
+    &On(band_part),
+    &On(fill_like),
+];
+
+const NO_AXIS: Why = Why::Because("its axis is none");
+
+/// Which elements of an axis a slice takes.
+#[derive(Clone, Copy)]
+struct Slice {
+    begin: Option<i64>,
+    end: Option<i64>,
+    stride: i64,
+}
+
+impl Slice {
+    /// Whether it takes all of `dim` elements, in order.
+    fn is_whole(self, dim: &Dim) -> bool {
+        let from_first = self.begin.is_none_or(|b| b == 0);
+        let to_last = self.end.is_none_or(|e| e >= dim.as_known().unwrap_or(i32::MAX.into()));
+        self.stride == 1 && from_first && to_last
+    }
+}
+
+/// Takes a slice of each axis.
+fn sliced(cx: &mut Lower<'_>, x: Value, slices: &[Slice]) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(x);
+    let active: Vec<bool> = slices.iter().zip(shape.iter()).map(|(s, d)| !s.is_whole(d)).collect();
+    along(cx, x, &shape, &active, |cx, x, places| {
+        let whole = Slice { begin: None, end: None, stride: 1 };
+        let slices: Vec<Slice> = places.iter().map(|p| p.map_or(whole, |i| slices[i])).collect();
+        let begin = cx.constant("begin", &slices.iter().map(|s| s.begin.unwrap_or(0)).collect::<Vec<_>>())?;
+        let end = cx.constant("end", &slices.iter().map(|s| s.end.unwrap_or(0)).collect::<Vec<_>>())?;
+        cx.insert(SliceByIndex {
+            x,
+            begin,
+            end,
+            stride: Some(slices.iter().map(|s| s.stride).collect()),
+            begin_mask: Some(slices.iter().map(|s| s.begin.is_none()).collect()),
+            end_mask: Some(slices.iter().map(|s| s.end.is_none()).collect()),
+            squeeze_mask: None,
+        })
+    })
+}
+
+fn slice_by_index(op: &SliceByIndex, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (begin, end) = (cx.ints(op.begin)?, cx.ints(op.end)?);
+    let rank = cx.shape(op.x).rank();
+    require(begin.len() == rank && end.len() == rank, "it says something of another number of axes")?;
+    let masked = |mask: &Option<Vec<bool>>, i: usize| mask.as_ref().is_some_and(|m| m.get(i) == Some(&true));
+    let slice = |i: usize| {
+        let stride = op.stride.as_ref().and_then(|s| s.get(i)).copied().unwrap_or(1);
+        if masked(&op.squeeze_mask, i) {
+            // One element; the last one ends where the axis does.
+            return Slice {
+                begin: Some(begin[i]),
+                end: Some(begin[i].saturating_add(1)).filter(|e| *e != 0),
+                stride: 1,
+            };
+        }
+        Slice {
+            begin: Some(begin[i]).filter(|_| !masked(&op.begin_mask, i)),
+            end: Some(end[i]).filter(|_| !masked(&op.end_mask, i)),
+            stride,
+        }
+    };
+    sliced(cx, op.x, &(0..rank).map(slice).collect::<Vec<_>>())
+}
+
+fn slice_by_size(op: &SliceBySize, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (begin, size) = (cx.ints(op.begin)?, cx.ints(op.size)?);
+    let slice = |(b, s): (&i64, &i64)| Slice {
+        begin: Some(*b),
+        end: if *s == -1 { None } else { b.checked_add(*s).filter(|e| *b >= 0 || *e != 0) },
+        stride: 1,
+    };
+    let slices: Vec<Slice> = begin.iter().zip(&size).map(slice).collect();
+    sliced(cx, op.x, &slices)
+}
+
+/// The axis that `axis` means among those of `shape`.
+fn index(shape: &Shape, axis: i64) -> Result<usize, Why> {
+    shape.axis(axis).map(|a| a.index()).map_err(|_| NO_AXIS)
+}
+
+fn gather(op: &Gather, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (shape, picked) = (cx.shape(op.x), cx.shape(op.indices));
+    let axis = index(&shape, op.axis)?;
+    let batch = usize::try_from(op.batch_dims).unwrap_or(usize::MAX);
+    require(batch <= axis.min(picked.rank()), "its batch has more axes than it")?;
+    let [_, along, behind] = around(&shape, axis);
+    let (together, between) = (product(&shape[..batch]), product(&shape[batch..axis]));
+    let which = product(&picked[batch..]);
+    if batch == 0 {
+        let x = cx.view(op.x, &[between, along, behind])?;
+        let indices = cx.view(op.indices, &[which])?;
+        return Ok(vec![cx.insert(Gather { x, indices, axis: 1, ..op.clone() })?]);
+    }
+    let x = cx.view(op.x, &[together.clone(), between, along, behind])?;
+    let indices = cx.view(op.indices, &[together, which])?;
+    Ok(vec![cx.insert(Gather { x, indices, axis: 2, batch_dims: 1, ..op.clone() })?])
+}
+
+fn gather_along_axis(op: &GatherAlongAxis, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (shape, picked) = (cx.shape(op.x), cx.shape(op.indices));
+    let axis = index(&shape, op.axis)?;
+    let x = cx.view(op.x, &around(&shape, axis))?;
+    let indices = cx.view(op.indices, &around(&picked, axis))?;
+    Ok(vec![cx.insert(GatherAlongAxis { x, indices, axis: 1, ..op.clone() })?])
+}
+
+/// The shapes of a tensor and of indices into its axes behind `batch`, on few axes; how many axes the batch has then.
+fn indexed(shape: &Shape, indices: &Shape, batch: i64) -> Result<(Vec<Dim>, Vec<Dim>, i64), Why> {
+    let batch = usize::try_from(batch).unwrap_or(usize::MAX);
+    let depth = indices.last().and_then(Dim::as_usize).ok_or(Why::Because("how many axes it indexes is not known"))?;
+    let end = batch.checked_add(depth).filter(|e| *e <= shape.rank() && batch < indices.rank());
+    let end = end.ok_or(Why::Because("it indexes more axes than there are"))?;
+    let together = (batch > 0).then(|| product(&shape[..batch]));
+    let dims = together.iter().chain(&shape[batch..end]).cloned().chain([product(&shape[end..])]).collect::<Vec<_>>();
+    require(dims.len() <= MAX_RANK, "it indexes too many axes")?;
+    let which = product(&indices[batch..indices.rank() - 1]);
+    let indices = together.iter().cloned().chain([which, Dim::from(depth as i64)]).collect();
+    Ok((dims, indices, i64::from(batch > 0)))
+}
+
+fn gather_nd(op: &GatherNd, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (dims, which, batch_dims) = indexed(&cx.shape(op.x), &cx.shape(op.indices), op.batch_dims)?;
+    let (x, indices) = (cx.view(op.x, &dims)?, cx.view(op.indices, &which)?);
+    Ok(vec![cx.insert(GatherNd { x, indices, batch_dims, ..op.clone() })?])
+}
+
+fn scatter(op: &Scatter, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(op.data);
+    let [before, along, behind] = around(&shape, index(&shape, op.axis)?);
+    let which = product(&cx.shape(op.indices));
+    let data = cx.view(op.data, &[before.clone(), along, behind.clone()])?;
+    let indices = cx.view(op.indices, std::slice::from_ref(&which))?;
+    let updates = cx.view(op.updates, &[before, which, behind])?;
+    Ok(vec![cx.insert(Scatter { data, indices, updates, axis: 1, ..op.clone() })?])
+}
+
+fn scatter_along_axis(op: &ScatterAlongAxis, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (shape, placed) = (cx.shape(op.data), cx.shape(op.indices));
+    let axis = index(&shape, op.axis)?;
+    let same = shape.iter().zip(placed.iter()).enumerate().all(|(i, (a, b))| i == axis || a == b);
+    require(same, "its indices have fewer elements beside the axis")?;
+    let data = cx.view(op.data, &around(&shape, axis))?;
+    let indices = cx.view(op.indices, &around(&placed, axis))?;
+    let updates = cx.view(op.updates, &around(&placed, axis))?;
+    Ok(vec![cx.insert(ScatterAlongAxis { data, indices, updates, axis: 1, ..op.clone() })?])
+}
+
+fn scatter_nd(op: &ScatterNd, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let (dims, which, _) = indexed(&cx.shape(op.data), &cx.shape(op.indices), 0)?;
+    let placed = [which[0].clone(), dims[dims.len() - 1].clone()];
+    let (data, indices) = (cx.view(op.data, &dims)?, cx.view(op.indices, &which)?);
+    let updates = cx.view(op.updates, &placed)?;
+    Ok(vec![cx.insert(ScatterNd { data, indices, updates, ..op.clone() })?])
+}
+
+fn one_hot(op: &OneHot, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(cx.results()[0]);
+    let [before, _, behind] = around(&shape, index(&shape, op.axis)?);
+    let indices = cx.view(op.indices, &[before, behind])?;
+    Ok(vec![cx.insert(OneHot { indices, axis: 1, ..op.clone() })?])
+}
+
+fn band_part(op: &BandPart, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(op.x);
+    let lead = shape.rank() - 2;
+    let x = cx.view(op.x, &[product(&shape[..lead]), shape[lead].clone(), shape[lead + 1].clone()])?;
+    Ok(vec![cx.insert(BandPart { x, ..op.clone() })?])
+}
+
+fn fill_like(op: &FillLike, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let ref_tensor = cx.stand_in(op.ref_tensor)?;
+    Ok(vec![cx.insert(FillLike { ref_tensor, ..op.clone() })?])
+}
