@@ -3,7 +3,7 @@
 use crate::{Diagnostic, Failure, codes, feed::means_port, names::listed};
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
-use mlconv_source::{FileError, ModelFiles, Request, SourceGraph};
+use mlconv_source::{FileError, Lowering, ModelFiles, Request, SourceGraph};
 use mlconv_tensor::{Bytes, map_file};
 use std::{fs::File, path::Path};
 
@@ -88,17 +88,11 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {
         format @ (Format::Onnx | Format::Pt2) => {
             let graph = read_source(path, format).map_err(|d| vec![d])?;
-            let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
-            let mut source_ops = 0;
-            graph.visit_nodes(&mut |_| source_ops += 1);
-            let lowered = mlconv_source::lower(&graph, table, request);
-            let file = path.display().to_string();
-            let diagnostics: Vec<Diagnostic> =
-                lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
-            if diagnostics.iter().any(|d| d.severity == Severity::Error) {
-                return Err(diagnostics);
+            let lowered = lower_source(&graph, path, format, request);
+            if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+                return Err(lowered.diagnostics);
             }
-            Ok(Model { format, module: lowered.module, warnings: diagnostics, source_ops })
+            Ok(lowered_model(&graph, format, lowered))
         }
         Format::Package => {
             let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
@@ -121,6 +115,22 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     }
 }
 
+/// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
+pub fn lower_source(graph: &SourceGraph, path: &Path, format: Format, request: &Request) -> Lowering {
+    let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
+    let mut lowered = mlconv_source::lower(graph, table, request);
+    let file = path.display().to_string();
+    lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
+    lowered
+}
+
+/// The model that a graph has been lowered to, without an error.
+pub fn lowered_model(graph: &SourceGraph, format: Format, lowered: Lowering) -> Model {
+    let mut source_ops = 0;
+    graph.visit_nodes(&mut |_| source_ops += 1);
+    Model { format, module: lowered.module, warnings: lowered.diagnostics, source_ops }
+}
+
 /// Keeps these outputs, in this order.
 fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic> {
     for f in &mut module.functions {
@@ -141,13 +151,14 @@ fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic>
 
 /// Reads a file that is no package as a source graph.
 pub fn read_source(path: &Path, format: Format) -> Result<SourceGraph, Diagnostic> {
-    if format == Format::Pt2 { read_pt2(path) } else { read_onnx(path) }
+    read_source_with(path, format, &ModelFiles::beside(path))
 }
 
-/// Reads an ONNX file as a source graph.
-pub fn read_onnx(path: &Path) -> Result<SourceGraph, Diagnostic> {
+/// As [`read_source`], with other files that it names among `files`.
+pub fn read_source_with(path: &Path, format: Format, files: &ModelFiles) -> Result<SourceGraph, Diagnostic> {
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    read_onnx_bytes(bytes, &ModelFiles::beside(path)).map_err(|d| d.at(path.display().to_string()))
+    let read = if format == Format::Pt2 { read_pt2_bytes(bytes) } else { read_onnx_bytes(bytes, files) };
+    read.map_err(|d| d.at(path.display().to_string()))
 }
 
 /// Reads the bytes of an ONNX file as a source graph; other files that it names are among `files`.
@@ -165,12 +176,6 @@ pub fn read_onnx_bytes(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph, 
         };
         Diagnostic::error(code, title)
     })
-}
-
-/// Reads a file that `torch.export` wrote as a source graph.
-pub fn read_pt2(path: &Path) -> Result<SourceGraph, Diagnostic> {
-    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    read_pt2_bytes(bytes).map_err(|d| d.at(path.display().to_string()))
 }
 
 /// Reads the bytes of a file that `torch.export` wrote as a source graph.

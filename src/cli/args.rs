@@ -13,7 +13,7 @@ use crate::{
     witness::{self, Around, Chosen, Runtime, Source},
 };
 use clap::ValueEnum;
-use mlconv_mil::{ir::Module, schema::Opset, verify::Verified};
+use mlconv_mil::{ir::Module, schema::Opset};
 use mlconv_passes::Pattern;
 use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
@@ -233,7 +233,7 @@ pub(crate) struct SourceRuntime {
 }
 
 impl SourceRuntime {
-    pub(crate) fn choose(&self, path: &Path, format: ModelFormat, module: &Verified) -> Result<Chosen, Failure> {
+    pub(crate) fn choose(&self, path: &Path, format: ModelFormat) -> Result<Chosen, Failure> {
         let runtime = match self.source_runtime {
             RuntimeName::Auto => Runtime::Auto,
             RuntimeName::Onnxruntime => Runtime::Onnxruntime,
@@ -245,7 +245,7 @@ impl SourceRuntime {
             variable: std::env::var_os(witness::VARIABLE),
             threads: rayon::current_num_threads(),
         };
-        witness::choose(runtime, Source { path, format, module }, &around).map_err(|d| vec![d])
+        witness::choose(runtime, Source { path, format }, &around).map_err(|d| vec![d])
     }
 }
 

@@ -1,19 +1,21 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
     bounds::Bounds,
+    interface::no_tensor,
     lower::{narrow, narrowed},
     order::{deep_reads, sorted},
-    problems::Problems,
+    problems::{Line, Problems},
 };
 use indexmap::IndexMap;
 use mlconv_mil::{
-    diagnostic::{Diagnostic, codes},
+    diagnostic::{Diagnostic, Limit, codes},
     fold::Budget,
     ir::{Block, Fact, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
     ops,
     schema::Op,
+    verify::{Fault, faults},
 };
 use mlconv_tensor::{DType, Dim, Shape, Symbols, Tensor, TensorType, Type};
 use std::{
@@ -29,6 +31,9 @@ pub struct Lowering {
     pub module: Module,
     /// Everything that was adapted or has no lowering.
     pub diagnostics: Vec<Diagnostic>,
+    /// Nodes that were not judged, as they read what is not known: the module lacks them. Those of nested graphs are not
+    /// among them.
+    pub unjudged: Vec<Arc<str>>,
 }
 
 /// What a name of the source graph stands for.
@@ -53,7 +58,8 @@ impl Entry {
             Self::Sequence(elements) => format!("a sequence of {} elements where a tensor is wanted", elements.len()),
             _ => "an optional without an element where a tensor is wanted".to_owned(),
         };
-        LowerError::form_but(what, "Core ML has only tensors; sequences and optionals are resolved while converting")
+        let help = "Core ML has only tensors; sequences and optionals are resolved while converting";
+        LowerError::form_but(what, help).by(Limit::CoreMl)
     }
 }
 
@@ -96,6 +102,8 @@ pub(crate) struct State {
     /// Nodes of nested graphs that were lowered so far.
     nested: usize,
     pub(crate) problems: Problems,
+    /// Nodes that read what is not known, but for those of nested graphs.
+    unjudged: Vec<Arc<str>>,
     /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
     stand_ins: HashSet<Arc<str>>,
     /// What the nested graph that was lowered last states of the type of its first result.
@@ -119,6 +127,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
         budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
         nested: 0,
         problems: Problems::default(),
+        unjudged: vec![],
         stand_ins: HashSet::new(),
         returned: None,
         wrapped: false,
@@ -159,7 +168,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
             ..Default::default()
         },
     };
-    Lowering { module, diagnostics: state.problems.into_diagnostics() }
+    Lowering { module, diagnostics: state.problems.into_diagnostics(), unjudged: state.unjudged }
 }
 
 /// The positions of the outputs to keep.
@@ -208,6 +217,10 @@ impl State {
         let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
         for i in kept {
             let Some(source) = graph.outputs.get(*i) else { continue };
+            if let Some(other) = &source.other {
+                self.problems.plain(no_tensor("output", other).at(format!("output `{}`", source.name)));
+                continue;
+            }
             let entry = entries.get_mut(*i).and_then(Option::take).unwrap_or(Entry::Poisoned);
             match self.materialize(&source.name, entry, body) {
                 Ok(v) => {
@@ -217,7 +230,8 @@ impl State {
                 }
                 Err(LowerError::Poisoned) => {}
                 Err(e) => {
-                    let d = Diagnostic::error(&codes::F0102, e.to_string());
+                    let mut d = Diagnostic::error(&codes::F0102, e.to_string()).limit(e.limit());
+                    d.help = e.help().map(str::to_owned);
                     self.problems.plain(d.at(format!("output `{}`", source.name)));
                 }
             }
@@ -243,6 +257,13 @@ impl State {
         }
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
+        }
+        for (name, absent) in &graph.absent {
+            frame.define(name.clone(), Entry::Poisoned);
+            if let Absent::Other(what) = absent {
+                let d = Diagnostic::error(&codes::F0101, format!("a constant that is {what} is not supported"));
+                self.problems.plain(d.limit(Limit::CoreMl).at(format!("constant `{name}`")));
+            }
         }
         let ends = graph.inputs.iter().chain(&graph.outputs).filter_map(|v| Some((&v.name, v.ty.as_ref()?)));
         frame.types = ends.chain(&graph.types).map(|(name, ty)| (name.clone(), ty.clone())).collect();
@@ -271,6 +292,8 @@ impl State {
     }
 
     fn node(&mut self, node: &Node, block: Block) {
+        let outermost = self.frames.len() == 1;
+        let mut judged = true;
         let origin = self.origins.intern(Origin::Source(SourceInfo {
             node: node.name.clone(),
             op: node.operator().into(),
@@ -282,8 +305,7 @@ impl State {
         self.wrapped = false;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
-                let why = self.table.why_absent(&node.domain, &node.op);
-                self.problems.unsupported(node, versions.as_deref(), why);
+                self.problems.unsupported(node, versions.as_deref(), self.table);
                 Err(LowerError::Poisoned)
             }
             Ok(row) => {
@@ -299,6 +321,7 @@ impl State {
                 };
                 let lowered = (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries));
                 made = n.made;
+                judged = !matches!(lowered, Err(LowerError::Poisoned));
                 lowered
             }
         };
@@ -308,7 +331,8 @@ impl State {
                 let missing = node.outputs.iter().skip(entries.len()).any(|o| !o.is_empty());
                 if missing && !guessed {
                     let e = LowerError::Results { found: entries.len(), want: node.outputs.len() };
-                    self.problems.failed(node, &e);
+                    let line = self.line(node);
+                    self.problems.failed(node, &e, line);
                 }
                 entries
             }
@@ -316,11 +340,17 @@ impl State {
             Err(e) => {
                 // What a stand-in is not known for is not the node's fault.
                 if !guessed || e.is_own() {
-                    self.problems.failed(node, &e);
+                    let line = self.line(node);
+                    self.problems.failed(node, &e, line);
+                } else {
+                    judged = false;
                 }
                 vec![]
             }
         };
+        if outermost && !judged {
+            self.unjudged.push(node.name.clone());
+        }
         if let Some(Entry::Value(v)) = entries.first()
             && self.f.ty(*v).tensor().is_some_and(|t| t.dtype == DType::I32)
         {
@@ -343,7 +373,7 @@ impl State {
                 continue;
             }
             let entry = match entry {
-                Entry::Poisoned if self.problems.has_error() => self.stand_in(name),
+                Entry::Poisoned if self.problems.has_error() || !self.unjudged.is_empty() => self.stand_in(name),
                 entry => entry,
             };
             if guessed || matches!(entry, Entry::Poisoned) {
@@ -355,8 +385,19 @@ impl State {
         }
     }
 
+    /// A node as a line of text, with the types of what it reads.
+    fn line(&self, node: &Node) -> Line {
+        Line::of(node, &|name| match self.entry(name)? {
+            Entry::Value(v) => Some(self.f.ty(*v).to_string()),
+            Entry::Const(t) => Some(TensorType::new(t.dtype(), Shape::from(t.shape())).to_string()),
+            Entry::Sequence(elements) => Some(format!("a sequence of {}", elements.len())),
+            Entry::Nothing => Some("an optional without an element".to_owned()),
+            Entry::Poisoned => None,
+        })
+    }
+
     /// A value of the type that the source states for `name`, which no node makes: so that what reads it is looked at
-    /// as well. There is an error already, so the function is never used.
+    /// as well. There is an error already, or a node that was not judged, so the function is never used.
     fn stand_in(&mut self, name: &Arc<str>) -> Entry {
         let stated = self.stated(name).cloned();
         let ty = stated.and_then(|t| {
@@ -451,7 +492,14 @@ impl State {
         let Some(id) = results.first().and_then(|v| self.f.def_op(*v)).filter(|_| !is_const) else {
             return Ok(results);
         };
-        let Some(folded) = self.budget.fold(&self.f, id) else { return Ok(results) };
+        let Some(folded) = self.budget.fold(&self.f, id) else {
+            // What the verifier would say of it later is said here of the node, beside what is wrong with others.
+            if let Some(Fault { why, .. }) = faults(&self.f, id).into_iter().next() {
+                let op = self.f.op_data(id).op.name().to_owned();
+                return Err(LowerError::Operand { op, why });
+            }
+            return Ok(results);
+        };
         if results.first().is_some_and(|v| self.f.ty(*v).tensor().is_some_and(|t| t.dtype == DType::I32)) {
             self.wrapped |= self.computed(results[0], 0).is_some_and(|b| !b.fits());
         }

@@ -15,6 +15,8 @@ pub struct SourceGraph {
     pub outputs: Vec<SourceValue>,
     /// Its constants, by name.
     pub constants: IndexMap<Arc<str>, Tensor>,
+    /// Constants of which there is no tensor, by name.
+    pub absent: IndexMap<Arc<str>, Absent>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
     /// Shapes that follow from these, of values whose type is not stated.
@@ -27,13 +29,24 @@ pub struct SourceGraph {
     pub meta: IndexMap<String, String>,
 }
 
+/// Why there is no tensor of a constant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It is something that has no place here, such as "a tensor of strings".
+    Other(String),
+    /// Its data are not at hand, and nothing can stand in for what they say.
+    Unread,
+}
+
 /// A named input or output.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SourceValue {
     /// Its name.
     pub name: Arc<str>,
     /// Its type, where the file states one.
     pub ty: Option<SourceType>,
+    /// What it is, where that is no tensor of a known type: such as "a sequence".
+    pub other: Option<String>,
     /// One line for a person.
     pub description: String,
 }

@@ -56,7 +56,8 @@ impl Lower<'_> {
             axes.push(self.axis(x, *p)?);
         }
         if axes.len() != rank || (0..rank).any(|i| !axes.contains(&i)) {
-            return Err(LowerError::form(format!("permutation {perm:?} of {}", self.ty(x)?)));
+            let want = format!("each axis of {} once", self.ty(x)?);
+            return Err(LowerError::Attr { name: "perm".into(), found: format!("{perm:?}"), want: want.into() });
         }
         self.transpose(x, &axes.iter().map(|a| *a as i64).collect::<Vec<_>>())
     }
@@ -70,7 +71,7 @@ impl Lower<'_> {
                 Size::Known(n) => Some(n),
                 Size::Of(v, axis) => self.shape(v)?.get(axis).and_then(Dim::as_known),
                 Size::Held(v) => self.known_ints(v).and_then(|ints| ints.first().copied()),
-                Size::Rest => return Err(LowerError::form("a product of sizes that are left open")),
+                Size::Rest => return Err(LowerError::not_yet("a product of sizes that are left open")),
             };
             if let Some(n) = number {
                 known = known.saturating_mul(n);
@@ -167,7 +168,7 @@ impl Lower<'_> {
             return Ok(x);
         }
         if parts.iter().any(|p| matches!(p, Part::Known(0))) {
-            return Err(LowerError::form("a tensor without elements"));
+            return Err(LowerError::core_ml("a tensor without elements"));
         }
         let reps = if parts.iter().all(|p| matches!(p, Part::Known(_))) {
             let known: Vec<i64> = parts.iter().map(|p| if let Part::Known(n) = p { *n } else { 1 }).collect();

@@ -370,7 +370,7 @@ impl Reader {
         let value = |arg: &Json| -> Option<SourceValue> {
             let name: Arc<str> = argument_name(arg)?.into();
             let ty = out.types.get(&name).cloned();
-            Some(SourceValue { name, ty, description: String::new() })
+            Some(SourceValue { name, ty, other: None, description: String::new() })
         };
         out.inputs = graph.inputs.iter().filter_map(value).collect();
         out.outputs = graph.outputs.iter().filter_map(value).collect();

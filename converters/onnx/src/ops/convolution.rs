@@ -43,7 +43,7 @@ impl Window {
     pub(super) fn read(n: &Lower<'_>, x: Value, kernel: Vec<i64>) -> Result<Self> {
         let spatial = n.rank(x)?.saturating_sub(2);
         if spatial == 0 || spatial > 3 {
-            return Err(LowerError::form(format!("{spatial} spatial dimensions")));
+            return Err(LowerError::core_ml(format!("{spatial} spatial dimensions")));
         }
         let ints = |name, default: i64, len: usize, least: i64| -> Result<Vec<i64>> {
             let v = n.ints(name)?.filter(|v| !v.is_empty()).unwrap_or_else(|| vec![default; len]);
@@ -186,7 +186,7 @@ pub(super) fn convolved(n: &mut Lower<'_>, x: Value, weight: Value, bias: Option
     let window = Window::read(n, x, kernel(n, weight)?)?;
     let groups = n.int_or("group", 1)?;
     if n.const_of(weight).is_none() && !window.is_dense() {
-        return Err(LowerError::form("a dilated convolution with a weight that is computed"));
+        return Err(LowerError::core_ml("a dilated convolution with a weight that is computed"));
     }
     let (pad_type, pad) = window.mil_padding(n, x)?;
     let Window { strides, dilations, .. } = window;
@@ -203,7 +203,7 @@ fn conv_transpose(n: &mut Lower<'_>) -> Lowered {
     let window = Window::read(n, x, kernel(n, weight)?)?;
     let groups = n.int_or("group", 1)?;
     if n.const_of(weight).is_none() && n.opset() < Opset::Ios17 {
-        return Err(LowerError::form("a transposed convolution with a weight that is computed, before iOS 17,"));
+        return Err(LowerError::core_ml("a transposed convolution with a weight that is computed, before iOS 17,"));
     }
     let spatial = window.kernel.len();
     let extra = n.ints("output_padding")?.unwrap_or_else(|| vec![0; spatial]);

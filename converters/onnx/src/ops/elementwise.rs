@@ -2,7 +2,7 @@
 
 use super::exact;
 use crate::{LATEST, tensor};
-use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_mil::{diagnostic::Limit, ir::Value, ops, schema::Op};
 use mlconv_source::{Lower, LowerError, Lowered};
 use mlconv_tensor::{DType, Tensor};
 
@@ -68,6 +68,7 @@ fn unary<O: Op>(n: &mut Lower<'_>, op: fn(Value) -> O) -> Lowered {
     if dtype.is_float() {
         return n.emit(op(x));
     }
+    n.numeric(x)?;
     let x = n.as_float(x)?;
     let y = n.op(op(x))?;
     let y = n.cast(y, dtype)?;
@@ -156,6 +157,7 @@ fn divide(n: &mut Lower<'_>) -> Lowered {
 /// A comparison; booleans are compared as integers.
 fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     let (x, y) = compared(n)?;
+    n.alike(x, y)?;
     if n.dtype(x)? == DType::Bool {
         let (x, y) = (n.cast(x, DType::I32)?, n.cast(y, DType::I32)?);
         return n.emit(op(x, y));
@@ -163,13 +165,21 @@ fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     n.emit(op(x, y))
 }
 
+/// The element type that a cast of this kind is to.
+fn target(n: &Lower<'_>, kind: &str) -> Result<DType, LowerError> {
+    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
+    let code = i32::try_from(to).ok();
+    match (code.and_then(tensor::dtype), code.and_then(tensor::odd_type)) {
+        (Some(dtype), _) => Ok(dtype),
+        (None, Some(name)) => Err(LowerError::core_ml(format!("{kind} to {name}"))),
+        (None, None) => n.bad_attr("to", "the number of an element type of ONNX"),
+    }
+}
+
 fn cast(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
-    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
-    let Some(to) = i32::try_from(to).ok().and_then(tensor::dtype) else {
-        return n.bad_attr("to", "a type that Core ML computes with");
-    };
+    let to = target(n, "a cast")?;
     // A constant keeps its own type as far as the source goes on to compute with it.
     if let Some(t) = n.constant(0)? {
         let whole = t.dtype().is_int() || t.dtype() == DType::Bool;
@@ -195,10 +205,7 @@ fn cast(n: &mut Lower<'_>) -> Lowered {
 
 /// Constants bit by bit; of what the program computes, integers, as it has one type for all of these.
 fn bit_cast(n: &mut Lower<'_>) -> Lowered {
-    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
-    let Some(to) = i32::try_from(to).ok().and_then(tensor::dtype) else {
-        return n.bad_attr("to", "a known element type");
-    };
+    let to = target(n, "a bit cast")?;
     let from = match n.source_dtype(0) {
         Some(from) => from,
         None => n.input(0).and_then(|x| n.dtype(x))?,
@@ -223,7 +230,7 @@ fn bit_cast(n: &mut Lower<'_>) -> Lowered {
     let whole = |d: DType| (d.is_int() && d.bits() >= 8) || d == DType::Bool;
     if !whole(from) || !to.is_int() {
         let help = "Core ML has no op that reads the bits of a number";
-        return Err(LowerError::form_but(format!("a bit cast of {from} to {to}"), help));
+        return Err(LowerError::form_but(format!("a bit cast of {from} to {to}"), help).by(Limit::CoreMl));
     }
     let x = n.input(0)?;
     n.makes(to);
@@ -243,7 +250,7 @@ fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> 
             // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
             if whole { wrapped(n, y, to) } else { Ok(y) }
         }
-        other => Err(LowerError::form(format!("a cast to {other}"))),
+        other => Err(LowerError::core_ml(format!("a cast to {other}"))),
     }
 }
 

@@ -256,6 +256,7 @@ fn reflected(n: &mut Lower<'_>, at: Value, size: f64, align: bool) -> Result<Val
 fn affine_grid(n: &mut Lower<'_>) -> Lowered {
     let align = n.flag("align_corners", false)?;
     let (theta, size) = (n.input(0)?, n.input(1)?);
+    n.numeric(theta)?;
     let count = n.elements(size)?.len();
     let Some(spatial) = count.checked_sub(2).filter(|s| (1..=3).contains(s)) else {
         return Err(LowerError::form(format!("a grid of {count} axes")));
@@ -311,7 +312,7 @@ fn roi_align(n: &mut Lower<'_>, half_pixel: bool) -> Lowered {
     let (height, width) = (n.int_or("output_height", 1)?, n.int_or("output_width", 1)?);
     let (ratio, scale) = (n.int_or("sampling_ratio", 0)?, f64::from(n.float_or("spatial_scale", 1.0)?));
     if ratio <= 0 {
-        return Err(LowerError::form("a `sampling_ratio` that depends on the boxes"));
+        return Err(LowerError::not_yet("a `sampling_ratio` that depends on the boxes"));
     }
     if [height, width, ratio].iter().any(|v| !(1..=1024).contains(v)) {
         return Err(LowerError::form(format!("a result of {height} by {width}")));
@@ -322,6 +323,9 @@ fn roi_align(n: &mut Lower<'_>, half_pixel: bool) -> Lowered {
         return Err(LowerError::form(format!("{}, which is no image,", n.ty(x)?)));
     };
     let dtype = n.dtype(x)?;
+    if (n.rank(boxes)?, n.rank(batch)?) != (2, 1) {
+        return Err(LowerError::form(format!("boxes in {} of batches in {}", n.ty(boxes)?, n.ty(batch)?)));
+    }
     let boxes = n.cast(boxes, DType::F32)?;
     let boxes = n.scale(boxes, scale)?;
     let boxes = n.add_number(boxes, if half_pixel { -0.5 } else { 0.0 })?;

@@ -59,7 +59,7 @@ fn gather_nd(n: &mut Lower<'_>) -> Lowered {
 fn indexed_axes(n: &Lower<'_>, x: Value, indices: Value, batch: i64) -> Result<Vec<usize>, LowerError> {
     let depth = n.shape(indices)?.last().and_then(mlconv_tensor::Dim::as_usize);
     let depth = depth.ok_or_else(|| LowerError::NotFixed { what: "how many axes are indexed".to_owned() })?;
-    let batch = usize::try_from(batch).map_err(|_| LowerError::form("negative `batch_dims`"))?;
+    let batch = usize::try_from(batch).map_err(|_| LowerError::not_yet("negative `batch_dims`"))?;
     let axes = batch..batch.saturating_add(depth);
     if axes.end > n.rank(x)? {
         return Err(LowerError::form(format!("indices of {depth} axes of {}", n.ty(x)?)));
@@ -199,6 +199,12 @@ fn tensor_scatter(n: &mut Lower<'_>) -> Lowered {
 
 fn compress(n: &mut Lower<'_>) -> Lowered {
     let (mut x, condition, axis) = (n.input(0)?, n.input(1)?, n.int("axis")?);
+    if n.dtype(condition)? != DType::Bool || n.rank(condition)? != 1 {
+        return Err(LowerError::form(format!(
+            "a condition of {}, where a vector of bool is wanted,",
+            n.ty(condition)?
+        )));
+    }
     let axis = match axis {
         Some(axis) => n.axis(x, axis)?,
         None => {

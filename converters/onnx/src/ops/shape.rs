@@ -85,7 +85,7 @@ fn zeros_replaced(n: &mut Lower<'_>, x: Value, shape: Value, len: usize) -> Resu
 fn reshape_to_none(n: &mut Lower<'_>) -> Lowered {
     n.input(0)?;
     n.input(1)?;
-    Err(LowerError::form("a tensor without elements"))
+    Err(LowerError::core_ml("a tensor without elements"))
 }
 
 /// Reshapes to `sizes`, of which one may be -1, and 0 keeps a size.
