@@ -299,13 +299,38 @@ pub fn has_halves(module: &Module) -> bool {
     })
 }
 
+/// What is asked of a TorchScript file, with the shapes of samples for inputs of which nothing is said, and their numbers
+/// for what is no tensor: by name, or in order where no sample bears the name of a parameter.
+fn script_request(job: &Job) -> Result<Request, Diagnostic> {
+    let mut request = job.request.clone();
+    let params = model::script_parameters(&job.model)?;
+    let by_name = params.iter().any(|p| job.samples.iter().any(|(name, _)| feed::means(name, &p.name)));
+    for (i, p) in params.iter().enumerate() {
+        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| n == p.name)) {
+            continue;
+        }
+        let named = || job.samples.iter().find(|(name, _)| feed::means(name, &p.name));
+        let Some((_, t)) = (if by_name { named() } else { job.samples.iter().nth(i) }) else { continue };
+        if p.is_tensor {
+            let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+            request.inputs.push(InputSpec { name: Some(p.name.clone()), dims, dtype: Some(t.dtype()) });
+        } else {
+            request.numbers.push((p.name.clone(), t.clone()));
+        }
+    }
+    Ok(request)
+}
+
 /// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
-fn read(job: &Job) -> Result<Model, Failure> {
+pub(crate) fn read(job: &Job) -> Result<Model, Failure> {
+    if model::format(&job.model) == Ok(Format::TorchScript) {
+        return model::read(&job.model, &script_request(job).map_err(|d| vec![d])?);
+    }
     let failure = match model::read(&job.model, &job.request) {
         Err(failure) if !job.samples.is_empty() => failure,
         read => return read,
     };
-    let source = model::format(&job.model).ok().filter(|f| *f != Format::Package);
+    let source = model::format(&job.model).ok().filter(|f| matches!(f, Format::Onnx | Format::Pt2));
     let Some(Ok(graph)) = source.map(|f| model::read_source(&job.model, f)) else { return Err(failure) };
     let said = |name: &str| job.request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
     let mut request = job.request.clone();

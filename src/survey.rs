@@ -41,6 +41,10 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
     let mut unread = false;
     let model = match model::format(&job.model).map_err(|d| vec![d])? {
         Format::Package => model::read(&job.model, &job.request)?,
+        Format::TorchScript => match convert::read(job) {
+            Ok(model) => model,
+            Err(failure) => return out.with(failure),
+        },
         format @ (Format::Onnx | Format::Pt2) => {
             let files = ModelFiles::beside(&job.model);
             // Without a folder for files of no name, all of the model's files must be there.

@@ -127,7 +127,7 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
-        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone() })
+        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone(), numbers: vec![] })
     }
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
 fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
     // A file that cannot be read, or a request that does not fit, leaves nothing to show.
     let hopeless = failure.iter().any(|d| d.severity == Severity::Error && d.code.id.starts_with(['R', 'L']));
-    let format = model::format(&args.model).ok().filter(|f| *f != Format::Package && !hopeless);
+    let format = model::format(&args.model).ok().filter(|f| matches!(f, Format::Onnx | Format::Pt2) && !hopeless);
     let Some(format) = format else { return Err(failure) };
     let graph = model::read_source(&args.model, format).map_err(|d| vec![d])?;
     let inputs = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).map(|v| ("input", v));

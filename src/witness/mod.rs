@@ -119,7 +119,7 @@ impl Chosen {
     /// The kernels of this tool.
     pub fn kernels(format: Format) -> Self {
         let otherwise = match format {
-            Format::Onnx | Format::Pt2 => Witness::Lowering,
+            Format::Onnx | Format::Pt2 | Format::TorchScript => Witness::Lowering,
             Format::Package => Witness::Program,
         };
         Self { process: None, required: false, otherwise, notes: vec![] }

@@ -19,6 +19,7 @@ mod problems;
 mod rearrange;
 mod spec;
 mod table;
+mod walk;
 
 pub use compose::Size;
 pub use driver::{Entry, Lowering, lower};
@@ -28,3 +29,4 @@ pub use graph::{Absent, Arg, Node, SourceDim, SourceGraph, SourceType, SourceVal
 pub use lower::{Lower, Lowered, Values, narrowed};
 pub use spec::{DimSpec, InputSpec, Request, SpecError};
 pub use table::{Row, Table, Without};
+pub use walk::{Branch, Known, Walk};

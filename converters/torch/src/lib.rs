@@ -9,8 +9,10 @@ mod pickle;
 mod pt2;
 mod saved;
 mod schema;
+mod script;
 
 pub use archive::ArchiveError;
 pub use ops::{signatures, table};
 pub use pt2::{ReadError, read};
 pub use schema::Signature;
+pub use script::{Parameter, is_script, lower as lower_script, parameters};

@@ -7,8 +7,7 @@ use std::{collections::HashMap, fmt, rc::Rc};
 
 /// Why a pickle is not read.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PickleError {
+pub(crate) enum PickleError {
     /// It breaks off, or its instructions do not fit together.
     #[error("the pickle is damaged at byte {at}: {why}")]
     Damaged {
@@ -41,7 +40,8 @@ pub(crate) enum Object {
     Long,
     Float(f64),
     Str(Rc<str>),
-    Bytes(Rc<[u8]>),
+    /// Bytes, of which nothing in a model is made.
+    Bytes,
     List(Vec<Id>),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
@@ -432,8 +432,8 @@ impl Machine<'_> {
                         _ => 8,
                     };
                     let n = self.length(width)?;
-                    let bytes: Rc<[u8]> = self.take(n)?.into();
-                    self.push(Object::Bytes(bytes))?;
+                    self.take(n)?;
+                    self.push(Object::Bytes)?;
                 }
                 b'c' | b'i' => {
                     let (module, name) = (self.line()?, self.line()?);

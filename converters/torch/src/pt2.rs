@@ -44,6 +44,9 @@ pub enum ReadError {
         /// What is wrong.
         why: String,
     },
+    /// A shape that the file does not say.
+    #[error("the shape of input `{0}` is not in the file")]
+    Shapes(String),
     /// There are errors already, and nothing more can be said.
     #[error("the model cannot be read further")]
     Stopped,
@@ -166,10 +169,7 @@ fn program_entry(archive: &Archive) -> Result<String> {
         return Ok("serialized_exported_program.json".to_owned());
     }
     if archive.names().iter().any(|n| n.starts_with("code/")) {
-        return Err(ReadError::Other {
-            what: "TorchScript, which is not supported yet",
-            help: "export the model with `torch.export.save(torch.export.export(model, args), \"model.pt2\")`",
-        });
+        return Err(ReadError::Other { what: "TorchScript, which is no graph", help: "convert it with `--input`" });
     }
     Err(ReadError::Other {
         what: "no exported program: it holds weights or a pickled module, and no graph",

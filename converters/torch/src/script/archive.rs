@@ -56,6 +56,14 @@ impl Script {
         self.data.root
     }
 
+    /// The model's `forward`.
+    pub(crate) fn forward(&mut self) -> Result<Rc<Function>> {
+        let class = self.class_of(self.root());
+        let Some(class) = class else { return Err(ReadError::Graph("the archive holds no module".to_owned())) };
+        let found = self.method(&class, "forward")?;
+        found.ok_or_else(|| ReadError::Graph(format!("`{class}` has no method `forward`")))
+    }
+
     /// The path of a module's class.
     pub(crate) fn class_of(&self, module: Id) -> Option<Rc<str>> {
         match self.data.get(module) {

@@ -14,7 +14,7 @@ use crate::{
     pt2::ReadError,
     schema::{Param, Signature},
 };
-use mlconv_source::{Arg, Known, Node, Walk};
+use mlconv_source::{Arg, Known, Lowering, Node, SourceValue, Walk};
 use mlconv_tensor::{DType, Tensor};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -77,7 +77,11 @@ impl Interpreter {
         }
     }
 
+    /// The code asks for what is not there: which may follow from a node that was not lowered, and that is said already.
     fn fail<T>(&self, why: impl std::fmt::Display) -> Result<T> {
+        if self.walk.has_error() {
+            return Err(ReadError::Stopped);
+        }
         Err(ReadError::Graph(format!("{}, line {}: {why}", self.place.0, self.place.1)))
     }
 
@@ -92,12 +96,18 @@ impl Interpreter {
         self.method(root, "forward", args, vec![])
     }
 
-    /// The parameters of the model's `forward`, without itself.
-    pub(crate) fn params(&mut self) -> Result<Rc<Function>> {
-        let class = self.script.class_of(self.script.root());
-        let Some(class) = class else { return Err(ReadError::Graph("the archive holds no module".to_owned())) };
-        let found = self.script.method(&class, "forward")?;
-        found.ok_or_else(|| ReadError::Graph(format!("`{class}` has no method `forward`")))
+    /// Ends with what `forward` returned: each tensor of it is an output.
+    pub(crate) fn finish(mut self, result: &Item) -> Lowering {
+        let mut names = vec![];
+        tensors(result, &mut names);
+        let mut outputs: Vec<SourceValue> = vec![];
+        for name in names {
+            let now = self.functional.current(&name);
+            self.flush();
+            let ty = super::stated(self.walk.dtype(&now));
+            outputs.push(SourceValue { name: now, ty, other: None, description: String::new() });
+        }
+        self.walk.finish(outputs)
     }
 
     fn method(&mut self, module: Id, name: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
@@ -746,7 +756,6 @@ impl Interpreter {
     fn rank(&self, name: &Arc<str>) -> Result<usize> {
         match self.walk.rank(name) {
             Some(rank) => Ok(rank),
-            None if self.walk.has_error() => Err(ReadError::Stopped),
             None => self.fail("a tensor of which nothing is known"),
         }
     }
@@ -793,6 +802,10 @@ impl Interpreter {
             }
         }
         let Some((signature, args)) = found else {
+            if ops::overloads(domain, op).next().is_some() {
+                let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
+                return self.fail(format!("`{op}` is not known for {}", kinds.join(", ")));
+            }
             // The driver says that it has no lowering, with its place.
             node.outputs = vec![result.clone()];
             self.walk.node(&node);
@@ -837,6 +850,15 @@ impl Interpreter {
             }
             _ => Item::Tuple(items.into()),
         })
+    }
+}
+
+/// The tensors of a value, in order.
+fn tensors(item: &Item, out: &mut Vec<Arc<str>>) {
+    match item {
+        Item::Tensor(name) | Item::Number(name) => out.push(name.clone()),
+        Item::Dict(d) => d.borrow().iter().for_each(|(_, v)| tensors(v, out)),
+        other => other.elements().unwrap_or_default().iter().for_each(|i| tensors(i, out)),
     }
 }
 

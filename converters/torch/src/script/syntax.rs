@@ -109,7 +109,7 @@ pub(crate) fn parse(text: &str) -> Result<Code> {
     let mut p = Parser { tokens, at: 0, depth: 0 };
     let mut code = Code::default();
     loop {
-        match p.peek() {
+        match p.peek().clone() {
             Token::End => return Ok(code),
             Token::Line(0) => p.at += 1,
             Token::Line(_) => return p.fail("an indented line where none is expected"),
