@@ -93,18 +93,7 @@ fn joined<'a>(n: &mut Lower<'a>, of_bits: OfBits<'a>) -> Lowered {
 
 /// The bits that are set in both.
 fn common(n: &mut Lower<'_>, x: Value, y: Value) -> Result<Value> {
-    const MAX_RANK: usize = 5;
     let (bits, signed) = width(n);
-    let (mut a, mut b) = (x, y);
-    // The bits take an axis of their own.
-    let merged = n.rank(x)?.max(n.rank(y)?) >= MAX_RANK;
-    if merged {
-        (a, b) = (n.broadcast_like(a, b)?, n.broadcast_like(b, a)?);
-    }
-    let like = a;
-    if merged {
-        (a, b) = (n.reshape_to(a, &[-1])?, n.reshape_to(b, &[-1])?);
-    }
     let (least, zero) = (n.const_int(-(1i64 << bits))?, n.const_int(0)?);
     let powers: Vec<i64> = (0..bits).map(|i| 1i64 << i).collect();
     let (powers, two) = (n.const_ints(&powers)?, n.const_int(2)?);
@@ -112,11 +101,12 @@ fn common(n: &mut Lower<'_>, x: Value, y: Value) -> Result<Value> {
         let negative = n.less(v, zero)?;
         let sign = n.select(negative, least, zero)?;
         let number = if signed { n.sub(v, sign)? } else { v };
+        // The bits take an axis of their own.
         let number = n.expand_dims(number, &[-1])?;
         let shifted = n.op(ops::FloorDiv { x: number, y: powers })?;
         Ok((n.op(ops::Mod { x: shifted, y: two })?, negative))
     };
-    let ((x_bits, x_negative), (y_bits, y_negative)) = (digits(n, a)?, digits(n, b)?);
+    let ((x_bits, x_negative), (y_bits, y_negative)) = (digits(n, x)?, digits(n, y)?);
     let bits = n.mul(x_bits, y_bits)?;
     let values = n.mul(bits, powers)?;
     let mut both = n.op(ops::ReduceSum { x: values, axes: Some(vec![-1]), keep_dims: false })?;
@@ -125,5 +115,5 @@ fn common(n: &mut Lower<'_>, x: Value, y: Value) -> Result<Value> {
         let sign = n.select(negative, least, zero)?;
         both = n.add(both, sign)?;
     }
-    if merged { n.reshape_as(both, like) } else { Ok(both) }
+    Ok(both)
 }

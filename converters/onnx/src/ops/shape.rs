@@ -55,12 +55,10 @@ fn reshape_by_input(n: &mut Lower<'_>) -> Lowered {
         return n.done(y);
     }
     if tracked && !sizes.iter().any(|d| d.is(0)) {
-        let x = n.before_reshape(x);
         return n.emit(ops::Reshape { x, shape });
     }
     if !tracked {
         let shape = zeros_replaced(n, x, shape, sizes.len())?;
-        let x = n.before_reshape(x);
         return n.emit(ops::Reshape { x, shape });
     }
     let mut parts = vec![];
