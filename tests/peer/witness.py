@@ -223,6 +223,17 @@ def out_of_range(args, folder):
         raise Failed(f"exit {done.returncode}: {done.stderr}")
 
 
+def runs_nowhere(args, folder):
+    """A source that runs on made-up inputs nowhere: nothing is compared, which fails only where onnxruntime is asked for."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    path = save(folder, model(nodes, [("x", F32, [6]), ("shape", I64, [2])], [("y", F32, ["a", "b"])]))
+    words = ["convert", path, "-o", os.path.join(folder, "out.mlpackage"), "--force", "--format", "json"]
+    for asked, status in [([], 0), (["--source-runtime", "onnxruntime"], 1)]:
+        done = mlconv(args, *words, *asked)
+        if done.returncode != status or "warning[N0007]" not in done.stderr or json.loads(done.stdout)["parity"]:
+            raise Failed(f"{asked}: exit {done.returncode}: {done.stderr}")
+
+
 def damaged(args, folder):
     """Models with a few bytes changed: whatever onnxruntime makes of them, it is reported."""
     with open(os.path.join(os.path.dirname(__file__), "../../fixtures/models/digits_cnn/model.onnx"), "rb") as f:
@@ -290,6 +301,7 @@ def made():
         yield f"a library that is {kind}", library_that_is_none(kind)
     yield "a model that states a wrong type", refused
     yield "a run that is refused", out_of_range
+    yield "a source that runs nowhere", runs_nowhere
     yield "damaged models", damaged
     yield "verify", verified
     yield "random numbers", random
