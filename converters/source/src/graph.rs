@@ -15,6 +15,8 @@ pub struct SourceGraph {
     pub outputs: Vec<SourceValue>,
     /// Its constants, by name.
     pub constants: IndexMap<Arc<str>, Tensor>,
+    /// Buffers that outlive a call.
+    pub states: Vec<SourceState>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
     /// Shapes that follow from these, of values whose type is not stated.
@@ -36,6 +38,19 @@ pub struct SourceValue {
     pub ty: Option<SourceType>,
     /// One line for a person.
     pub description: String,
+}
+
+/// A buffer that a program reads and writes, and that the next call finds as this one leaves it.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The value that is its content when a call begins.
+    pub before: Arc<str>,
+    /// The value that is its content when a call ends.
+    pub after: Arc<str>,
+    /// Its content before the first call.
+    pub initial: Tensor,
 }
 
 /// The type of an input or output as the file states it.
@@ -187,6 +202,9 @@ impl fmt::Display for SourceGraph {
         writeln!(f, "graph {:?} ({}) {{", self.name, self.inputs.iter().map(value).collect::<Vec<_>>().join(", "))?;
         for (name, t) in &self.constants {
             writeln!(f, "  %{name} = {t:?}")?;
+        }
+        for state in &self.states {
+            writeln!(f, "  state {:?}: %{} becomes %{}", state.name, state.before, state.after)?;
         }
         for node in &self.nodes {
             writeln!(f, "  {node}")?;

@@ -7,6 +7,7 @@
 mod bounds;
 mod compose;
 mod driver;
+mod elements;
 mod error;
 mod files;
 mod functions;
@@ -17,14 +18,18 @@ mod named;
 mod order;
 mod problems;
 mod rearrange;
+mod running;
 mod spec;
+mod states;
 mod table;
 
 pub use compose::Size;
 pub use driver::{Entry, Lowering, lower};
+pub use elements::Diagonal;
 pub use error::LowerError;
 pub use files::{FileError, ModelFiles};
-pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
+pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, SourceValue};
+pub use running::Combine;
 pub use lower::{Lower, Lowered, Values, narrowed};
 pub use spec::{DimSpec, InputSpec, Request, SpecError};
 pub use table::{Absent, Row, Table};

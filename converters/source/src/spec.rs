@@ -12,6 +12,8 @@ pub struct Request {
     pub inputs: Vec<InputSpec>,
     /// The outputs to keep, in this order; empty is all.
     pub outputs: Vec<String>,
+    /// Whether buffers that outlive a call are inputs and outputs, and not states.
+    pub no_state: bool,
 }
 
 /// What a user says of one input: `NAME=SHAPE[:DTYPE]`.

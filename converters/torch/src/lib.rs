@@ -7,6 +7,7 @@ mod functional;
 mod ops;
 mod pt2;
 mod schema;
+mod symbols;
 
 pub use archive::ArchiveError;
 pub use ops::{signatures, table};

@@ -3,11 +3,11 @@
 use crate::{
     archive::{Archive, ArchiveError},
     functional::functionalized,
-    ops,
+    ops, symbols,
 };
 use bytes::Bytes;
 use indexmap::IndexMap;
-use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
+use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, SourceValue};
 use mlconv_tensor::{DType, Tensor};
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -139,7 +139,7 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader = Reader { weights: weights(&mut archive)? };
+    let mut reader = Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -148,9 +148,18 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
         let bound = |v: &Json| v.as_i64().or_else(|| v.get("as_int").and_then(Json::as_i64));
         // A bound near the end of 64 bits stands for none.
         let max = bound(&range.max_val).filter(|m| *m < i64::from(i32::MAX));
-        graph.symbols.insert(symbol(name).into(), (bound(&range.min_val).unwrap_or(1), max));
+        graph.symbols.insert(name.as_str().into(), (bound(&range.min_val).unwrap_or(1), max));
     }
-    functionalized(graph).map_err(ReadError::Graph)
+    let (mut graph, written) = functionalized(graph).map_err(ReadError::Graph)?;
+    // A buffer that is written is one that the next call finds so.
+    for (value, name) in std::mem::take(&mut reader.buffers) {
+        let after = reader.mutated.get(&name).or_else(|| written.get(&value)).cloned();
+        let Some(after) = after.filter(|after| *after != value) else { continue };
+        if let Some(initial) = graph.constants.shift_remove(&value) {
+            graph.states.push(SourceState { name: name.as_str().into(), before: value, after, initial });
+        }
+    }
+    Ok(graph)
 }
 
 /// The entry that holds the graph.
@@ -299,6 +308,10 @@ fn dtype(code: i64) -> Option<DType> {
 
 struct Reader {
     weights: HashMap<String, Tensor>,
+    /// The program's buffers: the value, and the name.
+    buffers: Vec<(Arc<str>, String)>,
+    /// What the signature says that buffers become, by name.
+    mutated: HashMap<String, Arc<str>>,
 }
 
 impl Reader {
@@ -325,6 +338,9 @@ impl Reader {
             let t = self.weights.get(weight).cloned();
             let t =
                 t.ok_or_else(|| ReadError::Weight { name: weight.to_owned(), why: "it is not in the archive".into() })?;
+            if kind == "buffer" {
+                self.buffers.push((name.into(), weight.to_owned()));
+            }
             out.constants.insert(name.into(), t);
         }
         out.inputs = inputs;
@@ -332,7 +348,12 @@ impl Reader {
         for (spec, value) in module.signature.output_specs.iter().zip(returned) {
             match spec.first().map(|(kind, _)| kind.as_str()) {
                 Some("user_output") => out.outputs.push(value),
-                Some("token") | None => {}
+                Some("buffer_mutation") => {
+                    let name = spec.first().and_then(|(_, s)| s.get("buffer_name")).and_then(Json::as_str);
+                    self.mutated.insert(name.unwrap_or_default().to_owned(), value.name);
+                }
+                // What a program leaves in the caller's own memory; there is none to leave it in.
+                Some("user_input_mutation" | "token") | None => {}
                 Some(other) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
             }
         }
@@ -360,7 +381,10 @@ impl Reader {
         out.inputs = graph.inputs.iter().filter_map(value).collect();
         out.outputs = graph.outputs.iter().filter_map(value).collect();
         for node in &graph.nodes {
-            let node = self.node(node, depth)?;
+            let mut node = self.node(node, depth)?;
+            if node.op.starts_with("as_strided") {
+                mark_layout(&mut node, graph);
+            }
             out.nodes.push(node);
         }
         Ok(out)
@@ -433,7 +457,8 @@ impl Reader {
                 let graph = v.get("graph").cloned().unwrap_or_default();
                 let graph: Graph = serde_json::from_value(graph)
                     .map_err(|why| ReadError::Json { entry: "a nested graph".to_owned(), why: why.to_string() })?;
-                Arg::Graph(Box::new(self.graph(&graph, depth + 1)?))
+                let (graph, _) = functionalized(self.graph(&graph, depth + 1)?).map_err(ReadError::Graph)?;
+                Arg::Graph(Box::new(graph))
             }
             "as_complex" => Arg::Other("a complex number"),
             "as_custom_obj" => Arg::Other("an object of a class"),
@@ -479,16 +504,37 @@ fn source_type(meta: &Meta) -> Option<SourceType> {
     let dim = |d: &Json| match d.get("as_int").and_then(Json::as_i64) {
         Some(n) => SourceDim::Known(n),
         None => match d.get("as_expr").and_then(|e| e.get("expr_str")).and_then(Json::as_str) {
-            Some(expr) => SourceDim::Named(symbol(expr)),
+            Some(expr) => symbolic(expr),
             None => SourceDim::Unknown,
         },
     };
     Some(SourceType { dtype: dtype(meta.dtype)?, shape: Some(meta.sizes.iter().map(dim).collect()) })
 }
 
-/// A symbolic size as we spell it.
-fn symbol(expr: &str) -> String {
-    expr.to_owned()
+/// A symbolic size as we spell it; of one that we cannot, nothing is known.
+fn symbolic(expr: &str) -> SourceDim {
+    match symbols::parse(expr) {
+        Some(dim) => dim.as_known().map_or_else(|| SourceDim::Named(dim.to_string()), SourceDim::Known),
+        None => SourceDim::Unknown,
+    }
+}
+
+/// Says of a view of memory if the tensor that it is of does not lie there in order.
+fn mark_layout(node: &mut Node, graph: &Graph) {
+    let of = node.attrs.get("self").and_then(|a| if let Arg::Value(v) = a { Some(v) } else { None });
+    let Some(meta) = of.and_then(|name| graph.tensor_values.get(&**name)) else { return };
+    let read = |all: &[Json]| all.iter().map(known_size).collect::<Option<Vec<usize>>>();
+    let in_order = match (read(&meta.sizes), read(&meta.strides)) {
+        (Some(sizes), Some(strides)) => {
+            let own = mlconv_tensor::strides(&sizes);
+            sizes.iter().zip(&strides).zip(own.iter()).all(|((n, s), own)| *n <= 1 || s == own)
+        }
+        _ => false,
+    };
+    let from_start = meta.storage_offset.is_null() || known_size(&meta.storage_offset) == Some(0);
+    if !in_order || !from_start {
+        node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
+    }
 }
 
 /// The module path of a node, the innermost of the stack: `L__self__.layers.0,layers.0,torch.nn…;…`.

@@ -30,8 +30,17 @@ macro_rules! families {
 }
 
 families! {
+    control,
+    creation,
+    diagonal,
+    index,
     movement,
+    order,
     pointwise,
+    reduction,
+    scatter,
+    symbolic,
+    types,
 }
 
 mod promote;
