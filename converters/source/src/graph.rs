@@ -109,6 +109,8 @@ pub enum Arg {
     Int(i64),
     /// A float.
     Float(f64),
+    /// A complex number, as its parts.
+    Complex(f64, f64),
     /// A boolean.
     Bool(bool),
     /// A string.
@@ -233,6 +235,7 @@ impl fmt::Display for Arg {
             }
             Self::Int(i) => i.fmt(f),
             Self::Float(x) => write!(f, "{x:?}"),
+            Self::Complex(re, im) => write!(f, "{re:?}+{im:?}i"),
             Self::Bool(b) => b.fmt(f),
             Self::Str(s) => write!(f, "{s:?}"),
             Self::Ints(v) => write!(f, "{v:?}"),

@@ -4,12 +4,15 @@
 //! A reader turns bytes into a [`SourceGraph`]; a table turns its nodes into MIL. Readers hold all format trouble, rows
 //! hold none.
 
+mod bits;
 mod bounds;
 mod compose;
+mod distinct;
 mod driver;
 mod elements;
 mod error;
 mod files;
+mod fourier;
 mod functions;
 mod graph;
 mod interface;
@@ -24,10 +27,12 @@ mod states;
 mod table;
 
 pub use compose::Size;
+pub use distinct::Distinct;
 pub use driver::{Entry, Lowering, lower};
 pub use elements::Diagonal;
 pub use error::LowerError;
 pub use files::{FileError, ModelFiles};
+pub use fourier::Transform;
 pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, SourceValue};
 pub use running::Combine;
 pub use lower::{Lower, Lowered, Values, narrowed};

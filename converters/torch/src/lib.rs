@@ -3,6 +3,7 @@
 //! An exported program (`.pt2`) is an archive of JSON and raw tensors. No code of PyTorch or of the model is run.
 
 mod archive;
+mod complex;
 mod functional;
 mod ops;
 mod pt2;

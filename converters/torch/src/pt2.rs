@@ -2,6 +2,7 @@
 
 use crate::{
     archive::{Archive, ArchiveError},
+    complex::in_parts,
     functional::functionalized,
     ops, symbols,
 };
@@ -11,7 +12,10 @@ use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, 
 use mlconv_tensor::{DType, Tensor};
 use serde::Deserialize;
 use serde_json::Value as Json;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Why a file is no exported program that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +143,7 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader = Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new() };
+    let mut reader = Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new(), complex: HashSet::new() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -151,6 +155,14 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
         graph.symbols.insert(name.as_str().into(), (bound(&range.min_val).unwrap_or(1), max));
     }
     let (mut graph, written) = functionalized(graph).map_err(ReadError::Graph)?;
+    // Twins of values that functions make have the type of these.
+    let mut complex = reader.complex.clone();
+    for node in &graph.nodes {
+        let like = |name: &Arc<str>| name.rsplit_once("_v").is_some_and(|(of, _)| complex.contains(of));
+        let more: Vec<Arc<str>> = node.outputs.iter().filter(|o| like(o)).cloned().collect();
+        complex.extend(more);
+    }
+    graph = in_parts(graph, &complex).map_err(ReadError::Graph)?;
     // A buffer that is written is one that the next call finds so.
     for (value, name) in std::mem::take(&mut reader.buffers) {
         let after = reader.mutated.get(&name).or_else(|| written.get(&value)).cloned();
@@ -211,18 +223,34 @@ fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
     Ok(out)
 }
 
-/// A tensor of which a file has the storage.
+/// The type of the parts of complex numbers, where elements are such.
+fn complex_parts(code: i64) -> Option<DType> {
+    match code {
+        9 => Some(DType::F16),
+        10 => Some(DType::F32),
+        11 => Some(DType::F64),
+        _ => None,
+    }
+}
+
+/// A tensor of which a file has the storage. Complex numbers are pairs along a further axis.
 fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
-    let dtype = dtype(meta.dtype).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
+    let parts = complex_parts(meta.dtype);
+    let dtype = dtype(meta.dtype).or(parts).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
     let sizes: Option<Vec<usize>> = meta.sizes.iter().map(known_size).collect();
     let strides: Option<Vec<usize>> = meta.strides.iter().map(known_size).collect();
     let offset = match &meta.storage_offset {
         Json::Null => Some(0),
         v => known_size(v),
     };
-    let (Some(sizes), Some(strides), Some(offset)) = (sizes, strides, offset) else {
+    let (Some(mut sizes), Some(mut strides), Some(mut offset)) = (sizes, strides, offset) else {
         return Err("its sizes are not numbers".to_owned());
     };
+    if parts.is_some() {
+        strides = strides.into_iter().map(|s| s.saturating_mul(2)).collect();
+        (sizes.push(2), strides.push(1));
+        offset = offset.saturating_mul(2);
+    }
     Storage { bytes, dtype }.tensor(&sizes, &strides, offset)
 }
 
@@ -312,6 +340,8 @@ struct Reader {
     buffers: Vec<(Arc<str>, String)>,
     /// What the signature says that buffers become, by name.
     mutated: HashMap<String, Arc<str>>,
+    /// Values that are complex.
+    complex: HashSet<Arc<str>>,
 }
 
 impl Reader {
@@ -369,6 +399,9 @@ impl Reader {
         let mut names: Vec<&String> = graph.tensor_values.keys().collect();
         names.sort_unstable();
         for name in names {
+            if depth == 0 && complex_parts(graph.tensor_values[name].dtype).is_some() {
+                self.complex.insert(name.as_str().into());
+            }
             if let Some(ty) = source_type(&graph.tensor_values[name]) {
                 out.types.insert(name.as_str().into(), ty);
             }
@@ -460,7 +493,10 @@ impl Reader {
                 let (graph, _) = functionalized(self.graph(&graph, depth + 1)?).map_err(ReadError::Graph)?;
                 Arg::Graph(Box::new(graph))
             }
-            "as_complex" => Arg::Other("a complex number"),
+            "as_complex" => match (v.get("real").and_then(float), v.get("imag").and_then(float)) {
+                (Some(re), Some(im)) => Arg::Complex(re, im),
+                _ => Arg::Other("a complex number"),
+            },
             "as_custom_obj" => Arg::Other("an object of a class"),
             "as_nested_tensors" => Arg::Other("lists of tensors"),
             _ => Arg::Other("an argument of a kind that is not known"),

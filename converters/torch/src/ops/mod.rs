@@ -30,13 +30,18 @@ macro_rules! families {
 }
 
 families! {
+    bits,
     control,
     creation,
     diagonal,
+    distinct,
+    fourier,
     index,
     movement,
     order,
     pointwise,
+    quantized,
+    random,
     reduction,
     scatter,
     symbolic,

@@ -1,7 +1,7 @@
 //! Element types, and what programs say of tensors without computing anything.
 
 use super::promote::converted;
-use mlconv_mil::{ir::Value, ops};
+use mlconv_mil::ir::Value;
 use mlconv_source::{Lower, LowerError, Lowered};
 use mlconv_tensor::DType;
 
@@ -69,25 +69,13 @@ fn to(n: &mut Lower<'_>) -> Lowered {
 pub(super) fn cast(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> {
     let from = n.dtype_of("self");
     let own = n.dtype(x)?;
-    let (bits, signed) = match to {
-        DType::U8 => (8, false),
-        DType::I8 => (8, true),
-        DType::U16 => (16, false),
-        DType::I16 => (16, true),
-        _ => return converted(n, x, to),
-    };
+    if !matches!(to, DType::U8 | DType::I8 | DType::U16 | DType::I16) {
+        return converted(n, x, to);
+    }
     let fits = match from {
-        Some(from) => from == to || from == DType::Bool || (from == DType::U8 && bits == 16) || (from == DType::I8 && to == DType::I16),
+        Some(from) => from == to || from == DType::Bool || (from == DType::U8 && to.bits() == 16) || (from == DType::I8 && to == DType::I16),
         None => false,
     };
     let whole = n.cast(x, DType::I32)?;
-    if fits || own == DType::Bool {
-        return Ok(whole);
-    }
-    let (size, low) = (1i64 << bits, if signed { 1i64 << (bits - 1) } else { 0 });
-    let size = n.const_int(size)?;
-    let low = n.const_int(low)?;
-    let up = n.add(whole, low)?;
-    let rest = n.op(ops::Mod { x: up, y: size })?;
-    n.sub(rest, low)
+    if fits || own == DType::Bool { Ok(whole) } else { n.wrapped(whole, to) }
 }
