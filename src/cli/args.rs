@@ -104,6 +104,9 @@ pub(crate) struct Import {
     /// Keep only this output; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Vec<String>,
+    /// Make buffers that outlive a call inputs and outputs, not states
+    #[arg(long)]
+    pub(crate) no_state: bool,
 }
 
 impl Import {
@@ -127,7 +130,13 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
-        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone(), numbers: vec![] })
+        Ok(Request {
+            opset: self.target.map(Target::opset),
+            inputs: inputs?,
+            outputs: self.output.clone(),
+            numbers: vec![],
+            no_state: self.no_state,
+        })
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
         let opset = package.module.functions.first().map(|f| f.opset);
-        let import = Import { target: None, input: args.input.clone(), output: vec![] };
+        let import = Import { target: None, input: args.input.clone(), output: vec![], no_state: false };
         let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
         (verify(package.module)?, source.format, verify(source.module)?)
     };

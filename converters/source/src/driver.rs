@@ -1,7 +1,8 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceState, SourceType, SourceValue, Table,
+    Values,
     bounds::Bounds,
     interface::no_tensor,
     lower::{narrow, narrowed},
@@ -121,10 +122,11 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
     let mut state = State::new(graph, table, request);
     let mut frame = Frame::default();
     state.interface(graph, request, &mut frame);
+    let held = state.begins(graph, request, &mut frame);
     let body = state.f.body();
     let kept = kept_outputs(graph, request, &mut state.problems);
     let pruned;
-    let (graph, kept) = if kept.len() < graph.outputs.len() && !kept.is_empty() {
+    let (graph, kept) = if (kept.len() < graph.outputs.len() && !kept.is_empty()) || !graph.states.is_empty() {
         pruned = pruned_to(graph, &kept);
         (&pruned, (0..kept.len()).collect())
     } else {
@@ -134,7 +136,11 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
     let lowered =
         if state.problems.refuses_request() { Err(LowerError::Poisoned) } else { state.nested(graph, frame, body) };
     match lowered {
-        Ok(entries) => state.outputs(graph, &kept, entries),
+        Ok(mut entries) => {
+            let after = entries.split_off(entries.len() - graph.states.len().min(entries.len()));
+            state.outputs(graph, &kept, entries);
+            state.ends(graph, &held, after);
+        }
         Err(LowerError::Poisoned) => {}
         Err(e) => state.problems.plain(Diagnostic::error(&codes::F0106, e.to_string())),
     }
@@ -160,9 +166,11 @@ fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems)
     kept
 }
 
-/// The graph with these outputs only, and what they need.
+/// The graph with these outputs only, what its states become behind them, and what these need.
 fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
-    let outputs: Vec<_> = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned()).collect();
+    let after = |s: &SourceState| SourceValue { name: s.after.clone(), ty: None, other: None, description: String::new() };
+    let kept = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned());
+    let outputs: Vec<_> = kept.chain(graph.states.iter().map(after)).collect();
     let mut makers: HashMap<&str, Vec<usize>> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         node.outputs.iter().for_each(|o| makers.entry(o).or_default().push(i));

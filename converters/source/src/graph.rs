@@ -17,6 +17,8 @@ pub struct SourceGraph {
     pub constants: IndexMap<Arc<str>, Tensor>,
     /// Constants of which there is no tensor, by name.
     pub absent: IndexMap<Arc<str>, Absent>,
+    /// Buffers that outlive a call.
+    pub states: Vec<SourceState>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
     /// Shapes that follow from these, of values whose type is not stated.
@@ -49,6 +51,19 @@ pub struct SourceValue {
     pub other: Option<String>,
     /// One line for a person.
     pub description: String,
+}
+
+/// A buffer that a program reads and writes, and that the next call finds as this one leaves it.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The value that is its content when a call begins.
+    pub before: Arc<str>,
+    /// The value that is its content when a call ends.
+    pub after: Arc<str>,
+    /// Its content before the first call.
+    pub initial: Tensor,
 }
 
 /// The type of an input or output as the file states it.
@@ -107,6 +122,8 @@ pub enum Arg {
     Int(i64),
     /// A float.
     Float(f64),
+    /// A complex number, as its parts.
+    Complex(f64, f64),
     /// A boolean.
     Bool(bool),
     /// A string.
@@ -201,6 +218,9 @@ impl fmt::Display for SourceGraph {
         for (name, t) in &self.constants {
             writeln!(f, "  %{name} = {t:?}")?;
         }
+        for state in &self.states {
+            writeln!(f, "  state {:?}: %{} becomes %{}", state.name, state.before, state.after)?;
+        }
         for node in &self.nodes {
             writeln!(f, "  {node}")?;
         }
@@ -228,6 +248,7 @@ impl fmt::Display for Arg {
             }
             Self::Int(i) => i.fmt(f),
             Self::Float(x) => write!(f, "{x:?}"),
+            Self::Complex(re, im) => write!(f, "{re:?}+{im:?}i"),
             Self::Bool(b) => b.fmt(f),
             Self::Str(s) => write!(f, "{s:?}"),
             Self::Ints(v) => write!(f, "{v:?}"),

@@ -14,6 +14,8 @@ pub struct Request {
     pub outputs: Vec<String>,
     /// Numbers for parameters that are no tensors, by name.
     pub numbers: Vec<(String, Tensor)>,
+    /// Whether buffers that outlive a call are inputs and outputs, and not states.
+    pub no_state: bool,
 }
 
 /// What a user says of one input: `NAME=SHAPE[:DTYPE]`.

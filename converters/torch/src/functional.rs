@@ -36,15 +36,18 @@ struct Base {
     version: usize,
 }
 
+/// Values by what they were when the program began.
+pub(crate) type Written = HashMap<Arc<str>, Arc<str>>;
+
 /// Operators whose signature says that they may share memory, and which mostly do not.
 const COPIES: &[&str] = &["to", "contiguous", "type_as"];
 
-/// The graph without writes into memory.
-pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<SourceGraph, String> {
+/// The graph without writes into memory, and for each of its inputs and constants that is written, what it becomes.
+pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<(SourceGraph, Written), String> {
     let writes =
         graph.nodes.iter().any(|n| ops::signature(n).is_some_and(|s| written(s).is_some()) || is_in_place(&n.op));
     if !writes {
-        return Ok(graph);
+        return Ok((graph, Written::default()));
     }
     let mut state = Functional::default();
     for node in std::mem::take(&mut graph.nodes) {
@@ -53,8 +56,15 @@ pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<SourceGraph, Stri
     for out in &mut graph.outputs {
         out.name = state.current(&out.name);
     }
+    let mut written = Written::default();
+    for name in graph.inputs.iter().map(|i| &i.name).chain(graph.constants.keys()) {
+        let now = state.current(name);
+        if now != *name {
+            written.insert(name.clone(), now);
+        }
+    }
     graph.nodes = state.out;
-    Ok(graph)
+    Ok((graph, written))
 }
 
 /// Whether the name says that the operator writes its first argument.

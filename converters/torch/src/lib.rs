@@ -3,6 +3,7 @@
 //! An exported program (`.pt2`) is an archive of JSON and raw tensors. No code of PyTorch or of the model is run.
 
 mod archive;
+mod complex;
 mod functional;
 mod ops;
 mod pickle;
@@ -10,6 +11,7 @@ mod pt2;
 mod saved;
 mod schema;
 mod script;
+mod symbols;
 
 pub use archive::ArchiveError;
 pub use ops::{signatures, table};

@@ -120,7 +120,7 @@ pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
     let Some(source) = source.filter(|_| n.dtype(y).is_ok_and(|d| d == DType::I32)) else { return n.done(y) };
     n.makes(source);
     let y = match source {
-        DType::U8 | DType::I8 | DType::U16 | DType::I16 => wrapped(n, y, source)?,
+        DType::U8 | DType::I8 | DType::U16 | DType::I16 => n.wrapped(y, source)?,
         // The bits are right; what they mean from 2^31 on is not.
         DType::U32 => {
             n.warn("unsigned integers are computed as signed ones: results from 2^31 on come out negative");
@@ -129,20 +129,6 @@ pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
         _ => y,
     };
     n.done(y)
-}
-
-/// Integers wrapped into a smaller type; as they are where they are known to fit.
-fn wrapped(n: &mut Lower<'_>, y: Value, to: DType) -> Result<Value, LowerError> {
-    let (bits, signed) = (to.bits(), matches!(to, DType::I8 | DType::I16));
-    let range = 1i64 << bits;
-    let low = if signed { -(range / 2) } else { 0 };
-    if n.known_ints(y).is_some_and(|v| v.iter().all(|i| (low..low + range).contains(i))) {
-        return Ok(y);
-    }
-    let modulus = n.const_int(range)?;
-    let y = if signed { n.add_number(y, -low as f64)? } else { y };
-    let y = n.op(ops::Mod { x: y, y: modulus })?;
-    if signed { n.add_number(y, low as f64) } else { Ok(y) }
 }
 
 fn divide(n: &mut Lower<'_>) -> Lowered {
@@ -248,7 +234,7 @@ fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> 
             let whole = n.dtype(x)? == DType::I32;
             let y = n.cast(x, DType::I32)?;
             // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
-            if whole { wrapped(n, y, to) } else { Ok(y) }
+            if whole { n.wrapped(y, to) } else { Ok(y) }
         }
         other => Err(LowerError::core_ml(format!("a cast to {other}"))),
     }

@@ -30,8 +30,22 @@ macro_rules! families {
 }
 
 families! {
+    bits,
+    control,
+    creation,
+    diagonal,
+    distinct,
+    fourier,
+    index,
     movement,
+    order,
     pointwise,
+    quantized,
+    random,
+    reduction,
+    scatter,
+    symbolic,
+    types,
 }
 
 mod promote;

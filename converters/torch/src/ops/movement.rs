@@ -514,7 +514,7 @@ fn slice_scatter(n: &mut Lower<'_>) -> Lowered {
 }
 
 /// `x` with `src` in the place of a slice along an axis: joined from what is before, it, and what is behind.
-fn replaced(
+pub(super) fn replaced(
     n: &mut Lower<'_>,
     x: Value,
     src: Value,
