@@ -907,7 +907,8 @@ fn bound(
     args: &[Item],
     named: &[(Rc<str>, Item)],
 ) -> Option<Vec<(Option<&'static str>, usize, Arg)>> {
-    if args.len() > signature.params.iter().filter(|p| !p.by_name).count() {
+    // The code gives arguments in order that may only be given by name elsewhere.
+    if args.len() > signature.params.len() {
         return None;
     }
     if named.iter().any(|(n, _)| signature.param(n).is_none()) {
@@ -916,7 +917,7 @@ fn bound(
     let mut out = vec![];
     for (i, p) in signature.params.iter().enumerate() {
         let by_name = named.iter().find(|(n, _)| **n == *p.name).map(|(_, item)| item);
-        match args.get(i).filter(|_| !p.by_name).or(by_name) {
+        match args.get(i).or(by_name) {
             Some(item) => out.push((Some(p.name), i, argument(p, item)?)),
             None if p.default.is_some() || p.ty.ends_with('?') => {}
             None => return None,
