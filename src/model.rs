@@ -1,9 +1,15 @@
 //! Reads any model into the IR, by what its bytes are.
 
-use crate::{Diagnostic, Failure, codes, feed::means_port, names::listed};
+use crate::{
+    Diagnostic, Failure,
+    arrays::Arrays,
+    codes,
+    feed::{self, means_port},
+    names::listed,
+};
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
-use mlconv_source::{FileError, Lowering, ModelFiles, Request, SourceGraph};
+use mlconv_source::{DimSpec, FileError, InputSpec, Lowering, ModelFiles, Request, SourceGraph};
 use mlconv_tensor::{Bytes, map_file};
 use std::{fs::File, path::Path};
 
@@ -141,6 +147,71 @@ pub fn lowered_model(graph: &SourceGraph, format: Format, lowered: Lowering) -> 
     let mut source_ops = 0;
     graph.visit_nodes(&mut |_| source_ops += 1);
     Model { format, module: lowered.module, warnings: lowered.diagnostics, source_ops }
+}
+
+/// What is asked of a TorchScript file, with the shapes of samples for inputs of which nothing is said, and their numbers
+/// for what is no tensor: by name, or in order where no sample bears the name of a parameter.
+fn script_request(path: &Path, request: &Request, samples: &Arrays) -> Result<Request, Diagnostic> {
+    let mut request = request.clone();
+    let params = script_parameters(path)?;
+    let by_name = params.iter().any(|p| samples.iter().any(|(name, _)| feed::means(name, &p.name)));
+    for (i, p) in params.iter().enumerate() {
+        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| n == p.name)) {
+            continue;
+        }
+        let named = || samples.iter().find(|(name, _)| feed::means(name, &p.name));
+        let Some((_, t)) = (if by_name { named() } else { samples.iter().nth(i) }) else { continue };
+        if p.is_tensor {
+            let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+            request.inputs.push(InputSpec { name: Some(p.name.clone()), dims, dtype: Some(t.dtype()) });
+        } else {
+            request.numbers.push((p.name.clone(), t.clone()));
+        }
+    }
+    Ok(request)
+}
+
+/// A request for the source of a package: where the source does not say the shapes of its inputs, they are the package's.
+pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result<Request, Failure> {
+    if format(path).map_err(|d| vec![d])? != Format::TorchScript {
+        return Ok(request);
+    }
+    let Some(f) = package.functions.first() else { return Ok(request) };
+    for (port, ty) in feed::tensor_inputs(f) {
+        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| means_port(n, port))) {
+            continue;
+        }
+        let dims: Option<Vec<DimSpec>> = ty.shape.iter().map(|d| d.as_known().map(DimSpec::Known)).collect();
+        let name = Some(port.name.to_string());
+        request.inputs.extend(dims.map(|dims| InputSpec { name, dims, dtype: Some(ty.dtype) }));
+    }
+    Ok(request)
+}
+
+/// As [`read`], where sizes that the file does not say, or with which it cannot be lowered as they are open, are those of
+/// samples.
+pub fn read_sized(path: &Path, request: &Request, samples: &Arrays) -> Result<Model, Failure> {
+    let format = format(path).map_err(|d| vec![d])?;
+    if format == Format::TorchScript {
+        return read(path, &script_request(path, request, samples).map_err(|d| vec![d])?);
+    }
+    let failure = match read(path, request) {
+        Err(failure) if !samples.is_empty() && format != Format::Package => failure,
+        read => return read,
+    };
+    let Ok(graph) = read_source(path, format) else { return Err(failure) };
+    let said = |name: &str| request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
+    let mut request = request.clone();
+    for input in graph.inputs.iter().filter(|i| !said(&i.name)) {
+        let Some((_, t)) = samples.iter().find(|(name, _)| feed::means(name, &input.name)) else { continue };
+        let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+        request.inputs.push(InputSpec { name: Some(input.name.to_string()), dims, dtype: None });
+    }
+    // The first failure is about what was asked; it stands where the samples do not help.
+    let mut model = read(path, &request).map_err(|_| failure)?;
+    let title = "input sizes are fixed to those of the samples: with open sizes the model cannot be converted";
+    model.warnings.push(Diagnostic::warning(&codes::F0107, title).help("say them with `--input` to be sure of them"));
+    Ok(model)
 }
 
 /// Keeps these outputs, in this order.

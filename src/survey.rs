@@ -41,7 +41,7 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
     let mut unread = false;
     let model = match model::format(&job.model).map_err(|d| vec![d])? {
         Format::Package => model::read(&job.model, &job.request)?,
-        Format::TorchScript => match convert::read(job) {
+        Format::TorchScript => match model::read_sized(&job.model, &job.request, &job.samples) {
             Ok(model) => model,
             Err(failure) => return out.with(failure),
         },

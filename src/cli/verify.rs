@@ -44,7 +44,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.warn(&package.warnings);
         let opset = package.module.functions.first().map(|f| f.opset);
         let import = Import { target: None, input: args.input.clone(), output: vec![], no_state: false };
-        let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
+        let request = Request { opset, ..import.request()? };
+        let request = model::sized_like(&args.against, request, &package.module)?;
+        let source = model::read_sized(&args.against, &request, &inputs.samples)?;
         (verify(package.module)?, source.format, verify(source.module)?)
     };
     let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
