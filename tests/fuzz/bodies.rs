@@ -13,7 +13,7 @@ use mlconv_mil::{
 };
 use mlconv_passes::{Options, Pipeline};
 use mlconv_runner::{Backend, Options as RunOptions, Reference, Session, States};
-use mlconv_source::{ModelFiles, Request};
+use mlconv_source::{DimSpec, InputSpec, ModelFiles, Request};
 use mlconv_tensor::{Bytes, Dim, Tensor};
 use std::{
     fs,
@@ -41,14 +41,39 @@ pub(crate) fn onnx(bytes: &[u8]) -> Depth {
     match model::read_onnx_bytes(Bytes::copy_from_slice(bytes), &nowhere) {
         Err(d) => refused(&[d]),
         Ok(graph) => {
-            let lowered = mlconv_source::lower(&graph, mlconv_onnx::table(), &Request::default());
-            lowered.diagnostics.iter().for_each(rendered);
-            if lowered.diagnostics.iter().any(|d| d.severity == mlconv_mil::diagnostic::Severity::Error) {
-                return Depth::Read;
-            }
-            program(lowered.module)
+            lowered(mlconv_source::lower(&graph, mlconv_onnx::table(), &Request::default()))
         }
     }
+}
+
+/// An exported program of PyTorch.
+pub(crate) fn pt2(bytes: &[u8]) -> Depth {
+    match model::read_pt2_bytes(Bytes::copy_from_slice(bytes)) {
+        Err(d) => refused(&[d]),
+        Ok(graph) => lowered(mlconv_source::lower(&graph, mlconv_pytorch::table(), &Request::default())),
+    }
+}
+
+/// A TorchScript module, on an image of 8 by 8.
+pub(crate) fn torchscript(bytes: &[u8]) -> Depth {
+    let dims = [1, 1, 8, 8].map(DimSpec::Known).to_vec();
+    let inputs = vec![InputSpec { name: None, dims, dtype: None }];
+    let request = Request { inputs, ..Request::default() };
+    match mlconv_pytorch::lower_script(Bytes::copy_from_slice(bytes), &request) {
+        Err(e) => {
+            assert!(!e.to_string().is_empty(), "an error says something");
+            Depth::Refused
+        }
+        Ok(done) => lowered(done),
+    }
+}
+
+fn lowered(done: mlconv_source::Lowering) -> Depth {
+    done.diagnostics.iter().for_each(rendered);
+    if done.diagnostics.iter().any(|d| d.severity == mlconv_mil::diagnostic::Severity::Error) {
+        return Depth::Read;
+    }
+    program(done.module)
 }
 
 /// The three files of a package in one, as [`package`] takes them.
