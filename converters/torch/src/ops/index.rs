@@ -41,7 +41,7 @@ fn places(n: &mut Lower<'_>, x: Value) -> Result<Value> {
 }
 
 /// The coordinates of elements that are set, a vector for each axis.
-fn columns(n: &mut Lower<'_>, mask: Value) -> Result<Vec<Value>> {
+pub(super) fn columns(n: &mut Lower<'_>, mask: Value) -> Result<Vec<Value>> {
     let rank = n.rank(mask)?;
     let rows = places(n, mask)?;
     (0..rank as i64)
