@@ -130,7 +130,12 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
-        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone(), no_state: self.no_state })
+        Ok(Request {
+            opset: self.target.map(Target::opset),
+            inputs: inputs?,
+            outputs: self.output.clone(),
+            no_state: self.no_state,
+        })
     }
 }
 

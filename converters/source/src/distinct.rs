@@ -34,7 +34,8 @@ impl Lower<'_> {
             return Err(LowerError::form(format!("comparing {items} parts of {width} elements with each other")));
         }
         let numbers = if n.dtype(x)? == DType::Bool { n.cast(x, DType::I32)? } else { x };
-        let order: Vec<i64> = [axis].into_iter().chain((0..shape.len()).filter(|i| *i != axis)).map(|i| i as i64).collect();
+        let order: Vec<i64> =
+            [axis].into_iter().chain((0..shape.len()).filter(|i| *i != axis)).map(|i| i as i64).collect();
         let rows = n.permute(numbers, &order)?;
         let rows = n.reshape_to(rows, &[items, width])?;
         let (same, less) = compared(n, rows)?;

@@ -1,8 +1,7 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceState, SourceType, SourceValue, Table,
-    Values,
+    Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceState, SourceType, SourceValue, Table, Values,
     bounds::Bounds,
     lower::{narrow, narrowed},
     order::{deep_reads, sorted},

@@ -34,7 +34,7 @@ pub use error::LowerError;
 pub use files::{FileError, ModelFiles};
 pub use fourier::Transform;
 pub use graph::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, SourceValue};
-pub use running::Combine;
 pub use lower::{Lower, Lowered, Values, narrowed};
+pub use running::Combine;
 pub use spec::{DimSpec, InputSpec, Request, SpecError};
 pub use table::{Absent, Row, Table};

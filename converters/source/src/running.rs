@@ -27,8 +27,7 @@ impl<'a> Lower<'a> {
             let (mut far, mut near, mut kept) = (vec![], vec![], vec![]);
             for v in &now {
                 let (low, high) = (self.slice(*v, axis, 0, Some(size - by))?, self.slice(*v, axis, by, None)?);
-                let (start, end) =
-                    if reverse { (size - by, None) } else { (0, Some(by)) };
+                let (start, end) = if reverse { (size - by, None) } else { (0, Some(by)) };
                 kept.push(self.slice(*v, axis, start, end)?);
                 let (later, earlier) = if reverse { (low, high) } else { (high, low) };
                 far.push(later);

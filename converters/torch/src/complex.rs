@@ -17,14 +17,77 @@ struct Parts {
 
 /// Operators that do to complex numbers what they do to each part.
 const OF_PARTS: &[&str] = &[
-    "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh_copy", "lift_fresh", "neg", "reshape", "view",
-    "_unsafe_view", "view_as", "reshape_as", "transpose", "permute", "t", "mT", "numpy_T", "movedim", "swapaxes",
-    "slice", "select", "narrow", "unsqueeze", "squeeze", "flatten", "unflatten", "expand", "expand_as", "broadcast_to",
-    "repeat", "tile", "cat", "concat", "stack", "hstack", "vstack", "chunk", "split", "split_with_sizes", "unbind",
-    "flip", "roll", "index", "index_select", "gather", "take_along_dim", "repeat_interleave", "unfold", "as_strided",
-    "sum", "mean", "cumsum", "diff", "where", "tril", "triu", "diagonal", "resolve_conj", "resolve_neg", "zeros_like",
-    "slice_scatter", "select_scatter", "index_put", "index_add", "scatter", "fft_fftshift", "fft_ifftshift",
-    "constant_pad_nd", "rot90", "diag_embed",
+    "alias",
+    "clone",
+    "contiguous",
+    "detach",
+    "detach_",
+    "lift_fresh_copy",
+    "lift_fresh",
+    "neg",
+    "reshape",
+    "view",
+    "_unsafe_view",
+    "view_as",
+    "reshape_as",
+    "transpose",
+    "permute",
+    "t",
+    "mT",
+    "numpy_T",
+    "movedim",
+    "swapaxes",
+    "slice",
+    "select",
+    "narrow",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "expand",
+    "expand_as",
+    "broadcast_to",
+    "repeat",
+    "tile",
+    "cat",
+    "concat",
+    "stack",
+    "hstack",
+    "vstack",
+    "chunk",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "flip",
+    "roll",
+    "index",
+    "index_select",
+    "gather",
+    "take_along_dim",
+    "repeat_interleave",
+    "unfold",
+    "as_strided",
+    "sum",
+    "mean",
+    "cumsum",
+    "diff",
+    "where",
+    "tril",
+    "triu",
+    "diagonal",
+    "resolve_conj",
+    "resolve_neg",
+    "zeros_like",
+    "slice_scatter",
+    "select_scatter",
+    "index_put",
+    "index_add",
+    "scatter",
+    "fft_fftshift",
+    "fft_ifftshift",
+    "constant_pad_nd",
+    "rot90",
+    "diag_embed",
 ];
 
 /// The graph without complex numbers; `complex` are the names of values that are such.
@@ -90,7 +153,13 @@ impl Pass<'_> {
     }
 
     fn pair(&mut self, like: &Node, op: &str, x: &Arg, y: &Arg, result: Option<&Arc<str>>) -> Arg {
-        let second = if matches!(op, "matmul") { "other" } else if op == "bmm" || op == "mm" { "mat2" } else { "other" };
+        let second = if matches!(op, "matmul") {
+            "other"
+        } else if op == "bmm" || op == "mm" {
+            "mat2"
+        } else {
+            "other"
+        };
         self.emit(like, op, &[("self", x.clone()), (second, y.clone())], result)
     }
 
@@ -202,8 +271,11 @@ impl Pass<'_> {
             }
             "exp" => {
                 let Parts { re: a, im: Some(b) } = self.parts_of(&node, "self")? else { return unsupported(&node) };
-                let (size, cos, sin) =
-                    (self.one(&node, "exp", &a, None), self.one(&node, "cos", &b, None), self.one(&node, "sin", &b, None));
+                let (size, cos, sin) = (
+                    self.one(&node, "exp", &a, None),
+                    self.one(&node, "cos", &b, None),
+                    self.one(&node, "sin", &b, None),
+                );
                 self.pair(&node, "mul.Tensor", &size, &cos, Some(&re));
                 self.pair(&node, "mul.Tensor", &size, &sin, Some(&im));
             }
@@ -227,7 +299,9 @@ impl Pass<'_> {
         let mut twins = [node.clone(), node.clone()];
         for (i, twin) in twins.iter_mut().enumerate() {
             let part = |name: &Arc<str>| {
-                self.parts.get(name).map_or_else(|| name.clone(), |(re, im)| if i == 0 { re.clone() } else { im.clone() })
+                self.parts
+                    .get(name)
+                    .map_or_else(|| name.clone(), |(re, im)| if i == 0 { re.clone() } else { im.clone() })
             };
             for arg in twin.attrs.values_mut() {
                 match arg {
@@ -260,8 +334,7 @@ impl Pass<'_> {
 
     fn square_of_size(&mut self, node: &Node, z: &Parts) -> Result<Arg, String> {
         let Some(im) = &z.im else { return unsupported(node) };
-        let (a, b) =
-            (self.pair(node, "mul.Tensor", &z.re, &z.re, None), self.pair(node, "mul.Tensor", im, im, None));
+        let (a, b) = (self.pair(node, "mul.Tensor", &z.re, &z.re, None), self.pair(node, "mul.Tensor", im, im, None));
         Ok(self.pair(node, "add.Tensor", &a, &b, None))
     }
 

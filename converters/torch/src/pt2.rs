@@ -143,7 +143,8 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader = Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new(), complex: HashSet::new() };
+    let mut reader =
+        Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new(), complex: HashSet::new() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -236,7 +237,8 @@ fn complex_parts(code: i64) -> Option<DType> {
 /// A tensor of which a file has the storage. Complex numbers are pairs along a further axis.
 fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
     let parts = complex_parts(meta.dtype);
-    let dtype = dtype(meta.dtype).or(parts).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
+    let dtype =
+        dtype(meta.dtype).or(parts).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
     let sizes: Option<Vec<usize>> = meta.sizes.iter().map(known_size).collect();
     let strides: Option<Vec<usize>> = meta.strides.iter().map(known_size).collect();
     let offset = match &meta.storage_offset {
@@ -386,6 +388,20 @@ impl Reader {
                 Some("user_input_mutation" | "token") | None => {}
                 Some(other) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
             }
+        }
+        // A value that is returned twice is two outputs, each with a name of its own.
+        let mut seen = HashSet::new();
+        for i in 0..out.outputs.len() {
+            let name = out.outputs[i].name.clone();
+            if seen.insert(name.clone()) {
+                continue;
+            }
+            let twin: Arc<str> = format!("{name}_again{i}").into();
+            let attrs = [("self".into(), Arg::Value(name))].into_iter().collect();
+            let (domain, op) = ("aten".into(), "clone".into());
+            let node = Node { domain, op, name: twin.clone(), attrs, outputs: vec![twin.clone()], ..Node::default() };
+            out.nodes.push(node);
+            out.outputs[i].name = twin;
         }
         Ok(out)
     }

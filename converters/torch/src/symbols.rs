@@ -243,17 +243,35 @@ mod tests {
         assert_eq!(read("2*s0 + 1"), "2*s0 + 1");
         assert_eq!(read("((s0 - 1)//2) + 1"), read("FloorDiv(s0 + 1, 2)"));
         assert_eq!(read("Add(Mul(Integer(2), Symbol('s0', positive=True, integer=True)), Integer(-1))"), "2*s0 - 1");
-        assert_eq!(read("floor(Add(Mul(Rational(1, 2), Symbol('s', integer=True)), Rational(-1, 2)))"), read("(s - 1)//2"));
+        assert_eq!(
+            read("floor(Add(Mul(Rational(1, 2), Symbol('s', integer=True)), Rational(-1, 2)))"),
+            read("(s - 1)//2")
+        );
         assert_eq!(read("CeilToInt(IntTrueDiv(s0, 2))"), read("-((-s0)//2)"));
         assert_eq!(read("Pow(Symbol('s0', positive=True, integer=True), Integer(2))"), read("s0**2"));
         assert_eq!(read("Max(1, s0)"), "max(1, s0)");
         assert_eq!(read("Mod(s0, 3)"), read("s0 - 3*(s0//3)"));
-        assert_eq!(read("8 - s0 % 8"), read("Add(Integer(8), Mul(Integer(-1), Mod(Symbol('s0', integer=True), Integer(8))))"));
+        assert_eq!(
+            read("8 - s0 % 8"),
+            read("Add(Integer(8), Mul(Integer(-1), Mod(Symbol('s0', integer=True), Integer(8))))")
+        );
     }
 
     #[test]
     fn what_is_no_size_is_not_read() {
-        for text in ["", "s0/2", "sqrt(s0)", "Symbol(", "Symbol('a'", "s0 + ", "1 // 0", "Piecewise(1, 2)", "((", "s0**s1", "s0**99"] {
+        for text in [
+            "",
+            "s0/2",
+            "sqrt(s0)",
+            "Symbol(",
+            "Symbol('a'",
+            "s0 + ",
+            "1 // 0",
+            "Piecewise(1, 2)",
+            "((",
+            "s0**s1",
+            "s0**99",
+        ] {
             assert_eq!(read(text), "", "{text}");
         }
         assert_eq!(read(&"(".repeat(10_000)), "");

@@ -15,7 +15,12 @@ aten! {
     "less_equal.Tensor(Tensor self, Tensor other) -> Tensor", "less_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::LessEqual { x, y });
     "isposinf(Tensor self) -> Tensor" => |n| infinite(n, f64::INFINITY);
     "isneginf(Tensor self) -> Tensor" => |n| infinite(n, f64::NEG_INFINITY);
-    "isreal(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; n.emit(ops::Equal { x, y: x }) };
+    "isreal(Tensor self) -> Tensor" => |n| {
+        let x = n.value("self")?;
+        let (sizes, yes) = (n.own_sizes(x)?, n.const_scalar(DType::Bool, 1.0)?);
+        let y = super::creation::filled(n, &sizes, yes)?;
+        n.done(y)
+    };
     "isclose(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08, bool equal_nan=False) -> Tensor" => |n| { let y = close(n)?; n.done(y) };
     "allclose(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08, bool equal_nan=False) -> bool" => |n| { let y = close(n)?; all_of(n, y) };
     "equal(Tensor self, Tensor other) -> bool" => |n| {
@@ -188,7 +193,13 @@ fn quantile(n: &mut Lower<'_>) -> Lowered {
         .map(|a| match mode {
             "lower" => 0.0,
             "higher" => 1.0,
-            "midpoint" => if a.fract() == 0.0 { 0.0 } else { 0.5 },
+            "midpoint" => {
+                if a.fract() == 0.0 {
+                    0.0
+                } else {
+                    0.5
+                }
+            }
             "nearest" => a.round_ties_even() - a.floor(),
             _ => a.fract(),
         })

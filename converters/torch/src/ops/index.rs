@@ -347,4 +347,3 @@ fn as_strided(n: &mut Lower<'_>) -> Lowered {
     let y = if size.is_empty() { n.squeeze(y, &[0])? } else { n.reshape_to(y, &size)? };
     n.done(y)
 }
-

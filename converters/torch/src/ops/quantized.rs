@@ -108,7 +108,14 @@ fn range(n: &mut Lower<'_>, dtype: Option<DType>) -> Result<(f64, f64)> {
 }
 
 /// `round(x / scale) + zero` within a range, as floats.
-fn codes(n: &mut Lower<'_>, x: Value, scale: Value, zero: Option<Value>, range: (f64, f64), inside: bool) -> Result<Value> {
+fn codes(
+    n: &mut Lower<'_>,
+    x: Value,
+    scale: Value,
+    zero: Option<Value>,
+    range: (f64, f64),
+    inside: bool,
+) -> Result<Value> {
     let one = n.scalar_like(x, 1.0)?;
     let inverse = n.div(one, scale)?;
     let mut y = n.mul(x, inverse)?;
@@ -156,7 +163,13 @@ fn quantize(n: &mut Lower<'_>, scale: &'static str, zero: &'static str, along: A
     n.done(y)
 }
 
-fn dequantize(n: &mut Lower<'_>, input: &'static str, scale: &'static str, zero: &'static str, along: Along) -> Lowered {
+fn dequantize(
+    n: &mut Lower<'_>,
+    input: &'static str,
+    scale: &'static str,
+    zero: &'static str,
+    along: Along,
+) -> Lowered {
     for name in ["dtype", "input_dtype", "quant_min", "quant_max"] {
         n.ignore(name);
     }
@@ -246,7 +259,11 @@ fn compressed(
     // Codes of 4 bits lie in bytes in the source.
     let fours = |t: &[f64], low: f64, high: f64| t.iter().all(|c| (low..=high).contains(c));
     let values = codes.to_f64();
-    let small = if signed { fours(&values, -8.0, 7.0) && fours(&points, -8.0, 7.0) } else { fours(&values, 0.0, 15.0) && fours(&points, 0.0, 15.0) };
+    let small = if signed {
+        fours(&values, -8.0, 7.0) && fours(&points, -8.0, 7.0)
+    } else {
+        fours(&values, 0.0, 15.0) && fours(&points, 0.0, 15.0)
+    };
     let dtype = match (small, signed) {
         (true, true) => DType::I4,
         (true, false) => DType::U4,
