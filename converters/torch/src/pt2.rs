@@ -177,7 +177,10 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
 
 /// The entry that holds the graph.
 fn program_entry(archive: &Archive) -> Result<String> {
-    let found = archive.names().into_iter().find(|n| n.starts_with("models/") && n.ends_with(".json"));
+    let found = archive
+        .names()
+        .into_iter()
+        .find(|n| n.starts_with("models/") && n.rsplit_once('.').is_some_and(|(_, e)| e == "json"));
     if let Some(name) = found {
         return Ok(name.to_owned());
     }
@@ -250,7 +253,8 @@ fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
     };
     if parts.is_some() {
         strides = strides.into_iter().map(|s| s.saturating_mul(2)).collect();
-        (sizes.push(2), strides.push(1));
+        sizes.push(2);
+        strides.push(1);
         offset = offset.saturating_mul(2);
     }
     Storage { bytes, dtype }.tensor(&sizes, &strides, offset)

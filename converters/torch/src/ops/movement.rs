@@ -61,7 +61,7 @@ aten! {
     "cat(Tensor[] tensors, int dim=0) -> Tensor", "concat(Tensor[] tensors, int dim=0) -> Tensor", "concatenate(Tensor[] tensors, int dim=0) -> Tensor" => |n| { let axis = n.int_or("dim", 0)?; cat(n, axis) };
     "hstack(Tensor[] tensors) -> Tensor" => |n| {
         let all = n.values("tensors")?;
-        let axis = if all.iter().all(|v| n.rank(*v).is_ok_and(|r| r <= 1)) { 0 } else { 1 };
+        let axis = i64::from(!all.iter().all(|v| n.rank(*v).is_ok_and(|r| r <= 1)));
         cat(n, axis)
     };
     "stack(Tensor[] tensors, int dim=0) -> Tensor" => stack;
