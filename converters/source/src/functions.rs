@@ -32,4 +32,19 @@ impl Lower<'_> {
         let small = self.less(size, limit)?;
         self.select(small, near, far)
     }
+
+    /// `log(e^a + e^b)`.
+    pub fn log_of_sum(&mut self, a: Value, b: Value) -> Result<Value> {
+        let (most, apart) = (self.maximum(a, b)?, self.sub(a, b)?);
+        let apart = self.abs(apart)?;
+        let less = self.scale(apart, -1.0)?;
+        let rest = self.exp(less)?;
+        let rest = self.add_number(rest, 1.0)?;
+        let rest = self.log(rest)?;
+        let sum = self.add(most, rest)?;
+        // Infinities have no difference.
+        let same = self.equal(a, b)?;
+        let twice = self.add_number(a, std::f64::consts::LN_2)?;
+        self.select(same, twice, sum)
+    }
 }

@@ -428,7 +428,7 @@ impl Pass<'_> {
             }
         }
         // What belongs to all axes of most of them belongs to the one axis of some.
-        if base.ends_with("2") && !base.starts_with('_') && !twin.attrs.contains_key("dim") {
+        if base.ends_with('2') && !base.starts_with('_') && !twin.attrs.contains_key("dim") {
             twin.attrs.insert("dim".into(), Arg::Ints(vec![-2, -1]));
         }
         if !base.ends_with('2') && !base.ends_with('n') && base.starts_with("fft") && !twin.attrs.contains_key("dim") {

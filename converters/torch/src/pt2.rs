@@ -183,7 +183,10 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
 
 /// The entry that holds the graph.
 fn program_entry(archive: &Archive) -> Result<String> {
-    let found = archive.names().into_iter().find(|n| n.starts_with("models/") && n.ends_with(".json"));
+    let found = archive
+        .names()
+        .into_iter()
+        .find(|n| n.starts_with("models/") && n.rsplit_once('.').is_some_and(|(_, e)| e == "json"));
     if let Some(name) = found {
         return Ok(name.to_owned());
     }
@@ -265,7 +268,8 @@ fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
     };
     if parts.is_some() {
         strides = strides.into_iter().map(|s| s.saturating_mul(2)).collect();
-        (sizes.push(2), strides.push(1));
+        sizes.push(2);
+        strides.push(1);
         offset = offset.saturating_mul(2);
     }
     Storage { bytes, dtype }.tensor(&sizes, &strides, offset)
@@ -403,6 +407,20 @@ impl Reader {
                 Some("user_input_mutation" | "token") | None => {}
                 Some(other) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
             }
+        }
+        // A value that is returned twice is two outputs, each with a name of its own.
+        let mut seen = HashSet::new();
+        for i in 0..out.outputs.len() {
+            let name = out.outputs[i].name.clone();
+            if seen.insert(name.clone()) {
+                continue;
+            }
+            let twin: Arc<str> = format!("{name}_again{i}").into();
+            let attrs = [("self".into(), Arg::Value(name))].into_iter().collect();
+            let (domain, op) = ("aten".into(), "clone".into());
+            let node = Node { domain, op, name: twin.clone(), attrs, outputs: vec![twin.clone()], ..Node::default() };
+            out.nodes.push(node);
+            out.outputs[i].name = twin;
         }
         Ok(out)
     }

@@ -136,7 +136,7 @@ fn scan(n: &mut Lower<'_>, body: &SourceGraph, mut carried: Vec<Value>, xs: &[Va
     let first = xs.first().copied().ok_or_else(|| LowerError::form("a scan over nothing"))?;
     let turns = n.shape(first)?.first().and_then(Dim::as_known);
     let turns = turns.ok_or_else(|| LowerError::NotFixed { what: "the number of turns".to_owned() })?;
-    if turns < 1 || turns > MAX_TURNS || turns.saturating_mul(body.nodes.len() as i64) > MAX_NODES {
+    if !(1..=MAX_TURNS).contains(&turns) || turns.saturating_mul(body.nodes.len() as i64) > MAX_NODES {
         return Err(LowerError::form(format!("a scan of {turns} turns")));
     }
     let mut collected: Vec<Vec<Value>> = vec![];

@@ -76,10 +76,34 @@ fn transform(n: &mut Lower<'_>, inverse: bool, ends: Ends) -> Lowered {
     let all: f64 = lengths.iter().map(|l| *l as f64).product();
     // Transforms back are divided by the number of samples already.
     let factor = match (n.str("norm")?, n.int("normalization")?) {
-        (Some("ortho"), _) | (None, Some(1)) => if inverse { all.sqrt() } else { 1.0 / all.sqrt() },
-        (Some("forward"), _) => if inverse { all } else { 1.0 / all },
-        (None, Some(0)) => if inverse { all } else { 1.0 },
-        (None, Some(2)) => if inverse { 1.0 } else { 1.0 / all },
+        (Some("ortho"), _) | (None, Some(1)) => {
+            if inverse {
+                all.sqrt()
+            } else {
+                1.0 / all.sqrt()
+            }
+        }
+        (Some("forward"), _) => {
+            if inverse {
+                all
+            } else {
+                1.0 / all
+            }
+        }
+        (None, Some(0)) => {
+            if inverse {
+                all
+            } else {
+                1.0
+            }
+        }
+        (None, Some(2)) => {
+            if inverse {
+                1.0
+            } else {
+                1.0 / all
+            }
+        }
         (None | Some("backward"), None) => 1.0,
         _ => return n.bad_attr("norm", "`backward`, `ortho` or `forward`"),
     };
@@ -202,7 +226,8 @@ fn istft(n: &mut Lower<'_>) -> Lowered {
         Some(length) => start.saturating_add(length),
         None => total - start,
     };
-    let (signal, envelope) = (n.slice(signal, axis, start, Some(end.min(total)))?, n.slice(envelope, 0, start, Some(end.min(total)))?);
+    let (signal, envelope) =
+        (n.slice(signal, axis, start, Some(end.min(total)))?, n.slice(envelope, 0, start, Some(end.min(total)))?);
     let y = n.div(signal, envelope)?;
     let missing = end - total;
     let mut pad = vec![0; 2 * (axis + 1)];

@@ -41,7 +41,7 @@ fn places(n: &mut Lower<'_>, x: Value) -> Result<Value> {
 }
 
 /// The coordinates of elements that are set, a vector for each axis.
-fn columns(n: &mut Lower<'_>, mask: Value) -> Result<Vec<Value>> {
+pub(super) fn columns(n: &mut Lower<'_>, mask: Value) -> Result<Vec<Value>> {
     let rank = n.rank(mask)?;
     let rows = places(n, mask)?;
     (0..rank as i64)
@@ -347,4 +347,3 @@ fn as_strided(n: &mut Lower<'_>) -> Lowered {
     let y = if size.is_empty() { n.squeeze(y, &[0])? } else { n.reshape_to(y, &size)? };
     n.done(y)
 }
-

@@ -36,7 +36,9 @@ families! {
     diagonal,
     distinct,
     fourier,
+    functions,
     index,
+    join,
     movement,
     order,
     pointwise,
@@ -50,8 +52,11 @@ families! {
 
 mod promote;
 
+/// A signature with its domain, and how its operator is lowered.
+type Signed = (&'static str, Signature, fn(&mut Lower<'_>) -> Lowered);
+
 /// Every signature with its domain.
-static SIGNATURES: LazyLock<Vec<(&'static str, Signature, fn(&mut Lower<'_>) -> Lowered)>> = LazyLock::new(|| {
+static SIGNATURES: LazyLock<Vec<Signed>> = LazyLock::new(|| {
     let rows = FAMILIES.iter().copied().flatten();
     let all = rows.flat_map(|row| row.signatures.iter().map(|text| (*text, row.lower)));
     all.filter_map(|(text, lower)| {
@@ -67,7 +72,7 @@ static INDEX: LazyLock<HashMap<(&'static str, &'static str), usize>> =
     LazyLock::new(|| SIGNATURES.iter().enumerate().map(|(i, (domain, s, _))| ((*domain, s.name), i)).collect());
 
 static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
-    let row = |(domain, s, lower): &(&'static str, Signature, fn(&mut Lower<'_>) -> Lowered)| Row {
+    let row = |(domain, s, lower): &Signed| Row {
         domain,
         op: s.name,
         versions: 0..=0,

@@ -62,16 +62,23 @@ aten! {
     "cat(Tensor[] tensors, int dim=0) -> Tensor", "concat(Tensor[] tensors, int dim=0) -> Tensor", "concatenate(Tensor[] tensors, int dim=0) -> Tensor" => |n| { let axis = n.int_or("dim", 0)?; cat(n, axis) };
     "hstack(Tensor[] tensors) -> Tensor" => |n| {
         let all = n.values("tensors")?;
-        let axis = if all.iter().all(|v| n.rank(*v).is_ok_and(|r| r <= 1)) { 0 } else { 1 };
+        let axis = i64::from(!all.iter().all(|v| n.rank(*v).is_ok_and(|r| r <= 1)));
         cat(n, axis)
     };
     "stack(Tensor[] tensors, int dim=0) -> Tensor" => stack;
-    "split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]",
+    "split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]", "unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]",
     "split_copy.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]" => split;
-    "split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]",
+    "unsafe_split_with_sizes(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]", "split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]",
     "split.sizes(Tensor(a -> *) self, SymInt[] split_size, int dim=0) -> Tensor(a)[]",
     "split_with_sizes_copy(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]" => split_with_sizes;
-    "chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]" => chunk;
+    "chunk(Tensor(a -> *) self, int chunks, int dim=0) -> Tensor(a)[]", "unsafe_chunk(Tensor self, int chunks, int dim=0) -> Tensor[]" => chunk;
+    "hsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]", "hsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]" => |n| {
+        let x = n.value("self")?;
+        let axis = usize::from(n.rank(x)? > 1);
+        tensor_split_along(n, axis)
+    };
+    "vsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]", "vsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]" => |n| tensor_split_along(n, 0);
+    "dsplit.int(Tensor(a -> *) self, int sections) -> Tensor(a)[]", "dsplit.array(Tensor(a -> *) self, int[] indices) -> Tensor(a)[]" => |n| tensor_split_along(n, 2);
     "tensor_split.sections(Tensor(a -> *) self, SymInt sections, int dim=0) -> Tensor(a)[]",
     "tensor_split.indices(Tensor(a -> *) self, SymInt[] indices, int dim=0) -> Tensor(a)[]" => tensor_split;
     "unbind.int(Tensor(a -> *) self, int dim=0) -> Tensor(a)[]", "unbind_copy.int(Tensor self, int dim=0) -> Tensor[]" => unbind;
@@ -162,7 +169,7 @@ fn transpose(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
-fn movedim(n: &mut Lower<'_>) -> Lowered {
+pub(super) fn movedim(n: &mut Lower<'_>) -> Lowered {
     let x = n.value("self")?;
     let (from, to) = (n.ints("source")?.unwrap_or_default(), n.ints("destination")?.unwrap_or_default());
     let mut moved = vec![];
@@ -328,7 +335,7 @@ fn cat(n: &mut Lower<'_>, axis: i64) -> Lowered {
 }
 
 /// `join` of values of one type.
-fn joined(
+pub(super) fn joined(
     n: &mut Lower<'_>,
     values: Vec<Value>,
     join: impl FnOnce(&mut Lower<'_>, Vec<Value>) -> Result<Value, LowerError>,
@@ -420,6 +427,14 @@ fn chunk(n: &mut Lower<'_>) -> Lowered {
 fn tensor_split(n: &mut Lower<'_>) -> Lowered {
     let (x, dim) = (n.value("self")?, n.int_or("dim", 0)?);
     let axis = n.axis(x, dim)?;
+    tensor_split_along(n, axis)
+}
+
+fn tensor_split_along(n: &mut Lower<'_>, axis: usize) -> Lowered {
+    let x = n.value("self")?;
+    if axis >= n.rank(x)? {
+        return Err(LowerError::form(format!("splitting {} along axis {axis}", n.ty(x)?)));
+    }
     let total = fixed(n, x, axis)?;
     let sizes: Vec<i64> = if n.has("indices") {
         let indices = n.ints("indices")?.unwrap_or_default();

@@ -35,7 +35,7 @@ aten! {
     "logcumsumexp(Tensor self, int dim) -> Tensor", "_logcumsumexp(Tensor self, int dim) -> Tensor" => |n| {
         let x = n.value("self")?;
         let x = n.as_float(x)?;
-        running(n, x, &|n, later, earlier| Ok(vec![log_of_sum(n, later[0], earlier[0])?]))
+        running(n, x, &|n, later, earlier| Ok(vec![n.log_of_sum(later[0], earlier[0])?]))
     };
     "cummax(Tensor self, int dim) -> (Tensor values, Tensor indices)" => |n| leading(n, true);
     "cummin(Tensor self, int dim) -> (Tensor values, Tensor indices)" => |n| leading(n, false);
@@ -114,21 +114,6 @@ fn running<'a>(n: &mut Lower<'a>, x: Value, combine: mlconv_source::Combine<'_, 
     let axis = n.axis(x, dim)?;
     let y = n.running(vec![x], axis, false, combine)?;
     n.done(y[0])
-}
-
-/// `log(e^a + e^b)`.
-fn log_of_sum(n: &mut Lower<'_>, a: Value, b: Value) -> Result<Value> {
-    let (most, apart) = (n.maximum(a, b)?, n.sub(a, b)?);
-    let apart = n.abs(apart)?;
-    let less = n.scale(apart, -1.0)?;
-    let rest = n.exp(less)?;
-    let rest = n.add_number(rest, 1.0)?;
-    let rest = n.log(rest)?;
-    let sum = n.add(most, rest)?;
-    // Infinities have no difference.
-    let same = n.equal(a, b)?;
-    let twice = n.add_number(a, std::f64::consts::LN_2)?;
-    n.select(same, twice, sum)
 }
 
 /// The greatest or least so far, the last of equal ones, and where it is.

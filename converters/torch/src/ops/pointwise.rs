@@ -154,7 +154,7 @@ fn logical<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
 }
 
 /// `self + sign * alpha * other`.
-fn sum(n: &mut Lower<'_>, sign: f64) -> Lowered {
+pub(super) fn sum(n: &mut Lower<'_>, sign: f64) -> Lowered {
     let alpha = n.number("alpha")?.unwrap_or(1.0);
     let ([x, y], dtype) = operands(n, ["self", "other"])?;
     if dtype == DType::Bool {
@@ -192,7 +192,7 @@ fn product(n: &mut Lower<'_>) -> Lowered {
     if dtype == DType::Bool { n.emit(ops::LogicalAnd { x, y }) } else { n.emit(ops::Mul { x, y }) }
 }
 
-fn divide(n: &mut Lower<'_>) -> Lowered {
+pub(super) fn divide(n: &mut Lower<'_>) -> Lowered {
     match n.str("rounding_mode")? {
         None => {
             let [x, y] = float_operands(n, ["self", "other"])?;

@@ -11,12 +11,13 @@ aten! {
     "quantized_decomposed::quantize_per_channel(Tensor input, Tensor scales, Tensor zero_points, int axis, int quant_min, int quant_max, ScalarType dtype) -> Tensor" => |n| quantize(n, "scales", "zero_points", Along::Axis);
     "quantized_decomposed::quantize_per_token(Tensor input, Tensor scales, Tensor zero_points, int quant_min, int quant_max, ScalarType dtype) -> Tensor" => |n| quantize(n, "scales", "zero_points", Along::AsIs);
     "torchao::quantize_affine(Tensor input, SymInt[] block_size, Tensor scale, Tensor? zero_point, ScalarType output_dtype, int? quant_min=None, int? quant_max=None) -> Tensor" => |n| quantize(n, "scale", "zero_point", Along::Blocks);
+    "quantized_decomposed::quantize_per_channel_group(Tensor input, Tensor scales, Tensor zero_points, int quant_min, int quant_max, ScalarType dtype, int group_size) -> Tensor" => |n| quantize(n, "scales", "zero_points", Along::Blocks);
     "quantized_decomposed::dequantize_per_tensor(Tensor input, float scale, int zero_point, int quant_min, int quant_max, ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor",
     "quantized_decomposed::dequantize_per_tensor.tensor(Tensor input, Tensor scale, Tensor zero_point, int quant_min, int quant_max, ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor",
     "quantized_decomposed::dequantize_per_tensor.tensor2(Tensor input, Tensor scale, Tensor zero_point, Tensor quant_min, Tensor quant_max, ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor" => |n| dequantize(n, "input", "scale", "zero_point", Along::Whole);
     "quantized_decomposed::dequantize_per_channel(Tensor input, Tensor scales, Tensor? zero_points, int axis, int quant_min, int quant_max, ScalarType dtype, *, ScalarType? out_dtype=None) -> Tensor" => |n| dequantize(n, "input", "scales", "zero_points", Along::Axis);
     "quantized_decomposed::dequantize_per_token(Tensor input, Tensor scales, Tensor zero_points, int quant_min, int quant_max, ScalarType dtype, ScalarType output_dtype) -> Tensor" => |n| dequantize(n, "input", "scales", "zero_points", Along::AsIs);
-    "quantized_decomposed::dequantize_per_channel_group(Tensor w_int8, Tensor scales, Tensor? zero_points, int quant_min, int quant_max, ScalarType dtype, int group_size, ScalarType output_dtype) -> Tensor" => |n| dequantize(n, "w_int8", "scales", "zero_points", Along::Blocks);
+    "quantized_decomposed::dequantize_per_channel_group(Tensor input, Tensor scales, Tensor? zero_points, int quant_min, int quant_max, ScalarType dtype, int group_size, ScalarType output_dtype) -> Tensor" => |n| dequantize(n, "input", "scales", "zero_points", Along::Blocks);
     "torchao::dequantize_affine(Tensor input, SymInt[] block_size, Tensor scale, Tensor? zero_point, ScalarType input_dtype, int? quant_min=None, int? quant_max=None, ScalarType? output_dtype=None) -> Tensor",
     "quant::dequantize_affine(Tensor input, SymInt[] block_size, Tensor scale, Tensor? zero_point, ScalarType input_dtype, int? quant_min=None, int? quant_max=None, str? zero_point_domain=None, ScalarType? output_dtype=None) -> Tensor" => |n| dequantize(n, "input", "scale", "zero_point", Along::Blocks);
     "quantized_decomposed::choose_qparams.tensor(Tensor input, int quant_min, int quant_max, float eps, ScalarType dtype) -> (Tensor, Tensor)" => |n| chosen(n, false);
@@ -25,6 +26,15 @@ aten! {
     "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl(Tensor input, ScalarType dtype) -> (Tensor, Tensor)" => chosen_per_token;
     "fake_quantize_per_tensor_affine(Tensor self, float scale, int zero_point, int quant_min, int quant_max) -> Tensor",
     "fake_quantize_per_tensor_affine.tensor_qparams(Tensor self, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor" => |n| fake(n, Along::Whole);
+    "quantized_decomposed::fake_quant_per_channel(Tensor input, Tensor scales, Tensor zero_points, int axis, int quant_min, int quant_max) -> Tensor" => |n| {
+        let x = n.value("input")?;
+        let (range, own) = (range(n, None)?, n.dtype(x)?);
+        let float = n.cast(x, DType::F32)?;
+        let (scale, zero) = parameters(n, x, ("scales", "zero_points"), Along::Axis)?;
+        let y = there_and_back(n, float, scale, zero, range)?;
+        let y = n.cast(y, own)?;
+        n.done(y)
+    };
     "fake_quantize_per_channel_affine(Tensor self, Tensor scale, Tensor zero_point, int axis, int quant_min, int quant_max) -> Tensor" => |n| fake(n, Along::Axis);
 }
 
@@ -98,7 +108,14 @@ fn range(n: &mut Lower<'_>, dtype: Option<DType>) -> Result<(f64, f64)> {
 }
 
 /// `round(x / scale) + zero` within a range, as floats.
-fn codes(n: &mut Lower<'_>, x: Value, scale: Value, zero: Option<Value>, range: (f64, f64), inside: bool) -> Result<Value> {
+fn codes(
+    n: &mut Lower<'_>,
+    x: Value,
+    scale: Value,
+    zero: Option<Value>,
+    range: (f64, f64),
+    inside: bool,
+) -> Result<Value> {
     let one = n.scalar_like(x, 1.0)?;
     let inverse = n.div(one, scale)?;
     let mut y = n.mul(x, inverse)?;
@@ -146,7 +163,13 @@ fn quantize(n: &mut Lower<'_>, scale: &'static str, zero: &'static str, along: A
     n.done(y)
 }
 
-fn dequantize(n: &mut Lower<'_>, input: &'static str, scale: &'static str, zero: &'static str, along: Along) -> Lowered {
+fn dequantize(
+    n: &mut Lower<'_>,
+    input: &'static str,
+    scale: &'static str,
+    zero: &'static str,
+    along: Along,
+) -> Lowered {
     for name in ["dtype", "input_dtype", "quant_min", "quant_max"] {
         n.ignore(name);
     }
@@ -236,7 +259,11 @@ fn compressed(
     // Codes of 4 bits lie in bytes in the source.
     let fours = |t: &[f64], low: f64, high: f64| t.iter().all(|c| (low..=high).contains(c));
     let values = codes.to_f64();
-    let small = if signed { fours(&values, -8.0, 7.0) && fours(&points, -8.0, 7.0) } else { fours(&values, 0.0, 15.0) && fours(&points, 0.0, 15.0) };
+    let small = if signed {
+        fours(&values, -8.0, 7.0) && fours(&points, -8.0, 7.0)
+    } else {
+        fours(&values, 0.0, 15.0) && fours(&points, 0.0, 15.0)
+    };
     let dtype = match (small, signed) {
         (true, true) => DType::I4,
         (true, false) => DType::U4,
@@ -311,18 +338,21 @@ fn chosen_per_token(n: &mut Lower<'_>) -> Lowered {
     Ok([scale, zero].map(Entry::Value).to_vec())
 }
 
-/// There and back.
+/// To codes and back.
 fn fake(n: &mut Lower<'_>, along: Along) -> Lowered {
     let x = n.value("self")?;
     let (range, own) = (range(n, None)?, n.dtype(x)?);
     let float = n.cast(x, DType::F32)?;
     let (scale, zero) = parameters(n, x, ("scale", "zero_point"), along)?;
-    let y = codes(n, float, scale, zero, range, true)?;
-    let y = match zero {
-        Some(zero) => n.sub(y, zero)?,
-        None => y,
-    };
-    let y = n.mul(y, scale)?;
+    let y = there_and_back(n, float, scale, zero, range)?;
     let y = n.cast(y, own)?;
     n.done(y)
+}
+
+fn there_and_back(n: &mut Lower<'_>, x: Value, scale: Value, zero: Option<Value>, range: (f64, f64)) -> Result<Value> {
+    let mut y = codes(n, x, scale, zero, range, true)?;
+    if let Some(zero) = zero {
+        y = n.sub(y, zero)?;
+    }
+    n.mul(y, scale)
 }

@@ -52,6 +52,15 @@ aten! {
         let y = converted(n, y, dtype)?;
         n.done(y)
     };
+    "normal.Tensor_float(Tensor mean, float std=1) -> Tensor" => |n| {
+        let (mean, std) = (n.value("mean")?, n.number("std")?.unwrap_or(1.0));
+        let sizes = n.own_sizes(mean)?;
+        let y = drawn(n, &sizes, normal)?;
+        let dtype = n.dtype(mean)?;
+        let y = n.cast(y, dtype)?;
+        let y = n.scale(y, std)?;
+        n.emit(ops::Add { x: y, y: mean })
+    };
     "normal.Tensor_Tensor(Tensor mean, Tensor std) -> Tensor" => |n| {
         let (mean, std) = (n.value("mean")?, n.value("std")?);
         let sum = n.add(mean, std)?;

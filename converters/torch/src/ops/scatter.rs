@@ -152,23 +152,20 @@ fn index_put(n: &mut Lower<'_>) -> Lowered {
         let values = n.squeeze(values, &(0..extra as i64).collect::<Vec<_>>())?;
         n.without_bool(values, |n, v| n.broadcast_to(v, shape))?
     };
-    let moved: Vec<i64> = (before..before + shared).chain(0..before).chain(before + shared..sizes.len()).map(|i| i as i64).collect();
+    let moved: Vec<i64> =
+        (before..before + shared).chain(0..before).chain(before + shared..sizes.len()).map(|i| i as i64).collect();
     let updates = if sizes.is_empty() { updates } else { n.permute(updates, &moved)? };
     let parts = all.into_iter().map(|v| n.expand_dims(v, &[-1])).collect::<Result<Vec<_>>>()?;
     let indices = n.concat(parts, -1)?;
     let indices = n.indices(front, indices, &(0..axes.len()).collect::<Vec<_>>())?;
     let mode = if accumulate { ScatterMode::Add } else { ScatterMode::Update };
     // An index without axes is a list of one.
-    let (indices, updates) = if shared == 0 {
-        (n.expand_dims(indices, &[0])?, n.expand_dims(updates, &[0])?)
-    } else {
-        (indices, updates)
-    };
+    let (indices, updates) =
+        if shared == 0 { (n.expand_dims(indices, &[0])?, n.expand_dims(updates, &[0])?) } else { (indices, updates) };
     let [data, updates] = n.without_bools([front, updates])?;
     let y = n.op(ops::ScatterNd { data, indices, updates, mode, validate_indices: false })?;
     let y = n.cast(y, dtype)?;
-    let back: Vec<i64> =
-        (0..rank as i64).map(|i| order.iter().position(|o| *o == i).unwrap_or(0) as i64).collect();
+    let back: Vec<i64> = (0..rank as i64).map(|i| order.iter().position(|o| *o == i).unwrap_or(0) as i64).collect();
     let y = n.permute(y, &back)?;
     n.done(y)
 }
@@ -267,8 +264,7 @@ fn diagonal_scatter(n: &mut Lower<'_>) -> Lowered {
     let y = n.op(ops::Scatter { data, indices, updates, axis: 0, mode, validate_indices: false })?;
     let y = n.cast(y, dtype)?;
     let y = n.reshape_as(y, front)?;
-    let back: Vec<i64> =
-        (0..rank as i64).map(|i| order.iter().position(|o| *o == i).unwrap_or(0) as i64).collect();
+    let back: Vec<i64> = (0..rank as i64).map(|i| order.iter().position(|o| *o == i).unwrap_or(0) as i64).collect();
     let y = n.permute(y, &back)?;
     n.done(y)
 }

@@ -73,7 +73,12 @@ pub(super) fn cast(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, Lowe
         return converted(n, x, to);
     }
     let fits = match from {
-        Some(from) => from == to || from == DType::Bool || (from == DType::U8 && to.bits() == 16) || (from == DType::I8 && to == DType::I16),
+        Some(from) => {
+            from == to
+                || from == DType::Bool
+                || (from == DType::U8 && to.bits() == 16)
+                || (from == DType::I8 && to == DType::I16)
+        }
         None => false,
     };
     let whole = n.cast(x, DType::I32)?;
