@@ -12,6 +12,7 @@ mod files;
 mod functions;
 mod graph;
 mod interface;
+pub mod layers;
 mod lower;
 mod named;
 mod order;

@@ -70,7 +70,6 @@ families! {
 mod absent;
 mod alike;
 mod exact;
-mod walk;
 
 pub use absent::ABSENT;
 

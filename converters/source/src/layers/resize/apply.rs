@@ -5,12 +5,12 @@ use super::{
     calc::{Calc, Plain},
     places::{Coordinates, Kernel, Rounding, antialiased, cubic, cubic_far, cubic_near, nearest, places, taps},
 };
+use crate::{Lower, LowerError};
 use mlconv_mil::{
     ir::Value,
     ops::{self, SamplingMode},
     schema::Opset,
 };
-use mlconv_source::{Lower, LowerError};
 use mlconv_tensor::{DType, Tensor};
 
 type Result<T> = std::result::Result<T, LowerError>;
