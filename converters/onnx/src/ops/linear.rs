@@ -5,9 +5,12 @@ use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
     Lower, LowerError, Lowered,
-    layers::{einsum::einsum, inverse::inverse},
+    layers::{
+        einsum::einsum,
+        inverse::inverse,
+        linear::{Gemm, gemm, product},
+    },
 };
-use mlconv_tensor::DType;
 
 rows! {
     "Einsum" 12..=LATEST => |n| {
@@ -16,7 +19,7 @@ rows! {
         let y = einsum(n, equation, &values)?;
         n.done(y)
     };
-    "Gemm" 6..=LATEST => gemm;
+    "Gemm" 6..=LATEST => sum_with_product;
     "MatMul" 1..=LATEST => matmul;
     #["com.microsoft"] "CDist" 1..=LATEST => distances;
     #["com.microsoft"] "FusedGemm" 1..=LATEST => fused_gemm;
@@ -36,19 +39,6 @@ fn matmul(n: &mut Lower<'_>) -> Lowered {
     let (x, y) = (n.input(0)?, n.input(1)?);
     let product = product(n, x, y)?;
     n.done(product)
-}
-
-/// The product of matrices; vectors are matrices of one row or column.
-pub(super) fn product(n: &mut Lower<'_>, x: Value, y: Value) -> Result<Value, LowerError> {
-    let (row, column) = (n.rank(x)? == 1, n.rank(y)? == 1);
-    if n.rank(x)? == 0 || n.rank(y)? == 0 {
-        return Err(LowerError::form("a product of a matrix and a scalar"));
-    }
-    let x = if row { n.expand_dims(x, &[0])? } else { x };
-    let y = if column { n.expand_dims(y, &[1])? } else { y };
-    let product = n.matmul(x, y, false, false)?;
-    let axes: Vec<i64> = row.then_some(-2).into_iter().chain(column.then_some(-1)).collect();
-    n.squeeze(product, &axes)
 }
 
 /// A product of matrices, each transposed first where the node says so, times a number.
@@ -120,7 +110,7 @@ fn fused_gemm(n: &mut Lower<'_>) -> Lowered {
     n.done(y)
 }
 
-fn gemm(n: &mut Lower<'_>) -> Lowered {
+fn sum_with_product(n: &mut Lower<'_>) -> Lowered {
     let y = gemm_value(n)?;
     n.done(y)
 }
@@ -130,51 +120,5 @@ fn gemm_value(n: &mut Lower<'_>) -> Result<Value, LowerError> {
     n.ignore("broadcast");
     let (alpha, beta) = (n.float_or("alpha", 1.0)?, n.float_or("beta", 1.0)?);
     let (transpose_a, transpose_b) = (n.flag("transA", false)?, n.flag("transB", false)?);
-    let dtype = n.dtype(a)?;
-    let (a, b) = (n.as_float(a)?, n.as_float(b)?);
-    let c = match c {
-        Some(c) if beta != 0.0 => {
-            let c = n.as_float(c)?;
-            Some(n.scale(c, beta.into())?)
-        }
-        _ => None,
-    };
-    if let Some((weight, bias)) = as_linear(n, b, c, alpha, transpose_b)? {
-        let x = if transpose_a { n.transpose(a, &[1, 0])? } else { a };
-        return n.op(ops::Linear { x, weight, bias });
-    }
-    let product = n.op(ops::Matmul { x: a, y: b, transpose_x: transpose_a, transpose_y: transpose_b })?;
-    let mut y = n.scale(product, alpha.into())?;
-    if let Some(c) = c {
-        y = n.add(y, c)?;
-    }
-    n.cast(y, dtype)
-}
-
-/// The weight and bias of a linear layer, where the factor is constant and the summand, if any, is a constant vector.
-fn as_linear(
-    n: &mut Lower<'_>,
-    b: Value,
-    c: Option<Value>,
-    alpha: f32,
-    transposed: bool,
-) -> Result<Option<(Value, Option<Value>)>, LowerError> {
-    let Some(factor) = n.const_of(b) else { return Ok(None) };
-    if factor.shape().len() != 2 || !matches!(factor.dtype(), DType::F16 | DType::F32) {
-        return Ok(None);
-    }
-    let outputs = factor.shape()[usize::from(!transposed)];
-    let bias = match c {
-        None => None,
-        Some(c) => match n.const_of(c).cloned() {
-            Some(t) if t.count() == outputs && t.shape().last() == Some(&outputs) => {
-                Some(n.add_given(t.reshape(&[outputs]))?)
-            }
-            _ => return Ok(None),
-        },
-    };
-    let weight = if transposed { b } else { n.transpose(b, &[1, 0])? };
-    let weight = n.scale(weight, alpha.into())?;
-    // A large one is not computed here.
-    Ok(n.const_of(weight).is_some().then_some((weight, bias)))
+    gemm(n, [a, b], c, Gemm { alpha, beta, transpose_a, transpose_b })
 }

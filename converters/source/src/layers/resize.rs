@@ -5,6 +5,7 @@ mod calc;
 mod places;
 
 use crate::{Lower, LowerError, Size};
+pub use apply::along;
 use apply::{Resized, resized};
 use calc::Calc;
 use mlconv_mil::ir::Value;

@@ -30,8 +30,21 @@ macro_rules! families {
 }
 
 families! {
+    activation,
+    attention,
+    convolution,
+    embedding,
+    linear,
+    loss,
     movement,
+    normalization,
+    norms,
+    padding,
     pointwise,
+    pooling,
+    recurrent,
+    resampling,
+    vision,
 }
 
 mod promote;

@@ -191,7 +191,7 @@ fn open_matrix(n: &mut Lower<'_>, how: &How, line: &Line<Value>, (size, count): 
 }
 
 /// Multiplies the vectors along an axis with a matrix `[new, old]`.
-fn along(n: &mut Lower<'_>, x: Value, axis: usize, matrix: Value) -> Result<Value> {
+pub fn along(n: &mut Lower<'_>, x: Value, axis: usize, matrix: Value) -> Result<Value> {
     let rank = n.rank(x)?;
     if rank == 1 {
         let row = n.expand_dims(x, &[0])?;
