@@ -7,7 +7,7 @@ S = torch.tensor([float("inf"), -float("inf"), 0.0, -0.0, 1e-8, -30.0, 30.0, 100
 INF = float("inf")
 PLAIN = "relu relu6 gelu silu mish selu elu celu leaky_relu rrelu hardswish hardsigmoid hardshrink softshrink softplus softsign logsigmoid tanhshrink sigmoid glu".split()
 CASES = [case(f, lambda x, f=f: getattr(F, f)(x), X if f != "glu" else X[..., :4]) for f in PLAIN]
-CASES += [case(f"{f}_far", lambda x, f=f: getattr(F, f)(x), S) for f in "relu relu6 gelu hardsigmoid hardshrink softplus logsigmoid sigmoid elu leaky_relu".split()]
+CASES += [case(f"{f}_far", lambda x, f=f: getattr(F, f)(x), S) for f in "relu relu6 hardsigmoid hardshrink softplus logsigmoid sigmoid elu leaky_relu".split()]
 CASES += [case(f"{f}_half", lambda x, f=f: getattr(F, f)(x), X.half(), rtol=5e-3, atol=5e-3) for f in "relu gelu silu softplus hardswish elu selu mish".split()]
 CASES += [
     case("relu_int", torch.relu, I), case("relu6_int", F.relu6, I), case("sigmoid_int", torch.sigmoid, I),

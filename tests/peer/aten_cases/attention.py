@@ -8,7 +8,6 @@ GONE = torch.tensor([[True] * 5, [False] * 5, [True, False] * 2 + [True]])
 L = floats(3, 5)
 LESS = torch.where(GONE, L, -float("inf"))
 Q3, Q5 = floats(4, 3, 8), floats(1, 2, 2, 3, 8)
-INPUTS = {"": (Q, K, V)}
 CASES = []
 for target in ["ios18", "ios16"]:
     def c(name, f, *inputs, **more):
@@ -36,9 +35,10 @@ for target in ["ios18", "ios16"]:
     c("causal_decomposed", lambda q, k, v: F(q, k, v, is_causal=True), Q, K, V, decompose=True)
     c("mask_decomposed", lambda q, k, v, m: F(q, k, v, attn_mask=m), Q, K, V, GONE, decompose=True)
     c("open", lambda q, k, v: F(q, k, v, is_causal=True), Q, K, V, run=[floats(2, 4, 6, 8), floats(2, 4, 6, 8), floats(2, 4, 6, 8)],
-      dynamic=({2: torch.export.Dim("l", min=2, max=16)}, {2: (s := torch.export.Dim("s", min=2, max=16))}, {2: s}))
+      dynamic=(({2: torch.export.Dim("l", min=2, max=16)}, {2: (s := torch.export.Dim("s", min=2, max=16))}, {2: s}),))
 CASES += [
-    case("flash", lambda q, k, v: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=True)[0], Q, K, V),
+    case("flash", lambda q, k, v: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=True), Q, K, V),
+    case("flash_mask", lambda q, k, v, m: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=m), Q, K, V, L),
     case("dropout", lambda q, k, v: F(q, k, v, dropout_p=0.5), Q, K, V, refused="dropout while training"),
     case("multi_head", torch.nn.MultiheadAttention(8, 2, batch_first=True), *[floats(2, 5, 8, seed=i) for i in range(3)]),
     case("encoder_layer", torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), floats(2, 5, 8)),

@@ -38,13 +38,15 @@ for r in ["none", "mean", "sum"]:
     c("soft_margin", F.soft_margin_loss, X, ONES)
     c("hinge", F.hinge_embedding_loss, X, ONES)
     c("ranking", lambda x, y, t, reduction: F.margin_ranking_loss(x, y, t, margin=0.5, reduction=reduction), X, Y, ONES)
-    c("gaussian", F.gaussian_nll_loss, X, Y, P)
     c("cosine", lambda x, y, t, reduction: F.cosine_embedding_loss(x, y, t, margin=0.2, reduction=reduction), X, Y, ONES[:, 0].contiguous())
     c("triplet", F.triplet_margin_loss, X, Y, P)
 CASES += [
     case("cross_entropy_shares", lambda x, y: F.cross_entropy(x, y.softmax(1)), X, Y),
     case("cross_entropy_shares_smooth", lambda x, y: F.cross_entropy(x, y.softmax(1), label_smoothing=0.1), X, Y),
     case("cross_entropy_smooth", lambda x, c: F.cross_entropy(x, c, label_smoothing=0.1), X, C),
+    case("cross_entropy_smooth_all", lambda x, c, w: F.cross_entropy(x, c, weight=w, label_smoothing=0.1), X, SKIP, W),
+    case("cross_entropy_smooth_none", lambda x, c: F.cross_entropy(x, c, label_smoothing=0.1, reduction="none"), IM, CIM),
+    case("triplet_swapped", lambda a, b, c: F.triplet_margin_loss(a, b, c, p=1, swap=True), X, Y, P),
     case("cross_entropy_decomposed", F.cross_entropy, X, C, decompose=True),
     case("bce_ends", lambda x, y: F.binary_cross_entropy(x, y), torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])),
 ]

@@ -12,7 +12,7 @@ def with_statistics(layer):
     return layer.eval()
 
 
-IN = torch.nn.functional
+F = torch.nn.functional
 X, Z, S = floats(2, 4, 5, 3), floats(2, 4, 5), floats(2, 4, 3, 2, 3)
 CASES = [
     case("batch_norm_1d", with_statistics(N.BatchNorm1d(4)), floats(3, 4)),
@@ -23,11 +23,13 @@ CASES = [
     case("batch_norm_own", N.BatchNorm2d(4, track_running_stats=False), X),
     case("batch_norm_decomposed", with_statistics(N.BatchNorm2d(4)), X, decompose=True),
     case("batch_norm_own_decomposed", N.BatchNorm2d(4, track_running_stats=False), X, decompose=True),
+    case("batch_norm_training", lambda x, m, v: F.batch_norm(x, m, v, training=True), X, floats(4), floats(4).abs()),
+    case("native_batch_norm_training", lambda x: torch.native_batch_norm(x, None, None, None, None, True, 0.1, 1e-5), X),
     case("layer_norm", with_statistics(N.LayerNorm(3)), X),
     case("layer_norm_axes", with_statistics(N.LayerNorm((5, 3))), X),
     case("layer_norm_plain", N.LayerNorm((5, 3), elementwise_affine=False), X),
     case("layer_norm_no_bias", with_statistics(N.LayerNorm(3, bias=False, eps=1e-2)), X),
-    case("layer_norm_computed", lambda x, w, b: IN.layer_norm(x, (3,), w, b), X, floats(3), floats(3)),
+    case("layer_norm_computed", lambda x, w, b: F.layer_norm(x, (3,), w, b), X, floats(3), floats(3)),
     case("layer_norm_decomposed", with_statistics(N.LayerNorm(3)), X, decompose=True),
     case("native_layer_norm", lambda x: torch.native_layer_norm(x, (5, 3), None, None, 1e-5), X),
     case("layer_norm_open", with_statistics(N.LayerNorm(3)), Z.transpose(1, 2)[..., :3].contiguous(),

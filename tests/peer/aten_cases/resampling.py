@@ -26,10 +26,10 @@ for mode in ["bilinear", "bicubic"]:
     CASES.append(case(f"{mode}_smooth_corners", lambda x, m=mode: F.interpolate(x, size=(3, 3), mode=m, antialias=True, align_corners=True), IMAGES[2], refused="antialiasing with corners"))
 H, W = torch.export.Dim("h", min=2, max=32), torch.export.Dim("w", min=2, max=32)
 for mode in ["nearest", "bilinear"]:
-    CASES.append(case(f"{mode}_open", lambda x, m=mode: F.interpolate(x, scale_factor=2, mode=m), IMAGES[2], dynamic=({2: H, 3: W},), run=[floats(2, 3, 8, 9)]))
-    CASES.append(case(f"{mode}_open_to_size", lambda x, m=mode: F.interpolate(x, size=(9, 7), mode=m), IMAGES[2], dynamic=({2: H, 3: W},), run=[floats(2, 3, 8, 9)]))
+    CASES.append(case(f"{mode}_open", lambda x, m=mode: F.interpolate(x, scale_factor=2, mode=m), IMAGES[2], dynamic=(({2: H, 3: W},),), run=[floats(2, 3, 8, 9)]))
+    CASES.append(case(f"{mode}_open_to_size", lambda x, m=mode: F.interpolate(x, size=(9, 7), mode=m), IMAGES[2], dynamic=(({2: H, 3: W},),), run=[floats(2, 3, 8, 9)]))
     CASES.append(case(f"{mode}_like", lambda x, y, m=mode: F.interpolate(x, size=y.shape[2:], mode=m), IMAGES[2], floats(1, 1, 9, 7),
-                      dynamic=({}, {2: H, 3: W}), run=[IMAGES[2], floats(1, 1, 11, 4)]))
+                      dynamic=(({}, {2: H, 3: W}),), run=[IMAGES[2], floats(1, 1, 11, 4)]))
 GRIDS = {2: floats(2, 4, 5, 2, low=-1.4, high=1.4), 3: floats(1, 3, 2, 4, 3, low=-1.4, high=1.4)}
 for d, modes in {2: ["bilinear", "nearest", "bicubic"], 3: ["bilinear", "nearest"]}.items():
     for mode in modes:

@@ -65,7 +65,7 @@ pub fn pad(n: &mut Lower<'_>, x: Value, pairs: &[(i64, i64)], fill: Fill) -> Res
 }
 
 /// The place inside of `0..size` that `i` stands for.
-fn inside(i: i64, size: i64, fill: Fill) -> i64 {
+pub fn inside(i: i64, size: i64, fill: Fill) -> i64 {
     match fill {
         Fill::Edge | Fill::Constant(_) => i.clamp(0, (size - 1).max(0)),
         Fill::Wrap => i.rem_euclid(size.max(1)),

@@ -237,7 +237,9 @@ fn log_softmax(n: &mut Lower<'_>) -> Lowered {
 
 /// The argument `input`, of which nothing may be left out.
 fn kept(n: &mut Lower<'_>) -> Result<Value> {
-    let (x, p) = (n.value("input")?, n.number("p")?.unwrap_or(0.5));
+    // A form that writes its argument calls it otherwise.
+    let x = n.value(if n.has("self") { "self" } else { "input" })?;
+    let p = n.number("p")?.unwrap_or(0.5);
     if n.flag("train", false)? && p != 0.0 {
         return Err(LowerError::form_but("dropout while training", "export the model in the mode for evaluation"));
     }

@@ -2,14 +2,14 @@
 
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
-    Entry, Lower, LowerError, Lowered,
+    Entry, Lower, LowerError, Lowered, Size,
     layers::attention::{Scoring, ahead, attend, excluding, repeat_heads},
 };
 use mlconv_tensor::DType;
 
 aten! {
     "scaled_dot_product_attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, *, float? scale=None, bool enable_gqa=False) -> Tensor" => |n| {
-        let y = attention(n, "attn_mask")?;
+        let y = attention(n, "attn_mask")?.0;
         n.done(y)
     };
     "_scaled_dot_product_attention_math(Tensor query, Tensor key, Tensor value, Tensor? attn_mask=None, float dropout_p=0.0, bool is_causal=False, Tensor? dropout_mask=None, *, float? scale=None, bool enable_gqa=False) -> (Tensor, Tensor)",
@@ -30,7 +30,20 @@ type Result<T, E = LowerError> = std::result::Result<T, E>;
 /// The result among those that are kept for training.
 fn among_others(n: &mut Lower<'_>, mask: &'static str) -> Lowered {
     n.ignore("dropout_mask");
-    let mut out = vec![Entry::Value(attention(n, mask)?)];
+    let (y, [q, k], scoring) = attention(n, mask)?;
+    let mut out = n.done(y)?;
+    if n.output_count() == 2 && n.rank(y)? == 4 {
+        // The logarithm of what shares are divided by.
+        let size = n.shape(q)?[3].as_known().ok_or_else(|| LowerError::NotFixed { what: "the scale".into() })?;
+        let scale = scoring.scale.map_or(1.0 / (size as f64).sqrt(), f64::from);
+        let query = n.scale(q, scale)?;
+        let mut x = n.matmul(query, k, false, true)?;
+        if let Some(bias) = scoring.bias {
+            x = n.add(x, bias)?;
+        }
+        let axes = Some(vec![-1]);
+        out.extend(n.emit(ops::ReduceLogSumExp { x, axes, keep_dims: false })?);
+    }
     out.resize(n.output_count().max(1), Entry::Nothing);
     Ok(out)
 }
@@ -44,7 +57,8 @@ fn four(n: &mut Lower<'_>, v: Value) -> Result<Value> {
     }
 }
 
-fn attention(n: &mut Lower<'_>, mask: &'static str) -> Result<Value> {
+/// The result, and the queries and keys and how they were scored.
+fn attention(n: &mut Lower<'_>, mask: &'static str) -> Result<(Value, [Value; 2], Scoring)> {
     let (query, key, value) = (n.value("query")?, n.value("key")?, n.value("value")?);
     if n.number("dropout_p")?.unwrap_or(0.0) != 0.0 {
         return Err(LowerError::form_but("dropout while training", "export the model in the mode for evaluation"));
@@ -70,7 +84,6 @@ fn attention(n: &mut Lower<'_>, mask: &'static str) -> Result<Value> {
     if grouped {
         (k, v) = (repeat_heads(n, k, q)?, repeat_heads(n, v, q)?);
     }
-    // Without an axis of keys, a mask is the same for all.
     let mut allowed = None;
     let mut bias = None;
     if let Some(mask) = mask {
@@ -109,16 +122,17 @@ fn attention(n: &mut Lower<'_>, mask: &'static str) -> Result<Value> {
     };
     let (k, v) = (batches_of(n, k, q)?, batches_of(n, v, q)?);
     let (y, _) = attend(n, [q, k, v], &scoring, None)?;
-    match rank {
-        2..=4 => n.squeeze(y, &(0..4 - rank as i64).collect::<Vec<_>>()),
+    let y = match rank {
+        2..=4 => n.squeeze(y, &(0..4 - rank as i64).collect::<Vec<_>>())?,
         _ => {
             let mut sizes = n.own_sizes(query)?;
             if let Some(last) = sizes.last_mut() {
-                *last = mlconv_source::Size::Of(value, rank - 1);
+                *last = Size::Of(value, rank - 1);
             }
-            n.reshape(y, &sizes)
+            n.reshape(y, &sizes)?
         }
-    }
+    };
+    Ok((y, [q, k], scoring))
 }
 
 /// `bias` with a last axis of as many keys as there are; one for all is repeated.
@@ -130,7 +144,7 @@ fn over_keys(n: &mut Lower<'_>, bias: Value, k: Value) -> Result<Value> {
     }
     let mut sizes = n.own_sizes(bias)?;
     if let Some(last) = sizes.last_mut() {
-        *last = mlconv_source::Size::Of(k, 2);
+        *last = Size::Of(k, 2);
     }
     let shape = n.sizes_exactly(&sizes)?;
     n.broadcast_to(bias, shape)
@@ -144,7 +158,7 @@ fn batches_of(n: &mut Lower<'_>, v: Value, q: Value) -> Result<Value> {
     }
     let mut sizes = n.own_sizes(v)?;
     for (i, size) in sizes.iter_mut().enumerate().take(2) {
-        *size = mlconv_source::Size::Of(q, i);
+        *size = Size::Of(q, i);
     }
     let shape = n.sizes_exactly(&sizes)?;
     n.broadcast_to(v, shape)

@@ -1,6 +1,6 @@
 //! Losses.
 
-use super::promote::float_operands;
+use super::{norms::norm, promote::float_operands};
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
     Entry, Lower, LowerError, Lowered,
@@ -49,6 +49,8 @@ aten! {
         let y = n.maximum(d, zero)?;
         reduced(n, y)
     };
+    "cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0.0, int reduction=Mean) -> Tensor" => cosine;
+    "triplet_margin_loss(Tensor anchor, Tensor positive, Tensor negative, float margin=1.0, float p=2, float eps=1e-06, bool swap=False, int reduction=Mean) -> Tensor" => triplet;
 }
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
@@ -101,11 +103,42 @@ fn cross_entropy(n: &mut Lower<'_>) -> Lowered {
         n.ignore("ignore_index");
         return by_shares(n, logs, target, (axis, smoothing));
     }
-    if smoothing != 0.0 {
-        return Err(LowerError::form("smoothing of targets that are classes"));
+    if smoothing == 0.0 {
+        let y = nll(n, logs)?.0;
+        return n.done(y);
     }
-    let y = nll(n, logs)?.0;
-    n.done(y)
+    // A part of every class, by its weight, takes the place of a part of the target's.
+    let Some(classes) = n.shape(logs)?[axis].as_known() else {
+        return Err(LowerError::NotFixed { what: "the number of classes".into() });
+    };
+    let (weight, ignored) = (n.maybe("weight")?, n.int_or("ignore_index", -100)?);
+    let logs = if axis == 0 { n.expand_dims(logs, &[0])? } else { logs };
+    let target = if axis == 0 { n.expand_dims(target, &[0])? } else { target };
+    let (own, weights) = likelihood(n, logs, Classes { target, weight, ignored: Some(ignored) }, Reduction::None)?;
+    let mut shares = n.scale(logs, -smoothing / classes as f64)?;
+    if let Some(weight) = weight {
+        let after: Vec<i64> = (1..(n.rank(logs)? - 1) as i64).collect();
+        let weight = n.expand_dims(weight, &after)?;
+        shares = n.mul(shares, weight)?;
+    }
+    let all = n.op(ops::ReduceSum { x: shares, axes: Some(vec![1]), keep_dims: false })?;
+    let (skipped, zero) = (n.const_int(ignored)?, n.scalar_like(all, 0.0)?);
+    let skip = n.equal(target, skipped)?;
+    let all = n.select(skip, zero, all)?;
+    let own = n.scale(own, 1.0 - smoothing)?;
+    let x = n.add(own, all)?;
+    match (reduction(n)?, weights) {
+        (Reduction::Mean, Some(weights)) => {
+            let sum = n.op(ops::ReduceSum { x, axes: None, keep_dims: false })?;
+            let count = n.op(ops::ReduceSum { x: weights, axes: None, keep_dims: false })?;
+            n.emit(ops::RealDiv { x: sum, y: count })
+        }
+        (Reduction::None, _) if axis == 0 => {
+            let y = n.squeeze(x, &[0])?;
+            n.done(y)
+        }
+        _ => reduced(n, x),
+    }
 }
 
 fn by_shares(n: &mut Lower<'_>, logs: Value, target: Value, (axis, smoothing): (usize, f64)) -> Lowered {
@@ -238,5 +271,52 @@ fn hinge(n: &mut Lower<'_>) -> Lowered {
     let (like, unlike) = (n.equal(target, one)?, n.equal(target, minus)?);
     let (a, b) = (n.select(like, x, zero)?, n.select(unlike, rest, zero)?);
     let y = n.add(a, b)?;
+    reduced(n, y)
+}
+
+/// By how much the cosine of both is less than 1 where the target is 1, and more than the margin where it is -1.
+fn cosine(n: &mut Lower<'_>) -> Lowered {
+    let margin = n.number("margin")?.unwrap_or(0.0);
+    let [x, y] = float_operands(n, ["input1", "input2"])?;
+    let target = n.value("target")?;
+    let mut sums = vec![];
+    for (a, b) in [(x, y), (x, x), (y, y)] {
+        let product = n.mul(a, b)?;
+        sums.push(n.op(ops::ReduceSum { x: product, axes: Some(vec![-1]), keep_dims: false })?);
+    }
+    let (a, b) = (n.add_number(sums[1], 1e-12)?, n.add_number(sums[2], 1e-12)?);
+    let lengths = n.mul(a, b)?;
+    let lengths = n.sqrt(lengths)?;
+    let cosine = n.div(sums[0], lengths)?;
+    let (one, zero) = (n.scalar_like(cosine, 1.0)?, n.scalar_like(cosine, 0.0)?);
+    let near = n.sub(one, cosine)?;
+    let far = n.add_number(cosine, -margin)?;
+    let far = n.maximum(far, zero)?;
+    let (same, other) = (n.scalar_like(target, 1.0)?, n.scalar_like(target, -1.0)?);
+    let (same, other) = (n.equal(target, same)?, n.equal(target, other)?);
+    let (near, far) = (n.select(same, near, zero)?, n.select(other, far, zero)?);
+    let y = n.add(near, far)?;
+    reduced(n, y)
+}
+
+/// By how much less than the margin the negative is further away than the positive.
+fn triplet(n: &mut Lower<'_>) -> Lowered {
+    let (margin, p) = (n.number("margin")?.unwrap_or(1.0), n.number("p")?.unwrap_or(2.0));
+    let (eps, swap) = (n.number("eps")?.unwrap_or(1e-6), n.flag("swap", false)?);
+    let [anchor, positive, negative] = float_operands(n, ["anchor", "positive", "negative"])?;
+    let distance = |n: &mut Lower<'_>, a: Value, b: Value| {
+        let apart = n.sub(a, b)?;
+        let apart = n.add_number(apart, eps)?;
+        norm(n, apart, p, Some(vec![-1]), false)
+    };
+    let (near, mut far) = (distance(n, anchor, positive)?, distance(n, anchor, negative)?);
+    if swap {
+        let other = distance(n, positive, negative)?;
+        far = n.minimum(far, other)?;
+    }
+    let less = n.sub(near, far)?;
+    let less = n.add_number(less, margin)?;
+    let zero = n.scalar_like(less, 0.0)?;
+    let y = n.maximum(less, zero)?;
     reduced(n, y)
 }

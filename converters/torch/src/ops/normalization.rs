@@ -12,7 +12,7 @@ use mlconv_tensor::{DType, Tensor};
 aten! {
     "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, bool cudnn_enabled) -> Tensor" => |n| {
         n.ignore("cudnn_enabled");
-        batch_norm(n, "eps")
+        Ok(batch_norm(n, "eps")?.into_iter().take(1).collect())
     };
     "native_batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)",
     "_native_batch_norm_legit(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, bool training, float momentum, float eps) -> (Tensor, Tensor, Tensor)",
@@ -86,7 +86,7 @@ fn by_channel(n: &mut Lower<'_>, y: Value, weight: Option<Value>, bias: Option<V
     }
 }
 
-/// By the statistics that the model keeps; where it keeps none, by those of the input.
+/// By the statistics that the model keeps; where it keeps none or trains, by those of the input, which are results too.
 fn batch_norm(n: &mut Lower<'_>, eps: &'static str) -> Lowered {
     n.ignore("momentum");
     let (x, weight, bias) = (n.value("input")?, n.maybe("weight")?, n.maybe("bias")?);
@@ -103,13 +103,14 @@ fn batch_norm(n: &mut Lower<'_>, eps: &'static str) -> Lowered {
             let y = normalize_channels(n, x, p, epsilon, true)?;
             n.done(y)
         }
-        (None, None) => {
+        // Statistics that are kept are not what this is normalized by.
+        _ => {
             let axes: Vec<i64> = (0..n.rank(x)? as i64).filter(|a| *a != 1).collect();
-            let [y, ..] = standardized(n, x, &axes, epsilon)?;
+            let [y, mean, inverse] = standardized(n, x, &axes, epsilon)?;
             let y = by_channel(n, y, weight, bias)?;
-            n.done(y)
+            let (mean, inverse) = (n.squeeze(mean, &axes)?, n.squeeze(inverse, &axes)?);
+            Ok([y, mean, inverse].map(Entry::Value).to_vec())
         }
-        _ => Err(LowerError::form_but("normalizing while training", "export the model in the mode for evaluation")),
     }
 }
 

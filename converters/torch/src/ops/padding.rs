@@ -4,7 +4,7 @@ use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{
     Lower, LowerError, Lowered, Size,
     layers::{
-        padding::{FAR, Fill, pad},
+        padding::{FAR, Fill, inside, pad},
         space::pixel_unshuffled,
     },
 };
@@ -69,6 +69,20 @@ fn padded(n: &mut Lower<'_>, name: &'static str, fill: Fill) -> Lowered {
     let mut pairs = vec![(0, 0); rank];
     for (i, pair) in given.chunks_exact(2).enumerate() {
         pairs[rank - 1 - i] = (pair[0], pair[1]);
+    }
+    let shape = n.shape(x)?;
+    if matches!(fill, Fill::Reflect | Fill::Edge)
+        && pairs.iter().any(|p| p.0 < 0 || p.1 < 0)
+        && let Some(sizes) = shape.known()
+    {
+        // What is cut off at one end is still there to fill the other.
+        let mut y = x;
+        for (axis, (pair, size)) in pairs.iter().zip(sizes).enumerate().filter(|(_, (p, _))| **p != (0, 0)) {
+            let size = size as i64;
+            let places: Vec<i64> = (-pair.0..size.saturating_add(pair.1)).map(|i| inside(i, size, fill)).collect();
+            y = n.gather_at(y, axis, &places)?;
+        }
+        return n.done(y);
     }
     let whole = matches!(fill, Fill::Constant(_)) && !n.dtype(x)?.is_float();
     let y = if whole { n.without_bool(x, |n, x| pad(n, x, &pairs, fill))? } else { pad(n, x, &pairs, fill)? };

@@ -202,7 +202,8 @@ fn adaptive_greatest(n: &mut Lower<'_>, spatial: usize) -> Lowered {
             });
         }
         let (value, at) = found.ok_or(LowerError::Poisoned)?;
-        (best, place) = (value, Some(at));
+        // With one element in each cell, no other axis came in.
+        (best, place) = (value, Some(n.broadcast_like(at, value)?));
         step = step.saturating_mul(*size);
     }
     let y = match even_window(&sizes, &counts) {
@@ -212,8 +213,6 @@ fn adaptive_greatest(n: &mut Lower<'_>, spatial: usize) -> Lowered {
     let y = n.cast(y, dtype)?;
     let y = without_images(n, y, single)?;
     let place = place.ok_or(LowerError::Poisoned)?;
-    // With cells of one element, no axis of images came in.
-    let place = n.broadcast_like(place, best)?;
     let place = without_images(n, place, single)?;
     Ok(vec![Entry::Value(y), Entry::Value(place)])
 }

@@ -84,16 +84,64 @@ fn upsample(n: &mut Lower<'_>, input: &'static str, kernel: Kernel, coordinates:
     }
     let exclude_outside = matches!(kernel, Kernel::Linear { antialias: true } | Kernel::Cubic { antialias: true, .. });
     let how = How { kernel, coordinates, exclude_outside, extrapolation: 0.0 };
-    let target = match (&asked, &factors) {
-        // Where corners meet, factors say nothing but the sizes.
+    let (axes, target) = match counts(n, x, asked.as_deref(), factors.as_deref())? {
+        // Elements of an axis that keeps its size are taken as they are, whatever the factor.
+        Some(counts)
+            if matches!(kernel, Kernel::Linear { antialias: false }) || coordinates == Coordinates::AlignCorners =>
+        {
+            let shape = n.shape(x)?;
+            let moved: Vec<usize> = axes.iter().copied().filter(|a| !shape[*a].is(counts[a - 2])).collect();
+            let of_moved = |all: &[i64]| moved.iter().map(|a| all[a - 2]).collect::<Vec<_>>();
+            let target = match &factors {
+                Some(factors) if coordinates != Coordinates::AlignCorners => {
+                    let factors: Vec<f64> = moved.iter().filter_map(|a| factors.get(a - 2).copied()).collect();
+                    Target::Scales(n.add_const(Tensor::from_f64(DType::F32, &[factors.len()], &factors))?)
+                }
+                // Where corners meet, factors say nothing but the sizes.
+                _ => Target::Sizes(n.const_ints(&of_moved(&counts))?, Policy::Stretch),
+            };
+            (moved, target)
+        }
+        _ => {
+            let target = target(n, &axes, asked.as_deref(), factors.as_deref())?;
+            (axes, target)
+        }
+    };
+    if axes.is_empty() {
+        return n.done(x);
+    }
+    let y = resize_to(n, x, &how, axes, target, None)?;
+    n.done(y)
+}
+
+/// The new sizes, where they are known.
+fn counts(n: &Lower<'_>, x: Value, asked: Option<&[Size]>, factors: Option<&[f64]>) -> Result<Option<Vec<i64>>> {
+    let shape = n.shape(x)?;
+    let count = |axis: usize| -> Option<i64> {
+        match asked.and_then(|a| a.get(axis - 2)) {
+            Some(Size::Known(count)) => Some(*count),
+            Some(_) => None,
+            None => Some((shape[axis].as_known()? as f64 * factors?.get(axis - 2)?).floor() as i64),
+        }
+    };
+    let sizes: Option<Vec<i64>> = (2..shape.rank()).map(|axis| shape[axis].as_known()).collect();
+    let counts: Option<Vec<i64>> = (2..shape.rank()).map(count).collect();
+    match (sizes, counts) {
+        (Some(_), Some(counts)) if counts.iter().all(|c| (1..1 << 24).contains(c)) => Ok(Some(counts)),
+        (Some(sizes), Some(counts)) => Err(LowerError::form(format!("resizing {sizes:?} elements to {counts:?}"))),
+        _ => Ok(None),
+    }
+}
+
+/// What is said of the new sizes.
+fn target(n: &mut Lower<'_>, axes: &[usize], asked: Option<&[Size]>, factors: Option<&[f64]>) -> Result<Target> {
+    Ok(match (asked, factors) {
         (_, Some(factors)) if factors.len() == axes.len() => {
             Target::Scales(n.add_const(Tensor::from_f64(DType::F32, &[factors.len()], factors))?)
         }
         (Some(sizes), _) if sizes.len() == axes.len() => Target::Sizes(n.sizes_exactly(sizes)?, Policy::Stretch),
         _ => return n.bad_attr("output_size", format!("{} sizes", axes.len())),
-    };
-    let y = resize_to(n, x, &how, axes, target, None)?;
-    n.done(y)
+    })
 }
 
 /// The nearest elements, where sizes are known and elements are not just repeated; else `None`.
@@ -105,18 +153,11 @@ fn picked(
     coordinates: Coordinates,
 ) -> Result<Option<Value>> {
     let shape = n.shape(x)?;
+    let Some(counts) = counts(n, x, asked, factors)? else { return Ok(None) };
     let mut lines = vec![];
     for axis in 2..shape.rank() {
-        let Some(size) = shape[axis].as_known() else { return Ok(None) };
+        let (Some(size), count) = (shape[axis].as_known(), counts[axis - 2]) else { return Ok(None) };
         let factor = factors.and_then(|f| f.get(axis - 2)).copied();
-        let count = match (asked.and_then(|a| a.get(axis - 2)), factor) {
-            (Some(Size::Known(count)), _) => *count,
-            (None, Some(factor)) => (size as f64 * factor).floor() as i64,
-            _ => return Ok(None),
-        };
-        if size < 1 || !(1..1 << 24).contains(&count) {
-            return Err(LowerError::form(format!("resizing {size} elements to {count}")));
-        }
         let step = match factor {
             Some(factor) if factor > 0.0 => (1.0 / factor) as f32,
             _ => size as f32 / count as f32,
