@@ -1,7 +1,7 @@
 //! How often a classifier is right: the number that users know a model by.
 
 use crate::{Diagnostic, codes, names::listed};
-use mlconv_tensor::Tensor;
+use mlconv_tensor::{DType, Dim, Tensor, TensorType};
 use serde::Serialize;
 
 /// The right class of each sample.
@@ -57,9 +57,28 @@ impl Labels {
         Err(d.help("the samples are the rows of the arrays that are given for the inputs"))
     }
 
+    /// One of `outputs`, each with its type where that is a tensor's, must hold a score for each class, as far as that shows
+    /// before a run; and each label must be one of its classes.
+    pub fn check_outputs<'a>(
+        &self,
+        outputs: impl IntoIterator<Item = (&'a str, Option<&'a TensorType>)>,
+    ) -> Result<(), Diagnostic> {
+        let fixed = |ty: &TensorType| {
+            let dims: Option<Vec<usize>> = ty.shape.iter().map(Dim::as_usize).collect();
+            Some((ty.dtype, dims?))
+        };
+        let known: Option<Vec<_>> = outputs.into_iter().map(|(n, ty)| Some((n, fixed(ty?)?))).collect();
+        let Some(known) = known else { return Ok(()) };
+        let shapes = known.iter().map(|(name, (dtype, dims))| (*name, *dtype, dims.as_slice()));
+        let at = choose(&shapes.collect::<Vec<_>>())?;
+        let (_, (dtype, dims)) = &known[at];
+        let classes = classes(*dtype, dims).unwrap_or(0);
+        self.0.iter().enumerate().try_for_each(|(sample, label)| check_class(*label, sample, classes))
+    }
+
     /// Each must be a class that `scores` are of.
     pub fn check_classes(&self, scores: &Tensor) -> Result<(), Diagnostic> {
-        let classes = classes(scores).unwrap_or(0);
+        let classes = classes_of(scores).unwrap_or(0);
         self.0.iter().enumerate().try_for_each(|(sample, label)| check_class(*label, sample, classes))
     }
 }
@@ -68,26 +87,13 @@ impl Accuracy {
     /// Chooses among `outputs`, which are those of one sample: the only one that holds a float score for each class,
     /// `[1, classes]` or `[classes]`.
     pub fn choose<'a>(outputs: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<usize, Diagnostic> {
-        let outputs: Vec<_> = outputs.into_iter().collect();
-        let scores: Vec<usize> = (0..outputs.len()).filter(|i| classes(outputs[*i].1).is_some()).collect();
-        let names = |at: &[usize]| listed(at.iter().map(|i| outputs[*i].0));
-        match scores.as_slice() {
-            [one] => Ok(*one),
-            [] => {
-                let title = "no output holds a score for each class, a float of shape [1, classes]";
-                let all: Vec<usize> = (0..outputs.len()).collect();
-                Err(Diagnostic::error(&codes::N0003, title).help(format!("the outputs are {}", names(&all))))
-            }
-            several => {
-                let title = format!("labels could be about {}", names(several));
-                Err(Diagnostic::error(&codes::N0003, title).help("convert with `--output` to keep one of them"))
-            }
-        }
+        let shapes = outputs.into_iter().map(|(name, t)| (name, t.dtype(), t.shape()));
+        choose(&shapes.collect::<Vec<_>>())
     }
 
     /// Counts one sample.
     pub fn count(&mut self, label: i64, source: &Tensor, package: &Tensor) -> Result<(), Diagnostic> {
-        check_class(label, self.samples, classes(package).unwrap_or(0))?;
+        check_class(label, self.samples, classes_of(package).unwrap_or(0))?;
         let (before, after) = (predicted(source), predicted(package));
         self.samples += 1;
         self.source_correct += usize::from(before == Some(label));
@@ -105,12 +111,34 @@ fn check_class(label: i64, sample: usize, classes: usize) -> Result<(), Diagnost
     Err(Diagnostic::error(&codes::N0003, title))
 }
 
-/// The number of classes that `t` holds one sample's scores for.
-fn classes(t: &Tensor) -> Option<usize> {
-    match t.shape() {
-        [1, n] | [n] if *n > 1 && t.dtype().is_float() => Some(*n),
+/// The only one of `outputs` that holds a float score for each class.
+fn choose(outputs: &[(&str, DType, &[usize])]) -> Result<usize, Diagnostic> {
+    let scores: Vec<usize> = (0..outputs.len()).filter(|i| classes(outputs[*i].1, outputs[*i].2).is_some()).collect();
+    let names = |at: &[usize]| listed(at.iter().map(|i| outputs[*i].0));
+    match scores.as_slice() {
+        [one] => Ok(*one),
+        [] => {
+            let title = "no output holds a score for each class, a float of shape [1, classes]";
+            let all: Vec<usize> = (0..outputs.len()).collect();
+            Err(Diagnostic::error(&codes::N0003, title).help(format!("the outputs are {}", names(&all))))
+        }
+        several => {
+            let title = format!("labels could be about {}", names(several));
+            Err(Diagnostic::error(&codes::N0003, title).help("convert with `--output` to keep one of them"))
+        }
+    }
+}
+
+/// The number of classes that a tensor of this type holds one sample's scores for.
+fn classes(dtype: DType, shape: &[usize]) -> Option<usize> {
+    match shape {
+        [1, n] | [n] if *n > 1 && dtype.is_float() => Some(*n),
         _ => None,
     }
+}
+
+fn classes_of(t: &Tensor) -> Option<usize> {
+    classes(t.dtype(), t.shape())
 }
 
 /// The first class of the greatest score; none where a score is not a number.

@@ -42,7 +42,9 @@ mod tests {
     use crate::{
         arrays::Arrays,
         compare::Tolerance,
+        model::Format,
         parity::{Given, parity},
+        witness::Chosen,
     };
     use mlconv_mil::{
         text::parse,
@@ -64,7 +66,8 @@ mod tests {
         assert_eq!(drawn_outputs(&source.functions[0]), [true, false]);
         let judged = |package: &Verified| {
             let given = Given { samples: &Arrays::default(), labels: None, seed: 0 };
-            let outputs = parity(&source, package, given, Tolerance::F32).expect("both run").outputs;
+            let kernels = Chosen::kernels(Format::Package);
+            let outputs = parity(&source, package, given, Tolerance::F32, kernels).expect("both run").outputs;
             outputs.iter().map(|o| (o.drawn, o.pass)).collect::<Vec<_>>()
         };
         assert_eq!(judged(&program(2, "relu")), [(true, true), (false, true)]);

@@ -23,7 +23,7 @@ use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// The model.
     pub model: PathBuf,
@@ -84,13 +84,19 @@ pub struct Prepared {
 
 /// Imports and rewrites a model, telling of each weight that is compressed; nothing is written.
 pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
-    let Model { format, mut module, warnings: mut all, source_ops } = read(job)?;
+    prepare_model(read(job)?, job, progress)
+}
+
+/// As [`prepare`], of a model that has been read.
+pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
+    let Model { format, mut module, warnings: mut all, source_ops } = model;
     if format == Format::Package {
         retarget(&mut module, job)?;
     }
     let fault =
         |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
     let source = verify(module).map_err(fault)?;
+    check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
     let options = Options { keep_fp32: job.keep_fp32.clone() };
     let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
@@ -115,6 +121,22 @@ pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, 
     unapplied.extend(more);
     let ops = module.functions.iter().map(op_count).sum();
     Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
+}
+
+/// Refuses samples that no input takes, and labels that are not theirs, before work is spent on the model.
+fn check_samples(source: &Module, job: &Job) -> Result<(), Failure> {
+    if job.samples.is_empty() {
+        return Ok(());
+    }
+    for f in &source.functions {
+        let samples = feed::samples(f, &job.samples, job.labels.as_ref().map(Labels::len)).map_err(|d| vec![d])?;
+        let Some(labels) = &job.labels else { continue };
+        labels.check(samples.runs.len()).map_err(|d| vec![d])?;
+        let outputs = f.sig.outputs.iter().zip(f.outputs());
+        let types = outputs.map(|(port, v)| (&*port.name, f.ty(*v).tensor()));
+        labels.check_outputs(types).map_err(|d| vec![d])?;
+    }
+    Ok(())
 }
 
 /// A program whose weights are as asked, and what is to be written of it.
@@ -277,13 +299,38 @@ pub fn has_halves(module: &Module) -> bool {
     })
 }
 
+/// What is asked of a TorchScript file, with the shapes of samples for inputs of which nothing is said, and their numbers
+/// for what is no tensor: by name, or in order where no sample bears the name of a parameter.
+fn script_request(job: &Job) -> Result<Request, Diagnostic> {
+    let mut request = job.request.clone();
+    let params = model::script_parameters(&job.model)?;
+    let by_name = params.iter().any(|p| job.samples.iter().any(|(name, _)| feed::means(name, &p.name)));
+    for (i, p) in params.iter().enumerate() {
+        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| n == p.name)) {
+            continue;
+        }
+        let named = || job.samples.iter().find(|(name, _)| feed::means(name, &p.name));
+        let Some((_, t)) = (if by_name { named() } else { job.samples.iter().nth(i) }) else { continue };
+        if p.is_tensor {
+            let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+            request.inputs.push(InputSpec { name: Some(p.name.clone()), dims, dtype: Some(t.dtype()) });
+        } else {
+            request.numbers.push((p.name.clone(), t.clone()));
+        }
+    }
+    Ok(request)
+}
+
 /// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
-fn read(job: &Job) -> Result<Model, Failure> {
+pub(crate) fn read(job: &Job) -> Result<Model, Failure> {
+    if model::format(&job.model) == Ok(Format::TorchScript) {
+        return model::read(&job.model, &script_request(job).map_err(|d| vec![d])?);
+    }
     let failure = match model::read(&job.model, &job.request) {
         Err(failure) if !job.samples.is_empty() => failure,
         read => return read,
     };
-    let source = model::format(&job.model).ok().filter(|f| *f != Format::Package);
+    let source = model::format(&job.model).ok().filter(|f| matches!(f, Format::Onnx | Format::Pt2));
     let Some(Ok(graph)) = source.map(|f| model::read_source(&job.model, f)) else { return Err(failure) };
     let said = |name: &str| job.request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
     let mut request = job.request.clone();

@@ -1,8 +1,9 @@
 //! Convert, run and verify Core ML models, on any operating system.
 //!
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
-//! any model into the IR, [`convert`] makes a package of it, [`parity`], [`feed`], [`compare`] and [`accuracy`] hold two
-//! models against each other on the same inputs, and [`witness`] says what runs the source then.
+//! any model into the IR, [`convert`] makes a package of it, [`survey`] says what stands in the way, [`parity`], [`feed`],
+//! [`compare`] and [`accuracy`] hold two models against each other on the same inputs, and [`witness`] says what runs the
+//! source then.
 
 pub mod accuracy;
 pub mod arrays;
@@ -17,6 +18,7 @@ mod names;
 pub mod parity;
 pub mod report;
 mod settings;
+pub mod survey;
 pub mod witness;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};

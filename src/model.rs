@@ -3,7 +3,7 @@
 use crate::{Diagnostic, Failure, codes, feed::means_port, names::listed};
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
-use mlconv_source::{FileError, ModelFiles, Request, SourceGraph};
+use mlconv_source::{FileError, Lowering, ModelFiles, Request, SourceGraph};
 use mlconv_tensor::{Bytes, map_file};
 use std::{fs::File, path::Path};
 
@@ -27,6 +27,8 @@ pub enum Format {
     Onnx,
     /// A program that `torch.export` wrote.
     Pt2,
+    /// A module that `torch.jit` saved.
+    TorchScript,
     /// An `.mlpackage`, or a model file on its own.
     Package,
 }
@@ -37,6 +39,7 @@ impl Format {
         match self {
             Self::Onnx => "ONNX",
             Self::Pt2 => "PyTorch exported program",
+            Self::TorchScript => "TorchScript",
             Self::Package => "mlpackage",
         }
     }
@@ -69,7 +72,8 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
         return Err(unknown("is empty"));
     }
     if head.starts_with(b"PK\x03\x04") {
-        return Ok(Format::Pt2);
+        let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+        return Ok(if mlconv_pytorch::is_script(bytes) { Format::TorchScript } else { Format::Pt2 });
     }
     if head.starts_with(b"version https://git-lfs") {
         return Err(unknown("is a Git LFS pointer, not the model itself").help("fetch it with `git lfs pull`"));
@@ -88,17 +92,19 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {
         format @ (Format::Onnx | Format::Pt2) => {
             let graph = read_source(path, format).map_err(|d| vec![d])?;
-            let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
-            let mut source_ops = 0;
-            graph.visit_nodes(&mut |_| source_ops += 1);
-            let lowered = mlconv_source::lower(&graph, table, request);
-            let file = path.display().to_string();
-            let diagnostics: Vec<Diagnostic> =
-                lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
-            if diagnostics.iter().any(|d| d.severity == Severity::Error) {
-                return Err(diagnostics);
+            let lowered = lower_source(&graph, path, format, request);
+            if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+                return Err(lowered.diagnostics);
             }
-            Ok(Model { format, module: lowered.module, warnings: diagnostics, source_ops })
+            Ok(lowered_model(&graph, format, lowered))
+        }
+        Format::TorchScript => {
+            let lowered = lower_script(path, request).map_err(|d| vec![d])?;
+            if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+                return Err(lowered.diagnostics);
+            }
+            let source_ops = lowered.module.functions.iter().map(|f| f.all_ops().len()).sum();
+            Ok(Model { format: Format::TorchScript, module: lowered.module, warnings: lowered.diagnostics, source_ops })
         }
         Format::Package => {
             let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
@@ -121,6 +127,22 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     }
 }
 
+/// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
+pub fn lower_source(graph: &SourceGraph, path: &Path, format: Format, request: &Request) -> Lowering {
+    let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
+    let mut lowered = mlconv_source::lower(graph, table, request);
+    let file = path.display().to_string();
+    lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
+    lowered
+}
+
+/// The model that a graph has been lowered to, without an error.
+pub fn lowered_model(graph: &SourceGraph, format: Format, lowered: Lowering) -> Model {
+    let mut source_ops = 0;
+    graph.visit_nodes(&mut |_| source_ops += 1);
+    Model { format, module: lowered.module, warnings: lowered.diagnostics, source_ops }
+}
+
 /// Keeps these outputs, in this order.
 fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic> {
     for f in &mut module.functions {
@@ -141,13 +163,14 @@ fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic>
 
 /// Reads a file that is no package as a source graph.
 pub fn read_source(path: &Path, format: Format) -> Result<SourceGraph, Diagnostic> {
-    if format == Format::Pt2 { read_pt2(path) } else { read_onnx(path) }
+    read_source_with(path, format, &ModelFiles::beside(path))
 }
 
-/// Reads an ONNX file as a source graph.
-pub fn read_onnx(path: &Path) -> Result<SourceGraph, Diagnostic> {
+/// As [`read_source`], with other files that it names among `files`.
+pub fn read_source_with(path: &Path, format: Format, files: &ModelFiles) -> Result<SourceGraph, Diagnostic> {
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    read_onnx_bytes(bytes, &ModelFiles::beside(path)).map_err(|d| d.at(path.display().to_string()))
+    let read = if format == Format::Pt2 { read_pt2_bytes(bytes) } else { read_onnx_bytes(bytes, files) };
+    read.map_err(|d| d.at(path.display().to_string()))
 }
 
 /// Reads the bytes of an ONNX file as a source graph; other files that it names are among `files`.
@@ -167,27 +190,46 @@ pub fn read_onnx_bytes(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph, 
     })
 }
 
-/// Reads a file that `torch.export` wrote as a source graph.
-pub fn read_pt2(path: &Path) -> Result<SourceGraph, Diagnostic> {
-    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    read_pt2_bytes(bytes).map_err(|d| d.at(path.display().to_string()))
-}
-
 /// Reads the bytes of a file that `torch.export` wrote as a source graph.
 pub fn read_pt2_bytes(bytes: Bytes) -> Result<SourceGraph, Diagnostic> {
-    mlconv_pytorch::read(bytes).map_err(|e| {
-        let (code, help) = match &e {
-            mlconv_pytorch::ReadError::Weight { .. } => (&codes::R0005, None),
-            mlconv_pytorch::ReadError::Other { help, .. } => (&codes::R0002, Some(*help)),
-            mlconv_pytorch::ReadError::Archive(mlconv_pytorch::ArchiveError::Name(_)) => (&codes::R0004, None),
-            _ => (&codes::R0003, None),
-        };
-        let d = Diagnostic::error(code, e.to_string());
-        match help {
-            Some(help) => d.help(help),
-            None => d,
-        }
-    })
+    mlconv_pytorch::read(bytes).map_err(|e| torch_error(&e))
+}
+
+/// Interprets a TorchScript file, with inputs as asked.
+pub fn lower_script(path: &Path, request: &Request) -> Result<Lowering, Diagnostic> {
+    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+    let file = path.display().to_string();
+    let mut lowered = mlconv_pytorch::lower_script(bytes, request).map_err(|e| torch_error(&e).at(file.clone()))?;
+    lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
+    Ok(lowered)
+}
+
+/// What a TorchScript file takes.
+pub fn script_parameters(path: &Path) -> Result<Vec<mlconv_pytorch::Parameter>, Diagnostic> {
+    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+    mlconv_pytorch::parameters(bytes).map_err(|e| torch_error(&e).at(path.display().to_string()))
+}
+
+/// What is wrong with a file of PyTorch, as a person should be told.
+fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
+    use mlconv_pytorch::{ArchiveError, ReadError as E};
+    let (code, help) = match e {
+        E::Weight { .. } => (&codes::R0005, None),
+        E::Other { help, .. } => (&codes::R0002, Some(*help)),
+        E::Shapes(_) => (
+            &codes::L0001,
+            Some(
+                "TorchScript does not say the shapes of inputs: give them with `--input NAME=1x3x224x224` or `--sample`",
+            ),
+        ),
+        E::Archive(ArchiveError::Name(_)) => (&codes::R0004, None),
+        _ => (&codes::R0003, None),
+    };
+    let d = Diagnostic::error(code, e.to_string());
+    match help {
+        Some(help) => d.help(help),
+        None => d,
+    }
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {

@@ -108,7 +108,11 @@ pub fn parity(
                 Ok(done) if done.pass() => done,
                 // Who is at fault is seen best by asking the other one.
                 Ok(done) => Parity { lowering_agrees: otherwise().ok().map(|p| p.pass()), ..done },
-                Err(failure) if chosen.required => return Err(failure),
+                Err(failure) if chosen.required => {
+                    let of_witness = |d: &Diagnostic| *d.code == codes::N0006;
+                    let said = |d| if of_witness(&d) { uncompared(d, given) } else { d };
+                    return Err(failure.into_iter().map(said).collect());
+                }
                 Err(failure) => {
                     let done = otherwise()?;
                     notes.extend(failure.into_iter().map(witness::instead));
@@ -154,7 +158,9 @@ fn compare(
         let arrays = source_names(f, g, given.samples);
         all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
         let samples = if given.samples.is_empty() {
-            let mut inputs = pair.random_inputs(given.seed)?;
+            let mut inputs = pair
+                .random_inputs(given.seed)
+                .map_err(|all| all.into_iter().map(|d| uncompared(d, given)).collect::<Vec<_>>())?;
             if let Some(process) = &process {
                 process.fitting(f, &mut inputs);
             }
@@ -171,7 +177,7 @@ fn compare(
             (all.unused, all.samples) = (samples.unused, samples.runs.len());
         }
         let from = pair.sources(&mut all.notes)?;
-        let (outputs, accuracy) = pair.run(&samples.runs, given.labels, &from, process.as_deref_mut())?;
+        let (outputs, accuracy) = pair.run(&samples.runs, given, &from, process.as_deref_mut())?;
         for d in outputs.iter().filter(|d| d.nothing_finite) {
             let title = format!("no element of `{}` is finite, in both models: there is nothing to compare", d.name);
             let help = "weights or inputs that are not finite are the usual cause; give inputs that the model is for with `--sample`";
@@ -225,7 +231,7 @@ impl Pair<'_> {
     fn run(
         &self,
         runs: &[Vec<Option<Tensor>>],
-        labels: Option<&Labels>,
+        given: Given<'_>,
         from: &[usize],
         mut process: Option<&mut Process>,
     ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
@@ -238,7 +244,7 @@ impl Pair<'_> {
         for (sample, inputs) in runs.iter().enumerate() {
             let want = match &mut process {
                 Some(process) => process.outputs(self.f, inputs).map_err(|d| vec![d])?,
-                None => before.run(inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?,
+                None => before.run(inputs, &mut States::new()).map_err(|e| vec![uncompared(run_error(&e), given)])?,
             };
             let arrays = feed::as_arrays(self.f, inputs);
             let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
@@ -251,7 +257,7 @@ impl Pair<'_> {
                     None => outputs.push(d),
                 }
             }
-            if let Some(label) = labels.and_then(|l| l.get(sample)) {
+            if let Some(label) = given.labels.and_then(|l| l.get(sample)) {
                 let (at, counted) = match &mut accuracy {
                     Some(a) => a,
                     None => {
@@ -299,6 +305,17 @@ impl Pair<'_> {
     fn output_name(&self, port: &str) -> String {
         if self.package.functions.len() > 1 { format!("{}: {port}", self.g.name) } else { port.to_owned() }
     }
+}
+
+/// Says that there is nothing to compare with, as the source does not run; `why` is what it said.
+fn uncompared(why: Diagnostic, given: Given<'_>) -> Diagnostic {
+    let (inputs, help) = if given.samples.is_empty() {
+        ("made-up inputs", "give inputs that the model is for with `--sample`")
+    } else {
+        ("the samples", "give samples that the source runs on, or compare later with `mlconv verify`")
+    };
+    let title = format!("the source does not run on {inputs}, so nothing was compared: {}", why.title);
+    Diagnostic { code: &codes::N0007, title, ..why }.help(help)
 }
 
 /// What went wrong in a run, as a person should be told.

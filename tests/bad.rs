@@ -164,6 +164,21 @@ fn write_files(folder: &Path) {
     put("weight_complex.onnx", &edited(|m| m.graph().initializer[0].data_type = Some(14)));
     put("node_without_operator.onnx", &edited(|m| m.graph().node[0].op_type = None));
     put("unknown_operator.onnx", &edited(|m| m.graph().node[0].op_type = Some("Bogus".to_owned())));
+    let operator = |domain: &str, op: &str| {
+        edited(|m| {
+            let node = &mut m.graph().node[0];
+            (node.domain, node.op_type) = (Some(domain.to_owned()), Some(op.to_owned()));
+        })
+    };
+    put("unknown_domain.onnx", &operator("acme", "Add"));
+    put("operator_of_strings.onnx", &operator("", "StringConcat"));
+    put("operator_of_trees.onnx", &operator("ai.onnx.ml", "TreeEnsemble"));
+    put("unknown_attribute.onnx", &edited(|m| m.graph().node[0].attribute.push(support::onnx::int("alpha", 1))));
+    put("missing_input.onnx", &edited(|m| m.graph().node[0].input[1] = String::new()));
+    let bools = support::onnx::value("x", DataType::Bool, &[2]);
+    put("types_that_do_not_fit.onnx", &edited(|m| m.graph().input[0] = bools));
+    let float8 = support::onnx::value("x", DataType::Float8e4m3fnuz, &[2]);
+    put("input_of_8_bit_floats.onnx", &edited(|m| m.graph().input[0] = float8));
     put("shapes_that_do_not_fit.onnx", &edited(|m| m.graph().input[0] = support::onnx::value("x", F32, &[3])));
     put("input_too_large.onnx", &edited(|m| m.graph().input[0] = support::onnx::value("x", F32, &[1 << 40, 2])));
     let sequence = type_proto::Value::SequenceType(Box::default());

@@ -239,16 +239,16 @@ fn random_numbers_come_with_a_warning() {
 
 #[test]
 fn what_has_no_row_says_why() {
-    for (op, domain, help) in [
-        ("StringConcat", "", "Core ML has no tensors of strings"),
-        ("ImageDecoder", "", "Core ML has no op that decodes images"),
-        ("ZipMap", "ai.onnx.ml", "no maps"),
-        ("Adam", "ai.onnx.preview.training", "for inference only"),
+    for (op, domain, why, help) in [
+        ("StringConcat", "", "Core ML computes with no strings", "give it the numbers"),
+        ("ImageDecoder", "", "no op of an ML program decodes files of images", "decode the image outside"),
+        ("ZipMap", "ai.onnx.ml", "ML programs have no maps", "outside of the model"),
+        ("Adam", "ai.onnx.preview.training", "ML programs are not trained", "for inference"),
     ] {
         let mut model = Onnx::new().input("x", F32, &[2]).node(op, &["x"], &["y"]).output("y", F32, &[2]);
         model.graph().node[0].domain = Some(domain.to_owned());
         let (results, diagnostics) = lowered(&model, &[]);
-        assert!(results.expect_err("there is no row").ends_with(&format!("{op}` is not supported")));
+        assert!(results.expect_err("there is no row").ends_with(&format!("{op}` is not supported: {why}")));
         assert!(diagnostics[0].help.as_deref().is_some_and(|h| h.contains(help)), "{diagnostics:?}");
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     witness::{self, Around, Chosen, Runtime, Source},
 };
 use clap::ValueEnum;
-use mlconv_mil::{ir::Module, schema::Opset, verify::Verified};
+use mlconv_mil::{ir::Module, schema::Opset};
 use mlconv_passes::Pattern;
 use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
@@ -104,6 +104,9 @@ pub(crate) struct Import {
     /// Keep only this output; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Vec<String>,
+    /// Make buffers that outlive a call inputs and outputs, not states
+    #[arg(long)]
+    pub(crate) no_state: bool,
 }
 
 impl Import {
@@ -127,7 +130,13 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
-        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone() })
+        Ok(Request {
+            opset: self.target.map(Target::opset),
+            inputs: inputs?,
+            outputs: self.output.clone(),
+            numbers: vec![],
+            no_state: self.no_state,
+        })
     }
 }
 
@@ -233,7 +242,7 @@ pub(crate) struct SourceRuntime {
 }
 
 impl SourceRuntime {
-    pub(crate) fn choose(&self, path: &Path, format: ModelFormat, module: &Verified) -> Result<Chosen, Failure> {
+    pub(crate) fn choose(&self, path: &Path, format: ModelFormat) -> Result<Chosen, Failure> {
         let runtime = match self.source_runtime {
             RuntimeName::Auto => Runtime::Auto,
             RuntimeName::Onnxruntime => Runtime::Onnxruntime,
@@ -245,7 +254,7 @@ impl SourceRuntime {
             variable: std::env::var_os(witness::VARIABLE),
             threads: rayon::current_num_threads(),
         };
-        witness::choose(runtime, Source { path, format, module }, &around).map_err(|d| vec![d])
+        witness::choose(runtime, Source { path, format }, &around).map_err(|d| vec![d])
     }
 }
 

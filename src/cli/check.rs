@@ -9,8 +9,9 @@ use crate::{
     arrays::Arrays,
     convert::{self, Job},
     report,
+    survey::{Survey, survey},
 };
-use mlconv_mil::diagnostic::Severity;
+use mlconv_mil::diagnostic::Limit;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -36,38 +37,47 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         calibration: Arrays::new(),
         samples: Arrays::new(),
     };
-    let mut kept = vec![];
-    let mut unapplied = false;
-    let (blockers, notes) = match convert::prepare(&job, &|_| {}) {
-        Ok(mut prepared) => {
-            kept = prepared.kept;
-            unapplied = !prepared.unapplied.is_empty();
-            prepared.warnings.append(&mut prepared.unapplied);
-            (vec![], prepared.warnings)
-        }
-        Err(all) => all.into_iter().partition(|d| d.severity == Severity::Error),
-    };
-    // A file that cannot be read is no model with blockers.
-    if blockers.iter().any(|d| d.code.id.starts_with(['R', 'L'])) {
-        return Err(blockers);
-    }
+    let found = survey(&job)?;
+    let Survey { blockers, notes, unapplied, kept, nodes, unjudged } = &found;
     if terminal.is_json() {
         terminal.json(&json!({
             "version": report::VERSION,
             "command": "check",
             "convertible": blockers.is_empty(),
+            "nodes": nodes.map(|n| json!({"all": n, "blocked": found.blocked(), "not_judged": unjudged})),
             "blockers": blockers.iter().map(report::diagnostic).collect::<Vec<_>>(),
             "kept_fp32": kept.iter().map(report::kept).collect::<Vec<_>>(),
-            "notes": notes.iter().map(report::diagnostic).collect::<Vec<_>>(),
+            "notes": notes.iter().chain(unapplied).map(report::diagnostic).collect::<Vec<_>>(),
         }));
     } else {
-        let all: Vec<String> = blockers.iter().chain(&notes).map(ToString::to_string).collect();
-        let verdict = match blockers.len() {
-            0 => "nothing stands in the way".to_owned(),
-            1 => "1 blocker".to_owned(),
-            n => format!("{n} blockers"),
-        };
-        terminal.result(&[all, vec![verdict]].concat().join("\n"));
+        let all: Vec<String> = blockers.iter().chain(notes).chain(unapplied).map(ToString::to_string).collect();
+        terminal.result(&[all, vec![verdict(&found)]].concat().join("\n"));
     }
-    Ok(if blockers.is_empty() && !unapplied { Outcome::Done } else { Outcome::Differs })
+    Ok(if blockers.is_empty() && unapplied.is_empty() { Outcome::Done } else { Outcome::Differs })
+}
+
+/// What it comes to, in a line.
+fn verdict(found: &Survey) -> String {
+    let some = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
+    let mut out = match found.blockers.len() {
+        0 => "nothing stands in the way".to_owned(),
+        n => some(n, "blocker"),
+    };
+    if let (Some(all), blocked @ 1..) = (found.nodes, found.blocked()) {
+        out += &format!(" at {blocked} of {}", some(all, "node"));
+    }
+    let whose = |limit| found.blockers.iter().filter(|d| d.limit == Some(limit)).count();
+    let (core_ml, not_yet) = (whose(Limit::CoreMl), whose(Limit::NotYet));
+    let parts = [(core_ml, "Core ML has no equal of"), (not_yet, "mlconv does not do yet")];
+    for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
+        out += &format!("; {n} {what}");
+    }
+    match found.unjudged {
+        0 => out,
+        n => format!(
+            "{out}; {} not judged, as what {} is not known",
+            some(n, "node"),
+            if n == 1 { "it reads" } else { "they read" }
+        ),
+    }
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
         let opset = package.module.functions.first().map(|f| f.opset);
-        let import = Import { target: None, input: args.input.clone(), output: vec![] };
+        let import = Import { target: None, input: args.input.clone(), output: vec![], no_state: false };
         let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
         (verify(package.module)?, source.format, verify(source.module)?)
     };
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     };
     let mut parity = {
         let _step = terminal.step("running both");
-        let witness = args.source_runtime.choose(&args.against, format, &source)?;
+        let witness = args.source_runtime.choose(&args.against, format)?;
         parity::parity(&source, &package, inputs.given(), tolerance, witness)?
     };
     inputs.mention(&mut parity, &source, terminal);

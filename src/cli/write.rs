@@ -11,6 +11,7 @@ use crate::{
     witness::Chosen,
 };
 use mlconv_coreml::Existing;
+use mlconv_mil::diagnostic::Severity;
 use serde_json::json;
 use std::{path::Path, process};
 
@@ -39,14 +40,31 @@ impl Write<'_> {
         }
         terminal.warn(&prepared.warnings);
         terminal.insist(&prepared.unapplied);
+        let (mut uncompared, asked) = (vec![], !inputs.samples.is_empty() || witness.required);
         let mut parity = match self.verify {
             None => None,
             Some(tolerance) => {
                 let _step = terminal.step("verifying");
                 let written = convert::read_back(self.out)?;
-                Some(parity::parity(&prepared.source, &written, inputs.given(), tolerance, witness)?)
+                match parity::parity(&prepared.source, &written, inputs.given(), tolerance, witness) {
+                    Ok(parity) => Some(parity),
+                    // The package is there and sound; that there was nothing to compare it with is no fault of it.
+                    Err(why) if why.iter().all(|d| *d.code == codes::N0007) => {
+                        uncompared = why.into_iter().map(|d| Diagnostic { severity: Severity::Warning, ..d }).collect();
+                        None
+                    }
+                    Err(failure) => return Err(failure),
+                }
             }
         };
+        if asked {
+            // The comparison on these samples, or with this witness, was asked for.
+            terminal.insist(&uncompared);
+            prepared.unapplied.append(&mut uncompared);
+        } else {
+            terminal.warn(&uncompared);
+            prepared.warnings.append(&mut uncompared);
+        }
         if let Some(parity) = &mut parity {
             // Samples that weights were compressed by were spoken of then.
             parity.notes.retain(|d| !prepared.warnings.iter().any(|w| w.title == d.title));
@@ -57,7 +75,7 @@ impl Write<'_> {
         if terminal.is_json() {
             terminal.json(&summary(self.command, Some(self.out), &prepared, parity.as_ref(), Some(size)));
         } else {
-            terminal.say(&text(&prepared, parity.as_ref(), size));
+            terminal.say(&text(&prepared, parity.as_ref(), self.verify.is_some(), size));
             if let (Some(p), Some(_), true) = (&parity, &differs, terminal.is_quiet()) {
                 terminal.insist_text(parity_text(p).trim_end());
             }
@@ -112,7 +130,7 @@ fn package_size(path: &Path) -> u64 {
     total
 }
 
-fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
+fn text(prepared: &Prepared, parity: Option<&Parity>, asked: bool, size: u64) -> String {
     let mut out = format!(
         "{} nodes of {} became {} ops; the package has {}, {} of them weights",
         prepared.source_ops,
@@ -125,6 +143,7 @@ fn text(prepared: &Prepared, parity: Option<&Parity>, size: u64) -> String {
         out += &format!("\n{}", compression_text(c));
     }
     match parity {
+        None if asked => out += "\nread back, and compared with nothing, as the source does not run on these inputs",
         None => out += "\nnot verified, as asked",
         Some(p) => {
             out += &format!("\nread back; {}, on {}:\n", p.witness.title(), p.inputs);

@@ -23,6 +23,9 @@ pub fn diagnostic(d: &Diagnostic) -> Value {
         "title": d.title,
         "place": d.place,
         "line": d.snippet.as_ref().map(|(line, _)| line),
+        "operator": d.nodes.as_ref().and_then(|n| n.operator.as_ref()),
+        "nodes": d.nodes.as_ref().map(|n| n.count),
+        "limit": d.limit.map(mlconv_mil::diagnostic::Limit::name),
         "help": d.help,
     })
 }

@@ -14,10 +14,7 @@ pub use process::Process;
 
 use crate::{Diagnostic, codes, feed, model::Format, names::listed};
 use library::search;
-use mlconv_mil::{
-    ir::{Function, Module},
-    verify::Verified,
-};
+use mlconv_mil::ir::Function;
 use mlconv_tensor::{DType, Tensor};
 use process::{Fault, Stage, Start};
 use std::{
@@ -105,8 +102,6 @@ pub struct Source<'a> {
     pub path: &'a Path,
     /// What it is.
     pub format: Format,
-    /// The source, lowered.
-    pub module: &'a Verified,
 }
 
 /// Where onnxruntime comes from.
@@ -124,7 +119,7 @@ impl Chosen {
     /// The kernels of this tool.
     pub fn kernels(format: Format) -> Self {
         let otherwise = match format {
-            Format::Onnx | Format::Pt2 => Witness::Lowering,
+            Format::Onnx | Format::Pt2 | Format::TorchScript => Witness::Lowering,
             Format::Package => Witness::Program,
         };
         Self { process: None, required: false, otherwise, notes: vec![] }
@@ -268,16 +263,9 @@ fn narrowed(t: Tensor, to: DType) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlconv_mil::{text::parse, verify::verify};
-
-    fn program(body: &str) -> Verified {
-        let text = format!("func @main(%x: f32[1, 2]) ios17 {{\n{body}  return %y\n}}\n");
-        verify(parse(&text).unwrap_or_else(|e| panic!("{e}"))).unwrap_or_else(|e| panic!("{e:?}"))
-    }
 
     fn chosen(runtime: Runtime, format: Format, variable: &str) -> Result<Chosen, Diagnostic> {
-        let module = program("  %y = relu(x=%x)\n");
-        let source = Source { path: Path::new("m.onnx"), format, module: &module };
+        let source = Source { path: Path::new("m.onnx"), format };
         let around = Around { program: "/nonexistent".into(), variable: Some(variable.into()), threads: 1 };
         choose(runtime, source, &around)
     }
@@ -303,13 +291,6 @@ mod tests {
         let auto = chosen(Runtime::Auto, Format::Package, "").expect("kernels");
         assert!(auto.process.is_none() && auto.otherwise == Witness::Program && auto.notes.is_empty());
         assert_eq!(chosen(Runtime::Onnxruntime, Format::Package, "").expect_err("no ONNX").code, &codes::L0001);
-    }
-
-    #[test]
-    fn random_numbers_are_compared_with_the_same_ones() {
-        assert_eq!(random_op(&program("  %y = relu(x=%x)\n")), None);
-        let drawn = program("  %s = const(val=i32[1] [5])\n  %y = random_normal(shape=%s, seed=0)\n");
-        assert_eq!(random_op(&drawn), Some("random_normal"));
     }
 
     #[test]

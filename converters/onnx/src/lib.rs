@@ -5,7 +5,7 @@ mod ops;
 mod reader;
 mod tensor;
 
-pub use ops::{ABSENT, rows, table};
+pub use ops::{WITHOUT, rows, table};
 pub use reader::{ReadError, looks_like_onnx, read};
 
 /// The newest version of the `ai.onnx` operator set that the table knows.

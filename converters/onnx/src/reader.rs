@@ -1,12 +1,15 @@
 //! Reads ONNX files. Weights stay ranges of the mapped file.
 
-use crate::{functions, tensor};
+use crate::{
+    functions,
+    tensor::{self, Read},
+};
 use indexmap::IndexMap;
 use mlconv_proto::onnx::{
     self, AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
     tensor_proto::DataType, tensor_shape_proto::dimension, type_proto,
 };
-use mlconv_source::{Arg, FileError, ModelFiles, Node, SourceDim, SourceGraph, SourceType, SourceValue};
+use mlconv_source::{Absent, Arg, FileError, ModelFiles, Node, SourceDim, SourceGraph, SourceType, SourceValue};
 use mlconv_tensor::{Bytes, DType};
 use prost::Message;
 use std::{
@@ -39,14 +42,6 @@ pub enum ReadError {
         name: String,
         /// What is wrong.
         why: FileError,
-    },
-    /// An input or output is no tensor.
-    #[error("`{name}` is {found}, only tensors are supported as inputs and outputs")]
-    Type {
-        /// Its name.
-        name: String,
-        /// Its type.
-        found: &'static str,
     },
     /// Two things that must be unique share a name.
     #[error("{what} `{name}` is there twice")]
@@ -175,8 +170,12 @@ impl<'m> Reader<'m> {
         let mut out = SourceGraph { name: graph.name.clone().unwrap_or_default(), ..SourceGraph::default() };
         for t in &graph.initializer {
             let name = scope.name(t.name.as_deref().unwrap_or_default());
-            let value = tensor::read(t, self.files)?;
-            if out.constants.insert(name.clone(), value).is_some() {
+            let twice = match tensor::read_any(t, self.files)? {
+                Read::Tensor(value) => out.constants.insert(name.clone(), value).is_some(),
+                Read::Other(ty) => out.absent.insert(name.clone(), Absent::Other(tensors_of(ty))).is_some(),
+                Read::Unread => out.absent.insert(name.clone(), Absent::Unread).is_some(),
+            };
+            if twice || (out.constants.contains_key(&name) && out.absent.contains_key(&name)) {
                 return Err(ReadError::Duplicate { what: "initializer", name: name.to_string() });
             }
         }
@@ -190,12 +189,12 @@ impl<'m> Reader<'m> {
         }
         out.inputs = Self::values(&graph.input, "input", scope)?;
         // An input that has an initializer only states its type.
-        out.inputs.retain(|v| !out.constants.contains_key(&v.name));
+        out.inputs.retain(|v| !out.constants.contains_key(&v.name) && !out.absent.contains_key(&v.name));
         out.outputs = Self::values(&graph.output, "output", scope)?;
         for v in &graph.value_info {
             let name = scope.name(v.name.as_deref().unwrap_or_default());
             // A hint: one that cannot be read is none.
-            if let Some(Ok(Some(ty))) = v.r#type.as_ref().map(|ty| value_type(&name, ty, scope.depth > 0)) {
+            if let Some(Ok(ty)) = v.r#type.as_ref().and_then(value_type) {
                 out.types.insert(name, ty);
             }
         }
@@ -213,12 +212,14 @@ impl<'m> Reader<'m> {
             if !names.insert(name.clone()) {
                 return Err(ReadError::Duplicate { what, name: name.to_string() });
             }
-            let ty = match &v.r#type {
-                Some(ty) => value_type(&name, ty, scope.depth > 0)?,
-                None => None,
+            let (ty, other) = match v.r#type.as_ref().and_then(value_type) {
+                None => (None, None),
+                Some(Ok(ty)) => (Some(ty), None),
+                // Nested graphs may pass anything; their nodes say what they make of it.
+                Some(Err(other)) => (None, Some(other).filter(|_| scope.depth == 0)),
             };
             let description = v.doc_string.as_ref().map(|d| String::from_utf8_lossy(d).into_owned());
-            out.push(SourceValue { name, ty, description: description.unwrap_or_default() });
+            out.push(SourceValue { name, ty, other, description: description.unwrap_or_default() });
         }
         Ok(out)
     }
@@ -326,7 +327,12 @@ impl<'m> Reader<'m> {
             AttributeType::Ints => Arg::Ints(a.ints.clone()),
             AttributeType::Strings => Arg::Strs(a.strings.iter().map(text).collect()),
             AttributeType::Tensor => match &a.t {
-                Some(t) => Arg::Tensor(tensor::read(t, self.files)?),
+                Some(t) => match tensor::read_any(t, self.files)? {
+                    Read::Tensor(t) => Arg::Tensor(t),
+                    Read::Other(DataType::String) => Arg::Other("a tensor of strings"),
+                    Read::Other(_) => Arg::Other("a tensor of a type that is not supported"),
+                    Read::Unread => Arg::Other("a tensor whose data are not there"),
+                },
                 None => Arg::Other("an absent tensor"),
             },
             AttributeType::Graph => match &a.g {
@@ -373,24 +379,30 @@ fn source_line(trace: &str) -> Arc<str> {
     found.unwrap_or_else(|| "".into())
 }
 
-fn value_type(name: &str, ty: &TypeProto, nested: bool) -> Result<Option<SourceType>> {
-    let found = match &ty.value {
-        None => return Ok(None),
-        Some(type_proto::Value::TensorType(t)) => {
-            let dtype = t.elem_type.filter(|e| *e != 0);
-            let Some(dtype) = dtype.map_or(Some(None), |e| tensor::dtype(e).map(Some)) else {
-                return Err(ReadError::Type { name: name.to_owned(), found: foreign(t.elem_type) });
+/// What a file states of the type of a value: `None` where that is nothing, `Err` where it is no tensor of a type that is
+/// known.
+fn value_type(ty: &TypeProto) -> Option<std::result::Result<SourceType, String>> {
+    let found = match ty.value.as_ref()? {
+        type_proto::Value::TensorType(t) => {
+            let code = t.elem_type.filter(|e| *e != 0);
+            let Some(dtype) = code.map_or(Some(DType::F32), tensor::dtype) else {
+                let known = code.and_then(|e| DataType::try_from(e).ok());
+                return Some(Err(known.map_or_else(|| "a tensor of an unknown type".to_owned(), tensors_of)));
             };
-            return Ok(Some(SourceType { dtype: dtype.unwrap_or(DType::F32), shape: t.shape.as_ref().map(shape) }));
+            return Some(Ok(SourceType { dtype, shape: t.shape.as_ref().map(shape) }));
         }
-        Some(type_proto::Value::SequenceType(_)) => "a sequence",
-        Some(type_proto::Value::MapType(_)) => "a map",
-        Some(type_proto::Value::OptionalType(_)) => "optional",
-        Some(type_proto::Value::SparseTensorType(_)) => "a sparse tensor",
-        Some(type_proto::Value::OpaqueType(_)) => "opaque",
+        type_proto::Value::SequenceType(_) => "a sequence",
+        type_proto::Value::MapType(_) => "a map",
+        type_proto::Value::OptionalType(_) => "an optional value",
+        type_proto::Value::SparseTensorType(_) => "a sparse tensor",
+        type_proto::Value::OpaqueType(_) => "an opaque value",
     };
-    // Nested graphs may pass anything; their nodes say what they make of it.
-    if nested { Ok(None) } else { Err(ReadError::Type { name: name.to_owned(), found }) }
+    Some(Err(found.to_owned()))
+}
+
+/// A tensor of elements of this type, in words.
+fn tensors_of(ty: DataType) -> String {
+    format!("a tensor of {}", tensor::element_name(ty))
 }
 
 /// The shapes of values whose type is not stated, where that of the same elements in another type is.
@@ -411,22 +423,6 @@ fn shapes_before(graph: &SourceGraph) -> IndexMap<Arc<str>, Vec<SourceDim>> {
         }
     }
     out
-}
-
-/// An element type that no tensor here has. Source: `TensorProto.DataType`.
-fn foreign(code: Option<i32>) -> &'static str {
-    match code.and_then(|c| DataType::try_from(c).ok()) {
-        Some(DataType::Complex64) => "a tensor of complex64",
-        Some(DataType::Complex128) => "a tensor of complex128",
-        Some(DataType::Float8e4m3fnuz) => "a tensor of float8e4m3fnuz",
-        Some(DataType::Float8e5m2fnuz) => "a tensor of float8e5m2fnuz",
-        Some(DataType::Float8e8m0) => "a tensor of float8e8m0",
-        Some(DataType::Float4e2m1) => "a tensor of float4e2m1",
-        Some(DataType::Float6e2m3) => "a tensor of float6e2m3",
-        Some(DataType::Float6e3m2) => "a tensor of float6e3m2",
-        Some(DataType::Int2) => "a tensor of int2",
-        _ => "a tensor of an unknown type",
-    }
 }
 
 fn shape(shape: &onnx::TensorShapeProto) -> Vec<SourceDim> {

@@ -34,15 +34,53 @@ pub(crate) fn dtype(code: i32) -> Option<DType> {
     })
 }
 
-/// Reads a tensor; its bytes are shared with the file where the file has them as they are.
+/// The name of the element type with ONNX's number `code` that is known and has no place here.
+pub(crate) fn odd_type(code: i32) -> Option<String> {
+    DataType::try_from(code).ok().filter(|ty| *ty != DataType::Undefined && dtype(code).is_none()).map(element_name)
+}
+
+/// A tensor of a file.
+pub(crate) enum Read {
+    /// It is one.
+    Tensor(Tensor),
+    /// Its elements are of a type that has no place here.
+    Other(DataType),
+    /// Its data are not there, and nothing can stand in for what they say.
+    Unread,
+}
+
+/// Integers of at most so many bytes may be a shape or axes, which decide what becomes of a model.
+const DECIDING: usize = 1024;
+/// Floats of at most so many bytes may be scales, which zero is none of.
+const SCALING: usize = 1 << 16;
+
+/// Reads a tensor, which must be one.
 pub(crate) fn read(t: &TensorProto, files: &ModelFiles) -> Result<Tensor> {
     let name = t.name.as_deref().unwrap_or_default();
     let fail = |why: String| ReadError::Tensor { name: name.to_owned(), why };
+    match read_any(t, files)? {
+        Read::Tensor(t) => Ok(t),
+        Read::Other(ty) => Err(fail(format!("elements of type {} are not supported", element_name(ty)))),
+        Read::Unread => Err(fail("its data are not there".to_owned())),
+    }
+}
+
+/// A type as ONNX spells it.
+pub(crate) fn element_name(ty: DataType) -> String {
+    ty.as_str_name().to_lowercase()
+}
+
+/// Reads a tensor; its bytes are shared with the file where the file has them as they are.
+pub(crate) fn read_any(t: &TensorProto, files: &ModelFiles) -> Result<Read> {
+    let name = t.name.as_deref().unwrap_or_default();
+    let fail = |why: String| ReadError::Tensor { name: name.to_owned(), why };
     let code = t.data_type.unwrap_or(0);
-    let dtype = dtype(code).ok_or_else(|| match DataType::try_from(code) {
-        Ok(known) => fail(format!("elements of type {} are not supported", known.as_str_name().to_lowercase())),
-        Err(_) => fail(format!("element type {code} is not known")),
-    })?;
+    let Some(dtype) = dtype(code).filter(|d| *d != DType::Str) else {
+        return match DataType::try_from(code) {
+            Ok(DataType::Undefined) | Err(_) => Err(fail(format!("element type {code} is not known"))),
+            Ok(known) => Ok(Read::Other(known)),
+        };
+    };
     let shape: Vec<usize> = t
         .dims
         .iter()
@@ -52,13 +90,39 @@ pub(crate) fn read(t: &TensorProto, files: &ModelFiles) -> Result<Tensor> {
         return Err(fail("it is split into segments, which is not supported".to_owned()));
     }
     let blob = if t.data_location == Some(DataLocation::External as i32) {
-        external(t, name, files)?
+        match external(t, name, files) {
+            Err(ReadError::External { why, .. }) if files.makes_up(location(t).unwrap_or_default(), &why) => {
+                return made_up(dtype, &shape, files).map_err(fail);
+            }
+            found => found?,
+        }
     } else if let Some(raw) = &t.raw_data {
         Blob::from(raw.clone())
     } else {
         typed(t, dtype).ok_or_else(|| fail(format!("elements of type {dtype} have no data field")))?
     };
-    Tensor::new(dtype, &shape, blob).map_err(|e| fail(e.to_string()))
+    Tensor::new(dtype, &shape, blob).map(Read::Tensor).map_err(|e| fail(e.to_string()))
+}
+
+/// What stands in for a tensor whose data are not there.
+fn made_up(dtype: DType, shape: &[usize], files: &ModelFiles) -> std::result::Result<Read, String> {
+    let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let bits = count.and_then(|n| n.checked_mul(dtype.bits() as usize));
+    let len = bits.ok_or("it is larger than memory")?.div_ceil(8);
+    if dtype.is_float() && len <= SCALING {
+        return Ok(Read::Tensor(Tensor::splat(dtype, shape, 0.5)));
+    }
+    if !dtype.is_float() && len <= DECIDING {
+        return Ok(Read::Unread);
+    }
+    let zeros = files.zeros(len).map_err(|e| format!("its {len} bytes cannot be made up: {e}"))?;
+    Tensor::new(dtype, shape, Blob::from(zeros)).map(Read::Tensor).map_err(|e| e.to_string())
+}
+
+/// The file that holds a tensor's data.
+fn location(t: &TensorProto) -> Option<&str> {
+    let found = t.external_data.iter().rfind(|e| e.key.as_deref() == Some("location"));
+    found.map(|e| e.value.as_deref().unwrap_or_default())
 }
 
 /// The bytes of a tensor that lie in another file.
@@ -74,8 +138,7 @@ fn external(t: &TensorProto, name: &str, files: &ModelFiles) -> Result<Blob> {
             text.trim().parse::<usize>().map(Some).map_err(|_| fail(format!("its {key} is `{text}`, wanted a number")))
         }
     };
-    let path =
-        entry("location").ok_or_else(|| fail("its data are in another file, which it does not name".to_owned()))?;
+    let path = location(t).ok_or_else(|| fail("its data are in another file, which it does not name".to_owned()))?;
     let bytes = files.map(path).map_err(|why| ReadError::External { name: name.to_owned(), why })?;
     let start = number("offset")?.unwrap_or(0);
     let end = match number("length")? {

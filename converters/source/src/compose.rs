@@ -157,7 +157,6 @@ impl Lower<'_> {
 
     /// The size of `v` along an axis, as a vector of one integer.
     pub fn size_of(&mut self, v: Value, axis: usize) -> Result<Value> {
-        let (v, axis) = self.same_size(v, axis)?;
         let shape = self.op(ops::ShapeOf { x: v })?;
         let axis = axis as i64;
         self.slice(shape, 0, axis, Some(axis + 1))
@@ -166,14 +165,12 @@ impl Lower<'_> {
     /// `x` under another shape.
     pub fn reshape(&mut self, x: Value, sizes: &[Size]) -> Result<Value> {
         let shape = self.sizes(sizes)?;
-        let x = self.before_reshape(x);
         self.op(ops::Reshape { x, shape })
     }
 
     /// `x` under another shape, of numbers of which one may be -1.
     pub fn reshape_to(&mut self, x: Value, sizes: &[i64]) -> Result<Value> {
         let shape = self.const_ints(sizes)?;
-        let x = self.before_reshape(x);
         self.op(ops::Reshape { x, shape })
     }
 

@@ -1,19 +1,22 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceState, SourceType, SourceValue, Table,
+    Values,
     bounds::Bounds,
+    interface::no_tensor,
     lower::{narrow, narrowed},
     order::{deep_reads, sorted},
-    problems::Problems,
+    problems::{Line, Problems},
 };
 use indexmap::IndexMap;
 use mlconv_mil::{
-    diagnostic::{Diagnostic, codes},
+    diagnostic::{Diagnostic, Limit, codes},
     fold::Budget,
     ir::{Block, Fact, Function, Module, Origin, OriginId, Origins, Place, Port, SourceInfo, Value},
     ops,
     schema::Op,
+    verify::{Fault, faults},
 };
 use mlconv_tensor::{DType, Dim, Shape, Symbols, Tensor, TensorType, Type};
 use std::{
@@ -29,6 +32,9 @@ pub struct Lowering {
     pub module: Module,
     /// Everything that was adapted or has no lowering.
     pub diagnostics: Vec<Diagnostic>,
+    /// Nodes that were not judged, as they read what is not known: the module lacks them. Those of nested graphs are not
+    /// among them.
+    pub unjudged: Vec<Arc<str>>,
 }
 
 /// What a name of the source graph stands for.
@@ -53,16 +59,17 @@ impl Entry {
             Self::Sequence(elements) => format!("a sequence of {} elements where a tensor is wanted", elements.len()),
             _ => "an optional without an element where a tensor is wanted".to_owned(),
         };
-        LowerError::form_but(what, "Core ML has only tensors; sequences and optionals are resolved while converting")
+        let help = "Core ML has only tensors; sequences and optionals are resolved while converting";
+        LowerError::form_but(what, help).by(Limit::CoreMl)
     }
 }
 
 /// The names of one graph.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
-    names: HashMap<Arc<str>, Entry>,
+    pub(crate) names: HashMap<Arc<str>, Entry>,
     /// What the source states of types.
-    types: HashMap<Arc<str>, SourceType>,
+    pub(crate) types: HashMap<Arc<str>, SourceType>,
     /// What follows from that of shapes.
     shapes: HashMap<Arc<str>, Vec<SourceDim>>,
     /// Constants that were read as values, in the types that these have.
@@ -91,11 +98,13 @@ pub(crate) struct State {
     pub(crate) origins: Origins,
     pub(crate) symbols: Symbols,
     pub(crate) table: &'static Table,
-    frames: Vec<Frame>,
+    pub(crate) frames: Vec<Frame>,
     pub(crate) budget: Budget,
     /// Nodes of nested graphs that were lowered so far.
     nested: usize,
     pub(crate) problems: Problems,
+    /// Nodes that read what is not known, but for those of nested graphs.
+    unjudged: Vec<Arc<str>>,
     /// Names of what follows from a node that was not lowered, with a value of the stated type in its place.
     stand_ins: HashSet<Arc<str>>,
     /// What the nested graph that was lowered last states of the type of its first result.
@@ -110,27 +119,14 @@ pub(crate) struct State {
 
 /// Lowers `graph` to a module of one function, `main`.
 pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> Lowering {
-    let mut state = State {
-        f: Function::new("main", request.opset.unwrap_or_default()),
-        origins: Origins::default(),
-        symbols: Symbols::default(),
-        table,
-        frames: vec![],
-        budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
-        nested: 0,
-        problems: Problems::default(),
-        stand_ins: HashSet::new(),
-        returned: None,
-        wrapped: false,
-        known_bounds: HashMap::new(),
-        left_out: vec![],
-    };
+    let mut state = State::new(graph, table, request);
     let mut frame = Frame::default();
     state.interface(graph, request, &mut frame);
+    let held = state.begins(graph, request, &mut frame);
     let body = state.f.body();
     let kept = kept_outputs(graph, request, &mut state.problems);
     let pruned;
-    let (graph, kept) = if kept.len() < graph.outputs.len() && !kept.is_empty() {
+    let (graph, kept) = if (kept.len() < graph.outputs.len() && !kept.is_empty()) || !graph.states.is_empty() {
         pruned = pruned_to(graph, &kept);
         (&pruned, (0..kept.len()).collect())
     } else {
@@ -140,26 +136,15 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
     let lowered =
         if state.problems.refuses_request() { Err(LowerError::Poisoned) } else { state.nested(graph, frame, body) };
     match lowered {
-        Ok(entries) => state.outputs(graph, &kept, entries),
+        Ok(mut entries) => {
+            let after = entries.split_off(entries.len() - graph.states.len().min(entries.len()));
+            state.outputs(graph, &kept, entries);
+            state.ends(graph, &held, after);
+        }
         Err(LowerError::Poisoned) => {}
         Err(e) => state.problems.plain(Diagnostic::error(&codes::F0106, e.to_string())),
     }
-    let mut user: IndexMap<String, String> =
-        graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect();
-    if !state.left_out.is_empty() {
-        user.insert(LEFT_OUT_KEY.to_owned(), state.left_out.join(", "));
-    }
-    let module = Module {
-        functions: vec![state.f],
-        symbols: state.symbols,
-        origins: state.origins,
-        meta: mlconv_mil::ir::Meta {
-            description: graph.meta.get("description").cloned().unwrap_or_default(),
-            user,
-            ..Default::default()
-        },
-    };
-    Lowering { module, diagnostics: state.problems.into_diagnostics() }
+    state.finish(graph)
 }
 
 /// The positions of the outputs to keep.
@@ -181,9 +166,12 @@ fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems)
     kept
 }
 
-/// The graph with these outputs only, and what they need.
+/// The graph with these outputs only, what its states become behind them, and what these need.
 fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
-    let outputs: Vec<_> = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned()).collect();
+    let after =
+        |s: &SourceState| SourceValue { name: s.after.clone(), ty: None, other: None, description: String::new() };
+    let kept = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned());
+    let outputs: Vec<_> = kept.chain(graph.states.iter().map(after)).collect();
     let mut makers: HashMap<&str, Vec<usize>> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         node.outputs.iter().for_each(|o| makers.entry(o).or_default().push(i));
@@ -203,11 +191,54 @@ fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
 }
 
 impl State {
-    fn outputs(&mut self, graph: &SourceGraph, kept: &[usize], entries: Vec<Entry>) {
+    pub(crate) fn new(graph: &SourceGraph, table: &'static Table, request: &Request) -> Self {
+        Self {
+            f: Function::new("main", request.opset.unwrap_or_default()),
+            origins: Origins::default(),
+            symbols: Symbols::default(),
+            table,
+            frames: vec![],
+            budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
+            nested: 0,
+            problems: Problems::default(),
+            unjudged: vec![],
+            stand_ins: HashSet::new(),
+            returned: None,
+            wrapped: false,
+            known_bounds: HashMap::new(),
+            left_out: vec![],
+        }
+    }
+
+    /// What has been lowered, with what the source says of itself.
+    pub(crate) fn finish(self, graph: &SourceGraph) -> Lowering {
+        let mut user: IndexMap<String, String> =
+            graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect();
+        if !self.left_out.is_empty() {
+            user.insert(LEFT_OUT_KEY.to_owned(), self.left_out.join(", "));
+        }
+        let module = Module {
+            functions: vec![self.f],
+            symbols: self.symbols,
+            origins: self.origins,
+            meta: mlconv_mil::ir::Meta {
+                description: graph.meta.get("description").cloned().unwrap_or_default(),
+                user,
+                ..Default::default()
+            },
+        };
+        Lowering { module, diagnostics: self.problems.into_diagnostics(), unjudged: self.unjudged }
+    }
+
+    pub(crate) fn outputs(&mut self, graph: &SourceGraph, kept: &[usize], entries: Vec<Entry>) {
         let body = self.f.body();
         let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
         for i in kept {
             let Some(source) = graph.outputs.get(*i) else { continue };
+            if let Some(other) = &source.other {
+                self.problems.plain(no_tensor("output", other).at(format!("output `{}`", source.name)));
+                continue;
+            }
             let entry = entries.get_mut(*i).and_then(Option::take).unwrap_or(Entry::Poisoned);
             match self.materialize(&source.name, entry, body) {
                 Ok(v) => {
@@ -217,7 +248,8 @@ impl State {
                 }
                 Err(LowerError::Poisoned) => {}
                 Err(e) => {
-                    let d = Diagnostic::error(&codes::F0102, e.to_string());
+                    let mut d = Diagnostic::error(&codes::F0102, e.to_string()).limit(e.limit());
+                    d.help = e.help().map(str::to_owned);
                     self.problems.plain(d.at(format!("output `{}`", source.name)));
                 }
             }
@@ -243,6 +275,13 @@ impl State {
         }
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
+        }
+        for (name, absent) in &graph.absent {
+            frame.define(name.clone(), Entry::Poisoned);
+            if let Absent::Other(what) = absent {
+                let d = Diagnostic::error(&codes::F0101, format!("a constant that is {what} is not supported"));
+                self.problems.plain(d.limit(Limit::CoreMl).at(format!("constant `{name}`")));
+            }
         }
         let ends = graph.inputs.iter().chain(&graph.outputs).filter_map(|v| Some((&v.name, v.ty.as_ref()?)));
         frame.types = ends.chain(&graph.types).map(|(name, ty)| (name.clone(), ty.clone())).collect();
@@ -270,20 +309,55 @@ impl State {
         Ok(returned)
     }
 
-    fn node(&mut self, node: &Node, block: Block) {
+    /// Lowers a node, and gives its results their names.
+    pub(crate) fn node(&mut self, node: &Node, block: Block) {
+        let guessed = self.is_guessed(node);
+        let mut entries = self.entries(node, block).into_iter();
+        for name in &node.outputs {
+            let entry = entries.next().unwrap_or(Entry::Poisoned);
+            if name.is_empty() {
+                continue;
+            }
+            let entry = match entry {
+                Entry::Poisoned if self.problems.has_error() || !self.unjudged.is_empty() => self.stand_in(name),
+                entry => entry,
+            };
+            if guessed || matches!(entry, Entry::Poisoned) {
+                self.stand_ins.insert(name.clone());
+            }
+            if let Some(frame) = self.frames.last_mut() {
+                frame.define(name.clone(), entry);
+            }
+        }
+    }
+
+    /// Whether a node reads what stands in for a value that is not known.
+    fn is_guessed(&self, node: &Node) -> bool {
+        !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name))
+    }
+
+    /// Says why a node was not lowered.
+    pub(crate) fn report(&mut self, node: &Node, e: &LowerError) {
+        let line = self.line(node);
+        self.problems.failed(node, e, line);
+    }
+
+    /// Lowers a node; what it gives, nothing where it was not lowered.
+    pub(crate) fn entries(&mut self, node: &Node, block: Block) -> Vec<Entry> {
+        let outermost = self.frames.len() == 1;
+        let mut judged = true;
         let origin = self.origins.intern(Origin::Source(SourceInfo {
             node: node.name.clone(),
             op: node.operator().into(),
             module: node.module.clone(),
             line: node.line.clone(),
         }));
-        let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name));
+        let guessed = self.is_guessed(node);
         let mut made = None;
         self.wrapped = false;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
             Err(versions) => {
-                let why = self.table.why_absent(&node.domain, &node.op);
-                self.problems.unsupported(node, versions.as_deref(), why);
+                self.problems.unsupported(node, versions.as_deref(), self.table);
                 Err(LowerError::Poisoned)
             }
             Ok(row) => {
@@ -299,6 +373,7 @@ impl State {
                 };
                 let lowered = (row.lower)(&mut n).and_then(|entries| n.all_read().map(|()| entries));
                 made = n.made;
+                judged = !matches!(lowered, Err(LowerError::Poisoned));
                 lowered
             }
         };
@@ -308,7 +383,7 @@ impl State {
                 let missing = node.outputs.iter().skip(entries.len()).any(|o| !o.is_empty());
                 if missing && !guessed {
                     let e = LowerError::Results { found: entries.len(), want: node.outputs.len() };
-                    self.problems.failed(node, &e);
+                    self.report(node, &e);
                 }
                 entries
             }
@@ -316,11 +391,16 @@ impl State {
             Err(e) => {
                 // What a stand-in is not known for is not the node's fault.
                 if !guessed || e.is_own() {
-                    self.problems.failed(node, &e);
+                    self.report(node, &e);
+                } else {
+                    judged = false;
                 }
                 vec![]
             }
         };
+        if outermost && !judged {
+            self.unjudged.push(node.name.clone());
+        }
         if let Some(Entry::Value(v)) = entries.first()
             && self.f.ty(*v).tensor().is_some_and(|t| t.dtype == DType::I32)
         {
@@ -336,27 +416,22 @@ impl State {
         if let (Some(dtype), Some(name), Some(frame)) = (made, node.outputs.first(), self.frames.last_mut()) {
             frame.types.entry(name.clone()).or_insert(SourceType { dtype, shape: None });
         }
-        let mut entries = entries.into_iter();
-        for name in &node.outputs {
-            let entry = entries.next().unwrap_or(Entry::Poisoned);
-            if name.is_empty() {
-                continue;
-            }
-            let entry = match entry {
-                Entry::Poisoned if self.problems.has_error() => self.stand_in(name),
-                entry => entry,
-            };
-            if guessed || matches!(entry, Entry::Poisoned) {
-                self.stand_ins.insert(name.clone());
-            }
-            if let Some(frame) = self.frames.last_mut() {
-                frame.define(name.clone(), entry);
-            }
-        }
+        entries
+    }
+
+    /// A node as a line of text, with the types of what it reads.
+    fn line(&self, node: &Node) -> Line {
+        Line::of(node, &|name| match self.entry(name)? {
+            Entry::Value(v) => Some(self.f.ty(*v).to_string()),
+            Entry::Const(t) => Some(TensorType::new(t.dtype(), Shape::from(t.shape())).to_string()),
+            Entry::Sequence(elements) => Some(format!("a sequence of {}", elements.len())),
+            Entry::Nothing => Some("an optional without an element".to_owned()),
+            Entry::Poisoned => None,
+        })
     }
 
     /// A value of the type that the source states for `name`, which no node makes: so that what reads it is looked at
-    /// as well. There is an error already, so the function is never used.
+    /// as well. There is an error already, or a node that was not judged, so the function is never used.
     fn stand_in(&mut self, name: &Arc<str>) -> Entry {
         let stated = self.stated(name).cloned();
         let ty = stated.and_then(|t| {
@@ -451,7 +526,14 @@ impl State {
         let Some(id) = results.first().and_then(|v| self.f.def_op(*v)).filter(|_| !is_const) else {
             return Ok(results);
         };
-        let Some(folded) = self.budget.fold(&self.f, id) else { return Ok(results) };
+        let Some(folded) = self.budget.fold(&self.f, id) else {
+            // What the verifier would say of it later is said here of the node, beside what is wrong with others.
+            if let Some(Fault { why, .. }) = faults(&self.f, id).into_iter().next() {
+                let op = self.f.op_data(id).op.name().to_owned();
+                return Err(LowerError::Operand { op, why });
+            }
+            return Ok(results);
+        };
         if results.first().is_some_and(|v| self.f.ty(*v).tensor().is_some_and(|t| t.dtype == DType::I32)) {
             self.wrapped |= self.computed(results[0], 0).is_some_and(|b| !b.fits());
         }

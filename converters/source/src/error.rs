@@ -1,6 +1,6 @@
 //! Why a node could not be lowered.
 
-use mlconv_mil::schema::OpError;
+use mlconv_mil::{diagnostic::Limit, schema::OpError};
 use mlconv_tensor::{DType, ShapeError};
 use std::borrow::Cow;
 
@@ -69,6 +69,8 @@ pub enum LowerError {
     Form {
         /// The form.
         what: String,
+        /// On whose side it is, where that is known.
+        limit: Option<Limit>,
         /// What to do about it, where that is known.
         help: Option<&'static str>,
     },
@@ -97,6 +99,14 @@ pub enum LowerError {
         /// What is wrong with it.
         why: OpError,
     },
+    /// An op that the lowering made, or the operator itself, does not take what it is given.
+    #[error("`{op}`: {why}")]
+    Operand {
+        /// Its name.
+        op: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Axes or shapes do not go together.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -108,12 +118,30 @@ pub enum LowerError {
 impl LowerError {
     /// A form of the operator that has no lowering.
     pub fn form(what: impl Into<String>) -> Self {
-        Self::Form { what: what.into(), help: None }
+        Self::Form { what: what.into(), limit: None, help: None }
+    }
+
+    /// As [`Self::form`], where it is Core ML that has no equal of the form.
+    pub fn core_ml(what: impl Into<String>) -> Self {
+        Self::Form { what: what.into(), limit: Some(Limit::CoreMl), help: None }
+    }
+
+    /// As [`Self::form`], where a lowering could be written.
+    pub fn not_yet(what: impl Into<String>) -> Self {
+        Self::Form { what: what.into(), limit: Some(Limit::NotYet), help: None }
     }
 
     /// As [`Self::form`], with what to do about it.
     pub fn form_but(what: impl Into<String>, help: &'static str) -> Self {
-        Self::Form { what: what.into(), help: Some(help) }
+        Self::Form { what: what.into(), limit: None, help: Some(help) }
+    }
+
+    /// Says on whose side it is that this form has no lowering.
+    pub fn by(mut self, whose: Limit) -> Self {
+        if let Self::Form { limit, .. } = &mut self {
+            *limit = Some(whose);
+        }
+        self
     }
 
     /// What the user can do about it, where that is known.
@@ -126,6 +154,16 @@ impl LowerError {
                 Some("fold the model's constants first, or give inputs fixed sizes with `--input`")
             }
             Self::Form { help, .. } => *help,
+            _ => None,
+        }
+    }
+
+    /// On whose side it is, where that is known.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::Form { limit, .. } => *limit,
+            // Core ML has no wider type.
+            Self::DoesNotFit { .. } => Some(Limit::CoreMl),
             _ => None,
         }
     }

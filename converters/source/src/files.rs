@@ -3,7 +3,7 @@
 use mlconv_tensor::{Bytes, map_file};
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io,
     path::{Component, Path, PathBuf},
@@ -14,6 +14,10 @@ use std::{
 pub struct ModelFiles {
     folder: PathBuf,
     mapped: RefCell<HashMap<String, Bytes>>,
+    /// An empty file, where data may be made up.
+    scratch: Option<File>,
+    zeros: RefCell<Bytes>,
+    missing: RefCell<BTreeMap<String, usize>>,
 }
 
 /// Why a file beside a model could not be used.
@@ -39,7 +43,44 @@ impl ModelFiles {
     /// Files in the folder that holds `model`.
     pub fn beside(model: &Path) -> Self {
         let parent = model.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self { folder: parent.to_owned(), mapped: RefCell::default() }
+        Self {
+            folder: parent.to_owned(),
+            mapped: RefCell::default(),
+            scratch: None,
+            zeros: RefCell::default(),
+            missing: RefCell::default(),
+        }
+    }
+
+    /// As it is, but that zeros stand in for data in files that are not there. They take no room: `scratch`, an empty
+    /// file of ours alone, is grown and never written.
+    pub fn or_zeros(self, scratch: File) -> Self {
+        Self { scratch: Some(scratch), ..self }
+    }
+
+    /// Whether data in the file at `path` may be made up, as `why` is that it is not there; it is then counted.
+    pub fn makes_up(&self, path: &str, why: &FileError) -> bool {
+        let missing = matches!(why, FileError::Io { why, .. } if why.kind() == io::ErrorKind::NotFound);
+        if missing && self.scratch.is_some() {
+            *self.missing.borrow_mut().entry(path.to_owned()).or_default() += 1;
+        }
+        missing && self.scratch.is_some()
+    }
+
+    /// `len` zeros; all that were ever asked for share their bytes.
+    pub fn zeros(&self, len: usize) -> io::Result<Bytes> {
+        let mut zeros = self.zeros.borrow_mut();
+        if zeros.len() < len {
+            let scratch = self.scratch.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+            scratch.set_len(len as u64)?;
+            *zeros = map_file(scratch)?;
+        }
+        zeros.get(..len).map(|_| zeros.slice(..len)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// The files that are not there, each with the number of constants in it.
+    pub fn missing(&self) -> Vec<(String, usize)> {
+        self.missing.borrow().iter().map(|(path, n)| (path.clone(), *n)).collect()
     }
 
     /// Maps the file at `path`, relative to the folder; each file once.

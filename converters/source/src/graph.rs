@@ -15,6 +15,10 @@ pub struct SourceGraph {
     pub outputs: Vec<SourceValue>,
     /// Its constants, by name.
     pub constants: IndexMap<Arc<str>, Tensor>,
+    /// Constants of which there is no tensor, by name.
+    pub absent: IndexMap<Arc<str>, Absent>,
+    /// Buffers that outlive a call.
+    pub states: Vec<SourceState>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
     /// Shapes that follow from these, of values whose type is not stated.
@@ -27,15 +31,39 @@ pub struct SourceGraph {
     pub meta: IndexMap<String, String>,
 }
 
+/// Why there is no tensor of a constant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It is something that has no place here, such as "a tensor of strings".
+    Other(String),
+    /// Its data are not at hand, and nothing can stand in for what they say.
+    Unread,
+}
+
 /// A named input or output.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SourceValue {
     /// Its name.
     pub name: Arc<str>,
     /// Its type, where the file states one.
     pub ty: Option<SourceType>,
+    /// What it is, where that is no tensor of a known type: such as "a sequence".
+    pub other: Option<String>,
     /// One line for a person.
     pub description: String,
+}
+
+/// A buffer that a program reads and writes, and that the next call finds as this one leaves it.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The value that is its content when a call begins.
+    pub before: Arc<str>,
+    /// The value that is its content when a call ends.
+    pub after: Arc<str>,
+    /// Its content before the first call.
+    pub initial: Tensor,
 }
 
 /// The type of an input or output as the file states it.
@@ -94,6 +122,8 @@ pub enum Arg {
     Int(i64),
     /// A float.
     Float(f64),
+    /// A complex number, as its parts.
+    Complex(f64, f64),
     /// A boolean.
     Bool(bool),
     /// A string.
@@ -188,6 +218,9 @@ impl fmt::Display for SourceGraph {
         for (name, t) in &self.constants {
             writeln!(f, "  %{name} = {t:?}")?;
         }
+        for state in &self.states {
+            writeln!(f, "  state {:?}: %{} becomes %{}", state.name, state.before, state.after)?;
+        }
         for node in &self.nodes {
             writeln!(f, "  {node}")?;
         }
@@ -215,6 +248,7 @@ impl fmt::Display for Arg {
             }
             Self::Int(i) => i.fmt(f),
             Self::Float(x) => write!(f, "{x:?}"),
+            Self::Complex(re, im) => write!(f, "{re:?}+{im:?}i"),
             Self::Bool(b) => b.fmt(f),
             Self::Str(s) => write!(f, "{s:?}"),
             Self::Ints(v) => write!(f, "{v:?}"),

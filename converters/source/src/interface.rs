@@ -6,7 +6,7 @@ use crate::{
     lower::narrowed,
 };
 use mlconv_mil::{
-    diagnostic::{Diagnostic, codes},
+    diagnostic::{Diagnostic, Limit, codes},
     ir::Port,
     text::Namer,
 };
@@ -37,7 +37,11 @@ impl State {
                 let title = format!("`--input` is given twice for `{}`", input.name);
                 self.problems.plain(Diagnostic::error(&codes::L0001, title));
             }
-            match self.input_type(&input.name, input.ty.as_ref(), spec.map(|i| &request.inputs[i]), &shared) {
+            let ty = match &input.other {
+                Some(other) => Err(no_tensor("input", other)),
+                None => self.input_type(&input.name, input.ty.as_ref(), spec.map(|i| &request.inputs[i]), &shared),
+            };
+            match ty {
                 // Core ML has no tensors without elements; what the nodes make of one is known.
                 Ok((ty, _)) if ty.shape.iter().any(|d| d.is(0)) => {
                     let dtype = input.ty.as_ref().map_or(ty.dtype, |t| t.dtype);
@@ -124,7 +128,8 @@ impl State {
         // A type that Core ML stores weights in, and no tensors, would be taken for another one by whoever feeds it.
         let stored = dtype.bits() < 8 || matches!(dtype, DType::F8E4M3 | DType::F8E5M2);
         let Some(narrow) = narrowed(dtype).filter(|_| !stored || dtype == DType::Bool) else {
-            return Err(Diagnostic::error(&codes::F0102, format!("inputs of type {dtype} are not supported")));
+            let title = format!("inputs of type {dtype} are not supported");
+            return Err(Diagnostic::error(&codes::F0102, title).limit(Limit::CoreMl).help(NUMBERS));
         };
         if narrow != dtype {
             let title = format!("input `{name}` is {narrow}, as Core ML has no {dtype} inputs");
@@ -225,6 +230,17 @@ impl State {
         }
         dim
     }
+}
+
+/// What to do about inputs and outputs of other types.
+const NUMBERS: &str =
+    "Core ML's inputs and outputs are tensors of f32, f16 and i32: cut the model so that it begins and ends with such";
+
+/// Says that an input or output is no tensor of a type that Core ML could have.
+pub(crate) fn no_tensor(what: &str, other: &str) -> Diagnostic {
+    Diagnostic::error(&codes::F0102, format!("the {what} is {other}, which is not supported"))
+        .limit(Limit::CoreMl)
+        .help(NUMBERS)
 }
 
 /// The positions of what the user says of an input.

@@ -134,7 +134,7 @@ impl<'a> Lower<'a> {
             return Err(LowerError::Poisoned);
         }
         if elements.iter().any(|e| matches!(e, Entry::Sequence(_) | Entry::Nothing)) {
-            return Err(LowerError::form("a sequence of anything but tensors"));
+            return Err(LowerError::not_yet("a sequence of anything but tensors"));
         }
         self.state.charge(elements.len())?;
         Ok(Entry::Sequence(elements.into()))
@@ -390,6 +390,23 @@ impl<'a> Lower<'a> {
         Ok(self.ty(v)?.dtype)
     }
 
+    /// Refuses booleans, which are no numbers.
+    pub fn numeric(&self, v: Value) -> Result<()> {
+        let why = "booleans, where numbers are wanted".to_owned();
+        if self.dtype(v)? == DType::Bool {
+            Err(LowerError::Operand { op: self.node.op.to_string(), why })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses operands of different element types.
+    pub fn alike(&self, x: Value, y: Value) -> Result<()> {
+        let (a, b) = (self.dtype(x)?, self.dtype(y)?);
+        let why = format!("operands of {a} and {b}, where one type is wanted");
+        if a == b { Ok(()) } else { Err(LowerError::Operand { op: self.node.op.to_string(), why }) }
+    }
+
     /// The shape of `v`, which must be fixed; `what` depends on it.
     pub fn fixed_shape(&self, v: Value, what: &str) -> Result<Vec<i64>> {
         let shape = &self.ty(v)?.shape;
@@ -589,7 +606,7 @@ impl<'a> Lower<'a> {
 /// `t` in a type that MIL computes with: 64-bit types become 32-bit ones, small integers `i32`, odd floats `f32`. A
 /// value that does not fit is an error.
 pub(crate) fn narrow(name: &str, t: &Tensor) -> Result<Tensor> {
-    let to = narrowed(t.dtype()).ok_or_else(|| LowerError::form(format!("a tensor of {}", t.dtype())))?;
+    let to = narrowed(t.dtype()).ok_or_else(|| LowerError::core_ml(format!("a tensor of {}", t.dtype())))?;
     if to == t.dtype() {
         return Ok(t.clone());
     }

@@ -10,7 +10,8 @@ pub(crate) fn sorted<'g>(graph: &'g SourceGraph, outer: &dyn Fn(&str) -> bool) -
     let mut makers: HashMap<&str, usize> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         for out in node.outputs.iter().filter(|o| !o.is_empty()) {
-            let twice = makers.insert(out, i).is_some() || graph.constants.contains_key(out);
+            let twice =
+                makers.insert(out, i).is_some() || graph.constants.contains_key(out) || graph.absent.contains_key(out);
             if twice || inputs.contains(&**out) {
                 return Err(Diagnostic::error(&codes::F0106, format!("`{out}` is defined twice")).at(place(node)));
             }
@@ -99,5 +100,5 @@ pub(crate) fn deep_reads(node: &Node) -> Vec<&str> {
 fn defined(graph: &SourceGraph) -> impl Iterator<Item = &str> {
     let inputs = graph.inputs.iter().map(|v| &v.name);
     let made = graph.nodes.iter().flat_map(|n| &n.outputs);
-    inputs.chain(graph.constants.keys()).chain(made).map(|name| &**name)
+    inputs.chain(graph.constants.keys()).chain(graph.absent.keys()).chain(made).map(|name| &**name)
 }

@@ -1,11 +1,12 @@
 //! What went wrong with nodes, collected and grouped.
 
-use crate::{LowerError, Node};
-use indexmap::IndexMap;
+use crate::{Arg, LowerError, Node, Table};
+use indexmap::{IndexMap, map::Entry};
 use mlconv_mil::{
-    diagnostic::{Code, Diagnostic, Severity, codes},
+    diagnostic::{Code, Diagnostic, Limit, Nodes, Severity, codes},
     ir::SourceInfo,
 };
+use std::{ops::Range, sync::Arc};
 
 /// A node, as a message names it.
 pub(crate) fn place(node: &Node) -> String {
@@ -22,17 +23,31 @@ pub(crate) fn place(node: &Node) -> String {
 #[derive(Default)]
 pub(crate) struct Problems {
     plain: Vec<Diagnostic>,
-    nodes: IndexMap<(String, String), (Diagnostic, Vec<String>)>,
+    nodes: IndexMap<(Option<String>, String), Group>,
+    errors: usize,
 }
+
+/// Nodes of one operator with the same problem.
+struct Group {
+    /// What is said of the first.
+    first: Diagnostic,
+    /// The nodes by name and first output, as a message names them, each with what is said of it where that is something
+    /// else than of the first. A node in a loop is seen more than once.
+    nodes: IndexMap<(Arc<str>, Arc<str>), String>,
+}
+
+/// Nodes that a message names.
+const NAMED: usize = 3;
 
 impl Problems {
     pub(crate) fn plain(&mut self, d: Diagnostic) {
+        self.errors += usize::from(d.severity == Severity::Error);
         self.plain.push(d);
     }
 
     /// Whether anything is wrong, so that there will be no module.
     pub(crate) fn has_error(&self) -> bool {
-        self.plain.iter().chain(self.nodes.values().map(|(d, _)| d)).any(|d| d.severity == Severity::Error)
+        self.errors > 0
     }
 
     /// Whether what the user asks for contradicts the model, or itself.
@@ -40,31 +55,54 @@ impl Problems {
         self.plain.iter().any(|d| d.severity == Severity::Error && *d.code == codes::L0001)
     }
 
-    pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>, why: Option<&str>) {
-        let title = match versions {
-            None => format!("`{}` is not supported", node.operator()),
-            Some(v) => format!("`{}` of version {} is not supported, only {v}", node.operator(), node.version),
+    pub(crate) fn unsupported(&mut self, node: &Node, versions: Option<&str>, table: &Table) {
+        let operator = node.operator();
+        if let Some(versions) = versions {
+            let title = format!("`{operator}` of version {} is not supported, only {versions}", node.version);
+            let d = Diagnostic::error(&codes::F0101, title).limit(Limit::NotYet);
+            return self.add(node, d.help("convert the model to such a version of the operator set"));
+        }
+        let d = match table.without(&node.domain, &node.op) {
+            Some(known) => {
+                let d = Diagnostic::error(&codes::F0101, format!("`{operator}` is not supported: {}", known.why));
+                d.limit(known.limit).help(known.help)
+            }
+            None if table.domains().contains(&*node.domain) => Diagnostic::error(
+                &codes::F0101,
+                format!("`{operator}` is not supported: no operator of this name is known"),
+            ),
+            None => {
+                let name = |d: &str| if d.is_empty() { "the format's own".to_owned() } else { format!("`{d}`") };
+                let known = table.domains().into_iter().map(name).collect::<Vec<_>>().join(", ");
+                let title =
+                    format!("`{operator}` is not supported: no operator of the domain `{}` is known", node.domain);
+                let help =
+                    format!("known domains are {known}; an operator that the model has as a function needs none");
+                Diagnostic::error(&codes::F0101, title).help(help)
+            }
         };
-        let mut d = Diagnostic::error(&codes::F0101, title);
-        d.help = why.map(str::to_owned);
         self.add(node, d);
     }
 
-    pub(crate) fn failed(&mut self, node: &Node, e: &LowerError) {
+    pub(crate) fn failed(&mut self, node: &Node, e: &LowerError, line: Line) {
         let code = match e {
             LowerError::Unread { .. } | LowerError::UnreadInput { .. } => &codes::F0103,
             LowerError::DoesNotFit { .. } => &codes::F0104,
             LowerError::Form { .. } => &codes::F0101,
             _ => &codes::F0102,
         };
-        let mut d = Diagnostic::error(code, format!("`{}`: {e}", node.operator()));
+        let mut d = Diagnostic::error(code, format!("`{}`: {e}", node.operator())).limit(e.limit());
         d.help = e.help().map(str::to_owned);
-        if let LowerError::Unread { name } = e {
-            let line = brief(node);
-            let at = line.find(&format!("{name}=")).unwrap_or(0);
-            let end = line[at..].find([',', ')']).map_or(line.len(), |n| at + n);
-            d = d.snippet(line, at..end);
-        }
+        let at = match e {
+            LowerError::Unread { name } => line.attr(name),
+            LowerError::Attr { name, .. } => line.attr(name),
+            LowerError::MissingInput { index }
+            | LowerError::UnreadInput { index }
+            | LowerError::NotConstant { index } => line.inputs.get(*index).cloned(),
+            _ => None,
+        };
+        let at = at.unwrap_or(line.operator);
+        let d = d.snippet(line.text, at);
         self.add(node, d);
     }
 
@@ -75,41 +113,204 @@ impl Problems {
     /// A warning that is one for nodes of all operators.
     pub(crate) fn warn_of_all(&mut self, node: &Node, code: &'static Code, why: &str, help: &str) {
         let d = Diagnostic::warning(code, why).help(help);
-        self.put((String::new(), d.title.clone()), node, d);
+        self.put((None, d.title.clone()), node, d);
     }
 
     fn add(&mut self, node: &Node, d: Diagnostic) {
-        let key = (node.operator(), d.title.clone());
+        let key = (Some(node.operator()), form(&d.title));
         self.put(key, node, d);
     }
 
-    fn put(&mut self, key: (String, String), node: &Node, d: Diagnostic) {
-        let (places, place) = (&mut self.nodes.entry(key).or_insert_with(|| (d, vec![])).1, place(node));
-        // The node of a loop is looked at in every turn.
-        if !places.iter().rev().take(64).any(|p| *p == place) {
-            places.push(place);
-        }
+    fn put(&mut self, key: (Option<String>, String), node: &Node, d: Diagnostic) {
+        self.errors += usize::from(d.severity == Severity::Error);
+        let id = (node.name.clone(), node.outputs.first().cloned().unwrap_or_default());
+        let mut place = place(node);
+        let group = match self.nodes.entry(key) {
+            Entry::Occupied(group) => {
+                let group = group.into_mut();
+                if group.first.title != d.title {
+                    let said = d.title.split_once(": ").map_or(&*d.title, |(_, said)| said);
+                    place += &format!(": {said}");
+                }
+                group
+            }
+            Entry::Vacant(none) => none.insert(Group { first: d, nodes: IndexMap::new() }),
+        };
+        group.nodes.entry(id).or_insert(place);
     }
 
     pub(crate) fn into_diagnostics(self) -> Vec<Diagnostic> {
         let mut out = self.plain;
-        for (mut d, places) in self.nodes.into_values() {
-            if places.len() > 1 {
-                d.title = format!("{} ({} nodes)", d.title, places.len());
+        // Forms of one operator stand together, operators in the order in which they are met.
+        let mut operators: IndexMap<Option<String>, Vec<Group>> = IndexMap::new();
+        for ((operator, _), group) in self.nodes {
+            operators.entry(operator).or_default().push(group);
+        }
+        let groups = operators.into_iter().flat_map(|(op, groups)| groups.into_iter().map(move |g| (op.clone(), g)));
+        for (operator, Group { first: mut d, nodes }) in groups {
+            let count = nodes.len();
+            if count > 1 {
+                d.title = format!("{} ({count} nodes)", d.title);
             }
-            let more = places.len().saturating_sub(3);
-            d.place = places.into_iter().take(3).collect();
-            if more > 0 {
-                d.place.push(format!("and {more} more"));
+            d.place = nodes.into_values().take(NAMED).collect();
+            if count > NAMED {
+                d.place.push(format!("and {} more", count - NAMED));
             }
+            d.nodes = Some(Nodes { operator, count });
             out.push(d);
         }
         out
     }
 }
 
-/// A node as one short line.
-fn brief(node: &Node) -> String {
-    let line = node.to_string();
-    if line.len() <= 200 { line } else { line.chars().take(200).collect::<String>() + "…" }
+/// What messages about nodes of the same form have in common: all but the numbers and shapes in them, and the names of
+/// operands in shapes.
+fn form(title: &str) -> String {
+    let (mut out, mut depth, mut number) = (String::new(), 0usize, false);
+    for c in title.chars() {
+        let inside = depth > 0;
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if inside && depth > 0 {
+            continue;
+        }
+        // A digit that follows a letter is part of a name, such as that of a type.
+        let starts = !number && c.is_ascii_digit() && !out.ends_with(|p: char| p.is_alphanumeric() || p == '_');
+        let goes_on = number && (c.is_ascii_digit() || c == '.');
+        number = starts || goes_on;
+        if starts {
+            out.push('#');
+        } else if !goes_on {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A node as a line of text, and where its parts are in it.
+pub(crate) struct Line {
+    text: String,
+    operator: Range<usize>,
+    inputs: Vec<Range<usize>>,
+    attrs: Vec<(Arc<str>, Range<usize>)>,
+}
+
+/// Characters of one argument in the text of a node.
+const MAX_ARGUMENT: usize = 60;
+
+impl Line {
+    /// The text of `node`; `ty` gives the type of a value as far as it is known.
+    pub(crate) fn of(node: &Node, ty: &dyn Fn(&str) -> Option<String>) -> Self {
+        let outputs: Vec<String> = node.outputs.iter().map(|o| format!("%{o}")).collect();
+        let mut text = outputs.join(", ") + if outputs.is_empty() { "" } else { " = " };
+        let start = text.len();
+        text += &node.operator();
+        let mut line = Self { operator: start..text.len(), text, inputs: vec![], attrs: vec![] };
+        line.text.push('(');
+        for arg in &node.inputs {
+            let ty = if let Arg::Value(name) = arg { ty(name) } else { None };
+            let at = line.argument(&short(&arg.to_string()), &ty.map_or_else(String::new, |ty| format!(": {ty}")));
+            line.inputs.push(at);
+        }
+        for (name, arg) in &node.attrs {
+            let at = line.argument(&format!("{name}="), &short(&arg.to_string()));
+            line.attrs.push((name.clone(), at));
+        }
+        line.text.push(')');
+        line
+    }
+
+    fn argument(&mut self, head: &str, tail: &str) -> Range<usize> {
+        if !self.text.ends_with('(') {
+            self.text += ", ";
+        }
+        let start = self.text.len();
+        self.text += head;
+        self.text += tail;
+        start..self.text.len()
+    }
+
+    fn attr(&self, name: &str) -> Option<Range<usize>> {
+        self.attrs.iter().find(|(n, _)| **n == *name).map(|(_, at)| at.clone())
+    }
+}
+
+fn short(text: &str) -> String {
+    if text.chars().count() <= MAX_ARGUMENT {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_ARGUMENT).collect::<String>() + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_shapes_are_no_part_of_a_form() {
+        for (a, b) in [
+            ("`Conv`: 4 spatial dimensions", "`Conv`: 5 spatial dimensions"),
+            ("`Add`: shapes [3] and [2, s]", "`Add`: shapes [1, 3] and [4]"),
+            ("`X`: f32[2, [3]] of 1.5", "`X`: f32[] of 22.25"),
+        ] {
+            assert_eq!(form(a), form(b));
+        }
+        for (a, b) in [("`A`: f32[2]", "`A`: f16[2]"), ("input 1 of `x1`", "input 1 of `x2`"), ("a", "b")] {
+            assert_ne!(form(a), form(b));
+        }
+    }
+
+    #[test]
+    fn a_line_shows_types_and_where_arguments_are() {
+        let attrs = [("axis", Arg::Int(1)), ("perm", Arg::Ints((0..99).collect()))];
+        let node = Node {
+            op: "Op".into(),
+            inputs: vec![Arg::Value("x".into()), Arg::None, Arg::Value("far".into())],
+            attrs: attrs.into_iter().map(|(name, arg)| (name.into(), arg)).collect(),
+            outputs: vec!["y".into()],
+            ..Node::default()
+        };
+        let line = Line::of(&node, &|name| (name == "x").then(|| "f32[2]".to_owned()));
+        assert!(line.text.starts_with("%y = Op(%x: f32[2], none, %far, axis=1, perm=[0, 1"), "{}", line.text);
+        assert!(line.text.len() < 150 && line.text.ends_with("…)"), "{}", line.text);
+        let at = |range: Range<usize>| &line.text[range];
+        assert_eq!((at(line.operator.clone()), at(line.inputs[1].clone())), ("Op", "none"));
+        assert_eq!(line.attr("axis").map(at), Some("axis=1"));
+    }
+
+    #[test]
+    fn a_warning_of_all_is_one_message_for_several_operators() {
+        let mut problems = Problems::default();
+        for op in ["Add", "Mul", "Add"] {
+            let node = Node { op: op.into(), name: op.into(), ..Node::default() };
+            problems.warn_of_all(&node, &codes::F0108, "wide", "narrow");
+        }
+        assert!(!problems.has_error());
+        let all = problems.into_diagnostics();
+        let [d] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(d.title, "wide (2 nodes)");
+        assert_eq!(d.nodes, Some(Nodes { operator: None, count: 2 }));
+    }
+
+    #[test]
+    fn nodes_of_one_form_are_one_message() {
+        let mut problems = Problems::default();
+        for i in 0..6u8 {
+            // The last one is seen twice, as in a loop.
+            let name: Arc<str> = format!("n{}", i.min(4)).into();
+            let node = Node { op: "Conv".into(), name: name.clone(), outputs: vec![name], ..Node::default() };
+            let e = LowerError::core_ml(format!("{} spatial dimensions", 4 + i % 2));
+            problems.failed(&node, &e, Line::of(&node, &|_| None));
+        }
+        let all = problems.into_diagnostics();
+        let [d] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(d.title, "`Conv`: 4 spatial dimensions is not supported (5 nodes)");
+        let place = ["node `n0` (Conv)", "node `n1` (Conv): 5 spatial dimensions is not supported", "node `n2` (Conv)"];
+        assert_eq!(d.place, [&place[..], &["and 2 more"]].concat());
+        assert_eq!(d.nodes, Some(Nodes { operator: Some("Conv".to_owned()), count: 5 }));
+        assert_eq!(d.limit, Some(Limit::CoreMl));
+    }
 }

@@ -6,9 +6,6 @@ use mlconv_tensor::{DType, Dim, Tensor};
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
 
-/// The greatest rank of a tensor in Core ML.
-const MAX_RANK: usize = 5;
-
 impl Lower<'_> {
     /// `f` of `v`, or of its integers where it is boolean, for ops that do not take those.
     pub fn without_bool(&mut self, v: Value, f: impl FnOnce(&mut Self, Value) -> Result<Value>) -> Result<Value> {
@@ -46,35 +43,12 @@ impl Lower<'_> {
         self.squeeze(one, &[0])
     }
 
-    /// What `x` was before it was reshaped to a rank that Core ML does not have; `x` where it was not.
-    ///
-    /// Its elements are the same; a reshape of it to sizes that do not depend on its own is the same too.
-    pub fn before_reshape(&self, x: Value) -> Value {
-        let mut x = x;
-        while self.rank(x).is_ok_and(|rank| rank > MAX_RANK) {
-            let from = self.f().def::<ops::Reshape>(x).map(|r| r.x);
-            match from.or_else(|| self.f().def::<ops::ExpandDims>(x).map(|e| e.x)) {
-                Some(from) => x = from,
-                None => break,
-            }
-        }
-        x
-    }
-
-    /// Where to ask for the size of `v` along an axis: at what it was reshaped from, if that has the size too and `v` is
-    /// of too high a rank.
-    pub(crate) fn same_size(&self, v: Value, axis: usize) -> Result<(Value, usize)> {
-        let (size, from) = (self.shape(v)?.get(axis).cloned(), self.before_reshape(v));
-        let found = self.shape(from)?.iter().position(|d| Some(d) == size.as_ref());
-        Ok(found.filter(|_| from != v).map_or((v, axis), |at| (from, at)))
-    }
-
     /// The sizes of `x`, each by itself.
     pub fn own_sizes(&self, x: Value) -> Result<Vec<Size>> {
         Ok((0..self.rank(x)?).map(|axis| Size::Of(x, axis)).collect())
     }
 
-    /// `x` with its axes in another order, whatever its rank.
+    /// `x` with its axes in another order, which may count from the end.
     pub fn permute(&mut self, x: Value, perm: &[i64]) -> Result<Value> {
         let rank = self.rank(x)?;
         let mut axes = vec![];
@@ -82,62 +56,10 @@ impl Lower<'_> {
             axes.push(self.axis(x, *p)?);
         }
         if axes.len() != rank || (0..rank).any(|i| !axes.contains(&i)) {
-            return Err(LowerError::form(format!("permutation {perm:?} of {}", self.ty(x)?)));
+            let want = format!("each axis of {} once", self.ty(x)?);
+            return Err(LowerError::Attr { name: "perm".into(), found: format!("{perm:?}"), want: want.into() });
         }
-        if rank <= MAX_RANK {
-            return self.transpose(x, &axes.iter().map(|a| *a as i64).collect::<Vec<_>>());
-        }
-        self.permute_merged(x, &axes)
-    }
-
-    /// Permutes with axes that stay together merged, in several steps where there are still too many.
-    fn permute_merged(&mut self, x: Value, axes: &[usize]) -> Result<Value> {
-        let sizes = self.own_sizes(x)?;
-        let wanted: Vec<Size> = axes.iter().filter_map(|a| sizes.get(*a).copied()).collect();
-        let shape = self.shape(x)?;
-        // Axes of size 1 go anywhere: those that matter, in the order of the result.
-        let mut order: Vec<usize> = axes.iter().copied().filter(|a| !shape[*a].is(1)).collect();
-        let mut y = x;
-        // Each step moves the axis that is next in the result in front of those that are still out of order.
-        for done in 0..order.len() {
-            let mut left: Vec<usize> = order[done..].to_vec();
-            left.sort_unstable();
-            let groups = runs(&left, &order[done..]);
-            let before = &order[..done];
-            let fits = groups.len() + usize::from(!before.is_empty()) <= MAX_RANK;
-            let parts: Vec<Vec<usize>> = if fits {
-                groups
-            } else {
-                let at = left.iter().position(|a| *a == order[done]).unwrap_or(0);
-                vec![left[..at].to_vec(), vec![left[at]], left[at + 1..].to_vec()]
-            };
-            let parts: Vec<Vec<usize>> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-            let mut merged = vec![];
-            if !before.is_empty() {
-                merged.push(self.product(&pick(&sizes, before))?);
-            }
-            for part in &parts {
-                merged.push(self.product(&pick(&sizes, part))?);
-            }
-            let place = |a: usize| order[done..].iter().position(|o| *o == a).unwrap_or(0);
-            let mut perm: Vec<usize> = (0..parts.len()).collect();
-            if fits {
-                perm.sort_by_key(|i| parts[*i].first().map(|a| place(*a)));
-            } else {
-                perm.sort_by_key(|i| usize::from(parts[*i].first() != Some(&order[done])));
-            }
-            let lead = usize::from(!before.is_empty());
-            let perm: Vec<i64> = (0..lead).chain(perm.iter().map(|i| i + lead)).map(|i| i as i64).collect();
-            if perm.iter().enumerate().any(|(i, p)| i as i64 != *p) {
-                y = self.reshape_parts(y, &merged)?;
-                y = self.transpose(y, &perm)?;
-            }
-            if fits {
-                break;
-            }
-        }
-        order.clear();
-        self.reshape(y, &wanted)
+        self.transpose(x, &axes.iter().map(|a| *a as i64).collect::<Vec<_>>())
     }
 
     /// The product of sizes, as a number or a vector of one integer.
@@ -149,7 +71,7 @@ impl Lower<'_> {
                 Size::Known(n) => Some(n),
                 Size::Of(v, axis) => self.shape(v)?.get(axis).and_then(Dim::as_known),
                 Size::Held(v) => self.known_ints(v).and_then(|ints| ints.first().copied()),
-                Size::Rest => return Err(LowerError::form("a product of sizes that are left open")),
+                Size::Rest => return Err(LowerError::not_yet("a product of sizes that are left open")),
             };
             if let Some(n) = number {
                 known = known.saturating_mul(n);
@@ -189,7 +111,6 @@ impl Lower<'_> {
             });
         }
         let shape = self.concat(values, 0)?;
-        let x = self.before_reshape(x);
         self.op(ops::Reshape { x, shape })
     }
 
@@ -247,7 +168,7 @@ impl Lower<'_> {
             return Ok(x);
         }
         if parts.iter().any(|p| matches!(p, Part::Known(0))) {
-            return Err(LowerError::form("a tensor without elements"));
+            return Err(LowerError::core_ml("a tensor without elements"));
         }
         let reps = if parts.iter().all(|p| matches!(p, Part::Known(_))) {
             let known: Vec<i64> = parts.iter().map(|p| if let Part::Known(n) = p { *n } else { 1 }).collect();
@@ -387,21 +308,4 @@ impl Lower<'_> {
 enum Part {
     Known(i64),
     Open(Value),
-}
-
-fn pick(sizes: &[Size], axes: &[usize]) -> Vec<Size> {
-    axes.iter().filter_map(|a| sizes.get(*a).copied()).collect()
-}
-
-/// Cuts `axes`, in ascending order, where they do not follow each other in `order`.
-fn runs(axes: &[usize], order: &[usize]) -> Vec<Vec<usize>> {
-    let place = |a: usize| order.iter().position(|o| *o == a);
-    let mut groups: Vec<Vec<usize>> = vec![];
-    for a in axes {
-        match groups.last_mut() {
-            Some(g) if g.last().and_then(|last| place(*last)).map(|p| p + 1) == place(*a) => g.push(*a),
-            _ => groups.push(vec![*a]),
-        }
-    }
-    groups
 }

@@ -1,7 +1,11 @@
 //! Tables of lowerings.
 
 use crate::{Arg, Lower, Lowered};
-use std::{collections::HashMap, ops::RangeInclusive};
+use mlconv_mil::diagnostic::Limit;
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::RangeInclusive,
+};
 
 /// How one operator is lowered, in a range of operator set versions.
 pub struct Row {
@@ -17,47 +21,55 @@ pub struct Row {
     pub defaults: Vec<(&'static str, Arg)>,
 }
 
-/// An operator that has no row, and why.
-pub struct Absent {
-    /// The operator's domain; empty for the format's own.
+/// Operators that have no row, and why.
+pub struct Without {
+    /// Their domain; empty for the format's own.
     pub domain: &'static str,
-    /// The operator.
-    pub op: &'static str,
-    /// What stands in its way.
+    /// Their names.
+    pub ops: &'static [&'static str],
+    /// On whose side it is.
+    pub limit: Limit,
+    /// Why, as what follows "it is not supported:".
     pub why: &'static str,
+    /// What to do about it.
+    pub help: &'static str,
 }
 
-/// Rows, indexed by operator.
+/// Rows, indexed by operator, and what else is known of operators.
 pub struct Table {
     rows: HashMap<(&'static str, &'static str), Vec<&'static Row>>,
-    absent: HashMap<(&'static str, &'static str), &'static str>,
+    without: &'static [Without],
     alike: HashMap<&'static str, usize>,
 }
 
 impl Table {
-    /// Indexes `rows`, what is known to have none, and the format's own operators whose first result has the element
-    /// type of an input, with its position.
+    /// Indexes `rows`, operators that are known to have none, and the format's own operators whose first result has the
+    /// element type of an input, with its position.
     pub fn new(
         rows: impl IntoIterator<Item = &'static Row>,
-        absent: &'static [Absent],
+        without: &'static [Without],
         alike: &'static [(&'static str, usize)],
     ) -> Self {
         let mut index: HashMap<_, Vec<&'static Row>> = HashMap::new();
         for row in rows {
             index.entry((row.domain, row.op)).or_default().push(row);
         }
-        let absent = absent.iter().map(|a| ((a.domain, a.op), a.why)).collect();
-        Self { rows: index, absent, alike: alike.iter().copied().collect() }
+        Self { rows: index, without, alike: alike.iter().copied().collect() }
+    }
+
+    /// Why an operator has no row, where that is known.
+    pub fn without(&self, domain: &str, op: &str) -> Option<&'static Without> {
+        self.without.iter().find(|w| w.domain == domain && w.ops.contains(&op))
+    }
+
+    /// Every domain of which an operator is known.
+    pub fn domains(&self) -> BTreeSet<&'static str> {
+        self.rows.keys().map(|(domain, _)| *domain).chain(self.without.iter().map(|w| w.domain)).collect()
     }
 
     /// The input that has the element type of the first result, where there is one.
     pub fn alike(&self, domain: &str, op: &str) -> Option<usize> {
         self.alike.get(op).copied().filter(|_| domain.is_empty())
-    }
-
-    /// Why an operator has no row, where that is known.
-    pub fn why_absent(&self, domain: &str, op: &str) -> Option<&'static str> {
-        self.absent.get(&(domain, op)).copied()
     }
 
     /// Every row, by domain, operator and version.

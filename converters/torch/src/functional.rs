@@ -36,15 +36,18 @@ struct Base {
     version: usize,
 }
 
+/// Values by what they were when the program began.
+pub(crate) type Written = HashMap<Arc<str>, Arc<str>>;
+
 /// Operators whose signature says that they may share memory, and which mostly do not.
 const COPIES: &[&str] = &["to", "contiguous", "type_as"];
 
-/// The graph without writes into memory.
-pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<SourceGraph, String> {
+/// The graph without writes into memory, and for each of its inputs and constants that is written, what it becomes.
+pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<(SourceGraph, Written), String> {
     let writes =
         graph.nodes.iter().any(|n| ops::signature(n).is_some_and(|s| written(s).is_some()) || is_in_place(&n.op));
     if !writes {
-        return Ok(graph);
+        return Ok((graph, Written::default()));
     }
     let mut state = Functional::default();
     for node in std::mem::take(&mut graph.nodes) {
@@ -53,8 +56,15 @@ pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<SourceGraph, Stri
     for out in &mut graph.outputs {
         out.name = state.current(&out.name);
     }
+    let mut written = Written::default();
+    for name in graph.inputs.iter().map(|i| &i.name).chain(graph.constants.keys()) {
+        let now = state.current(name);
+        if now != *name {
+            written.insert(name.clone(), now);
+        }
+    }
     graph.nodes = state.out;
-    Ok(graph)
+    Ok((graph, written))
 }
 
 /// Whether the name says that the operator writes its first argument.
@@ -69,7 +79,7 @@ fn written(s: &Signature) -> Option<&'static str> {
 }
 
 #[derive(Default)]
-struct Functional {
+pub(crate) struct Functional {
     bases: Vec<Base>,
     views: HashMap<Arc<str>, View>,
     out: Vec<Node>,
@@ -95,7 +105,7 @@ impl Functional {
     }
 
     /// What the tensor `name` is now.
-    fn current(&mut self, name: &Arc<str>) -> Arc<str> {
+    pub(crate) fn current(&mut self, name: &Arc<str>) -> Arc<str> {
         let Some(view) = self.views.get(name).cloned() else { return name.clone() };
         let base = self.bases[view.base].clone();
         if view.version == base.version {
@@ -120,14 +130,29 @@ impl Functional {
         now
     }
 
-    fn node(&mut self, mut node: Node) -> Result<(), String> {
-        let signature = ops::signature(&node);
-        let target = match signature.and_then(written) {
+    /// The nodes that were made since this was asked last.
+    pub(crate) fn take(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn node(&mut self, mut node: Node) -> Result<(), String> {
+        let target = match ops::signature(&node).and_then(written) {
             Some(name) => Some(name),
             None if is_in_place(&node.op) => Some("self"),
             None => None,
         };
         let original = node.clone();
+        self.read(&mut node);
+        if let Some(target) = target {
+            return self.write(node, &original, target);
+        }
+        self.made(&node, &original);
+        self.out.push(node);
+        Ok(())
+    }
+
+    /// Makes a node read what its arguments are now.
+    pub(crate) fn read(&mut self, node: &mut Node) {
         for arg in node.attrs.values_mut().chain(&mut node.inputs) {
             match arg {
                 Arg::Value(name) => *name = self.current(name),
@@ -139,12 +164,13 @@ impl Functional {
                 _ => {}
             }
         }
-        if let Some(target) = target {
-            return self.write(node, &original, target);
-        }
-        let shares = signature.filter(|s| !COPIES.contains(&s.name.split('.').next().unwrap_or_default()));
+    }
+
+    /// Notes what the results of a node share with its argument: `original` is the node before it read what this is now.
+    pub(crate) fn made(&mut self, node: &Node, original: &Node) {
+        let shares = ops::signature(node).filter(|s| !COPIES.contains(&s.name.split('.').next().unwrap_or_default()));
         let from = shares.and_then(|s| {
-            let set = s.returns.first()?.as_ref()?;
+            let set = s.returns.first()?.alias.as_ref()?;
             s.params.iter().find(|p| p.alias.as_ref().is_some_and(|a| a.set == set.set)).map(|p| p.name)
         });
         if from == Some("self")
@@ -158,8 +184,6 @@ impl Functional {
                 self.views.insert(name.clone(), View { base: of.base, steps, name: name.clone(), version });
             }
         }
-        self.out.push(node);
-        Ok(())
     }
 
     /// An operator that writes its argument `target`: its functional twin makes a new value, which takes the place of

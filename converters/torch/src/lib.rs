@@ -3,12 +3,18 @@
 //! An exported program (`.pt2`) is an archive of JSON and raw tensors. No code of PyTorch or of the model is run.
 
 mod archive;
+mod complex;
 mod functional;
 mod ops;
+mod pickle;
 mod pt2;
+mod saved;
 mod schema;
+mod script;
+mod symbols;
 
 pub use archive::ArchiveError;
 pub use ops::{signatures, table};
 pub use pt2::{ReadError, read};
 pub use schema::Signature;
+pub use script::{Parameter, is_script, lower as lower_script, parameters};

@@ -2,16 +2,20 @@
 
 use crate::{
     archive::{Archive, ArchiveError},
+    complex::in_parts,
     functional::functionalized,
-    ops,
+    ops, saved, symbols,
 };
 use bytes::Bytes;
 use indexmap::IndexMap;
-use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceType, SourceValue};
+use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, SourceValue};
 use mlconv_tensor::{DType, Tensor};
 use serde::Deserialize;
 use serde_json::Value as Json;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Why a file is no exported program that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,12 @@ pub enum ReadError {
         /// What is wrong.
         why: String,
     },
+    /// A shape that the file does not say.
+    #[error("the shape of input `{0}` is not in the file")]
+    Shapes(String),
+    /// There are errors already, and nothing more can be said.
+    #[error("the model cannot be read further")]
+    Stopped,
     /// The graph does not hold together.
     #[error("{0}")]
     Graph(String),
@@ -139,7 +149,8 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader = Reader { weights: weights(&mut archive)? };
+    let mut reader =
+        Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new(), complex: HashSet::new() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -148,9 +159,26 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
         let bound = |v: &Json| v.as_i64().or_else(|| v.get("as_int").and_then(Json::as_i64));
         // A bound near the end of 64 bits stands for none.
         let max = bound(&range.max_val).filter(|m| *m < i64::from(i32::MAX));
-        graph.symbols.insert(symbol(name).into(), (bound(&range.min_val).unwrap_or(1), max));
+        graph.symbols.insert(name.as_str().into(), (bound(&range.min_val).unwrap_or(1), max));
     }
-    functionalized(graph).map_err(ReadError::Graph)
+    let (mut graph, written) = functionalized(graph).map_err(ReadError::Graph)?;
+    // Twins of values that functions make have the type of these.
+    let mut complex = reader.complex.clone();
+    for node in &graph.nodes {
+        let like = |name: &Arc<str>| name.rsplit_once("_v").is_some_and(|(of, _)| complex.contains(of));
+        let more: Vec<Arc<str>> = node.outputs.iter().filter(|o| like(o)).cloned().collect();
+        complex.extend(more);
+    }
+    graph = in_parts(graph, &complex).map_err(ReadError::Graph)?;
+    // A buffer that is written is one that the next call finds so.
+    for (value, name) in std::mem::take(&mut reader.buffers) {
+        let after = reader.mutated.get(&name).or_else(|| written.get(&value)).cloned();
+        let Some(after) = after.filter(|after| *after != value) else { continue };
+        if let Some(initial) = graph.constants.shift_remove(&value) {
+            graph.states.push(SourceState { name: name.as_str().into(), before: value, after, initial });
+        }
+    }
+    Ok(graph)
 }
 
 /// The entry that holds the graph.
@@ -163,10 +191,7 @@ fn program_entry(archive: &Archive) -> Result<String> {
         return Ok("serialized_exported_program.json".to_owned());
     }
     if archive.names().iter().any(|n| n.starts_with("code/")) {
-        return Err(ReadError::Other {
-            what: "TorchScript, which is not supported yet",
-            help: "export the model with `torch.export.save(torch.export.export(model, args), \"model.pt2\")`",
-        });
+        return Err(ReadError::Other { what: "TorchScript, which is no graph", help: "convert it with `--input`" });
     }
     Err(ReadError::Other {
         what: "no exported program: it holds weights or a pickled module, and no graph",
@@ -190,30 +215,59 @@ fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
         let folder = entry.rsplit_once('/').map_or("", |(folder, _)| folder);
         for (name, weight) in config.config {
             let fail = |why: String| ReadError::Weight { name: name.clone(), why };
+            let path = format!("{folder}/{}", weight.path_name);
             if weight.use_pickle {
-                return Err(fail("it is pickled, which is not supported".to_owned()));
+                let saved = saved::tensors(archive.read(&path)?, &path)?;
+                out.extend(saved.into_iter().next().map(|(_, t)| (name, t)));
+                continue;
             }
             let Some(meta) = &weight.tensor_meta else { continue };
-            let bytes = archive.read(&format!("{folder}/{}", weight.path_name))?;
+            let bytes = archive.read(&path)?;
             let t = strided(meta, &bytes).map_err(fail)?;
             out.insert(name, t);
         }
     }
+    // Earlier releases saved all weights together.
+    let together = |n: &&str| {
+        let of_layout = n.starts_with("data/weights/") || n.starts_with("data/constants/");
+        matches!(*n, "serialized_state_dict.pt" | "serialized_constants.pt") || (of_layout && n.ends_with(".pt"))
+    };
+    let saved: Vec<String> = archive.names().into_iter().filter(together).map(str::to_owned).collect();
+    for entry in saved {
+        out.extend(saved::tensors(archive.read(&entry)?, &entry)?);
+    }
     Ok(out)
 }
 
-/// A tensor of which a file has the storage.
+/// The type of the parts of complex numbers, where elements are such.
+fn complex_parts(code: i64) -> Option<DType> {
+    match code {
+        9 => Some(DType::F16),
+        10 => Some(DType::F32),
+        11 => Some(DType::F64),
+        _ => None,
+    }
+}
+
+/// A tensor of which a file has the storage. Complex numbers are pairs along a further axis.
 fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
-    let dtype = dtype(meta.dtype).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
+    let parts = complex_parts(meta.dtype);
+    let dtype =
+        dtype(meta.dtype).or(parts).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
     let sizes: Option<Vec<usize>> = meta.sizes.iter().map(known_size).collect();
     let strides: Option<Vec<usize>> = meta.strides.iter().map(known_size).collect();
     let offset = match &meta.storage_offset {
         Json::Null => Some(0),
         v => known_size(v),
     };
-    let (Some(sizes), Some(strides), Some(offset)) = (sizes, strides, offset) else {
+    let (Some(mut sizes), Some(mut strides), Some(mut offset)) = (sizes, strides, offset) else {
         return Err("its sizes are not numbers".to_owned());
     };
+    if parts.is_some() {
+        strides = strides.into_iter().map(|s| s.saturating_mul(2)).collect();
+        (sizes.push(2), strides.push(1));
+        offset = offset.saturating_mul(2);
+    }
     Storage { bytes, dtype }.tensor(&sizes, &strides, offset)
 }
 
@@ -299,6 +353,12 @@ fn dtype(code: i64) -> Option<DType> {
 
 struct Reader {
     weights: HashMap<String, Tensor>,
+    /// The program's buffers: the value, and the name.
+    buffers: Vec<(Arc<str>, String)>,
+    /// What the signature says that buffers become, by name.
+    mutated: HashMap<String, Arc<str>>,
+    /// Values that are complex.
+    complex: HashSet<Arc<str>>,
 }
 
 impl Reader {
@@ -325,6 +385,9 @@ impl Reader {
             let t = self.weights.get(weight).cloned();
             let t =
                 t.ok_or_else(|| ReadError::Weight { name: weight.to_owned(), why: "it is not in the archive".into() })?;
+            if kind == "buffer" {
+                self.buffers.push((name.into(), weight.to_owned()));
+            }
             out.constants.insert(name.into(), t);
         }
         out.inputs = inputs;
@@ -332,7 +395,12 @@ impl Reader {
         for (spec, value) in module.signature.output_specs.iter().zip(returned) {
             match spec.first().map(|(kind, _)| kind.as_str()) {
                 Some("user_output") => out.outputs.push(value),
-                Some("token") | None => {}
+                Some("buffer_mutation") => {
+                    let name = spec.first().and_then(|(_, s)| s.get("buffer_name")).and_then(Json::as_str);
+                    self.mutated.insert(name.unwrap_or_default().to_owned(), value.name);
+                }
+                // What a program leaves in the caller's own memory; there is none to leave it in.
+                Some("user_input_mutation" | "token") | None => {}
                 Some(other) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
             }
         }
@@ -348,6 +416,9 @@ impl Reader {
         let mut names: Vec<&String> = graph.tensor_values.keys().collect();
         names.sort_unstable();
         for name in names {
+            if depth == 0 && complex_parts(graph.tensor_values[name].dtype).is_some() {
+                self.complex.insert(name.as_str().into());
+            }
             if let Some(ty) = source_type(&graph.tensor_values[name]) {
                 out.types.insert(name.as_str().into(), ty);
             }
@@ -355,12 +426,15 @@ impl Reader {
         let value = |arg: &Json| -> Option<SourceValue> {
             let name: Arc<str> = argument_name(arg)?.into();
             let ty = out.types.get(&name).cloned();
-            Some(SourceValue { name, ty, description: String::new() })
+            Some(SourceValue { name, ty, other: None, description: String::new() })
         };
         out.inputs = graph.inputs.iter().filter_map(value).collect();
         out.outputs = graph.outputs.iter().filter_map(value).collect();
         for node in &graph.nodes {
-            let node = self.node(node, depth)?;
+            let mut node = self.node(node, depth)?;
+            if node.op.starts_with("as_strided") {
+                mark_layout(&mut node, graph);
+            }
             out.nodes.push(node);
         }
         Ok(out)
@@ -433,9 +507,13 @@ impl Reader {
                 let graph = v.get("graph").cloned().unwrap_or_default();
                 let graph: Graph = serde_json::from_value(graph)
                     .map_err(|why| ReadError::Json { entry: "a nested graph".to_owned(), why: why.to_string() })?;
-                Arg::Graph(Box::new(self.graph(&graph, depth + 1)?))
+                let (graph, _) = functionalized(self.graph(&graph, depth + 1)?).map_err(ReadError::Graph)?;
+                Arg::Graph(Box::new(graph))
             }
-            "as_complex" => Arg::Other("a complex number"),
+            "as_complex" => match (v.get("real").and_then(float), v.get("imag").and_then(float)) {
+                (Some(re), Some(im)) => Arg::Complex(re, im),
+                _ => Arg::Other("a complex number"),
+            },
             "as_custom_obj" => Arg::Other("an object of a class"),
             "as_nested_tensors" => Arg::Other("lists of tensors"),
             _ => Arg::Other("an argument of a kind that is not known"),
@@ -479,16 +557,37 @@ fn source_type(meta: &Meta) -> Option<SourceType> {
     let dim = |d: &Json| match d.get("as_int").and_then(Json::as_i64) {
         Some(n) => SourceDim::Known(n),
         None => match d.get("as_expr").and_then(|e| e.get("expr_str")).and_then(Json::as_str) {
-            Some(expr) => SourceDim::Named(symbol(expr)),
+            Some(expr) => symbolic(expr),
             None => SourceDim::Unknown,
         },
     };
     Some(SourceType { dtype: dtype(meta.dtype)?, shape: Some(meta.sizes.iter().map(dim).collect()) })
 }
 
-/// A symbolic size as we spell it.
-fn symbol(expr: &str) -> String {
-    expr.to_owned()
+/// A symbolic size as we spell it; of one that we cannot, nothing is known.
+fn symbolic(expr: &str) -> SourceDim {
+    match symbols::parse(expr) {
+        Some(dim) => dim.as_known().map_or_else(|| SourceDim::Named(dim.to_string()), SourceDim::Known),
+        None => SourceDim::Unknown,
+    }
+}
+
+/// Says of a view of memory if the tensor that it is of does not lie there in order.
+fn mark_layout(node: &mut Node, graph: &Graph) {
+    let of = node.attrs.get("self").and_then(|a| if let Arg::Value(v) = a { Some(v) } else { None });
+    let Some(meta) = of.and_then(|name| graph.tensor_values.get(&**name)) else { return };
+    let read = |all: &[Json]| all.iter().map(known_size).collect::<Option<Vec<usize>>>();
+    let in_order = match (read(&meta.sizes), read(&meta.strides)) {
+        (Some(sizes), Some(strides)) => {
+            let own = mlconv_tensor::strides(&sizes);
+            sizes.iter().zip(&strides).zip(own.iter()).all(|((n, s), own)| *n <= 1 || s == own)
+        }
+        _ => false,
+    };
+    let from_start = meta.storage_offset.is_null() || known_size(&meta.storage_offset) == Some(0);
+    if !in_order || !from_start {
+        node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
+    }
 }
 
 /// The module path of a node, the innermost of the stack: `L__self__.layers.0,layers.0,torch.nn…;…`.

@@ -13,8 +13,17 @@ pub struct Signature {
     pub name: &'static str,
     /// Its parameters, in order.
     pub params: Vec<Param>,
-    /// The alias sets of its results.
-    pub returns: Vec<Option<Alias>>,
+    /// Its results.
+    pub returns: Vec<Return>,
+}
+
+/// A result.
+#[derive(Clone, Debug)]
+pub struct Return {
+    /// Its type, without alias sets.
+    pub ty: String,
+    /// The memory that it shares.
+    pub alias: Option<Alias>,
 }
 
 /// A parameter.
@@ -64,7 +73,11 @@ impl Signature {
             params.push(Param { name, ty, default, by_name, alias });
         }
         let results = results.strip_prefix('(').and_then(|r| r.strip_suffix(')')).unwrap_or(results);
-        let returns = split(results).into_iter().map(|r| without_alias(r).1).collect();
+        let result = |r: &str| {
+            let (ty, alias) = without_alias(r);
+            Return { ty, alias }
+        };
+        let returns = split(results).into_iter().map(result).collect();
         Some(Self { name, params, returns })
     }
 
@@ -181,15 +194,12 @@ mod tests {
         assert!(s.params[3].by_name && matches!(s.params[2].default, Some(Arg::Ints(ref v)) if v.is_empty()));
         let view = Signature::parse("view(Tensor(a) self, SymInt[] size) -> Tensor(a)").expect("a signature");
         assert_eq!(view.params[0].ty, "Tensor");
-        assert_eq!(view.params[0].alias, view.returns[0]);
+        assert_eq!(view.params[0].alias, view.returns[0].alias);
         let add = Signature::parse("add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)");
         assert!(add.expect("a signature").params[0].alias.as_ref().is_some_and(|a| a.written));
         let split = Signature::parse("split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]");
         let split = split.expect("a signature");
-        assert_eq!(
-            (split.params[0].ty.as_str(), split.returns[0].as_ref().map(|a| a.set.as_str())),
-            ("Tensor", Some("a"))
-        );
+        assert_eq!((split.params[0].ty.as_str(), split.returns[0].ty.as_str()), ("Tensor", "Tensor[]"));
         assert!(Signature::parse("nothing").is_none());
     }
 }

@@ -201,6 +201,13 @@ pub(super) fn unfit_value(x: f32) -> Option<Unfit> {
 /// weights a few that vanish do not matter.
 const FEW: usize = 64;
 
+/// The bits of a float but for its sign.
+const MAGNITUDE: u32 = 0x7fff_ffff;
+/// The bits of infinity.
+const INFINITE: u32 = 0x7f80_0000;
+/// The least number that half precision rounds to infinity.
+const OVERFLOWS: f32 = 65520.0;
+
 /// A number in `t` that does not fit, where it matters.
 pub(super) fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     if t.count() <= FEW {
@@ -209,16 +216,18 @@ pub(super) fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     let (mut found, mut greatest) = (None, 0f32);
     // Weights are seen a chunk at a time: they may be larger than memory.
     let _ = t.blob().chunks(&mut |bytes| {
-        for b in bytes.chunks_exact(4) {
-            let x = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-            if x.is_finite() && x.abs() >= 65520.0 {
-                found = Some(Unfit::Overflows(x));
-                return Err(());
-            }
-            greatest = greatest.max(x.abs());
+        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        // Magnitudes compare as their bits do, and the greatest of integers is found many at a time.
+        let finite = |b: &[u8]| Some(value(b).to_bits() & MAGNITUDE).filter(|m| *m < INFINITE).unwrap_or(0);
+        let here = f32::from_bits(bytes.chunks_exact(4).map(finite).fold(0, u32::max));
+        if here >= OVERFLOWS {
+            found = bytes.chunks_exact(4).map(value).find(|x| x.is_finite() && x.abs() >= OVERFLOWS);
+            return Err(());
         }
+        greatest = greatest.max(here);
         Ok(())
     });
+    let found = found.map(Unfit::Overflows);
     // One epsilon for each element is an epsilon.
     found.or_else(|| unfit_value(greatest))
 }

@@ -34,7 +34,8 @@ codes! {
     F0106 "graph is not sound" "A node reads a value that nothing defines, two nodes define one value, or nodes depend on each other in a circle.";
     F0107 "interface adapted" "An input or output was renamed, left out, or changed its type because Core ML has no equal.";
     F0108 "computed in another type" "Core ML has no equal of the element type, and results may differ from the source's where they leave the range of the type that stands for it.";
-    F0109 "random numbers" "A program draws other random numbers than the source, whether there is a seed or not: only their distribution is the same. Outputs that follow from them are compared on numbers of this tool's own, and not judged.";
+    F0109 "random numbers" "A program draws other random numbers than the source, whether there is a seed or not: only their distribution is the same. Outputs that follow from them are run, and not judged.";
+    F0110 "weights not read" "Data of constants are in a file that is not there, or so large that `check` does not read them. It judges the model without them, but for nodes that depend on what they say, such as a shape, and for what half precision cannot hold. A conversion needs and reads them.";
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
     P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of the op, such as an epsilon of 1e-10, or a value that the op reads may be too small or too large for it. The op computes in 32 bits, and what it gives is cast back where that is safe. Ops with the same reason are one warning; the JSON report lists all of them.";
@@ -56,6 +57,7 @@ codes! {
     N0004 "arrays may not be what was meant" "An array is not used as no input has its name, arrays or outputs are matched in order as no name matches, or an array holds NaN. The run was made all the same.";
     N0005 "not finite" "An op gave an infinity or NaN although nothing that it reads has one: its result is beyond the range of the precision, or not defined.";
     N0006 "witness not available" "onnxruntime, which runs the source of a comparison where its library is found, could not be loaded, or does not take the model. Unless it was asked for, the source's own lowering was the witness instead.";
+    N0007 "not compared" "The source does not run on the inputs, so the package was not compared with it. Made-up inputs need not be what the model is for: give samples with `--sample`.";
     T0001 "fault of the tool" "The tool came upon something that it should have foreseen. Nothing was written. Please report it, with the model if it may be shared.";
     L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";
     L0002 "request not applied" "Something was asked for that had no effect.";
@@ -81,6 +83,34 @@ pub enum Severity {
     Error,
 }
 
+/// On whose side it is that something cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Limit {
+    /// Core ML has nothing that means the same.
+    CoreMl,
+    /// Core ML may have it; this tool does not make it yet.
+    NotYet,
+}
+
+impl Limit {
+    /// Its name in reports for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CoreMl => "core_ml",
+            Self::NotYet => "not_yet",
+        }
+    }
+}
+
+/// Nodes of a source that one message is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nodes {
+    /// Their operator, where it is one for all.
+    pub operator: Option<String>,
+    /// How many there are; `place` names the first few.
+    pub count: usize,
+}
+
 /// One message to a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -94,6 +124,10 @@ pub struct Diagnostic {
     pub place: Vec<String>,
     /// A line of text to show, and the bytes of it that are at fault.
     pub snippet: Option<(String, std::ops::Range<usize>)>,
+    /// On whose side it is, where that is known.
+    pub limit: Option<Limit>,
+    /// The nodes that it is about, where it is about nodes.
+    pub nodes: Option<Nodes>,
     /// What to do.
     pub help: Option<String>,
 }
@@ -101,7 +135,8 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error.
     pub fn error(code: &'static Code, title: impl Into<String>) -> Self {
-        Self { code, severity: Severity::Error, title: title.into(), place: vec![], snippet: None, help: None }
+        let (severity, title) = (Severity::Error, title.into());
+        Self { code, severity, title, place: vec![], snippet: None, limit: None, nodes: None, help: None }
     }
 
     /// A warning.
@@ -124,6 +159,12 @@ impl Diagnostic {
     /// Says what to do.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Says on whose side it is.
+    pub fn limit(mut self, limit: impl Into<Option<Limit>>) -> Self {
+        self.limit = limit.into();
         self
     }
 
@@ -170,6 +211,11 @@ impl fmt::Display for Diagnostic {
             let before = line.get(..at.start).map_or(0, |s| s.chars().count());
             let width = line.get(at.clone()).map_or(1, |s| s.chars().count()).max(1);
             write!(f, "\n   | {line}\n   | {:before$}{}", "", "^".repeat(width))?;
+        }
+        match self.limit {
+            Some(Limit::CoreMl) => write!(f, "\n   = note: it is Core ML that has no equal of it")?,
+            Some(Limit::NotYet) => write!(f, "\n   = note: it is mlconv that does not do this yet")?,
+            None => {}
         }
         if let Some(help) = &self.help {
             write!(f, "\n   = help: {help}")?;

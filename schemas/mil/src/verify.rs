@@ -139,54 +139,22 @@ impl Verifier<'_> {
     fn op(&mut self, id: OpId, seen: &mut HashSet<Value>) {
         let f = self.f;
         let op: &dyn Op = &*f.op_data(id).op;
-        let schema = op.schema();
-        if !schema.exists_in(f.opset) {
-            let why = match schema.until.filter(|u| *u <= f.opset) {
-                Some(until) => format!("`{}` no longer exists in this form since {until}", op.name()),
-                None => format!("`{}` needs {}, the function is {}", op.name(), schema.since, f.opset),
-            };
+        if !op.schema().exists_in(f.opset) {
             // What it takes in an op set that does not have it says nothing.
-            return self.report_op(id, None, why);
+            return faults(f, id).into_iter().for_each(|fault| self.report_op(id, fault.param, fault.why));
         }
-        let mut bound: Vec<(&str, DType, &'static str)> = vec![];
+        let mut unseen: Vec<&str> = vec![];
         for arg in op.args() {
-            let Some(param) = arg.param else { continue };
-            if let (Arg::Attr(Some(value)), ParamKind::Attr { default, .. }) = (&arg.arg, &param.kind)
-                && !param.exists_in(f.opset)
-                && !matches!(default, AttrDefault::Value(d) if d().as_ref() == Some(value))
-            {
-                self.report_op(id, Some(param.name), format!("`{}` does not exist in {}", param.name, f.opset));
+            let (Some(param), Arg::Operands(values)) = (arg.param, &arg.arg) else { continue };
+            let ParamKind::Operand { .. } = &param.kind else { continue };
+            for _ in values.iter().filter(|v| !seen.contains(v)) {
+                self.report_op(id, Some(param.name), format!("`{}` is read before it is defined", param.name));
+                unseen.push(param.name);
             }
-            let Arg::Operands(values) = &arg.arg else { continue };
-            let ParamKind::Operand { domain, constant, .. } = &param.kind else { continue };
-            if !values.is_empty() && !param.exists_in(f.opset) {
-                self.report_op(id, Some(param.name), format!("`{}` does not exist in {}", param.name, f.opset));
-            }
-            for v in values.iter() {
-                if !seen.contains(v) {
-                    self.report_op(id, Some(param.name), format!("`{}` is read before it is defined", param.name));
-                    continue;
-                }
-                if constant.holds_in(f.opset) && !is_constant(f, *v) {
-                    self.report_op(id, Some(param.name), format!("`{}` must be constant", param.name));
-                }
-                let Some(dtype) = element_type(f.ty(*v)) else { continue };
-                // A domain of any type binds nothing: each operand has its own.
-                let Some(allowed) = schema.types(domain, f.opset) else { continue };
-                if !allowed.contains(&dtype) {
-                    let allowed: Vec<_> = allowed.iter().map(|d| d.name()).collect();
-                    let why = format!("`{}` is {dtype}, wanted {} in {}", param.name, allowed.join(" or "), f.opset);
-                    self.report_op(id, Some(param.name), why);
-                }
-                let var = schema.resolve(domain, f.opset);
-                match bound.iter().find(|(n, ..)| *n == var) {
-                    Some((_, want, other)) if *want != dtype => {
-                        let e = OpError::DType { param: param.name, found: dtype, other, want: *want };
-                        self.report_op(id, Some(param.name), e.to_string());
-                    }
-                    Some(_) => {}
-                    None => bound.push((var, dtype, param.name)),
-                }
+        }
+        for fault in faults(f, id) {
+            if fault.param.is_none_or(|p| !unseen.contains(&p)) {
+                self.report_op(id, fault.param, fault.why);
             }
         }
         let mut regions = vec![];
@@ -220,6 +188,68 @@ impl Verifier<'_> {
             }
         }
     }
+}
+
+/// What is wrong with how an op is bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The parameter; `None` where it is the op itself.
+    pub param: Option<&'static str>,
+    /// What was found and what was wanted.
+    pub why: String,
+}
+
+/// Checks one op against its schema: that it and its parameters exist in the function's op set, and that operands have
+/// the types of their domains and are constant where they must be.
+pub fn faults(f: &Function, id: OpId) -> Vec<Fault> {
+    let op: &dyn Op = &*f.op_data(id).op;
+    let schema = op.schema();
+    if !schema.exists_in(f.opset) {
+        let why = match schema.until.filter(|u| *u <= f.opset) {
+            Some(until) => format!("`{}` no longer exists in this form since {until}", op.name()),
+            None => format!("`{}` needs {}, the function is {}", op.name(), schema.since, f.opset),
+        };
+        return vec![Fault { param: None, why }];
+    }
+    let mut out = vec![];
+    let mut bound: Vec<(&str, DType, &'static str)> = vec![];
+    for arg in op.args() {
+        let Some(param) = arg.param else { continue };
+        let mut fault = |why: String| out.push(Fault { param: Some(param.name), why });
+        if let (Arg::Attr(Some(value)), ParamKind::Attr { default, .. }) = (&arg.arg, &param.kind)
+            && !param.exists_in(f.opset)
+            && !matches!(default, AttrDefault::Value(d) if d().as_ref() == Some(value))
+        {
+            fault(format!("`{}` does not exist in {}", param.name, f.opset));
+        }
+        let Arg::Operands(values) = &arg.arg else { continue };
+        let ParamKind::Operand { domain, constant, .. } = &param.kind else { continue };
+        if !values.is_empty() && !param.exists_in(f.opset) {
+            fault(format!("`{}` does not exist in {}", param.name, f.opset));
+        }
+        for v in values.iter() {
+            if constant.holds_in(f.opset) && !is_constant(f, *v) {
+                fault(format!("`{}` must be constant", param.name));
+            }
+            let Some(dtype) = element_type(f.ty(*v)) else { continue };
+            // A domain of any type binds nothing: each operand has its own.
+            let Some(allowed) = schema.types(domain, f.opset) else { continue };
+            if !allowed.contains(&dtype) {
+                let allowed: Vec<_> = allowed.iter().map(|d| d.name()).collect();
+                fault(format!("`{}` is {dtype}, wanted {} in {}", param.name, allowed.join(" or "), f.opset));
+            }
+            let var = schema.resolve(domain, f.opset);
+            match bound.iter().find(|(n, ..)| *n == var) {
+                Some((_, want, other)) if *want != dtype => {
+                    let e = OpError::DType { param: param.name, found: dtype, other, want: *want };
+                    fault(e.to_string());
+                }
+                Some(_) => {}
+                None => bound.push((var, dtype, param.name)),
+            }
+        }
+    }
+    out
 }
 
 /// Whether `v` is a constant, or computed from constants by `constexpr_*` ops.

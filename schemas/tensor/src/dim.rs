@@ -249,29 +249,51 @@ impl Dim {
 
     /// The value where `symbol` gives that of every symbol; `None` where one is missing or nothing is known.
     pub fn eval(&self, symbol: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
-        let poly = match &self.0 {
-            Repr::Known(n) => return Some(*n),
-            Repr::Expr(poly) => poly,
-        };
-        let mut sum = 0i64;
-        for (m, c) in &poly.terms {
-            let mut product = *c;
-            for atom in m {
-                let value = match atom {
-                    Atom::Symbol(name) => symbol(name)?,
-                    Atom::Floor(a, b) => match b.eval(symbol)? {
-                        0 => 0,
-                        b => floor_div(a.eval(symbol)?, b),
-                    },
-                    Atom::Max(v) => all(v, symbol)?.into_iter().max()?,
-                    Atom::Min(v) => all(v, symbol)?.into_iter().min()?,
-                    Atom::Opaque(_) => return None,
-                };
-                product = product.saturating_mul(value);
-            }
-            sum = sum.saturating_add(product);
+        self.compute(&mut Numbers(symbol))
+    }
+
+    /// The value in other integers than numbers; `None` where they lack a part of it.
+    pub fn compute<A: Arithmetic>(&self, with: &mut A) -> Option<A::Int> {
+        if let Some(given) = with.given(self) {
+            return Some(given);
         }
-        Some(sum)
+        let Repr::Expr(poly) = &self.0 else { return None };
+        let mut sum = None;
+        for (m, c) in &poly.terms {
+            let term = match m.as_slice() {
+                [] => with.given(&Self::from(*c))?,
+                atoms if *c == 1 => Self::product_of(atoms, with)?,
+                atoms => {
+                    let product = Self::product_of(atoms, with)?;
+                    let factor = with.given(&Self::from(*c))?;
+                    with.join(Operation::Mul, product, factor)?
+                }
+            };
+            sum = Some(match sum {
+                Some(sum) => with.join(Operation::Add, sum, term)?,
+                None => term,
+            });
+        }
+        sum
+    }
+
+    /// The product of at least one atom.
+    fn product_of<A: Arithmetic>(atoms: &[Atom], with: &mut A) -> Option<A::Int> {
+        if let Some(given) = with.given(&Self::collect([(atoms.to_vec(), 1)])) {
+            return Some(given);
+        }
+        let mut product = None;
+        for atom in atoms {
+            let value = match with.given(&Self::atom(atom.clone())) {
+                Some(given) => given,
+                None => atom.compute(with)?,
+            };
+            product = Some(match product {
+                Some(product) => with.join(Operation::Mul, product, value)?,
+                None => value,
+            });
+        }
+        product
     }
 
     /// Replaces symbols by other dims; `None` from `symbol` keeps one.
@@ -334,10 +356,6 @@ impl Dim {
     }
 }
 
-fn all(dims: &[Dim], symbol: &dyn Fn(&str) -> Option<i64>) -> Option<Vec<i64>> {
-    dims.iter().map(|d| d.eval(symbol)).collect()
-}
-
 /// `a / b`, rounded down; `b` is not 0.
 pub fn floor_div(a: i64, b: i64) -> i64 {
     let q = a.wrapping_div(b);
@@ -352,7 +370,72 @@ fn gcd(a: i64, b: i64) -> i64 {
     i64::try_from(a).unwrap_or(1)
 }
 
+/// An operation on two integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Their sum.
+    Add,
+    /// Their product.
+    Mul,
+    /// Their quotient, floored.
+    FloorDiv,
+    /// The greater.
+    Maximum,
+    /// The lesser.
+    Minimum,
+}
+
+/// Integers of some kind that a [`Dim`] can be computed in, such as numbers, or values of a program.
+pub trait Arithmetic {
+    /// One of them.
+    type Int;
+    /// What `dim` is, where that needs no computing: asked for the whole, its parts, and every number and symbol.
+    fn given(&mut self, dim: &Dim) -> Option<Self::Int>;
+    /// The result of an operation.
+    fn join(&mut self, op: Operation, a: Self::Int, b: Self::Int) -> Option<Self::Int>;
+}
+
+/// Numbers, with those that symbols stand for.
+struct Numbers<'a>(&'a dyn Fn(&str) -> Option<i64>);
+
+impl Arithmetic for Numbers<'_> {
+    type Int = i64;
+    fn given(&mut self, dim: &Dim) -> Option<i64> {
+        dim.as_known().or_else(|| (self.0)(dim.as_symbol()?))
+    }
+    fn join(&mut self, op: Operation, a: i64, b: i64) -> Option<i64> {
+        Some(match op {
+            Operation::Add => a.saturating_add(b),
+            Operation::Mul => a.saturating_mul(b),
+            Operation::FloorDiv if b == 0 => 0,
+            Operation::FloorDiv => floor_div(a, b),
+            Operation::Maximum => a.max(b),
+            Operation::Minimum => a.min(b),
+        })
+    }
+}
+
 impl Atom {
+    /// Computes it from its parts.
+    fn compute<A: Arithmetic>(&self, with: &mut A) -> Option<A::Int> {
+        let (op, parts) = match self {
+            Self::Symbol(_) | Self::Opaque(_) => return None,
+            Self::Floor(a, b) => {
+                let (a, b) = (a.compute(with)?, b.compute(with)?);
+                return with.join(Operation::FloorDiv, a, b);
+            }
+            Self::Max(parts) => (Operation::Maximum, parts),
+            Self::Min(parts) => (Operation::Minimum, parts),
+        };
+        let mut all = parts.iter();
+        let mut out = all.next()?.compute(with)?;
+        for part in all {
+            let part = part.compute(with)?;
+            out = with.join(op, out, part)?;
+        }
+        Some(out)
+    }
+
     fn depth(&self) -> u32 {
         match self {
             Self::Symbol(_) | Self::Opaque(_) => 1,

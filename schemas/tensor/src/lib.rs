@@ -15,7 +15,7 @@ mod types;
 
 pub use bits::{pack_bits, packed_len, unpack_bits};
 pub use blob::{Blob, Cast, Recipe, map_file};
-pub use dim::{Dim, SymbolInfo, Symbols, floor_div};
+pub use dim::{Arithmetic, Dim, Operation, SymbolInfo, Symbols, floor_div};
 pub use dtype::DType;
 pub use shape::{Axis, Dims, Shape, ShapeError, strides};
 pub use simd::{Simd, WithSimd, vectorized};

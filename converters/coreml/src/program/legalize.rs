@@ -2,7 +2,7 @@
 //! own, inputs that are read, blocks that yield what they compute.
 
 use mlconv_mil::{
-    diagnostic::{Diagnostic, codes},
+    diagnostic::{Diagnostic, Limit, codes},
     ir::{Block, Def, Fact, Feature, Function, Module, OpId, Origins, Place, Port, Value},
     ops::{Add, Cast, Const, ExpandDims, Identity, LogicalAnd, LogicalOr, Mul, Select, Squeeze},
     schema::{Op, Opset, ParamKind},
@@ -17,6 +17,7 @@ const MAX_RANK: usize = 5;
 pub fn legalize(module: &mut Module) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
     let (mut notes, mut bad) = (vec![], vec![]);
     for f in &mut module.functions {
+        bad.extend(empty_outputs(f));
         let mut l = Legalizer { f, notes: &mut notes };
         if let Err(d) = l.run() {
             bad.push(d.at("adapting the interface"));
@@ -24,6 +25,18 @@ pub fn legalize(module: &mut Module) -> Result<Vec<Diagnostic>, Vec<Diagnostic>>
         ranks(f, &module.origins, &mut bad);
     }
     if bad.is_empty() { Ok(notes) } else { Err(bad) }
+}
+
+/// Names every output without elements.
+fn empty_outputs(f: &Function) -> Vec<Diagnostic> {
+    let empty = |v: &Value| f.ty(*v).tensor().filter(|t| t.shape.iter().any(|d| d.is(0)));
+    let found = f.outputs().iter().zip(&f.sig.outputs).filter_map(|(v, port)| Some((port, empty(v)?)));
+    let says = |(port, ty): (&Port, &TensorType)| {
+        let title = format!("output `{}` is {ty}, which has no elements, and Core ML has no such outputs", port.name);
+        let d = Diagnostic::error(&codes::X0003, title).limit(Limit::CoreMl);
+        d.help("name the outputs to keep with `--output`")
+    };
+    found.map(says).collect()
 }
 
 /// Names every tensor of too high a rank; operands of ops that decode weights may have more.
@@ -34,7 +47,7 @@ fn ranks(f: &Function, origins: &Origins, bad: &mut Vec<Diagnostic>) {
     for (what, (v, port)) in ports {
         let Some(rank) = rank(*v) else { continue };
         let title = format!("{what} `{}` is of rank {rank}, Core ML has at most {MAX_RANK}", port.name);
-        let d = Diagnostic::error(&codes::X0003, title);
+        let d = Diagnostic::error(&codes::X0003, title).limit(Limit::CoreMl);
         bad.push(d.help(format!("join axes of the {what} in the source model")));
     }
     let mut places = HashSet::new();

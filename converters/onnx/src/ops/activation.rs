@@ -65,7 +65,7 @@ fn refuse_training(n: &mut Lower<'_>, ratio: usize) -> Result<(), LowerError> {
     let share = if training { n.constant(ratio)?.map_or(vec![0.5], |t| t.to_f64()) } else { vec![] };
     n.ignore_input(ratio);
     if share.iter().any(|r| *r != 0.0) {
-        return Err(LowerError::form("dropout while training"));
+        return Err(LowerError::not_yet("dropout while training"));
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ fn bias_add(n: &mut Lower<'_>) -> Lowered {
 fn bias_dropout(n: &mut Lower<'_>) -> Lowered {
     refuse_training(n, 3)?;
     if n.wants(1) {
-        return Err(LowerError::form("a mask of what is dropped"));
+        return Err(LowerError::not_yet("a mask of what is dropped"));
     }
     let (x, bias, residual) = (n.input(0)?, n.input(1)?, n.optional(2)?);
     let y = n.add(x, bias)?;

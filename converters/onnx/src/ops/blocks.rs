@@ -47,7 +47,7 @@ fn matmul_nbits(n: &mut Lower<'_>) -> Lowered {
         let own = groups.to_i64();
         let apart = |(i, group): (usize, &i64)| i < inputs && usize::try_from(*group) != Ok(i / block);
         if own.len() < inputs || own.iter().enumerate().any(apart) {
-            return Err(LowerError::form("an order of groups (`g_idx`) other than that of the weights"));
+            return Err(LowerError::not_yet("an order of groups (`g_idx`) other than that of the weights"));
         }
     }
     if n.shape(x)?.last().is_none_or(|d| d.as_known().is_some_and(|d| d != inputs as i64)) {

@@ -2,6 +2,7 @@
 
 use crate::LATEST;
 use mlconv_mil::{
+    diagnostic::Limit,
     ir::{Fact, Value},
     ops,
 };
@@ -33,7 +34,8 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
     n.makes_returned();
     if let Some((a, b)) = have.iter().zip(&other).map(|(a, b)| (kind(a), kind(b))).find(|(a, b)| a != b) {
         let help = "Core ML has no sequences and no optionals; if the condition depends on a shape, fix that shape with `--input`";
-        return Err(LowerError::form_but(format!("branches of {a} and {b} on an unknown condition"), help));
+        let e = LowerError::form_but(format!("branches of {a} and {b} on an unknown condition"), help);
+        return Err(e.by(Limit::CoreMl));
     }
     let (a, b) = (n.f().yields(true_fn).to_vec(), n.f().yields(false_fn).to_vec());
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
@@ -53,7 +55,8 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
             _ => {}
         }
         let help = "if the condition depends on a shape, fix that shape with `--input`";
-        return Err(LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help));
+        let e = LowerError::form_but(format!("branches of {x} and {y} on an unknown condition"), help);
+        return Err(e.by(Limit::CoreMl));
     }
     let tensors = if a.is_empty() { vec![] } else { n.ops(ops::Cond { pred, true_fn, false_fn })?.to_vec() };
     let mut tensors = tensors.into_iter().map(Entry::Value);
@@ -107,7 +110,7 @@ fn repeat(n: &mut Lower<'_>) -> Lowered {
     let known_turns = limit.is_none() && !matches!(first, Some(Err(_)));
     let steady = steady(body);
     if known_turns && steady {
-        let turns = most.ok_or_else(|| LowerError::form("a loop without end"))?.max(0);
+        let turns = most.ok_or_else(|| LowerError::not_yet("a loop without end"))?.max(0);
         if turns <= MAX_TURNS && turns.saturating_mul(body.nodes.len() as i64) <= MAX_NODES {
             return written_out(n, body, vars, turns, scans);
         }
@@ -165,7 +168,8 @@ fn collected(n: &mut Lower<'_>, first: usize, types: &[Option<DType>]) -> Result
         let sizes = n.stated_sizes(first + i).filter(|s| s.iter().all(|d| *d > 0));
         let (Some(dtype), Some(sizes)) = (*dtype, sizes) else {
             let help = "a loop that collects values needs a known number of turns, or a stated shape of its result";
-            return Err(LowerError::form_but("a loop of unknown or many turns that collects values", help));
+            let e = LowerError::form_but("a loop of unknown or many turns that collects values", help);
+            return Err(e.by(Limit::NotYet));
         };
         // What is put into places are numbers.
         let dtype = if dtype == DType::Bool { DType::I32 } else { dtype };
@@ -219,7 +223,7 @@ fn tensor(e: &Entry) -> Option<Value> {
 fn unknown_turns() -> LowerError {
     let help = "Core ML has no sequences, so such a loop is written out, turn by turn: fold the model's constants first, \
                 or give inputs fixed sizes with `--input`";
-    LowerError::form_but("a loop of unknown or many turns over a sequence or an optional", help)
+    LowerError::form_but("a loop of unknown or many turns over a sequence or an optional", help).by(Limit::CoreMl)
 }
 
 fn written_out(n: &mut Lower<'_>, body: &SourceGraph, mut vars: Vec<Entry>, turns: i64, scans: usize) -> Lowered {
@@ -283,7 +287,7 @@ fn with_collected(n: &mut Lower<'_>, vars: Vec<Entry>, collected: Vec<Vec<Value>
 /// The values one after the other along a new axis.
 fn stacked(n: &mut Lower<'_>, mut values: Vec<Value>, axis: i64, backward: bool) -> Result<Value, LowerError> {
     if values.is_empty() {
-        return Err(LowerError::form("a loop of no turns that collects values"));
+        return Err(LowerError::core_ml("a loop of no turns that collects values"));
     }
     if backward {
         values.reverse();
@@ -397,7 +401,7 @@ fn scanned(n: &Lower<'_>, body: &SourceGraph, inputs: usize) -> Result<(usize, u
 fn scan_batches(n: &mut Lower<'_>) -> Lowered {
     let body = n.graph("body")?;
     if n.optional(0)?.is_some() {
-        return Err(LowerError::form("a scan of sequences of different lengths"));
+        return Err(LowerError::not_yet("a scan of sequences of different lengths"));
     }
     let inputs = n.inputs_from(1)?;
     let (scans, states, outputs) = scanned(n, body, inputs.len())?;

@@ -72,7 +72,7 @@ pub(super) fn channels_behind(n: &mut Lower<'_>, x: Value) -> Result<Value> {
 pub(super) fn window(n: &Lower<'_>, x: Value, kernel: Vec<i64>) -> Result<Window> {
     let spatial = n.rank(x)?.saturating_sub(2);
     if spatial == 0 || spatial > 3 {
-        return Err(LowerError::form(format!("{spatial} spatial dimensions")));
+        return Err(LowerError::core_ml(format!("{spatial} spatial dimensions")));
     }
     let ints = |name, default: i64, len: usize, least: i64| -> Result<Vec<i64>> {
         let v = n.ints(name)?.filter(|v| !v.is_empty()).unwrap_or_else(|| vec![default; len]);

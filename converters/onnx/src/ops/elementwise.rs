@@ -2,7 +2,7 @@
 
 use super::exact;
 use crate::{LATEST, tensor};
-use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_mil::{diagnostic::Limit, ir::Value, ops, schema::Op};
 use mlconv_source::{Lower, LowerError, Lowered};
 use mlconv_tensor::{DType, Tensor};
 
@@ -68,6 +68,7 @@ fn unary<O: Op>(n: &mut Lower<'_>, op: fn(Value) -> O) -> Lowered {
     if dtype.is_float() {
         return n.emit(op(x));
     }
+    n.numeric(x)?;
     let x = n.as_float(x)?;
     let y = n.op(op(x))?;
     let y = n.cast(y, dtype)?;
@@ -119,7 +120,7 @@ pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
     let Some(source) = source.filter(|_| n.dtype(y).is_ok_and(|d| d == DType::I32)) else { return n.done(y) };
     n.makes(source);
     let y = match source {
-        DType::U8 | DType::I8 | DType::U16 | DType::I16 => wrapped(n, y, source)?,
+        DType::U8 | DType::I8 | DType::U16 | DType::I16 => n.wrapped(y, source)?,
         // The bits are right; what they mean from 2^31 on is not.
         DType::U32 => {
             n.warn("unsigned integers are computed as signed ones: results from 2^31 on come out negative");
@@ -128,20 +129,6 @@ pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
         _ => y,
     };
     n.done(y)
-}
-
-/// Integers wrapped into a smaller type; as they are where they are known to fit.
-fn wrapped(n: &mut Lower<'_>, y: Value, to: DType) -> Result<Value, LowerError> {
-    let (bits, signed) = (to.bits(), matches!(to, DType::I8 | DType::I16));
-    let range = 1i64 << bits;
-    let low = if signed { -(range / 2) } else { 0 };
-    if n.known_ints(y).is_some_and(|v| v.iter().all(|i| (low..low + range).contains(i))) {
-        return Ok(y);
-    }
-    let modulus = n.const_int(range)?;
-    let y = if signed { n.add_number(y, -low as f64)? } else { y };
-    let y = n.op(ops::Mod { x: y, y: modulus })?;
-    if signed { n.add_number(y, low as f64) } else { Ok(y) }
 }
 
 fn divide(n: &mut Lower<'_>) -> Lowered {
@@ -156,6 +143,7 @@ fn divide(n: &mut Lower<'_>) -> Lowered {
 /// A comparison; booleans are compared as integers.
 fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     let (x, y) = compared(n)?;
+    n.alike(x, y)?;
     if n.dtype(x)? == DType::Bool {
         let (x, y) = (n.cast(x, DType::I32)?, n.cast(y, DType::I32)?);
         return n.emit(op(x, y));
@@ -163,13 +151,21 @@ fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     n.emit(op(x, y))
 }
 
+/// The element type that a cast of this kind is to.
+fn target(n: &Lower<'_>, kind: &str) -> Result<DType, LowerError> {
+    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
+    let code = i32::try_from(to).ok();
+    match (code.and_then(tensor::dtype), code.and_then(tensor::odd_type)) {
+        (Some(dtype), _) => Ok(dtype),
+        (None, Some(name)) => Err(LowerError::core_ml(format!("{kind} to {name}"))),
+        (None, None) => n.bad_attr("to", "the number of an element type of ONNX"),
+    }
+}
+
 fn cast(n: &mut Lower<'_>) -> Lowered {
     n.ignore("saturate");
     n.ignore("round_mode");
-    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
-    let Some(to) = i32::try_from(to).ok().and_then(tensor::dtype) else {
-        return n.bad_attr("to", "a type that Core ML computes with");
-    };
+    let to = target(n, "a cast")?;
     // A constant keeps its own type as far as the source goes on to compute with it.
     if let Some(t) = n.constant(0)? {
         let whole = t.dtype().is_int() || t.dtype() == DType::Bool;
@@ -195,10 +191,7 @@ fn cast(n: &mut Lower<'_>) -> Lowered {
 
 /// Constants bit by bit; of what the program computes, integers, as it has one type for all of these.
 fn bit_cast(n: &mut Lower<'_>) -> Lowered {
-    let Some(to) = n.int("to")? else { return Err(LowerError::MissingAttr { name: "to" }) };
-    let Some(to) = i32::try_from(to).ok().and_then(tensor::dtype) else {
-        return n.bad_attr("to", "a known element type");
-    };
+    let to = target(n, "a bit cast")?;
     let from = match n.source_dtype(0) {
         Some(from) => from,
         None => n.input(0).and_then(|x| n.dtype(x))?,
@@ -223,7 +216,7 @@ fn bit_cast(n: &mut Lower<'_>) -> Lowered {
     let whole = |d: DType| (d.is_int() && d.bits() >= 8) || d == DType::Bool;
     if !whole(from) || !to.is_int() {
         let help = "Core ML has no op that reads the bits of a number";
-        return Err(LowerError::form_but(format!("a bit cast of {from} to {to}"), help));
+        return Err(LowerError::form_but(format!("a bit cast of {from} to {to}"), help).by(Limit::CoreMl));
     }
     let x = n.input(0)?;
     n.makes(to);
@@ -241,9 +234,9 @@ fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> 
             let whole = n.dtype(x)? == DType::I32;
             let y = n.cast(x, DType::I32)?;
             // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
-            if whole { wrapped(n, y, to) } else { Ok(y) }
+            if whole { n.wrapped(y, to) } else { Ok(y) }
         }
-        other => Err(LowerError::form(format!("a cast to {other}"))),
+        other => Err(LowerError::core_ml(format!("a cast to {other}"))),
     }
 }
 

@@ -46,6 +46,7 @@ fn grid_sample(n: &mut Lower<'_>) -> Lowered {
 fn affine_grid(n: &mut Lower<'_>) -> Lowered {
     let align = n.flag("align_corners", false)?;
     let (theta, size) = (n.input(0)?, n.input(1)?);
+    n.numeric(theta)?;
     let y = affine(n, theta, size, align)?;
     n.done(y)
 }

@@ -80,7 +80,10 @@ fn split(n: &mut Lower<'_>, sizes: Option<Vec<i64>>, count: Option<i64>) -> Lowe
     let x = n.input(0)?;
     let axis = n.axis(x, axis)?;
     let outputs = n.output_count() as i64;
-    let parts = count.unwrap_or(outputs);
+    if count.is_some_and(|c| c != outputs) {
+        return n.bad_attr("num_outputs", format!("{outputs}, as many as the node has outputs"));
+    }
+    let parts = outputs;
     let size = n.shape(x)?[axis].as_known();
     let sizes = match (sizes, size) {
         (Some(sizes), _) => Some(sizes),

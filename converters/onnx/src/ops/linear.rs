@@ -37,6 +37,8 @@ rows! {
 /// A vector is a matrix of one row on the left, of one column on the right.
 fn matmul(n: &mut Lower<'_>) -> Lowered {
     let (x, y) = (n.input(0)?, n.input(1)?);
+    n.numeric(x)?;
+    n.alike(x, y)?;
     let product = product(n, x, y)?;
     n.done(product)
 }
@@ -120,5 +122,7 @@ fn gemm_value(n: &mut Lower<'_>) -> Result<Value, LowerError> {
     n.ignore("broadcast");
     let (alpha, beta) = (n.float_or("alpha", 1.0)?, n.float_or("beta", 1.0)?);
     let (transpose_a, transpose_b) = (n.flag("transA", false)?, n.flag("transB", false)?);
+    n.numeric(a)?;
+    [Some(b), c].into_iter().flatten().try_for_each(|v| n.alike(a, v))?;
     gemm(n, [a, b], c, Gemm { alpha, beta, transpose_a, transpose_b })
 }

@@ -55,7 +55,7 @@ fn causal_conv(n: &mut Lower<'_>) -> Lowered {
     let mut results = n.done(y)?;
     if n.wants(1) {
         if before == 0 {
-            return Err(LowerError::form("the state of a kernel of one element, which is empty,"));
+            return Err(LowerError::core_ml("the state of a kernel of one element, which is empty,"));
         }
         results.push(Entry::Value(n.slice(padded, 2, -before, None)?));
     }

@@ -67,15 +67,15 @@ families! {
     unpooling,
 }
 
-mod absent;
 mod alike;
 mod exact;
+mod without;
 
-pub use absent::ABSENT;
+pub use without::WITHOUT;
 
 /// Every row, by operator.
 pub fn table() -> &'static Table {
-    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows(), ABSENT, alike::ALIKE));
+    static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(rows(), WITHOUT, alike::ALIKE));
     &TABLE
 }
 

@@ -42,7 +42,7 @@ fn batch_norm(n: &mut Lower<'_>) -> Lowered {
     n.ignore("is_test");
     let together = n.flag("spatial", true)?;
     if (1..5).any(|i| n.wants(i)) {
-        return Err(LowerError::form("normalizing while training"));
+        return Err(LowerError::not_yet("normalizing while training"));
     }
     let x = n.input(0)?;
     let (epsilon, parameters) = (n.float_or("epsilon", 1e-5)?, parameters(n, x)?);

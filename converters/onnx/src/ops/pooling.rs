@@ -33,7 +33,7 @@ fn spatial_axes(n: &mut Lower<'_>) -> Result<Option<Vec<i64>>> {
     let x = n.input(0)?;
     match n.rank(x)? as i64 {
         rank @ 3.. => Ok(Some((2..rank).collect())),
-        rank => Err(LowerError::form(format!("a pooling of rank {rank}"))),
+        rank => Err(LowerError::core_ml(format!("a pooling of rank {rank}"))),
     }
 }
 

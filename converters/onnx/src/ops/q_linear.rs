@@ -82,7 +82,7 @@ fn global_average_pool(n: &mut Lower<'_>) -> Lowered {
     image(n, |n, x| {
         let rank = n.rank(x)? as i64;
         if rank < 3 {
-            return Err(LowerError::form(format!("a pooling of rank {rank}")));
+            return Err(LowerError::core_ml(format!("a pooling of rank {rank}")));
         }
         n.mean_over(x, &(2..rank).collect::<Vec<_>>())
     })

@@ -28,7 +28,7 @@ type Result<T> = std::result::Result<T, LowerError>;
 fn bounds(dtype: DType) -> Result<(f64, f64)> {
     match dtype.int_range() {
         Some((lo, hi)) if dtype != DType::Bool && hi < 1 << 31 => Ok((lo as f64, hi as f64)),
-        _ => Err(LowerError::form(format!("quantizing to {dtype}"))),
+        _ => Err(LowerError::core_ml(format!("quantizing to {dtype}"))),
     }
 }
 

@@ -88,7 +88,8 @@ fn chosen(n: &mut Lower<'_>, elements: &[Entry]) -> Lowered {
     let values = tensors(n, elements)?;
     let types = values.iter().map(|v| n.ty(*v).cloned()).collect::<Result<Vec<_>>>()?;
     if types.windows(2).any(|pair| pair[0] != pair[1]) {
-        return Err(LowerError::form("a place, known only when the program runs, in a sequence of several shapes"));
+        let what = "a place, known only when the program runs, in a sequence of several shapes";
+        return Err(LowerError::core_ml(what));
     }
     let at = n.input(1)?;
     let at = n.as_scalar(at)?;

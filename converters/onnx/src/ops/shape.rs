@@ -55,12 +55,10 @@ fn reshape_by_input(n: &mut Lower<'_>) -> Lowered {
         return n.done(y);
     }
     if tracked && !sizes.iter().any(|d| d.is(0)) {
-        let x = n.before_reshape(x);
         return n.emit(ops::Reshape { x, shape });
     }
     if !tracked {
         let shape = zeros_replaced(n, x, shape, sizes.len())?;
-        let x = n.before_reshape(x);
         return n.emit(ops::Reshape { x, shape });
     }
     let mut parts = vec![];
@@ -87,7 +85,7 @@ fn zeros_replaced(n: &mut Lower<'_>, x: Value, shape: Value, len: usize) -> Resu
 fn reshape_to_none(n: &mut Lower<'_>) -> Lowered {
     n.input(0)?;
     n.input(1)?;
-    Err(LowerError::form("a tensor without elements"))
+    Err(LowerError::core_ml("a tensor without elements"))
 }
 
 /// Reshapes to `sizes`, of which one may be -1, and 0 keeps a size.

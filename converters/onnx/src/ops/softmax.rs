@@ -72,7 +72,7 @@ fn bias_softmax(n: &mut Lower<'_>) -> Lowered {
         return Err(LowerError::form(format!("a bias of rank {own} for a tensor of rank {rank}")));
     }
     if inner && own < rank {
-        return Err(LowerError::form("a bias that is broadcast on the inside and has fewer axes"));
+        return Err(LowerError::not_yet("a bias that is broadcast on the inside and has fewer axes"));
     }
     bias = n.expand_dims(bias, &(0..(rank - own) as i64).collect::<Vec<_>>())?;
     let sum = n.add(x, bias)?;

@@ -34,7 +34,7 @@ fn vectorize(n: &mut Lower<'_>) -> Lowered {
         _ => return n.bad_attr("mode", "`TF`, `IDF` or `TFIDF`"),
     };
     if n.strs("pool_strings")?.is_some_and(|p| !p.is_empty()) {
-        return Err(LowerError::form("a pool of strings, which Core ML has no tensors of,"));
+        return Err(LowerError::core_ml("a pool of strings, which Core ML has no tensors of,"));
     }
     let pool = n.ints("pool_int64s")?.unwrap_or_default();
     let starts = n.ints("ngram_counts")?.unwrap_or_default();

@@ -113,7 +113,7 @@ pub fn repeat_heads(n: &mut Lower<'_>, x: Value, like: Value) -> Result<Value> {
         return Err(LowerError::NotFixed { what: "the number of heads".into() });
     };
     if have < 1 || want % have != 0 {
-        return Err(LowerError::form(format!("attention of {want} heads on {have}")));
+        return Err(LowerError::not_yet(format!("attention of {want} heads on {have}")));
     }
     let apart = n.expand_dims(x, &[2])?;
     let reps = n.const_ints(&[1, 1, want / have, 1, 1])?;

@@ -103,7 +103,7 @@ pub fn convolved(
     groups: i64,
 ) -> Result<Value> {
     if n.const_of(weight).is_none() && !window.is_dense() {
-        return Err(LowerError::form("a dilated convolution with a weight that is computed"));
+        return Err(LowerError::core_ml("a dilated convolution with a weight that is computed"));
     }
     let (pad_type, pad) = window.mil_padding(n, x)?;
     let Window { strides, dilations, .. } = window;
@@ -137,7 +137,7 @@ pub fn transposed(
     let Transposed { window, groups, extra, wanted } = how;
     let spatial = window.kernel.len();
     if n.const_of(weight).is_none() && n.opset() < Opset::Ios17 {
-        return Err(LowerError::form("a transposed convolution with a weight that is computed, before iOS 17,"));
+        return Err(LowerError::core_ml("a transposed convolution with a weight that is computed, before iOS 17,"));
     }
     // What is cut off at each end. Where the result reaches further than anything is spread to, the end is negative.
     let mut cut = vec![];

@@ -23,7 +23,7 @@ pub struct Regions {
 pub fn aligned(n: &mut Lower<'_>, x: Value, [boxes, batch]: [Value; 2], regions: Regions) -> Result<Value, LowerError> {
     let Regions { half_pixel, mean, size: [height, width], ratio, scale } = regions;
     if ratio <= 0 {
-        return Err(LowerError::form("a `sampling_ratio` that depends on the boxes"));
+        return Err(LowerError::not_yet("a `sampling_ratio` that depends on the boxes"));
     }
     if [height, width, ratio].iter().any(|v| !(1..=1024).contains(v)) {
         return Err(LowerError::form(format!("a result of {height} by {width}")));
@@ -33,6 +33,9 @@ pub fn aligned(n: &mut Lower<'_>, x: Value, [boxes, batch]: [Value; 2], regions:
         return Err(LowerError::form(format!("{}, which is no image,", n.ty(x)?)));
     };
     let dtype = n.dtype(x)?;
+    if (n.rank(boxes)?, n.rank(batch)?) != (2, 1) {
+        return Err(LowerError::form(format!("boxes in {} of batches in {}", n.ty(boxes)?, n.ty(batch)?)));
+    }
     let boxes = n.cast(boxes, DType::F32)?;
     let boxes = n.scale(boxes, scale)?;
     let boxes = n.add_number(boxes, if half_pixel { -0.5 } else { 0.0 })?;

@@ -29,7 +29,7 @@ impl Walk<'_> {
     pub fn run(&self, n: &mut Lower<'_>, state: &[Value], step: Step<'_>) -> Result<(Vec<Value>, Option<Value>)> {
         let Some(first) = self.over.first() else { return Err(LowerError::Poisoned) };
         match n.shape(*first)?.first().and_then(|d| d.as_known()) {
-            Some(steps) if steps < 1 => Err(LowerError::form("a sequence of no steps")),
+            Some(steps) if steps < 1 => Err(LowerError::core_ml("a sequence of no steps")),
             Some(steps) if steps <= UNROLLED => self.unrolled(n, steps, state.to_vec(), step),
             _ => self.looped(n, *first, state, step),
         }

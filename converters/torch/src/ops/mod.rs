@@ -32,18 +32,32 @@ macro_rules! families {
 families! {
     activation,
     attention,
+    bits,
+    control,
     convolution,
+    creation,
+    diagonal,
+    distinct,
     embedding,
+    fourier,
+    index,
     linear,
     loss,
     movement,
     normalization,
     norms,
+    order,
     padding,
     pointwise,
     pooling,
+    quantized,
+    random,
     recurrent,
+    reduction,
     resampling,
+    scatter,
+    symbolic,
+    types,
     vision,
 }
 
@@ -85,6 +99,24 @@ pub fn table() -> &'static Table {
 /// Every signature with its domain, by family.
 pub fn signatures() -> impl Iterator<Item = (&'static str, &'static Signature)> {
     SIGNATURES.iter().map(|(domain, s, _)| (*domain, s))
+}
+
+/// The signatures of the overloads of `op`, or the one overload that it names; of what writes its argument, those of its
+/// twins.
+pub(crate) fn overloads(domain: &str, op: &str) -> impl Iterator<Item = &'static Signature> {
+    let (base, overload) = op.split_once('.').map_or((op, None), |(base, o)| (base, Some(o.to_owned())));
+    let plain = if base.ends_with('_') && !base.ends_with("__") { base.trim_end_matches('_') } else { base };
+    let (base, plain, domain) = (base.to_owned(), plain.to_owned(), domain.to_owned());
+    SIGNATURES.iter().filter(move |(d, ..)| *d == domain).map(|(_, s, _)| s).filter(move |s| {
+        let (name, own) = s.name.split_once('.').map_or((s.name, None), |(n, o)| (n, Some(o)));
+        (name == base || name == plain) && overload.as_deref().is_none_or(|o| own == Some(o))
+    })
+}
+
+/// The name of the twin of an operator that writes its argument.
+pub(crate) fn in_place(name: &str) -> String {
+    let (base, overload) = name.split_once('.').map_or((name, None), |(b, o)| (b, Some(o)));
+    overload.map_or_else(|| format!("{base}_"), |o| format!("{base}_.{o}"))
 }
 
 /// The signature of a node's operator; of one that writes its argument, that of its twin.

@@ -57,7 +57,8 @@ aten! {
     "select.int(Tensor(a) self, int dim, SymInt index) -> Tensor(a)", "select_copy.int(Tensor self, int dim, SymInt index) -> Tensor" => select;
     "slice.Tensor(Tensor(a) self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor(a)",
     "slice_copy.Tensor(Tensor self, int dim=0, SymInt? start=None, SymInt? end=None, SymInt step=1) -> Tensor" => slice;
-    "narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)", "narrow_copy(Tensor self, int dim, SymInt start, SymInt length) -> Tensor" => narrow;
+    "narrow(Tensor(a) self, int dim, SymInt start, SymInt length) -> Tensor(a)",
+    "narrow.Tensor(Tensor(a) self, int dim, Tensor start, SymInt length) -> Tensor(a)", "narrow_copy(Tensor self, int dim, SymInt start, SymInt length) -> Tensor" => narrow;
     "cat(Tensor[] tensors, int dim=0) -> Tensor", "concat(Tensor[] tensors, int dim=0) -> Tensor", "concatenate(Tensor[] tensors, int dim=0) -> Tensor" => |n| { let axis = n.int_or("dim", 0)?; cat(n, axis) };
     "hstack(Tensor[] tensors) -> Tensor" => |n| {
         let all = n.values("tensors")?;
@@ -514,7 +515,7 @@ fn slice_scatter(n: &mut Lower<'_>) -> Lowered {
 }
 
 /// `x` with `src` in the place of a slice along an axis: joined from what is before, it, and what is behind.
-fn replaced(
+pub(super) fn replaced(
     n: &mut Lower<'_>,
     x: Value,
     src: Value,

@@ -16,16 +16,6 @@ aten! {
     "atan(Tensor self) -> Tensor", "arctan(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Atan { x });
     "atan2(Tensor self, Tensor other) -> Tensor", "arctan2(Tensor self, Tensor other) -> Tensor" => atan2;
     "atanh(Tensor self) -> Tensor", "arctanh(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Atanh { x });
-    "bitwise_not(Tensor self) -> Tensor" => bitwise_not;
-    "bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_and.Scalar(Tensor self, Scalar other) -> Tensor",
-    "__and__.Tensor(Tensor self, Tensor other) -> Tensor", "__and__.Scalar(Tensor self, Scalar other) -> Tensor" =>
-        |n| logic_of_bits(n, |x, y| Box::new(ops::LogicalAnd { x, y }));
-    "bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_or.Scalar(Tensor self, Scalar other) -> Tensor",
-    "__or__.Tensor(Tensor self, Tensor other) -> Tensor", "__or__.Scalar(Tensor self, Scalar other) -> Tensor" =>
-        |n| logic_of_bits(n, |x, y| Box::new(ops::LogicalOr { x, y }));
-    "bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_xor.Scalar(Tensor self, Scalar other) -> Tensor",
-    "__xor__.Tensor(Tensor self, Tensor other) -> Tensor", "__xor__.Scalar(Tensor self, Scalar other) -> Tensor" =>
-        |n| logic_of_bits(n, |x, y| Box::new(ops::LogicalXor { x, y }));
     "ceil(Tensor self) -> Tensor" => |n| whole(n, |x| ops::Ceil { x });
     "clamp(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor",
     "clip(Tensor self, Scalar? min=None, Scalar? max=None) -> Tensor",
@@ -161,26 +151,6 @@ fn logical<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
     let (x, y) = (n.value("self")?, n.value("other")?);
     let (x, y) = (n.cast(x, DType::Bool)?, n.cast(y, DType::Bool)?);
     n.emit(op(x, y))
-}
-
-/// Logic of booleans; that of integers' bits is another matter.
-fn logic_of_bits(n: &mut Lower<'_>, op: fn(Value, Value) -> Box<dyn Op>) -> Lowered {
-    let ([x, y], dtype) = operands(n, ["self", "other"])?;
-    if dtype != DType::Bool {
-        return Err(LowerError::form("logic on the bits of integers"));
-    }
-    let values = n.boxed(op(x, y))?;
-    n.done(values)
-}
-
-fn bitwise_not(n: &mut Lower<'_>) -> Lowered {
-    let x = n.value("self")?;
-    if n.dtype(x)? == DType::Bool {
-        return n.emit(ops::LogicalNot { x });
-    }
-    let y = n.scale(x, -1.0)?;
-    let y = n.add_number(y, -1.0)?;
-    n.done(y)
 }
 
 /// `self + sign * alpha * other`.

@@ -143,15 +143,27 @@ fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape, most: usize) ->
     }
     // Too many runs: every operand is repeated to the whole shape.
     for (v, p) in operands.iter().zip(&present) {
-        let known = |(has, d): (&Option<bool>, &Dim)| if *has == Some(false) { d.as_known() } else { Some(1) };
-        let reps: Option<Vec<i64>> = p.iter().zip(of.iter()).map(known).collect();
-        let reps = reps.ok_or(Why::Because("how often an operand is repeated is known only when the program runs"))?;
-        let mut dims = vec![Dim::from(1); of.rank() - cx.shape(*v).rank()];
-        dims.extend(cx.shape(*v).iter().cloned());
-        let all = repeated(cx, *v, &dims, &reps)?[0];
+        let all = repeated_to(cx, *v, p, of, &[])?;
         views.insert(*v, cx.view(all, &[product(of)])?);
     }
     Ok(views)
+}
+
+/// `v` repeated along the axes of `of` that it has not, as `present` says; axes `behind` these stay as they are.
+fn repeated_to(
+    cx: &mut Lower<'_>,
+    v: Value,
+    present: &[Option<bool>],
+    of: &[Dim],
+    behind: &[Dim],
+) -> Result<Value, Why> {
+    let times = |(has, d): (&Option<bool>, &Dim)| if *has == Some(false) { d.clone() } else { Dim::from(1) };
+    let mut reps: Vec<Dim> = present.iter().zip(of).map(times).collect();
+    reps.resize(of.len() + behind.len(), Dim::from(1));
+    let own = cx.shape(v);
+    let mut dims = vec![Dim::from(1); reps.len() - own.rank()];
+    dims.extend(own.iter().cloned());
+    Ok(repeated(cx, v, &dims, &reps)?[0])
 }
 
 /// The one element of `v`, on as few axes as it can be.
@@ -227,8 +239,18 @@ fn matmul(op: &Matmul, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
         Ok::<_, Why>((Shape::from(&shape[..at]), [shape[at].clone(), shape[at + 1].clone()]))
     };
     let ((bx, mx), (by, my)) = (matrices(cx, op.x)?, matrices(cx, op.y)?);
-    let runs = shared_runs(&[presence(&bx, &batch)?, presence(&by, &batch)?], &batch);
-    require(runs.len() <= MAX_RANK - 2, "its operands are repeated along too many axes")?;
+    let present = [presence(&bx, &batch)?, presence(&by, &batch)?];
+    let runs = shared_runs(&present, &batch);
+    if runs.len() > MAX_RANK - 2 {
+        // Too many runs: both are repeated to the whole batch.
+        let whole = |cx: &mut Lower<'_>, v: Value, present: &[Option<bool>], m: [Dim; 2]| {
+            let all = repeated_to(cx, v, present, &batch, &m)?;
+            let [rows, columns] = m;
+            cx.view(all, &[product(&batch), rows, columns])
+        };
+        let (x, y) = (whole(cx, op.x, &present[0], mx)?, whole(cx, op.y, &present[1], my)?);
+        return Ok(vec![cx.insert(Matmul { x, y, ..op.clone() })?]);
+    }
     let view = |cx: &mut Lower<'_>, v: Value, b: &Shape, m: [Dim; 2]| {
         // A matrix for all keeps its rank.
         let lead = if b.iter().all(|d| d.is(1)) { vec![] } else { joined_to(b, lead, &runs) };

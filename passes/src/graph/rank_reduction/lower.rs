@@ -1,8 +1,8 @@
 //! Stand-ins of tensors, and views of these.
 
-use super::axes::product;
+use super::{axes::product, sizes::Sources};
 use mlconv_mil::{
-    ir::{Function, InsertError, OpId, OriginId, Place, Use, Value},
+    ir::{Block, Function, InsertError, OpId, OriginId, Place, Use, Value},
     ops::{Const, Identity, Reshape},
     schema::Op,
 };
@@ -62,44 +62,18 @@ impl Rule for Where {
 
 /// For values of many axes, one of few axes with the same elements in the same order.
 #[derive(Debug, Default)]
-pub(super) struct StandIns(HashMap<Value, Value>);
-
-impl StandIns {
-    /// `v` under its own axes again; `None` where it has no stand-in.
-    pub(super) fn restored(
-        &self,
-        f: &mut Function,
-        v: Value,
-        place: Place,
-        origin: Option<OriginId>,
-    ) -> Result<Option<Value>, InsertError> {
-        let Some(from) = self.0.get(&v) else { return Ok(None) };
-        let (dims, hint) = (shape_of(f, v).to_vec(), f.value(v).hint.clone());
-        let Some(sizes) = sizes(&dims) else { return Ok(None) };
-        let val = Tensor::from_i64(DType::I32, &[sizes.len()], &sizes);
-        let shape = f.insert(place, &[&format!("{hint}_shape")], Box::new(Const { val }), origin)?[0];
-        let restored = f.insert(place, &[&hint], Box::new(Reshape { x: *from, shape }), origin)?;
-        Ok(Some(restored[0]))
-    }
-}
-
-/// Sizes for a reshape, where at most one of them is open.
-fn sizes(dims: &[Dim]) -> Option<Vec<i64>> {
-    let in_range = |n: i64| Some(n).filter(|n| (1..=i32::MAX.into()).contains(n));
-    let known = |d: &Dim| d.as_known().map_or(Some(-1), in_range);
-    let sizes: Vec<i64> = dims.iter().map(known).collect::<Option<_>>()?;
-    (sizes.iter().filter(|n| **n == -1).count() <= 1).then_some(sizes)
-}
-
-fn shape_of(f: &Function, v: Value) -> Shape {
-    f.ty(v).tensor().map(|t| t.shape.clone()).unwrap_or_default()
+pub(super) struct StandIns {
+    of: HashMap<Value, Value>,
+    pub(super) sources: Sources,
 }
 
 /// An op that is computed on fewer axes.
 pub(super) struct Lower<'a> {
-    f: &'a mut Function,
-    stand_ins: &'a mut StandIns,
+    pub(super) f: &'a mut Function,
+    pub(super) stand_ins: &'a mut StandIns,
     id: OpId,
+    /// Where ops are put: before the one that is computed, unless said otherwise.
+    pub(super) place: Place,
     origin: Option<OriginId>,
     hint: Arc<str>,
 }
@@ -107,7 +81,7 @@ pub(super) struct Lower<'a> {
 impl<'a> Lower<'a> {
     pub(super) fn new(f: &'a mut Function, stand_ins: &'a mut StandIns, id: OpId, origin: Option<OriginId>) -> Self {
         let hint = f.op_data(id).results.first().map_or_else(|| "".into(), |v| f.value(*v).hint.clone());
-        Self { f, stand_ins, id, origin, hint }
+        Self { f, stand_ins, id, place: Place::Before(id), origin, hint }
     }
 
     /// Computes the op by the first rule that is about it, and gives its results stand-ins or other readers.
@@ -125,9 +99,10 @@ impl<'a> Lower<'a> {
             _ => false,
         };
         require(pairs.len() == data.results.len() && pairs.iter().all(alike), "its type on fewer axes is another")?;
+        let block = self.block();
         for (old, mut new) in pairs {
             if self.shape(old).rank() > MAX_RANK {
-                self.stand_ins.0.insert(old, new);
+                self.stand_ins.of.insert(old, new);
             } else {
                 let hint = self.f.value(old).hint.clone();
                 // An output is neither an input nor another output.
@@ -141,6 +116,7 @@ impl<'a> Lower<'a> {
                 }
                 self.f.replace_uses(old, new);
             }
+            self.stand_ins.sources.learn(self.f, block, new);
         }
         Ok(())
     }
@@ -151,7 +127,7 @@ impl<'a> Lower<'a> {
         self.f.op_data(self.id).op.visit_operands(&mut |v| operands.push(v));
         let mut restored = HashMap::new();
         for v in operands {
-            if let Some(new) = self.stand_ins.restored(self.f, v, Place::Before(self.id), self.origin)? {
+            if let Some(new) = self.restored(v)? {
                 restored.insert(v, new);
             }
         }
@@ -159,14 +135,46 @@ impl<'a> Lower<'a> {
         Ok(())
     }
 
+    /// `v` under its own axes again; `None` where it has no stand-in, or its sizes are not known.
+    pub(super) fn restored(&mut self, v: Value) -> Result<Option<Value>, InsertError> {
+        let Some(from) = self.stand_ins.of.get(&v).copied() else { return Ok(None) };
+        let (dims, own) = (self.shape(v), self.f.value(v).hint.clone());
+        let hint = std::mem::replace(&mut self.hint, own);
+        let restored = self.reshape(from, &dims);
+        self.hint = hint;
+        match restored {
+            Ok(restored) => Ok(Some(restored)),
+            Err(Why::Because(_)) => Ok(None),
+            Err(Why::Refused(e)) => Err(*e),
+        }
+    }
+
     /// The shape of `v`, high as it may be.
     pub(super) fn shape(&self, v: Value) -> Shape {
-        shape_of(self.f, v)
+        self.f.ty(v).tensor().map(|t| t.shape.clone()).unwrap_or_default()
+    }
+
+    /// The op that is computed.
+    pub(super) fn id(&self) -> OpId {
+        self.id
+    }
+
+    /// The op that is computed, as it was.
+    pub(super) fn op(&self) -> Box<dyn Op> {
+        self.f.op_data(self.id).op.clone_op()
     }
 
     /// The results of the op.
     pub(super) fn results(&self) -> &[Value] {
         &self.f.op_data(self.id).results
+    }
+
+    /// The block in which ops are put.
+    pub(super) fn block(&self) -> Block {
+        match self.place {
+            Place::End(block) => block,
+            Place::Before(id) => self.f.op_data(id).block,
+        }
     }
 
     /// The integers that `v` is known to hold.
@@ -175,27 +183,35 @@ impl<'a> Lower<'a> {
         known.ok_or(Why::Because("an operand that says where is no constant"))
     }
 
-    /// An op before the one that is computed; its first result.
+    /// An op in its place; its first result.
     pub(super) fn insert(&mut self, op: impl Op) -> Result<Value, Why> {
         Ok(self.insert_all(Box::new(op))?[0])
     }
 
-    /// An op before the one that is computed.
+    /// An op in its place.
     pub(super) fn insert_all(&mut self, op: Box<dyn Op>) -> Result<SmallVec<[Value; 1]>, Why> {
         let hint = self.hint.clone();
-        Ok(self.f.insert(Place::Before(self.id), &[&hint], op, self.origin)?)
+        Ok(self.f.insert(self.place, &[&hint], op, self.origin)?)
+    }
+
+    /// An op of which the result is called `hint`.
+    pub(super) fn insert_named(&mut self, hint: &str, op: impl Op) -> Result<Value, Why> {
+        Ok(self.f.insert(self.place, &[hint], Box::new(op), self.origin)?[0])
+    }
+
+    /// An op whose result is named after what it says.
+    pub(super) fn insert_as(&mut self, what: &str, op: impl Op) -> Result<Value, Why> {
+        self.insert_named(&format!("{}_{what}", self.hint), op)
     }
 
     /// A vector of integers, named after what it says.
     pub(super) fn constant(&mut self, what: &str, ints: &[i64]) -> Result<Value, Why> {
-        let val = Tensor::from_i64(DType::I32, &[ints.len()], ints);
-        let hint = format!("{}_{what}", self.hint);
-        Ok(self.f.insert(Place::Before(self.id), &[&hint], Box::new(Const { val }), self.origin)?[0])
+        self.insert_as(what, Const { val: Tensor::from_i64(DType::I32, &[ints.len()], ints) })
     }
 
     /// What has the elements of `v` in order, on few axes.
     pub(super) fn stand_in(&mut self, v: Value) -> Result<Value, Why> {
-        if let Some(low) = self.stand_ins.0.get(&v) {
+        if let Some(low) = self.stand_ins.of.get(&v) {
             return Ok(*low);
         }
         let shape = self.shape(v);
@@ -212,8 +228,7 @@ impl<'a> Lower<'a> {
 
     /// A reshape of `x` to `dims`.
     fn reshape(&mut self, x: Value, dims: &[Dim]) -> Result<Value, Why> {
-        let sizes = sizes(dims).ok_or(Why::Because("more than one size of a reshape is open, or one is 0"))?;
-        let shape = self.constant("shape", &sizes)?;
+        let shape = self.sizes(x, dims)?;
         let new = self.insert(Reshape { x, shape })?;
         require(self.shape(new)[..] == *dims, "its sizes on fewer axes are not known")?;
         Ok(new)
@@ -230,7 +245,7 @@ impl<'a> Lower<'a> {
             let val = t.reshape(&known.ok_or(Why::Because("a constant has other sizes"))?);
             return self.insert(Const { val });
         }
-        let low = self.stand_ins.0.get(&v).copied().unwrap_or(v);
+        let low = self.stand_ins.of.get(&v).copied().unwrap_or(v);
         // A reshape of a reshape is one reshape.
         let x = self.f.def::<Reshape>(low).map(|r| r.x).filter(|x| self.shape(*x).rank() <= MAX_RANK).unwrap_or(low);
         for x in [low, x] {

@@ -141,17 +141,17 @@ pub(super) fn along(
 }
 
 fn tile(op: &Tile, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
-    let reps = cx.ints(op.reps)?;
+    let reps = cx.known_elements(op.reps)?;
     let shape = cx.shape(op.x);
     repeated(cx, op.x, &shape, &reps)
 }
 
 /// `x`, of the shape `dims`, repeated along each axis.
-pub(super) fn repeated(cx: &mut Lower<'_>, x: Value, dims: &[Dim], reps: &[i64]) -> Result<Vec<Value>, Why> {
-    let active: Vec<bool> = reps.iter().map(|n| *n != 1).collect();
+pub(super) fn repeated(cx: &mut Lower<'_>, x: Value, dims: &[Dim], reps: &[Dim]) -> Result<Vec<Value>, Why> {
+    let active: Vec<bool> = reps.iter().map(|n| !n.is(1)).collect();
     along(cx, x, dims, &active, |cx, x, places| {
-        let reps: Vec<i64> = places.iter().map(|p| p.map_or(1, |i| reps[i])).collect();
-        let reps = cx.constant("reps", &reps)?;
+        let reps: Vec<Dim> = places.iter().map(|p| p.map_or(Dim::from(1), |i| reps[i].clone())).collect();
+        let reps = cx.vector("reps", &reps)?;
         cx.insert(Tile { x, reps })
     })
 }

@@ -1,15 +1,15 @@
 //! Ops that pick elements, or put some in their places.
 
 use super::{
-    axes::{around, product},
+    axes::{around, joined, product, runs},
     lower::{Lower, MAX_RANK, On, Rule, Why, require},
     moving::along,
 };
 use mlconv_mil::{
     ir::Value,
     ops::{
-        BandPart, FillLike, Gather, GatherAlongAxis, GatherNd, OneHot, Scatter, ScatterAlongAxis, ScatterNd,
-        SliceByIndex, SliceBySize,
+        BandPart, Fill, FillLike, Gather, GatherAlongAxis, GatherNd, OneHot, Scatter, ScatterAlongAxis, ScatterNd,
+        ShapeOf, SliceByIndex, SliceBySize, SliceUpdate,
     },
 };
 use mlconv_tensor::{Dim, Shape};
@@ -26,81 +26,146 @@ pub(super) const RULES: &[&dyn Rule] = &[
     &On(one_hot),
     &On(band_part),
     &On(fill_like),
+    &On(fill),
+    &On(shape_of),
+    &On(slice_update),
 ];
 
 const NO_AXIS: Why = Why::Because("its axis is none");
 
 /// Which elements of an axis a slice takes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Slice {
-    begin: Option<i64>,
-    end: Option<i64>,
+    begin: Option<Dim>,
+    end: Option<Dim>,
     stride: i64,
 }
 
 impl Slice {
+    const WHOLE: Self = Self { begin: None, end: None, stride: 1 };
+
     /// Whether it takes all of `dim` elements, in order.
-    fn is_whole(self, dim: &Dim) -> bool {
-        let from_first = self.begin.is_none_or(|b| b == 0);
-        let to_last = self.end.is_none_or(|e| e >= dim.as_known().unwrap_or(i32::MAX.into()));
-        self.stride == 1 && from_first && to_last
+    fn is_whole(&self, dim: &Dim) -> bool {
+        let size = dim.as_known().unwrap_or(i32::MAX.into());
+        let to_last = |end: &Dim| end == dim || end.as_known().is_some_and(|e| e >= size);
+        self.stride == 1 && self.begin.as_ref().is_none_or(|b| b.is(0)) && self.end.as_ref().is_none_or(to_last)
     }
+}
+
+/// Slices as operands and masks of an op.
+struct Bounds {
+    begin: Value,
+    end: Value,
+    stride: Option<Vec<i64>>,
+    begin_mask: Option<Vec<bool>>,
+    end_mask: Option<Vec<bool>>,
+}
+
+fn bounds(cx: &mut Lower<'_>, slices: &[Slice]) -> Result<Bounds, Why> {
+    let or_0 = |d: &Option<Dim>| d.clone().unwrap_or(Dim::from(0));
+    Ok(Bounds {
+        begin: cx.vector("begin", &slices.iter().map(|s| or_0(&s.begin)).collect::<Vec<_>>())?,
+        end: cx.vector("end", &slices.iter().map(|s| or_0(&s.end)).collect::<Vec<_>>())?,
+        stride: Some(slices.iter().map(|s| s.stride).collect()),
+        begin_mask: Some(slices.iter().map(|s| s.begin.is_none()).collect()),
+        end_mask: Some(slices.iter().map(|s| s.end.is_none()).collect()),
+    })
+}
+
+/// The slices at these places; all of the other axes.
+fn at(slices: &[Slice], places: &[Option<usize>]) -> Vec<Slice> {
+    places.iter().map(|p| p.map_or(Slice::WHOLE, |i| slices[i].clone())).collect()
+}
+
+/// For each axis, whether a slice takes some of it alone.
+fn parts(slices: &[Slice], shape: &Shape) -> Vec<bool> {
+    slices.iter().zip(shape.iter()).map(|(s, d)| !s.is_whole(d)).collect()
 }
 
 /// Takes a slice of each axis.
 fn sliced(cx: &mut Lower<'_>, x: Value, slices: &[Slice]) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(x);
-    let active: Vec<bool> = slices.iter().zip(shape.iter()).map(|(s, d)| !s.is_whole(d)).collect();
-    along(cx, x, &shape, &active, |cx, x, places| {
-        let whole = Slice { begin: None, end: None, stride: 1 };
-        let slices: Vec<Slice> = places.iter().map(|p| p.map_or(whole, |i| slices[i])).collect();
-        let begin = cx.constant("begin", &slices.iter().map(|s| s.begin.unwrap_or(0)).collect::<Vec<_>>())?;
-        let end = cx.constant("end", &slices.iter().map(|s| s.end.unwrap_or(0)).collect::<Vec<_>>())?;
-        cx.insert(SliceByIndex {
-            x,
-            begin,
-            end,
-            stride: Some(slices.iter().map(|s| s.stride).collect()),
-            begin_mask: Some(slices.iter().map(|s| s.begin.is_none()).collect()),
-            end_mask: Some(slices.iter().map(|s| s.end.is_none()).collect()),
-            squeeze_mask: None,
-        })
+    along(cx, x, &shape, &parts(slices, &shape), |cx, x, places| {
+        let Bounds { begin, end, stride, begin_mask, end_mask } = bounds(cx, &at(slices, places))?;
+        cx.insert(SliceByIndex { x, begin, end, stride, begin_mask, end_mask, squeeze_mask: None })
     })
 }
 
-fn slice_by_index(op: &SliceByIndex, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
-    let (begin, end) = (cx.ints(op.begin)?, cx.ints(op.end)?);
-    let rank = cx.shape(op.x).rank();
+/// The slices that an op takes of `rank` axes.
+fn slices_of(cx: &Lower<'_>, op: &SliceByIndex, rank: usize) -> Result<Vec<Slice>, Why> {
+    let (begin, end) = (cx.known_elements(op.begin)?, cx.known_elements(op.end)?);
     require(begin.len() == rank && end.len() == rank, "it says something of another number of axes")?;
     let masked = |mask: &Option<Vec<bool>>, i: usize| mask.as_ref().is_some_and(|m| m.get(i) == Some(&true));
     let slice = |i: usize| {
         let stride = op.stride.as_ref().and_then(|s| s.get(i)).copied().unwrap_or(1);
         if masked(&op.squeeze_mask, i) {
             // One element; the last one ends where the axis does.
-            return Slice {
-                begin: Some(begin[i]),
-                end: Some(begin[i].saturating_add(1)).filter(|e| *e != 0),
-                stride: 1,
-            };
+            let from = begin[i].as_known().ok_or(Why::Because("which element it takes is known only late"))?;
+            let end = Some(from.saturating_add(1)).filter(|e| *e != 0).map(Dim::from);
+            return Ok(Slice { begin: Some(Dim::from(from)), end, stride: 1 });
         }
-        Slice {
-            begin: Some(begin[i]).filter(|_| !masked(&op.begin_mask, i)),
-            end: Some(end[i]).filter(|_| !masked(&op.end_mask, i)),
+        Ok(Slice {
+            begin: Some(begin[i].clone()).filter(|_| !masked(&op.begin_mask, i)),
+            end: Some(end[i].clone()).filter(|_| !masked(&op.end_mask, i)),
             stride,
-        }
+        })
     };
-    sliced(cx, op.x, &(0..rank).map(slice).collect::<Vec<_>>())
+    (0..rank).map(slice).collect()
+}
+
+fn slice_by_index(op: &SliceByIndex, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let rank = cx.shape(op.x).rank();
+    let slices = slices_of(cx, op, rank)?;
+    sliced(cx, op.x, &slices)
 }
 
 fn slice_by_size(op: &SliceBySize, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
-    let (begin, size) = (cx.ints(op.begin)?, cx.ints(op.size)?);
-    let slice = |(b, s): (&i64, &i64)| Slice {
-        begin: Some(*b),
-        end: if *s == -1 { None } else { b.checked_add(*s).filter(|e| *b >= 0 || *e != 0) },
-        stride: 1,
-    };
-    let slices: Vec<Slice> = begin.iter().zip(&size).map(slice).collect();
-    sliced(cx, op.x, &slices)
+    let (begin, size) = (cx.elements(op.begin)?, cx.known_elements(op.size)?);
+    let shape = cx.shape(op.x);
+    require(begin.len() == shape.rank() && size.len() == shape.rank(), "it says something of another number of axes")?;
+    // As many elements as there are, are all of them.
+    let is_whole = |i: usize| size[i] == shape[i] || (begin[i].is(0) && size[i].is(-1));
+    let active: Vec<bool> = (0..shape.rank()).map(|i| !is_whole(i)).collect();
+    along(cx, op.x, &shape, &active, |cx, x, places| {
+        let pick = |of: &[Dim], whole: i64| -> Vec<Dim> {
+            places.iter().map(|p| p.map_or(Dim::from(whole), |i| of[i].clone())).collect()
+        };
+        let begin = cx.vector("begin", &pick(&begin, 0))?;
+        let size = cx.vector("size", &pick(&size, -1))?;
+        cx.insert(SliceBySize { x, begin, size })
+    })
+}
+
+fn slice_update(op: &SliceUpdate, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let SliceUpdate { x, update, begin, end, stride, begin_mask, end_mask, squeeze_mask } = op.clone();
+    let shape = cx.shape(x);
+    let squeezed = |i: usize| squeeze_mask.as_ref().is_some_and(|m| m.get(i) == Some(&true));
+    let mut own = cx.shape(update).to_vec().into_iter();
+    let placed: Vec<Dim> =
+        (0..shape.rank()).filter_map(|i| if squeezed(i) { Some(Dim::from(1)) } else { own.next() }).collect();
+    require(placed.len() == shape.rank(), "its update has another number of axes")?;
+    let read = SliceByIndex { x, begin, end, stride, begin_mask, end_mask, squeeze_mask: squeeze_mask.clone() };
+    let slices = slices_of(cx, &read, shape.rank())?;
+    let kinds: Vec<Option<usize>> =
+        parts(&slices, &shape).iter().enumerate().map(|(i, part)| Some(if *part { i + 1 } else { 0 })).collect();
+    let (ranges, places): (Vec<_>, Vec<_>) = runs(&kinds, 0).into_iter().map(|(r, k)| (r, k.checked_sub(1))).unzip();
+    require(ranges.len() <= MAX_RANK, "it updates slices of too many axes")?;
+    let x = cx.view(x, &joined(&shape, &ranges))?;
+    let update = cx.view(update, &joined(&placed, &ranges))?;
+    let Bounds { begin, end, stride, begin_mask, end_mask } = bounds(cx, &at(&slices, &places))?;
+    Ok(vec![cx.insert(SliceUpdate { x, update, begin, end, stride, begin_mask, end_mask, squeeze_mask: None })?])
+}
+
+/// A shape is known, or computed from other sizes.
+fn shape_of(op: &ShapeOf, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let shape = cx.shape(op.x);
+    Ok(vec![cx.vector("sizes", &shape)?])
+}
+
+fn fill(op: &Fill, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
+    let of = cx.shape(cx.results()[0]);
+    let shape = cx.vector("shape", &[product(&of)])?;
+    Ok(vec![cx.insert(Fill { shape, ..op.clone() })?])
 }
 
 /// The axis that `axis` means among those of `shape`.

@@ -28,7 +28,14 @@ const RULES: &str = "\
 - stdout carries the result, stderr everything else. With `--format json` the result is JSON, described in [json.md](json.md).
 - Exit status: 0 done; 1 done, but the models differ, or something that was asked for was not applied; 2 not done.
 - `check` exits with 0 where nothing stands in the way, 1 where it lists blockers or a request does not apply, 2 where the
-  model cannot be read.
+  model cannot be read. It lists all blockers at once: each form of an operator once, with the number of nodes and the first
+  of them, and whether it is Core ML that has no equal or mlconv that does not do it yet. Data beside the model that are not
+  there are no blocker: a warning (`F0110`) names what could not be judged without them. Weights of more than 1 GiB are not
+  read; which ops half precision cannot hold is then left to `convert`.
+- `convert` checks samples and labels against the model before any work. Where the source does not run on made-up inputs, the
+  package is written and a warning (`N0007`) says that nothing was compared: exit status 0, as no comparison on them was asked
+  for. Where it does not run on inputs of `--sample`, or in onnxruntime with `--source-runtime onnxruntime`, which were asked
+  for, the exit status is 1.
 - An output passes with a signal over noise of 40 dB, or a greatest difference of 0.01 of its greatest value, where half
   precision is used; else with 80 dB, or 0.0001. Integers and booleans must be equal.
 - Arrays are matched to inputs by name, that of the source or that of the package. Where no name matches at all, they are
@@ -39,8 +46,8 @@ const RULES: &str = "\
 - The source of a comparison runs in onnxruntime where that is found and takes the model, else on our own kernels, as it was
   lowered; the report says which. `ORT_DYLIB_PATH` names the library, or its folder, such as `onnxruntime/capi` of the
   Python package; without it, the system's loader is asked. Where the library that it names is of no use, or a model does
-  not run there, a warning says why; with `--source-runtime onnxruntime` that is an error. A source that computes in half
-  precision is held to the tolerance of half precision there.
+  not load or run there, a warning says why; with `--source-runtime onnxruntime`, a library or model that does not load is an
+  error. A source that computes in half precision is held to the tolerance of half precision there.
 - Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
 - Outputs appear whole or not at all. A package that exists is replaced with `--force` only; a link is followed: the
   package that it leads to is replaced, and the link stays. Nothing is written into another package. `run` replaces a

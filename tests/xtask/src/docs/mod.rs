@@ -3,7 +3,12 @@
 mod cli;
 
 use crate::{Result, output::Output};
-use mlconv_mil::{diagnostic::codes, ops::OPS, reference, schema::Schema};
+use mlconv_mil::{
+    diagnostic::{Limit, codes},
+    ops::OPS,
+    reference,
+    schema::Schema,
+};
 use mlconv_passes::{PASSES, Pass, Pipeline};
 use std::{
     collections::BTreeMap,
@@ -244,10 +249,15 @@ fn onnx() -> String {
         let name = if domain.is_empty() { op.to_owned() } else { format!("{domain}.{op}") };
         let _ = writeln!(out, "| {name} | {} |", ranges(&versions, latest));
     }
-    out += "\n## Operators that are not lowered\n\n| operator | why |\n|---|---|\n";
-    for a in mlconv_onnx::ABSENT {
-        let name = if a.domain.is_empty() { a.op.to_owned() } else { format!("{}.{}", a.domain, a.op) };
-        let _ = writeln!(out, "| {name} | {} |", a.why);
+    out += "\n## Operators that are not lowered\n\n| operators | whose limit | why | what to do |\n|---|---|---|---|\n";
+    for w in mlconv_onnx::WITHOUT {
+        let name = |op: &&str| if w.domain.is_empty() { (*op).to_owned() } else { format!("{}.{op}", w.domain) };
+        let names: Vec<String> = w.ops.iter().map(name).collect();
+        let whose = match w.limit {
+            Limit::CoreMl => "Core ML's",
+            Limit::NotYet => "mlconv's, so far",
+        };
+        let _ = writeln!(out, "| {} | {whose} | {} | {} |", names.join(", "), w.why, w.help);
     }
     out
 }

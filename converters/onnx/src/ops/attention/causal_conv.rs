@@ -40,7 +40,7 @@ pub(super) fn causal_conv(n: &mut Lower<'_>) -> Lowered {
     let mut results = vec![Entry::Value(y)];
     if n.wants(1) {
         if kernel == 1 {
-            return Err(LowerError::form("a state of no elements"));
+            return Err(LowerError::core_ml("a state of no elements"));
         }
         results.push(Entry::Value(n.slice(padded, 2, 1 - kernel, None)?));
     }

@@ -231,7 +231,7 @@ pub(super) fn multi_head_attention(n: &mut Lower<'_>) -> Lowered {
             (k, v) = (n.concat(vec![past_k, k], 2)?, n.concat(vec![past_v, v], 2)?);
         }
         (None, None) => {}
-        _ => return Err(LowerError::form("past keys without past values")),
+        _ => return Err(LowerError::not_yet("past keys without past values")),
     }
     let bias = bias(n, [q, k], mask, added, before)?;
     // What is shown has everything that is added.

@@ -38,7 +38,7 @@ pub(super) fn group_query_attention(n: &mut Lower<'_>) -> Lowered {
             return Err(LowerError::form(format!("past keys of {} and values of {}", n.ty(k)?, n.ty(v)?)));
         }
         (None, None) => None,
-        _ => return Err(LowerError::form("past keys without past values")),
+        _ => return Err(LowerError::not_yet("past keys without past values")),
     };
     let lasts = n.input(5)?;
     let cache = Cache::of(n, past, lasts, k)?;

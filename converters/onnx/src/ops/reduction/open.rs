@@ -146,7 +146,7 @@ fn without_copies(n: &mut Lower<'_>, y: Value, chosen: Value, count: usize, keep
 /// Refuses tensors without elements, of which nothing is known until the axes are.
 pub(super) fn check(n: &Lower<'_>, x: Value) -> Result<()> {
     if n.shape(x)?.iter().any(|d| d.is(0)) {
-        return Err(LowerError::form("reducing a tensor without elements over axes that are not known"));
+        return Err(LowerError::core_ml("reducing a tensor without elements over axes that are not known"));
     }
     Ok(())
 }

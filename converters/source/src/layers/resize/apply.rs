@@ -134,7 +134,7 @@ fn open_matrix(n: &mut Lower<'_>, how: &How, line: &Line<Value>, (size, count): 
         Kernel::Cubic { a, .. } => (2.0, Some(a)),
         Kernel::Linear { .. } | Kernel::Nearest(_) => (1.0, None),
     };
-    let refuse = || LowerError::form(format!("antialiasing {size} elements to {count}"));
+    let refuse = || LowerError::not_yet(format!("antialiasing {size} elements to {count}"));
     if !(1..=MAX_TAPS).contains(&size) || !(1..=MAX_TAPS).contains(&count) {
         return Err(refuse());
     }
@@ -327,7 +327,7 @@ pub(super) fn resized_open(n: &mut Lower<'_>, x: Value, how: &How, axis: usize, 
             let size = n.shape(x)?[axis].as_known();
             let count = n.stated_sizes(0).filter(|s| s.len() == rank).and_then(|s| s.get(axis).copied());
             let (Some(size), Some(count)) = (size, count) else {
-                return Err(LowerError::form("antialiasing to sizes that are not known"));
+                return Err(LowerError::not_yet("antialiasing to sizes that are not known"));
             };
             let matrix = open_matrix(n, how, &line, (size, count))?;
             n.in_float(x, |n, x| {

@@ -1,0 +1,1011 @@
+//! Interprets the code of TorchScript: what is known is computed, what is not becomes nodes, which are lowered at once,
+//! so that sizes are known to the code that follows.
+
+use super::{
+    archive::Script,
+    builtins,
+    syntax::{Expr, Function, Kind, Statement},
+    value::Item,
+};
+use crate::{
+    functional::Functional,
+    ops,
+    pickle::Id,
+    pt2::ReadError,
+    schema::{Param, Signature},
+};
+use mlconv_source::{Arg, Known, Lowering, Node, SourceValue, Walk};
+use mlconv_tensor::{DType, Tensor};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+    sync::Arc,
+};
+
+type Result<T, E = ReadError> = std::result::Result<T, E>;
+
+/// Statements that may be run: loops are written out, and may be long.
+const MAX_STATEMENTS: usize = 1 << 21;
+/// Calls within calls.
+const MAX_CALLS: usize = 64;
+
+/// The variables of a function.
+type Frame = HashMap<Rc<str>, Item>;
+
+/// How a block of statements ended.
+enum Flow {
+    On,
+    Return(Item),
+    Break,
+    Continue,
+}
+
+pub(crate) struct Interpreter {
+    script: Script,
+    pub(crate) walk: Walk,
+    functional: Functional,
+    /// Attributes that were written.
+    changed: HashMap<(Id, Rc<str>), Item>,
+    /// Where modules lie in the model.
+    paths: HashMap<Id, Rc<str>>,
+    /// Tensors of the archive that the graph has.
+    defined: BTreeSet<Arc<str>>,
+    statements: usize,
+    calls: usize,
+    names: usize,
+    /// The function and line at hand.
+    place: (Rc<str>, usize),
+    /// The module at hand.
+    module: Rc<str>,
+}
+
+impl Interpreter {
+    pub(crate) fn new(script: Script, walk: Walk) -> Self {
+        let root = script.root();
+        Self {
+            script,
+            walk,
+            functional: Functional::default(),
+            changed: HashMap::new(),
+            paths: HashMap::from([(root, "".into())]),
+            defined: BTreeSet::new(),
+            statements: 0,
+            calls: 0,
+            names: 0,
+            place: ("".into(), 0),
+            module: "".into(),
+        }
+    }
+
+    /// The code asks for what is not there: which may follow from a node that was not lowered, and that is said already.
+    fn fail<T>(&self, why: impl std::fmt::Display) -> Result<T> {
+        if self.walk.has_error() {
+            return Err(ReadError::Stopped);
+        }
+        Err(ReadError::Graph(format!("{}, line {}: {why}", self.place.0, self.place.1)))
+    }
+
+    fn fresh(&mut self, hint: &str) -> Arc<str> {
+        self.names += 1;
+        format!("{hint}_{}", self.names).into()
+    }
+
+    /// Calls the model's `forward`.
+    pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
+        let root = self.script.root();
+        self.method(root, "forward", args, vec![])
+    }
+
+    /// Ends with what `forward` returned: each tensor of it is an output.
+    pub(crate) fn finish(mut self, result: &Item) -> Lowering {
+        let mut names = vec![];
+        tensors(result, &mut names);
+        let mut outputs: Vec<SourceValue> = vec![];
+        for name in names {
+            let now = self.functional.current(&name);
+            self.flush();
+            let ty = super::stated(self.walk.dtype(&now));
+            outputs.push(SourceValue { name: now, ty, other: None, description: String::new() });
+        }
+        self.walk.finish(outputs)
+    }
+
+    fn method(&mut self, module: Id, name: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        let Some(class) = self.script.class_of(module) else { return self.fail("a method of what is no module") };
+        let Some(function) = self.script.method(&class, name)? else {
+            return self.fail(format!("`{class}` has no method `{name}`"));
+        };
+        let path = self.paths.get(&module).cloned().unwrap_or_default();
+        let outer = std::mem::replace(&mut self.module, path);
+        let all = std::iter::once(Item::Module(module)).chain(args).collect();
+        let done = self.call(&function, &class, all, named);
+        self.module = outer;
+        done
+    }
+
+    fn call(&mut self, f: &Function, file: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        if self.calls >= MAX_CALLS {
+            return self.fail("functions call each other too deeply");
+        }
+        let mut frame = Frame::new();
+        let mut given = args.into_iter();
+        for p in &f.params {
+            let by_name = named.iter().find(|(n, _)| **n == *p.name).map(|(_, item)| item.clone());
+            let item = match (given.next().or(by_name), &p.default) {
+                (Some(item), _) => item,
+                (None, Some(default)) => self.eval(default, &frame)?,
+                (None, None) => return self.fail(format!("`{}` is called without `{}`", f.name, p.name)),
+            };
+            frame.insert(p.name.as_str().into(), item);
+        }
+        let short = file.strip_prefix("__torch__.").unwrap_or(file);
+        let outer = std::mem::replace(&mut self.place, (format!("{short}.{}", f.name).into(), 0));
+        self.calls += 1;
+        let done = self.block(&f.body, &mut frame);
+        self.calls -= 1;
+        let flow = done?;
+        self.place = outer;
+        Ok(if let Flow::Return(item) = flow { item } else { Item::None })
+    }
+
+    fn block(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
+        for statement in body {
+            self.place.1 = statement.line;
+            self.statements += 1;
+            if self.statements > MAX_STATEMENTS {
+                return self.fail("the model runs too many statements, written out");
+            }
+            match self.statement(&statement.kind, frame)? {
+                Flow::On => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    fn statement(&mut self, kind: &Kind, frame: &mut Frame) -> Result<Flow> {
+        match kind {
+            Kind::Pass => {}
+            Kind::Break => return Ok(Flow::Break),
+            Kind::Continue => return Ok(Flow::Continue),
+            Kind::Return(None) => return Ok(Flow::Return(Item::None)),
+            Kind::Return(Some(e)) => return Ok(Flow::Return(self.eval(e, frame)?)),
+            Kind::Expr(e) => drop(self.eval(e, frame)?),
+            Kind::With(body) => return self.block(body, frame),
+            Kind::Assign(targets, apart, value) => {
+                let item = self.eval(value, frame)?;
+                match targets.as_slice() {
+                    [one] if !apart => self.assign(one, item, frame)?,
+                    targets => {
+                        let Some(items) = item.elements().filter(|i| i.len() == targets.len()) else {
+                            return self.fail(format!("{} is taken apart into {} values", item.kind(), targets.len()));
+                        };
+                        for (target, item) in targets.iter().zip(items) {
+                            self.assign(target, item, frame)?;
+                        }
+                    }
+                }
+            }
+            Kind::If(cond, yes, no) => {
+                let cond = self.eval(cond, frame)?;
+                return match self.truth(&cond) {
+                    Some(true) => self.block(yes, frame),
+                    Some(false) => self.block(no, frame),
+                    None => self.branches(&cond, yes, no, frame),
+                };
+            }
+            Kind::While(cond, body) => loop {
+                let now = self.eval(cond, frame)?;
+                match self.truth(&now) {
+                    Some(false) => break,
+                    Some(true) => {}
+                    None => return self.fail("a loop whose number of turns is known only when the program runs"),
+                }
+                match self.block(body, frame)? {
+                    Flow::On | Flow::Continue => {}
+                    Flow::Break => break,
+                    done @ Flow::Return(_) => return Ok(done),
+                }
+            },
+            Kind::For(target, over, body) => {
+                for item in self.range(over, frame)? {
+                    self.assign(target, item, frame)?;
+                    match self.block(body, frame)? {
+                        Flow::On | Flow::Continue => {}
+                        Flow::Break => break,
+                        done @ Flow::Return(_) => return Ok(done),
+                    }
+                }
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    /// What a loop goes over.
+    fn range(&mut self, over: &Expr, frame: &Frame) -> Result<Vec<Item>> {
+        if let Expr::Call(f, args, _) = over
+            && matches!(&**f, Expr::Name(n) if &**n == "range")
+        {
+            let mut bounds = vec![];
+            for arg in args {
+                let item = self.eval(arg, frame)?;
+                let Some(i) = self.int(&item) else {
+                    return self.fail("a loop whose number of turns is known only when the program runs");
+                };
+                bounds.push(i);
+            }
+            let (from, to, step) = match bounds.as_slice() {
+                [to] => (0, *to, 1),
+                [from, to] => (*from, *to, 1),
+                [from, to, step] if *step != 0 => (*from, *to, *step),
+                _ => return self.fail("a range that is none"),
+            };
+            if to.saturating_sub(from).saturating_abs() / step.saturating_abs() > MAX_STATEMENTS as i64 {
+                return self.fail("a loop of too many turns");
+            }
+            let mut all = vec![];
+            let mut i = from;
+            while if step > 0 { i < to } else { i > to } {
+                all.push(Item::Int(i));
+                i = i.saturating_add(step);
+            }
+            return Ok(all);
+        }
+        let item = self.eval(over, frame)?;
+        match item.elements() {
+            Some(all) => Ok(all),
+            None => self.fail(format!("a loop over {}", item.kind())),
+        }
+    }
+
+    fn assign(&mut self, target: &Expr, item: Item, frame: &mut Frame) -> Result<()> {
+        match target {
+            Expr::Name(name) => drop(frame.insert(name.clone(), item)),
+            Expr::Attr(of, name) => match self.eval(of, frame)? {
+                Item::Module(module) => drop(self.changed.insert((module, name.clone()), item)),
+                Item::Memory => {}
+                other => return self.fail(format!("an attribute of {} is written", other.kind())),
+            },
+            Expr::Index(of, at) => {
+                let (of, at) = (self.eval(of, frame)?, self.eval(at, frame)?);
+                self.builtin("aten", "_set_item", vec![of, at, item], vec![])?;
+            }
+            _ => return self.fail("an assignment to what is no variable"),
+        }
+        Ok(())
+    }
+
+    /// Whether a condition holds, where that is known now.
+    fn truth(&self, item: &Item) -> Option<bool> {
+        match item {
+            Item::Tensor(name) | Item::Number(name) => match self.walk.known(name)? {
+                Known::Bool(b) => Some(b),
+                Known::Int(i) => Some(i != 0),
+                Known::Float(x) => Some(x != 0.0),
+            },
+            other => other.truth(),
+        }
+    }
+
+    /// The integer that a value is, where it is known now.
+    fn int(&self, item: &Item) -> Option<i64> {
+        match item {
+            Item::Number(name) => match self.walk.known(name)? {
+                Known::Int(i) => Some(i),
+                Known::Bool(b) => Some(i64::from(b)),
+                Known::Float(_) => None,
+            },
+            other => other.int(),
+        }
+    }
+
+    /// A value whose number is known by now, as that number.
+    fn settled(&self, item: Item) -> Item {
+        let Item::Number(name) = &item else { return item };
+        match self.walk.known(name) {
+            Some(Known::Int(i)) => Item::Int(i),
+            Some(Known::Bool(b)) => Item::Bool(b),
+            Some(Known::Float(x)) => Item::Float(x),
+            None => item,
+        }
+    }
+
+    /// Both branches of a condition that is known only when the program runs. One that raises an error is never taken.
+    fn branches(&mut self, cond: &Item, yes: &[Statement], no: &[Statement], frame: &mut Frame) -> Result<Flow> {
+        match (raises(yes), raises(no)) {
+            (true, false) => return self.block(no, frame),
+            (false, true) => return self.block(yes, frame),
+            _ => {}
+        }
+        let (Item::Tensor(name) | Item::Number(name)) = cond else {
+            return self.fail(format!("a condition that is {}", cond.kind()));
+        };
+        let cond = self.functional.current(name);
+        self.flush();
+        let before = (frame.clone(), self.changed.clone());
+        let mut ends = vec![];
+        let mut blocks = vec![];
+        for body in [yes, no] {
+            let mut own = before.0.clone();
+            self.changed = before.1.clone();
+            self.walk.enter();
+            let flow = self.block(body, &mut own);
+            self.flush();
+            blocks.push(self.walk.leave());
+            match flow? {
+                Flow::On => ends.push((own, std::mem::take(&mut self.changed))),
+                _ => return self.fail("a branch on a condition known late that returns or leaves a loop"),
+            }
+        }
+        let [(a, changed_a), (b, changed_b)] = match <[_; 2]>::try_from(ends) {
+            Ok(ends) => ends,
+            Err(_) => return self.fail("a condition without two branches"),
+        };
+        // What is assigned in both is what code behind the condition can read.
+        let mut names: Vec<Rc<str>> = a.keys().filter(|k| b.contains_key(*k)).cloned().collect();
+        names.sort_unstable();
+        let (mut from_a, mut from_b, mut places) = (vec![], vec![], vec![]);
+        for name in names {
+            let (x, y) = (&a[&name], &b[&name]);
+            if x.same(y) == Some(true) || alike(x, y) {
+                frame.insert(name, x.clone());
+                continue;
+            }
+            from_a.push(x.clone());
+            from_b.push(y.clone());
+            places.push(name);
+        }
+        let mut keys: Vec<_> = changed_a.keys().chain(changed_b.keys()).cloned().collect();
+        keys.sort_by(|x, y| x.1.cmp(&y.1));
+        keys.dedup();
+        self.changed = before.1;
+        for key in keys {
+            match (changed_a.get(&key), changed_b.get(&key)) {
+                (Some(x), Some(y)) if x.same(y) == Some(true) || alike(x, y) => {
+                    drop(self.changed.insert(key, x.clone()))
+                }
+                _ => return self.fail(format!("`{}` is written on a condition that is known late", key.1)),
+            }
+        }
+        let joined = self.joined(&cond, blocks, from_a, from_b)?;
+        for (name, item) in places.into_iter().zip(joined) {
+            frame.insert(name, item);
+        }
+        Ok(Flow::On)
+    }
+
+    /// The values of two branches as those of one condition.
+    fn joined(
+        &mut self,
+        cond: &Arc<str>,
+        blocks: Vec<mlconv_source::Branch>,
+        a: Vec<Item>,
+        b: Vec<Item>,
+    ) -> Result<Vec<Item>> {
+        let mut yields: [Vec<Arg>; 2] = [vec![], vec![]];
+        let mut out = vec![];
+        for (x, y) in a.iter().zip(&b) {
+            let both = [x, y].map(|item| match item {
+                Item::Tensor(n) | Item::Number(n) => Some(Arg::Value(n.clone())),
+                Item::Int(i) => Some(Arg::Int(*i)),
+                Item::Float(x) => Some(Arg::Float(*x)),
+                Item::Bool(b) => Some(Arg::Bool(*b)),
+                _ => None,
+            });
+            let [Some(p), Some(q)] = both else {
+                // Nothing may read it; who does says so.
+                out.push(Item::Uninitialized);
+                continue;
+            };
+            yields[0].push(p);
+            yields[1].push(q);
+            let name = self.fresh("branch");
+            let is_tensor = matches!(x, Item::Tensor(_)) || matches!(y, Item::Tensor(_));
+            out.push(if is_tensor { Item::Tensor(name) } else { Item::Number(name) });
+        }
+        let names: Vec<Arc<str>> = out
+            .iter()
+            .filter_map(|i| if let Item::Tensor(n) | Item::Number(n) = i { Some(n.clone()) } else { None })
+            .collect();
+        let node = self.node_of("prim", "If");
+        self.walk.join(&node, cond, blocks, yields, &names);
+        Ok(out)
+    }
+
+    fn eval(&mut self, e: &Expr, frame: &Frame) -> Result<Item> {
+        let item = match e {
+            Expr::None => Item::None,
+            Expr::Bool(b) => Item::Bool(*b),
+            Expr::Int(i) => Item::Int(*i),
+            Expr::Float(x) => Item::Float(*x),
+            Expr::Str(s) => Item::Str(s.clone()),
+            Expr::List(all) => Item::list(all.iter().map(|e| self.eval(e, frame)).collect::<Result<_>>()?),
+            Expr::Tuple(all) => Item::Tuple(all.iter().map(|e| self.eval(e, frame)).collect::<Result<_>>()?),
+            Expr::Dict(pairs) => {
+                let mut out = vec![];
+                for (k, v) in pairs {
+                    out.push((self.eval(k, frame)?, self.eval(v, frame)?));
+                }
+                Item::Dict(Rc::new(std::cell::RefCell::new(out)))
+            }
+            Expr::Name(name) => match frame.get(name) {
+                Some(item) => item.clone(),
+                None => return self.fail(format!("`{name}` is not defined")),
+            },
+            Expr::Attr(of, name) => match path(e) {
+                Some(path) => self.global(&path)?,
+                None => {
+                    let of = self.eval(of, frame)?;
+                    self.attribute(of, name)?
+                }
+            },
+            Expr::Index(of, at) => {
+                let (of, at) = (self.eval(of, frame)?, self.eval(at, frame)?);
+                if let (Item::Tensor(_), Some(_)) = (&of, at.int()) {
+                    return self.builtin("aten", "select.int", vec![of, Item::Int(0), at], vec![]);
+                }
+                let at = self.settled(at);
+                match builtins::known("__getitem__", &[of.clone(), at]) {
+                    Some(Ok(item)) => item,
+                    Some(Err(why)) => return self.fail(why),
+                    None => return self.fail(format!("an element of {}", of.kind())),
+                }
+            }
+            Expr::Call(f, args, named) => return self.call_of(f, args, named, frame),
+        };
+        Ok(self.settled(item))
+    }
+
+    /// What a path such as `CONSTANTS.c0` or `__torch__.pad` stands for.
+    fn global(&mut self, path: &str) -> Result<Item> {
+        if let Some(index) = path.strip_prefix("CONSTANTS.c").and_then(|i| i.parse().ok()) {
+            let item = self.script.constant(index)?;
+            self.define(&item);
+            return Ok(item);
+        }
+        match path {
+            "torch.inf" | "math.inf" => return Ok(Item::Float(f64::INFINITY)),
+            "torch.nan" | "math.nan" => return Ok(Item::Float(f64::NAN)),
+            _ => {}
+        }
+        match self.script.function(path)? {
+            Some(f) => Ok(Item::Function(f, path.into())),
+            None => self.fail(format!("`{path}` is not known")),
+        }
+    }
+
+    /// Gives the graph the tensors of the archive that a value holds.
+    fn define(&mut self, item: &Item) {
+        match item {
+            Item::Tensor(name) => {
+                if self.defined.insert(name.clone())
+                    && let Some(t) = self.script.tensors.get(name)
+                {
+                    self.walk.define(name.clone(), t.clone());
+                }
+            }
+            other => other.elements().unwrap_or_default().iter().for_each(|i| self.define(i)),
+        }
+    }
+
+    fn attribute(&mut self, of: Item, name: &Rc<str>) -> Result<Item> {
+        match &of {
+            Item::Module(module) => {
+                if let Some(item) = self.changed.get(&(*module, name.clone())) {
+                    return Ok(item.clone());
+                }
+                let path = self.paths.get(module).cloned().unwrap_or_default();
+                let Some(item) = self.script.attribute(*module, name, &path)? else {
+                    return self.fail(format!("a module has no attribute `{name}`"));
+                };
+                if let Item::Module(inner) = &item {
+                    let path = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+                    self.paths.entry(*inner).or_insert_with(|| path.into());
+                }
+                self.define(&item);
+                // A list that is read twice is one list.
+                if matches!(item, Item::List(_) | Item::Dict(_)) {
+                    self.changed.insert((*module, name.clone()), item.clone());
+                }
+                Ok(item)
+            }
+            Item::Named(class, items) => {
+                let at = self.script.class(class, |c| c.fields.iter().position(|(n, _)| **n == **name))?.flatten();
+                match at.and_then(|i| items.get(i)) {
+                    Some(item) => Ok(item.clone()),
+                    None => self.fail(format!("`{class}` has no field `{name}`")),
+                }
+            }
+            Item::Memory => Ok(Item::Memory),
+            other => self.fail(format!("the attribute `{name}` of {}", other.kind())),
+        }
+    }
+
+    fn call_of(&mut self, f: &Expr, args: &[Expr], named: &[(Rc<str>, Expr)], frame: &Frame) -> Result<Item> {
+        // Types are no values.
+        if let Expr::Name(n) = f {
+            match (&**n, args) {
+                ("annotate" | "unchecked_cast", [_, e]) => return self.eval(e, frame),
+                ("uninitialized", _) => return Ok(Item::Uninitialized),
+                ("isinstance", [e, ty]) => return self.is_instance(e, ty, frame),
+                ("getattr", [of, Expr::Str(name)]) => {
+                    let of = self.eval(of, frame)?;
+                    return self.attribute(of, name);
+                }
+                ("hasattr", [of, Expr::Str(name)]) => {
+                    let Item::Module(module) = self.eval(of, frame)? else { return Ok(Item::Bool(false)) };
+                    let has = self.script.attributes(module).iter().any(|a| **a == **name);
+                    return Ok(Item::Bool(has));
+                }
+                _ => {}
+            }
+        }
+        let mut items = vec![];
+        for arg in args {
+            // `X.__new__(X)`: a class is no value either.
+            if matches!(path(arg), Some(p) if p.starts_with("__torch__."))
+                && matches!(f, Expr::Attr(_, n) if &**n == "__new__")
+            {
+                return Ok(Item::Memory);
+            }
+            items.push(self.eval(arg, frame)?);
+        }
+        let mut by_name = vec![];
+        for (name, e) in named {
+            by_name.push((name.clone(), self.eval(e, frame)?));
+        }
+        if let Expr::Name(n) = f {
+            if let Some(Item::Function(function, path)) = frame.get(n).cloned() {
+                return self.call(&function, &path, items, by_name);
+            }
+            return match &**n {
+                "int" => self.builtin("aten", "Int", items, by_name),
+                "float" => self.builtin("aten", "Float", items, by_name),
+                "bool" => self.builtin("aten", "Bool", items, by_name),
+                other => self.builtin("aten", other, items, by_name),
+            };
+        }
+        if let Some(path) = path(f) {
+            if let Some(op) = path.strip_prefix("torch.") {
+                return self.builtin("aten", op, items, by_name);
+            }
+            if let Some((domain, op)) = path.strip_prefix("ops.").and_then(|p| p.split_once('.')) {
+                return self.builtin(domain, op, items, by_name);
+            }
+            if let Some(f) = self.script.function(&path)? {
+                return self.call(&f, &path, items, by_name);
+            }
+            let is_tuple = self.script.class(&path, |c| c.base == "NamedTuple")?;
+            return match is_tuple {
+                Some(true) => {
+                    items.extend(by_name.into_iter().map(|(_, item)| item));
+                    Ok(Item::Named(path.into(), items.into()))
+                }
+                Some(false) => Ok(Item::Memory),
+                None => self.fail(format!("`{path}` is not known")),
+            };
+        }
+        let Expr::Attr(of, name) = f else { return self.fail("a call of what is no function") };
+        match self.eval(of, frame)? {
+            Item::Module(module) => self.method(module, name, items, by_name),
+            Item::Memory => Ok(Item::None),
+            other => self.fail(format!("the method `{name}` of {}", other.kind())),
+        }
+    }
+
+    fn is_instance(&mut self, e: &Expr, ty: &Expr, frame: &Frame) -> Result<Item> {
+        let item = self.eval(e, frame)?;
+        let name = match ty {
+            Expr::Name(n) => n.to_string(),
+            Expr::Index(of, _) => match &**of {
+                Expr::Name(n) => n.to_string(),
+                _ => String::new(),
+            },
+            _ => String::new(),
+        };
+        let is = match (name.as_str(), &item) {
+            ("Tensor", Item::Tensor(_))
+            | ("int", Item::Int(_))
+            | ("float", Item::Float(_))
+            | ("bool", Item::Bool(_)) => true,
+            ("str", Item::Str(_)) | ("List", Item::List(_)) | ("Tuple", Item::Tuple(_)) | ("Dict", Item::Dict(_)) => {
+                true
+            }
+            ("Tensor" | "int" | "float" | "bool" | "str" | "List" | "Tuple" | "Dict" | "NoneType", i) => {
+                name == "NoneType" && matches!(i, Item::None)
+            }
+            _ => return self.fail("a question for a type that is not known"),
+        };
+        Ok(Item::Bool(is))
+    }
+
+    fn node_of(&self, domain: &str, op: &str) -> Node {
+        let (file, line) = &self.place;
+        Node {
+            domain: domain.into(),
+            op: op.into(),
+            module: (&*self.module).into(),
+            line: format!("{file}:{line}").into(),
+            ..Node::default()
+        }
+    }
+
+    /// Hands the nodes that were made to the walk.
+    fn flush(&mut self) {
+        for node in self.functional.take() {
+            self.walk.node(&node);
+        }
+    }
+
+    fn builtin(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        let args: Vec<Item> = args.into_iter().map(|i| self.settled(i)).collect();
+        if named.is_empty() {
+            match builtins::known(op, &args) {
+                Some(Ok(item)) => return Ok(item),
+                Some(Err(why)) => return self.fail(why),
+                None => {}
+            }
+            if let Some(item) = self.about(domain, op, &args)? {
+                return Ok(item);
+            }
+        }
+        self.operator(domain, op, args, named)
+    }
+
+    /// What is known of tensors, and what TorchScript has beside operators.
+    fn about(&mut self, domain: &str, op: &str, args: &[Item]) -> Result<Option<Item>> {
+        let of = |item: &Item| if let Item::Tensor(n) = item { Some(n.clone()) } else { None };
+        let first = args.first().and_then(of);
+        Ok(Some(match (op, first, args) {
+            ("RaiseException", _, [message, ..]) => return self.fail(format!("the model raises an error: {message}")),
+            ("warn" | "Print" | "print" | "_assert" | "AutocastToReducedPrecision", ..)
+                if domain == "prim" || op == "warn" =>
+            {
+                Item::None
+            }
+            ("unchecked_cast" | "unchecked_unwrap_optional" | "data" | "TensorToNum", _, [item, ..])
+                if domain == "prim" =>
+            {
+                item.clone()
+            }
+            ("device" | "layout", ..) => Item::Memory,
+            (
+                "is_cuda" | "is_mkldnn" | "is_mps" | "requires_grad" | "is_nested" | "is_quantized" | "is_sparse"
+                | "is_scripting",
+                ..,
+            ) => Item::Bool(op == "is_scripting"),
+            ("dim", Some(name), _) => {
+                let name = self.now(&name);
+                Item::Int(self.rank(&name)? as i64)
+            }
+            ("size" | "shape", Some(name), [_]) => {
+                let name = self.now(&name);
+                let sizes = (0..self.rank(&name)?).map(|axis| self.size(&name, axis)).collect::<Result<_>>()?;
+                Item::list(sizes)
+            }
+            ("size", Some(name), [_, axis]) => {
+                let Some(axis) = self.int(axis) else { return self.fail("the size of an axis that is known late") };
+                let name = self.now(&name);
+                let rank = self.rank(&name)? as i64;
+                let at = if axis < 0 { axis + rank } else { axis };
+                if !(0..rank).contains(&at) {
+                    return self.fail(format!("axis {axis} of a tensor of {rank} axes"));
+                }
+                self.size(&name, at as usize)?
+            }
+            ("len", Some(name), _) => {
+                let name = self.now(&name);
+                self.rank(&name)?;
+                self.size(&name, 0)?
+            }
+            ("numel", Some(name), _) => {
+                let name = self.now(&name);
+                let mut all = Item::Int(1);
+                for axis in 0..self.rank(&name)? {
+                    let size = self.size(&name, axis)?;
+                    all = self.builtin("aten", "mul", vec![all, size], vec![])?;
+                }
+                all
+            }
+            ("dtype", Some(name), _) => {
+                let name = self.now(&name);
+                match self.walk.dtype(&name) {
+                    Some(dtype) => Item::Int(code_of(dtype)),
+                    None => return self.fail("the element type of what is not known"),
+                }
+            }
+            ("is_floating_point", Some(name), _) => {
+                let name = self.now(&name);
+                match self.walk.dtype(&name) {
+                    Some(dtype) => Item::Bool(dtype.is_float()),
+                    None => return self.fail("the element type of what is not known"),
+                }
+            }
+            ("NumToTensor" | "tensor" | "as_tensor" | "scalar_tensor", None, [item]) if item.number().is_some() => {
+                self.literal(item)
+            }
+            (
+                "Int" | "Float" | "Bool" | "IntImplicit" | "FloatImplicit" | "ScalarImplicit" | "item",
+                Some(name),
+                [_],
+            ) => {
+                let name = self.now(&name);
+                match self.walk.known(&name) {
+                    Some(Known::Int(i)) if op == "Float" => Item::Float(i as f64),
+                    Some(Known::Float(x)) if op == "Int" => Item::Int(x as i64),
+                    Some(Known::Int(i)) if op == "Bool" => Item::Bool(i != 0),
+                    Some(Known::Float(x)) if op == "Bool" => Item::Bool(x != 0.0),
+                    Some(Known::Int(i)) => Item::Int(i),
+                    Some(Known::Bool(b)) if op == "Int" => Item::Int(i64::from(b)),
+                    Some(Known::Bool(b)) => Item::Bool(b),
+                    Some(Known::Float(x)) => Item::Float(x),
+                    None => Item::Number(name),
+                }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The value that a tensor is now, with every node made so far lowered.
+    fn now(&mut self, name: &Arc<str>) -> Arc<str> {
+        let now = self.functional.current(name);
+        self.flush();
+        now
+    }
+
+    fn rank(&self, name: &Arc<str>) -> Result<usize> {
+        match self.walk.rank(name) {
+            Some(rank) => Ok(rank),
+            None => self.fail("a tensor of which nothing is known"),
+        }
+    }
+
+    /// A size of a tensor, as a number where it is known.
+    fn size(&mut self, name: &Arc<str>, axis: usize) -> Result<Item> {
+        match self.walk.size(name, axis) {
+            Some(Some(n)) => Ok(Item::Int(n)),
+            Some(None) => {
+                let mut node = self.node_of("aten", "sym_size.int");
+                let out = self.fresh("size");
+                node.name = out.clone();
+                node.outputs = vec![out.clone()];
+                node.attrs.insert("self".into(), Arg::Value(name.clone()));
+                node.attrs.insert("dim".into(), Arg::Int(axis as i64));
+                self.walk.node(&node);
+                Ok(Item::Number(out))
+            }
+            None => self.fail(format!("axis {axis} of a tensor that does not have it")),
+        }
+    }
+
+    /// A number as a tensor.
+    fn literal(&mut self, item: &Item) -> Item {
+        let t = match item {
+            Item::Bool(b) => Tensor::from_bools(&[], [*b]),
+            Item::Int(i) => Tensor::scalar(*i),
+            other => Tensor::scalar(other.number().unwrap_or_default() as f32),
+        };
+        let name = self.fresh("number");
+        self.walk.define(name.clone(), t);
+        Item::Tensor(name)
+    }
+
+    fn operator(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        let mut node = self.node_of(domain, op);
+        let result = self.fresh(op.split('.').next().unwrap_or(op).trim_end_matches('_'));
+        node.name = result.clone();
+        let mut found = None;
+        for signature in ops::overloads(domain, op) {
+            if let Some(bound) = bound(signature, &args, &named) {
+                found = Some((signature, bound));
+                break;
+            }
+        }
+        let Some((signature, args)) = found else {
+            if ops::overloads(domain, op).next().is_some() {
+                let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
+                return self.fail(format!("`{op}` is not known for {}", kinds.join(", ")));
+            }
+            // The driver says that it has no lowering, with its place.
+            node.outputs = vec![result.clone()];
+            self.walk.node(&node);
+            return Ok(Item::Tensor(result));
+        };
+        let in_place = op.split('.').next().is_some_and(|n| n.ends_with('_') && !n.starts_with('_'));
+        node.op = if in_place { ops::in_place(signature.name).into() } else { signature.name.into() };
+        ops::bind(&mut node, args).map_err(ReadError::Graph)?;
+        let original = node.clone();
+        let returns: Vec<&str> = signature.returns.iter().map(|r| r.ty.as_str()).collect();
+        if in_place {
+            node.outputs = vec![result.clone()];
+            self.functional.node(node).map_err(ReadError::Graph)?;
+            self.flush();
+            return Ok(Item::Tensor(result));
+        }
+        self.functional.read(&mut node);
+        self.flush();
+        let names = match returns.as_slice() {
+            [list] if list.ends_with("[]") => {
+                let names = self.walk.list(&node, &result);
+                node.outputs = names.clone();
+                self.functional.made(&node, &original);
+                return Ok(Item::list(names.into_iter().map(Item::Tensor).collect()));
+            }
+            [_] | [] => vec![result.clone()],
+            several => (0..several.len()).map(|i| Arc::from(format!("{result}_{i}"))).collect(),
+        };
+        node.outputs = names.clone();
+        self.walk.node(&node);
+        self.functional.made(&node, &original);
+        let item = |(name, ty): (Arc<str>, &&str)| match *ty {
+            "Scalar" | "SymInt" | "int" | "float" | "bool" => Item::Number(name),
+            _ => Item::Tensor(name),
+        };
+        let mut items: Vec<Item> = names.into_iter().zip(&returns).map(item).collect();
+        Ok(match items.len() {
+            0 => Item::None,
+            1 => {
+                let one = items.remove(0);
+                self.settled(one)
+            }
+            _ => Item::Tuple(items.into()),
+        })
+    }
+}
+
+/// The tensors of a value, in order.
+fn tensors(item: &Item, out: &mut Vec<Arc<str>>) {
+    match item {
+        Item::Tensor(name) | Item::Number(name) => out.push(name.clone()),
+        Item::Dict(d) => d.borrow().iter().for_each(|(_, v)| tensors(v, out)),
+        other => other.elements().unwrap_or_default().iter().for_each(|i| tensors(i, out)),
+    }
+}
+
+/// Whether both are the same value of the graph.
+fn alike(a: &Item, b: &Item) -> bool {
+    match (a, b) {
+        (Item::Tensor(a), Item::Tensor(b)) | (Item::Number(a), Item::Number(b)) => a == b,
+        (Item::Memory, Item::Memory) | (Item::Uninitialized, Item::Uninitialized) => true,
+        (Item::List(a), Item::List(b)) => Rc::ptr_eq(a, b),
+        (Item::Tuple(a), Item::Tuple(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| alike(a, b)),
+        _ => false,
+    }
+}
+
+/// Whether a block does nothing but raise an error.
+fn raises(body: &[Statement]) -> bool {
+    body.iter().any(|s| match &s.kind {
+        Kind::Expr(Expr::Call(f, ..)) => path(f).is_some_and(|p| p == "ops.prim.RaiseException"),
+        _ => false,
+    })
+}
+
+/// A path of names from one of the roots that are no variables.
+fn path(e: &Expr) -> Option<String> {
+    let mut parts = vec![];
+    let mut at = e;
+    loop {
+        match at {
+            Expr::Attr(of, name) => {
+                parts.push(&**name);
+                at = of;
+            }
+            Expr::Name(root) if matches!(&**root, "torch" | "ops" | "CONSTANTS" | "__torch__" | "math") => {
+                parts.push(&**root);
+                parts.reverse();
+                return Some(parts.join("."));
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The arguments under the names of a signature, where they fit it.
+fn bound(
+    signature: &'static Signature,
+    args: &[Item],
+    named: &[(Rc<str>, Item)],
+) -> Option<Vec<(Option<&'static str>, usize, Arg)>> {
+    // The code gives arguments in order that may only be given by name elsewhere.
+    if args.len() > signature.params.len() {
+        return None;
+    }
+    if named.iter().any(|(n, _)| signature.param(n).is_none()) {
+        return None;
+    }
+    let mut out = vec![];
+    for (i, p) in signature.params.iter().enumerate() {
+        let by_name = named.iter().find(|(n, _)| **n == *p.name).map(|(_, item)| item);
+        match args.get(i).or(by_name) {
+            Some(item) => out.push((Some(p.name), i, argument(p, item)?)),
+            None if p.default.is_some() || p.ty.ends_with('?') => {}
+            None => return None,
+        }
+    }
+    Some(out)
+}
+
+/// A value as an argument of a parameter's type.
+fn argument(p: &Param, item: &Item) -> Option<Arg> {
+    let (ty, optional) = p.ty.strip_suffix('?').map_or((p.ty.as_str(), false), |ty| (ty, true));
+    if matches!(item, Item::None) {
+        return optional.then_some(Arg::None);
+    }
+    let plain = ty.split('[').next().unwrap_or(ty);
+    let is_list = ty.ends_with(']');
+    let one = |item: &Item| {
+        Some(match (plain.trim_end_matches('?'), item) {
+            ("Tensor", Item::Tensor(n)) => Arg::Value(n.clone()),
+            ("Scalar" | "int" | "SymInt" | "float" | "bool" | "SymBool" | "SymFloat", Item::Number(n)) => {
+                Arg::Value(n.clone())
+            }
+            ("Scalar", Item::Bool(b)) | ("bool" | "SymBool", Item::Bool(b)) => Arg::Bool(*b),
+            ("Scalar" | "int" | "SymInt", Item::Int(i)) => Arg::Int(*i),
+            ("int" | "SymInt", Item::Bool(b)) => Arg::Int(i64::from(*b)),
+            ("Scalar" | "float" | "SymFloat", Item::Float(x)) => Arg::Float(*x),
+            ("float" | "SymFloat", Item::Int(i)) => Arg::Float(*i as f64),
+            ("str", Item::Str(s)) => Arg::Str(s.to_string()),
+            ("ScalarType", Item::Int(code)) => Arg::DType(dtype_of(*code)?),
+            ("Device" | "Layout" | "MemoryFormat" | "Generator", _) => Arg::Other("a place in memory"),
+            _ => return None,
+        })
+    };
+    if !is_list {
+        return one(item);
+    }
+    let items = match item.elements() {
+        Some(items) => items,
+        // A number stands for a list of it, where the type says how long that is.
+        None if ty.chars().rev().nth(1).is_some_and(|c| c.is_ascii_digit()) => vec![item.clone()],
+        None => return None,
+    };
+    if plain.trim_end_matches('?') == "Tensor" {
+        let names = items.iter().map(|i| match i {
+            Item::Tensor(n) => Some(Some(n.clone())),
+            Item::None => Some(None),
+            _ => None,
+        });
+        return Some(Arg::Values(names.collect::<Option<_>>()?));
+    }
+    let all: Vec<Arg> = items.iter().map(one).collect::<Option<_>>()?;
+    let ints: Option<Vec<i64>> = all
+        .iter()
+        .map(|a| match a {
+            Arg::Int(i) => Some(*i),
+            Arg::Bool(b) => Some(i64::from(*b)),
+            _ => None,
+        })
+        .collect();
+    if let Some(ints) = ints {
+        return Some(if plain == "float" {
+            Arg::Floats(ints.iter().map(|i| *i as f64).collect())
+        } else {
+            Arg::Ints(ints)
+        });
+    }
+    let floats: Option<Vec<f64>> = all.iter().map(|a| if let Arg::Float(x) = a { Some(*x) } else { None }).collect();
+    Some(floats.map_or(Arg::List(all), Arg::Floats))
+}
+
+/// The element types by PyTorch's own numbers.
+const TYPES: &[(i64, DType)] = &[
+    (0, DType::U8),
+    (1, DType::I8),
+    (2, DType::I16),
+    (3, DType::I32),
+    (4, DType::I64),
+    (5, DType::F16),
+    (6, DType::F32),
+    (7, DType::F64),
+    (11, DType::Bool),
+    (15, DType::Bf16),
+];
+
+fn dtype_of(code: i64) -> Option<DType> {
+    TYPES.iter().find(|(c, _)| *c == code).map(|(_, d)| *d)
+}
+
+fn code_of(dtype: DType) -> i64 {
+    TYPES.iter().find(|(_, d)| *d == dtype).map_or(6, |(c, _)| *c)
+}
