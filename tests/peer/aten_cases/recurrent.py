@@ -35,7 +35,6 @@ for kind in ["LSTM", "GRU", "RNN"]:
         case(f"{low}_without_bias", layer(3, 4, bias=False, batch_first=True), X),
         case(f"{low}_states", layer(3, 4, num_layers=2), X, *[floats(2, 2, 4, seed=i) for i in range(states)]),
         case(f"{low}_single", layer(3, 4), X[:, 0]),
-        case(f"{low}_open", layer(3, 4), X, dynamic=(({0: torch.export.Dim("t", min=2, max=20)},),), run=[floats(9, 2, 3)]),
         case(f"{low}_cell", Flat(getattr(N, kind + "Cell")(3, 4)), X[0], *[floats(2, 4, seed=i) for i in range(states)]),
         case(f"{low}_cell_alone", Flat(getattr(N, kind + "Cell")(3, 4, bias=False)), X[0]),
     ]
