@@ -110,7 +110,7 @@ impl Lower<'_> {
         // Beyond any matrix, one diagonal is like the other.
         let diagonal = match diagonal {
             Diagonal::Known(k) => Diagonal::Known(k.clamp(-FAR, FAR)),
-            held => held,
+            held @ Diagonal::Held(_) => held,
         };
         // The op keeps a band that holds the main diagonal.
         let band = match diagonal {

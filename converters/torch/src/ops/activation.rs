@@ -125,7 +125,7 @@ fn rrelu(n: &mut Lower<'_>) -> Lowered {
         return Err(LowerError::form_but("slopes drawn at random", "export the model in the mode for evaluation"));
     }
     let (low, high) = (n.number("lower")?.unwrap_or(0.125), n.number("upper")?.unwrap_or(1.0 / 3.0));
-    simple(n, |x| ops::LeakyRelu { x, alpha: ((low + high) / 2.0) as f32 })
+    simple(n, |x| ops::LeakyRelu { x, alpha: f64::midpoint(low, high) as f32 })
 }
 
 /// A slope for each channel, or one for all; of the kernel, it is broadcast already.
