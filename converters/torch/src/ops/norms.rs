@@ -107,10 +107,7 @@ fn vector_norm(n: &mut Lower<'_>, p: f64) -> Lowered {
 fn linalg_norm(n: &mut Lower<'_>) -> Lowered {
     let x = measured(n)?;
     let (over, keep) = (axes(n, x)?, n.flag("keepdim", false)?);
-    let named = match n.str("ord") {
-        Ok(named) => named,
-        Err(_) => None,
-    };
+    let named = n.str("ord").unwrap_or_default();
     let order = if named.is_some() { None } else { n.number("ord")? };
     if named.is_none() && order.is_none() {
         let y = norm(n, x, 2.0, over, keep)?;
