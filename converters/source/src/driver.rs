@@ -168,7 +168,8 @@ fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems)
 
 /// The graph with these outputs only, what its states become behind them, and what these need.
 fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
-    let after = |s: &SourceState| SourceValue { name: s.after.clone(), ty: None, other: None, description: String::new() };
+    let after =
+        |s: &SourceState| SourceValue { name: s.after.clone(), ty: None, other: None, description: String::new() };
     let kept = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned());
     let outputs: Vec<_> = kept.chain(graph.states.iter().map(after)).collect();
     let mut makers: HashMap<&str, Vec<usize>> = HashMap::new();

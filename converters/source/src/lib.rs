@@ -16,6 +16,7 @@ mod fourier;
 mod functions;
 mod graph;
 mod interface;
+pub mod layers;
 mod lower;
 mod named;
 mod order;

@@ -69,7 +69,6 @@ families! {
 
 mod alike;
 mod exact;
-mod walk;
 mod without;
 
 pub use without::WITHOUT;

@@ -30,24 +30,37 @@ macro_rules! families {
 }
 
 families! {
+    activation,
+    attention,
     bits,
     control,
+    convolution,
     creation,
     diagonal,
     distinct,
+    embedding,
     fourier,
     functions,
     index,
     join,
+    linear,
+    loss,
     movement,
+    normalization,
+    norms,
     order,
+    padding,
     pointwise,
+    pooling,
     quantized,
     random,
+    recurrent,
     reduction,
+    resampling,
     scatter,
     symbolic,
     types,
+    vision,
 }
 
 mod promote;

@@ -1,9 +1,9 @@
 //! Recurrent layers as plain arithmetic, step by step.
 
 use super::{Direction, Function, Kind, Layer, Result, Run, range};
-use crate::ops::walk::Walk;
+use crate::layers::walk::Walk;
+use crate::{Lower, LowerError, Size};
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Lower, LowerError, Size};
 
 /// One direction of a layer.
 pub(super) fn run(n: &mut Lower<'_>, layer: &Layer, d: &Direction) -> Result<Run> {

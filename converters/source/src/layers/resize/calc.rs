@@ -1,7 +1,7 @@
 //! Arithmetic that is done at once with numbers, or written into the program for values.
 
+use crate::{Lower, LowerError};
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Lower, LowerError};
 use mlconv_tensor::DType;
 
 type Result<T> = std::result::Result<T, LowerError>;

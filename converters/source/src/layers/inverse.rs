@@ -1,15 +1,15 @@
 //! Inverses of small matrices, by Cramer's rule.
 
+use crate::{Lower, LowerError};
 use mlconv_mil::ir::Value;
-use mlconv_source::{Lower, LowerError, Lowered};
 
 type Result<T> = std::result::Result<T, LowerError>;
 
 /// Rows beyond which a matrix is refused: the sums grow with the factorial.
 const MAX_ROWS: i64 = 4;
 
-pub(super) fn inverse(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
+/// The inverses of square matrices.
+pub fn inverse(n: &mut Lower<'_>, x: Value) -> Result<Value> {
     let rank = n.rank(x)?;
     let rows = match n.shape(x)?.iter().rev().take(2).map(|d| d.as_known()).collect::<Vec<_>>()[..] {
         [Some(columns), Some(rows)] if rows == columns && (1..=MAX_ROWS).contains(&rows) => rows,
@@ -43,8 +43,7 @@ pub(super) fn inverse(n: &mut Lower<'_>) -> Lowered {
         }
         lines.push(n.concat(line, -1)?);
     }
-    let y = n.concat(lines, -2)?;
-    n.done(y)
+    n.concat(lines, -2)
 }
 
 /// The matrix without a row and a column.

@@ -1,16 +1,20 @@
 //! Where new elements lie among old ones, and how much of each they take.
 
 use super::{Line, calc::Calc};
-use mlconv_source::LowerError;
+use crate::LowerError;
 
 type Result<T> = std::result::Result<T, LowerError>;
 
 /// Which element is the nearest one.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Rounding {
+pub enum Rounding {
+    /// The nearest one, of two the one before.
     PreferFloor,
+    /// The nearest one, of two the one behind.
     PreferCeil,
+    /// The one before.
     Floor,
+    /// The one behind.
     Ceil,
     /// Down where an axis grows, up where it shrinks.
     Outward,
@@ -18,21 +22,39 @@ pub(super) enum Rounding {
 
 /// How elements are mixed.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kernel {
+pub enum Kernel {
+    /// From one element.
     Nearest(Rounding),
-    Linear { antialias: bool },
-    Cubic { a: f64, antialias: bool },
+    /// On the line between two.
+    Linear {
+        /// Whether all elements under a stretched kernel take part.
+        antialias: bool,
+    },
+    /// On a cubic of four.
+    Cubic {
+        /// The number of the kernel.
+        a: f64,
+        /// Whether all elements under a stretched kernel take part.
+        antialias: bool,
+    },
 }
 
 /// Where the places of the new axis lie on the old one.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Coordinates {
+pub enum Coordinates {
+    /// Elements are intervals, and both axes begin with one.
     HalfPixel,
+    /// The same, of an axis that is not rounded.
     HalfPixelSymmetric,
+    /// The same, but a lone element lies at 0.
     PytorchHalfPixel,
+    /// The first and last elements meet.
     AlignCorners,
+    /// The first elements meet.
     Asymmetric,
+    /// On a part of the axis.
     Crop,
+    /// Elements are intervals, which places lie in.
     HalfPixelForNearest,
 }
 

@@ -1,10 +1,10 @@
 //! Computations that go along a sequence step by step.
 
+use crate::{Lower, LowerError, Size};
 use mlconv_mil::{
     ir::{Fact, Value},
     ops,
 };
-use mlconv_source::{Lower, LowerError, Size};
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
 
@@ -12,26 +12,21 @@ type Result<T, E = LowerError> = std::result::Result<T, E>;
 const UNROLLED: i64 = 256;
 
 /// What to go along.
-pub(super) struct Walk<'a> {
+pub struct Walk<'a> {
     /// `[t, ..]` each.
-    pub(super) over: &'a [Value],
+    pub over: &'a [Value],
     /// Whether to begin at the end.
-    pub(super) reverse: bool,
+    pub reverse: bool,
     /// The sizes of what a step puts out; `None` where that is not wanted.
-    pub(super) item: Option<&'a [Size]>,
+    pub item: Option<&'a [Size]>,
 }
 
 /// A step: given what stands at a time, the state and the time, it returns the next state and what it puts out.
-pub(super) type Step<'a> = &'a dyn Fn(&mut Lower<'_>, &[Value], &[Value], Value) -> Result<(Vec<Value>, Value)>;
+pub type Step<'a> = &'a dyn Fn(&mut Lower<'_>, &[Value], &[Value], Value) -> Result<(Vec<Value>, Value)>;
 
 impl Walk<'_> {
     /// The last state, and what the steps put out, `[t, ..]`, each at its time.
-    pub(super) fn run(
-        &self,
-        n: &mut Lower<'_>,
-        state: &[Value],
-        step: Step<'_>,
-    ) -> Result<(Vec<Value>, Option<Value>)> {
+    pub fn run(&self, n: &mut Lower<'_>, state: &[Value], step: Step<'_>) -> Result<(Vec<Value>, Option<Value>)> {
         let Some(first) = self.over.first() else { return Err(LowerError::Poisoned) };
         match n.shape(*first)?.first().and_then(|d| d.as_known()) {
             Some(steps) if steps < 1 => Err(LowerError::core_ml("a sequence of no steps")),

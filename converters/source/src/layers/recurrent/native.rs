@@ -1,12 +1,12 @@
 //! Core ML's own recurrent layers.
 
 use super::{Direction, Kind, Layer, Result, Run, gates};
+use crate::Lower;
 use mlconv_mil::{
     ir::Value,
     ops::{self, Activation, LstmDirection},
     schema::Opset,
 };
-use mlconv_source::Lower;
 
 /// The layer by Core ML's own ops; `None` where they do not express it.
 pub(super) fn runs(n: &mut Lower<'_>, layer: &Layer) -> Result<Option<Vec<Run>>> {

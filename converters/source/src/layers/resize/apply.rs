@@ -5,12 +5,12 @@ use super::{
     calc::{Calc, Plain},
     places::{Coordinates, Kernel, Rounding, antialiased, cubic, cubic_far, cubic_near, nearest, places, taps},
 };
+use crate::{Lower, LowerError};
 use mlconv_mil::{
     ir::Value,
     ops::{self, SamplingMode},
     schema::Opset,
 };
-use mlconv_source::{Lower, LowerError};
 use mlconv_tensor::{DType, Tensor};
 
 type Result<T> = std::result::Result<T, LowerError>;
@@ -191,7 +191,7 @@ fn open_matrix(n: &mut Lower<'_>, how: &How, line: &Line<Value>, (size, count): 
 }
 
 /// Multiplies the vectors along an axis with a matrix `[new, old]`.
-fn along(n: &mut Lower<'_>, x: Value, axis: usize, matrix: Value) -> Result<Value> {
+pub fn along(n: &mut Lower<'_>, x: Value, axis: usize, matrix: Value) -> Result<Value> {
     let rank = n.rank(x)?;
     if rank == 1 {
         let row = n.expand_dims(x, &[0])?;
