@@ -60,9 +60,11 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
         let title = format!("{} taken for {}, in order: no name matches", listed(arrays.keys()), input_names(f));
         out.push(Diagnostic::warning(&codes::N0004, title));
     }
-    let used = |k: &str| !named || tensor_inputs(f).any(|(p, _)| means_port(k, p));
+    let places = places(f, arrays);
+    let used = |i: usize| !named || places.contains(&Some(i));
     let nan = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(|x| x.is_nan());
-    let nans: Vec<&String> = arrays.iter().filter(|(k, t)| used(k) && nan(t)).map(|(k, _)| k).collect();
+    let nans = arrays.iter().enumerate().filter(|(i, (_, t))| used(*i) && nan(t));
+    let nans: Vec<&String> = nans.map(|(_, (k, _))| k).collect();
     if !nans.is_empty() {
         out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
     }
@@ -168,8 +170,9 @@ fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diag
         let title = format!("{} arrays for {} inputs, and no name matches", offered.len(), ports.len());
         return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", input_names(f))));
     }
+    let places = places(f, arrays);
     let pair = |(i, (port, ty)): (usize, (&'a Port, &'a TensorType))| {
-        let named = || arrays.iter().find(|(k, _)| means_port(k, port)).map(|(_, t)| t);
+        let named = || arrays.get_index(places.get(i).copied().flatten()?).map(|(_, t)| t);
         let found = if by_name { named() } else { offered.get(i).copied() };
         match found {
             None if port.default.is_none() => {
@@ -181,6 +184,39 @@ fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diag
     ports.into_iter().enumerate().map(pair).collect()
 }
 
+/// Where among `arrays` the one of each input is, by name; each is for one input. What a package calls one input may be what
+/// the source calls another: names of the package go first, unless more inputs have an array where the source's do.
+fn places(f: &Function, arrays: &Arrays) -> Vec<Option<usize>> {
+    type Means = fn(&str, &Port) -> bool;
+    let of_package: Means = |k, p| k == p.packaged.as_deref().unwrap_or(&p.name);
+    let of_source: Means = |k, p| k == &*p.name;
+    let by = |order: [Means; 3]| {
+        let ports: Vec<&Port> = tensor_inputs(f).map(|(p, _)| p).collect();
+        let (mut places, mut taken) = (vec![None; ports.len()], HashSet::new());
+        for means in order {
+            for (place, port) in places.iter_mut().zip(&ports).filter(|(place, _)| place.is_none()) {
+                let at = arrays.keys().enumerate().position(|(i, k)| !taken.contains(&i) && means(k, port));
+                taken.extend(at);
+                *place = at;
+            }
+        }
+        (taken.len(), places)
+    };
+    let (package, source) = (by([of_package, of_source, means_port]), by([of_source, of_package, means_port]));
+    if source.0 > package.0 { source.1 } else { package.1 }
+}
+
+/// `arrays` under the names of the inputs that they are for; others keep theirs.
+pub fn under_own_names(f: &Function, arrays: &Arrays, rename: impl Fn(&str, &Port) -> bool) -> Arrays {
+    let ports: Vec<&Port> = tensor_inputs(f).map(|(p, _)| p).collect();
+    let places = places(f, arrays);
+    let own = |(i, (k, t)): (usize, (&String, &Tensor))| {
+        let port = places.iter().position(|p| *p == Some(i)).map(|p| ports[p]);
+        (port.filter(|p| rename(k, p)).map_or_else(|| k.clone(), |p| p.name.to_string()), t.clone())
+    };
+    arrays.iter().enumerate().map(own).collect()
+}
+
 /// Whether any array is called as an input is; if not, arrays are matched in order.
 pub fn is_named(f: &Function, arrays: &Arrays) -> bool {
     arrays.keys().any(|k| tensor_inputs(f).any(|(p, _)| means_port(k, p)))
@@ -188,10 +224,9 @@ pub fn is_named(f: &Function, arrays: &Arrays) -> bool {
 
 /// Arrays that are for no input. One without elements is for an input that a package leaves out.
 fn unmatched(f: &Function, arrays: &Arrays) -> Vec<String> {
-    let matches = |k: &String| tensor_inputs(f).any(|(p, _)| means_port(k, p));
-    let ordered = !is_named(f, arrays);
-    let extra = arrays.iter().filter(|(k, t)| !ordered && t.count() > 0 && !matches(k));
-    extra.map(|(k, _)| k.clone()).collect()
+    let (ordered, places) = (!is_named(f, arrays), places(f, arrays));
+    let extra = |(i, (_, t)): &(usize, (&String, &Tensor))| !ordered && t.count() > 0 && !places.contains(&Some(*i));
+    arrays.iter().enumerate().filter(extra).map(|(_, (k, _))| k.clone()).collect()
 }
 
 fn input_names(f: &Function) -> String {
@@ -263,18 +298,18 @@ const OPEN: i64 = 3;
 /// Integers below this are made up, as many as a byte holds: a sum of few is more than half precision counts to.
 const INTEGERS: f64 = 256.0;
 
-/// Inputs of the declared types and default shapes, made from `seed`: normal floats, booleans, and small integers, which
-/// are 0 or 1 where the program may use them as places or sizes.
+/// Inputs of the declared types and default shapes, made from `seed`: see [`made_up`].
 pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Result<Vec<Option<Tensor>>, Diagnostic> {
-    made_up(f, seed, &module.symbols)
+    made_up(f, seed, &default_shapes(module, f))
 }
 
-/// As [`random_inputs`], with open sizes above 1 where no default says otherwise; `None` where there are no such sizes.
-pub fn random_inputs_of_open_sizes(
-    module: &Module,
-    f: &Function,
-    seed: u64,
-) -> Result<Option<Vec<Option<Tensor>>>, Diagnostic> {
+/// The default shape of each input.
+pub fn default_shapes(module: &Module, f: &Function) -> Vec<Vec<usize>> {
+    shapes(f, &module.symbols)
+}
+
+/// As [`default_shapes`], with open sizes above 1 where no default says otherwise; `None` where there are no such sizes.
+pub fn open_shapes(module: &Module, f: &Function) -> Option<Vec<Vec<usize>>> {
     let mut open = module.symbols.clone();
     for (_, ty) in tensor_inputs(f) {
         ty.shape.iter().for_each(|d| {
@@ -287,23 +322,27 @@ pub fn random_inputs_of_open_sizes(
             });
         });
     }
-    let same = tensor_inputs(f).all(|(port, ty)| {
-        !port.shapes.is_empty() || sample_shape(&ty.shape, &open) == sample_shape(&ty.shape, &module.symbols)
-    });
-    if same { Ok(None) } else { made_up(f, seed, &open).map(Some) }
+    Some(shapes(f, &open)).filter(|open| *open != default_shapes(module, f))
 }
 
-fn made_up(f: &Function, seed: u64, symbols: &Symbols) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
+    let shape = |(port, ty): (&Port, &TensorType)| match port.shapes.first() {
+        Some(default) => default.iter().map(|n| usize::try_from(*n).unwrap_or(1)).collect(),
+        None => sample_shape(&ty.shape, symbols).to_vec(),
+    };
+    tensor_inputs(f).map(shape).collect()
+}
+
+/// Inputs of the declared types and of these shapes, made from `seed`: normal floats, booleans, and small integers, which
+/// are 0 or 1 where the program may use them as places or sizes.
+pub fn made_up(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
     let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
     let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v)).collect();
     tensor_inputs(f)
         .zip(indexing)
-        .map(|((port, ty), indexing)| {
-            let shape = match port.shapes.first() {
-                Some(default) => default.iter().map(|n| usize::try_from(*n).unwrap_or(1)).collect(),
-                None => sample_shape(&ty.shape, symbols),
-            };
+        .zip(shapes)
+        .map(|(((port, ty), indexing), shape)| {
             let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
             let Some((count, rest)) = count.and_then(|n| Some((n, left.checked_sub(n)?))) else {
                 let title = format!("input `{}` is {ty}, too large to be made up", port.name);
@@ -318,7 +357,7 @@ fn made_up(f: &Function, seed: u64, symbols: &Symbols) -> Result<Vec<Option<Tens
                 }
                 (false, _) => (0..count).map(|_| (random.uniform() * INTEGERS).floor()).collect(),
             };
-            Ok(Some(Tensor::from_f64(ty.dtype, &shape, &values)))
+            Ok(Some(Tensor::from_f64(ty.dtype, shape, &values)))
         })
         .collect()
 }
@@ -435,6 +474,27 @@ mod tests {
         assert_eq!(said(&other), ["`y` taken for `x`, in order: no name matches"]);
         let nan = [("x".to_owned(), Tensor::splat(DType::F32, &[1, 2], f64::NAN))].into_iter().collect();
         assert_eq!(said(&nan), ["`x`: there are NaN among the elements"]);
+    }
+
+    #[test]
+    fn names_of_a_package_go_before_those_of_the_source() {
+        let mut m = module("%x: f32[1], %k: f32[2]");
+        for (port, (name, packaged)) in m.functions[0].sig.inputs.iter_mut().zip([("a.b", "a_b"), ("a_b", "a_b_0")]) {
+            *port = Port { packaged: Some(packaged.into()), ..Port::new(name) };
+        }
+        let f = &m.functions[0];
+        let sizes = |given: &Arrays| {
+            let found = match_inputs(f, given).map_err(|d| d.title)?;
+            Ok::<_, String>(found.iter().map(|t| t.as_ref().map_or(0, Tensor::count)).collect::<Vec<_>>())
+        };
+        for (one, two) in [("a_b", "a_b_0"), ("a.b", "a_b_0"), ("a.b", "a_b")] {
+            assert_eq!(sizes(&arrays([(one, &[1]), (two, &[2])])), Ok(vec![1, 2]), "{one}, {two}");
+            assert_eq!(sizes(&arrays([(two, &[2]), (one, &[1])])), Ok(vec![1, 2]), "{two}, {one}");
+        }
+        assert_eq!(sizes(&arrays([("a_b", &[1])])), Err("input `a_b` is missing, wanted f32[2]".to_owned()));
+        let three = arrays([("a_b", &[1]), ("a.b", &[1]), ("a_b_0", &[2])]);
+        assert_eq!(sizes(&three), Err("no input is called `a.b`".to_owned()));
+        assert_eq!(given_inputs(f, &three).expect("one is left out").notes.len(), 1);
     }
 
     #[test]

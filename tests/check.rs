@@ -159,6 +159,24 @@ fn weights_need_not_be_there() {
     assert_eq!(place.names(), ["m.onnx"]);
 }
 
+#[test]
+fn weights_of_other_types_need_no_room_either() {
+    use DataType::{Bfloat16, Double, Int8, Int64, Uint8};
+    for dtype in [Int64, Double, Uint8, Bfloat16] {
+        let mut model = Onnx::new().input("i", Int64, &[3]).node("Gather", &["w", "i"], &["y"]);
+        model.graph().initializer.push(tensor("w", dtype, &[1 << 30, 1 << 7], Bytes::new()));
+        model.graph().initializer.iter_mut().for_each(external);
+        let (found, code) = report(&model.output("y", dtype, &[3, 1 << 7]));
+        assert_eq!((&found["nodes"]["not_judged"], code), (&1.into(), Some(0)), "{dtype:?}: {found:#}");
+    }
+    let mut model = Onnx::new().input("x", F32, &[2, 1 << 20]).weight("s", &[], &[0.5]);
+    model.graph().initializer.push(tensor("w", Int8, &[1 << 20, 1 << 20], Bytes::new()));
+    external(&mut model.graph().initializer[1]);
+    let model = model.node("DequantizeLinear", &["w", "s"], &["f"]).node("MatMul", &["x", "f"], &["y"]);
+    let (found, code) = report(&model.output("y", F32, &[2, 1 << 20]));
+    assert_eq!((&found["nodes"]["not_judged"], code), (&2.into(), Some(0)), "{found:#}");
+}
+
 #[cfg(unix)]
 #[test]
 fn weights_of_gigabytes_are_not_read() {

@@ -111,6 +111,15 @@ fn tensors_are_split_and_joined() {
         refused(&wrong.node("SequenceLength", &["s"], &["y"]).output("y", I64, &[]))
             .contains("splitting f32[5] at [1, 3]")
     );
+    let by = |count: usize, sizes: Tensor| {
+        let model = Onnx::new().input("x", F32, &[count as i64]);
+        let shape: Vec<i64> = sizes.shape().iter().map(|d| *d as i64).collect();
+        let model = constant(model, int64("sizes", &shape, &sizes.to_i64()));
+        let model = model.node("SplitToSequence", &["x", "sizes"], &["s"]);
+        refused(&model.node("SequenceLength", &["s"], &["y"]).output("y", I64, &[]))
+    };
+    assert!(by(4097, Tensor::from_vec(&[4097], vec![1i64; 4097])).contains("splitting f32[4097] into 4097 parts"));
+    assert!(by(4097, Tensor::scalar(1i64)).contains("splitting f32[4097] into parts of 1"));
     let none = constant(split(&["x", "zero"], vec![]), int64("zero", &[], &[0]));
     assert!(refused(&none.node("SequenceLength", &["s"], &["y"]).output("y", I64, &[])).contains("into parts of 0"));
 }
@@ -183,6 +192,10 @@ fn a_number_and_a_vector_of_one_are_branches_of_one_type() {
     let attributes = vec![graph("then_branch", branch("a", "u")), graph("else_branch", branch("b", "v"))];
     let model = with(model.node("If", &["p"], &["t"]), attributes).weight("w", &[2], &[1.0, 2.0]);
     let model = model.node("Mul", &["t", "w"], &["y"]).output("y", F32, &[2]);
+    // Nothing states which of the two it is, and other readers than this one would see another rank.
+    assert!(refused(&model).contains("branches of f32[] and f32[1] on an unknown condition"));
+    let mut model = model;
+    model.graph().value_info.push(value("t", F32, &[1]));
     let of = |p| run(&model, &[Tensor::from_bools(&[], [p]), Tensor::scalar(3f32), floats(&[5.0])]).to_f64();
     assert_eq!((of(true), of(false)), (vec![3.0, 6.0], vec![5.0, 10.0]));
 }

@@ -127,6 +127,11 @@ fn integers_of_64_bits_are_proven_to_fit_or_reported() {
     let bounded = Onnx::new().input("x", F32, &[2]).node("Sigmoid", &["x"], &["s"]).node("Round", &["s"], &["r"]);
     let bounded = with(bounded.node("Cast", &["r"], &["y"]), vec![int("to", 7)]).output("y", I64, &[2]);
     assert_eq!(said(bounded, &[floats(&[1.0, 2.0])]), 0);
+    let table = Onnx::new().input("i", I64, &[2]);
+    let rows: Vec<i64> = std::iter::repeat_n(i64::from(i32::MAX), 5000).collect();
+    let table = constant(table, int64("t", &[5000], &rows));
+    let table = constant(table, int64("one", &[1], &[1])).node("Gather", &["t", "i"], &["g"]);
+    assert_eq!(said(table.node("Add", &["g", "one"], &["y"]).output("y", I64, &[2]), &[ints(&[1, 2])]), 1);
     // Integers that have 32 bits in the source wrap there as well.
     let own = Onnx::new().input("a", DataType::Int32, &[2]).node("Mul", &["a", "a"], &["y"]);
     assert_eq!(said(own.output("y", DataType::Int32, &[2]), &[ints(&[1, 2])]), 0);

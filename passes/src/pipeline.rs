@@ -130,17 +130,18 @@ const CLEAN_UP: Group = Group {
     passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
 };
 
-/// After it has run once, there is nothing that it could do better.
-const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction", "dead_code_elimination"] };
+/// Run again, it would take the reshapes that it leaves at inputs and outputs for work.
+const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction"] };
 
 impl Pipeline {
     /// Cleans up, without a change of precision.
-    pub const CLEAN: Self = Self(&[CLEAN_UP, FEWER_AXES]);
+    pub const CLEAN: Self = Self(&[CLEAN_UP, FEWER_AXES, CLEAN_UP]);
 
     /// Cleans up, and computes in half precision.
     pub const FP16: Self = Self(&[
         CLEAN_UP,
         FEWER_AXES,
+        CLEAN_UP,
         Group { fixpoint: false, passes: &["fp16_cast"] },
         Group { fixpoint: true, passes: &["cast_optimization", "noop_elimination", "dead_code_elimination"] },
     ]);

@@ -6,7 +6,7 @@ use mlconv_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::{
     io::{self, BufReader, ErrorKind},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -89,9 +89,14 @@ pub struct Process {
 impl Process {
     pub(super) fn start(how: &Start<'_>) -> Result<Self, Fault> {
         let library = |why: String| Fault { stage: Stage::Library, why };
-        let mut command = Command::new(how.program);
+        // Loaders of some systems look for a library in the folder that a process runs in. Where the command runs may be a
+        // stranger's folder; where the program is, is none.
+        let absolute = |of: &Path| path::absolute(of).map_err(|e| library(format!("its process has no place: {e}")));
+        let (program, model) = (absolute(how.program)?, absolute(how.model)?);
+        let mut command = Command::new(&program);
+        command.current_dir(program.parent().unwrap_or(&program));
         command.arg(COMMAND).arg("--library").arg(how.library).arg("--threads").arg(how.threads.to_string());
-        command.arg("--").arg(how.model);
+        command.arg("--").arg(model);
         // What the library prints is no part of our talk.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|e| library(format!("its process cannot be started: {e}")))?;
@@ -193,17 +198,26 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_process_that_is_killed_says_by_what() {
+    /// Starts a script as the program.
+    fn script(text: &str) -> Fault {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().expect("a folder");
-        let script = |text: &str| {
-            let path = place.path().join("program");
-            let _ = std::fs::remove_file(&path);
-            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("room");
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
-            start(&path.display().to_string())
-        };
+        let path = place.path().join("program");
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("room");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("ours");
+        start(&path.display().to_string())
+    }
+
+    #[test]
+    fn a_process_runs_in_the_folder_of_its_program() {
+        let text =
+            "case $7 in /*/none.onnx) [ \"$(pwd -P)\" = \"$(cd \"${0%/*}\" && pwd -P)\" ] && kill -BUS $$ ;; esac";
+        let fault = script(text);
+        assert!(fault.why.contains("SIGBUS"), "{fault:?}");
+    }
+
+    #[test]
+    fn a_process_that_is_killed_says_by_what() {
         assert!(script("kill -BUS $$").why.contains("SIGBUS"));
         assert!(script("printf 'H\\003\\0\\0\\0\\0\\0\\0\\0{}x'").why.contains("makes no sense"));
         assert!(script("printf 'O\\0\\0\\0\\0\\0\\0\\0\\0'").why.contains("another question"));

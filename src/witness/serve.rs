@@ -158,7 +158,9 @@ fn run((_, session): &mut (Environment, Session), hello: &Hello, body: &[u8]) ->
         let empty = Tensor::from_i64(*dtype, &shape, &[]);
         given.push((slot.name.clone(), value(&empty).map_err(|e| fault(one_line(e.message())))?));
     }
-    let outputs = session.run(given).map_err(|e| fault(one_line(e.message())))?;
+    // An output that is an input is handed out as the very array, so inputs live until outputs are copied.
+    let lent: Vec<_> = given.iter().map(|(name, v)| (name.as_str(), v)).collect();
+    let outputs = session.run(lent).map_err(|e| fault(one_line(e.message())))?;
     let mut found = vec![];
     for name in &names.outputs {
         let all = outputs.iter().find(|(n, _)| n == name);

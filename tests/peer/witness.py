@@ -295,6 +295,8 @@ def made():
     odd = model([helper.make_node("Relu", ["a/b:0"], ["c d/é"])], [("a/b:0", F32, [2])], [("c d/é", F32, [2])])
     halves = [helper.make_node("MatMul", ["x", "x"], ["a"]), helper.make_node("Softmax", ["a"], ["y"])]
     yield "a source in half precision", agrees(model(halves, [("x", F16, [16, 16])], [("y", F16, [16, 16])]))
+    passed = model([helper.make_node("Relu", ["x"], ["y"])], [("x", F32, [64, 64])], [("y", F32, [64, 64]), ("x", F32, [64, 64])])
+    yield "an output that is an input", agrees(passed)
     yield "names that are none for files", agrees(odd)
     yield "weights beside the model", beside
     for kind in ["damaged", "text", "absent"]:

@@ -191,6 +191,11 @@ impl<'m> Reader<'m> {
         // An input that has an initializer only states its type.
         out.inputs.retain(|v| !out.constants.contains_key(&v.name) && !out.absent.contains_key(&v.name));
         out.outputs = Self::values(&graph.output, "output", scope)?;
+        for v in graph.output.iter().chain(&graph.value_info) {
+            if let Some(shape) = v.r#type.as_ref().and_then(shape_alone) {
+                out.shapes.insert(scope.name(v.name.as_deref().unwrap_or_default()), shape);
+            }
+        }
         for v in &graph.value_info {
             let name = scope.name(v.name.as_deref().unwrap_or_default());
             // A hint: one that cannot be read is none.
@@ -201,7 +206,7 @@ impl<'m> Reader<'m> {
         for (index, node) in graph.node.iter().enumerate() {
             self.node(node, index, scope, &mut out.nodes)?;
         }
-        out.shapes = shapes_before(&out);
+        add_shapes_before(&mut out);
         Ok(out)
     }
 
@@ -213,6 +218,12 @@ impl<'m> Reader<'m> {
                 return Err(ReadError::Duplicate { what, name: name.to_string() });
             }
             let (ty, other) = match v.r#type.as_ref().and_then(value_type) {
+                // Of an input that is a tensor, no more: its elements are taken for the usual ones.
+                None if what == "input" && scope.depth == 0 => {
+                    let is_tensor = |ty: &&TypeProto| matches!(ty.value, Some(type_proto::Value::TensorType(_)));
+                    let tensor = v.r#type.as_ref().filter(is_tensor);
+                    (tensor.map(|ty| SourceType { dtype: DType::F32, shape: shape_alone(ty) }), None)
+                }
                 None => (None, None),
                 Some(Ok(ty)) => (Some(ty), None),
                 // Nested graphs may pass anything; their nodes say what they make of it.
@@ -384,9 +395,9 @@ fn source_line(trace: &str) -> Arc<str> {
 fn value_type(ty: &TypeProto) -> Option<std::result::Result<SourceType, String>> {
     let found = match ty.value.as_ref()? {
         type_proto::Value::TensorType(t) => {
-            let code = t.elem_type.filter(|e| *e != 0);
-            let Some(dtype) = code.map_or(Some(DType::F32), tensor::dtype) else {
-                let known = code.and_then(|e| DataType::try_from(e).ok());
+            let code = t.elem_type.filter(|e| *e != 0)?;
+            let Some(dtype) = tensor::dtype(code) else {
+                let known = DataType::try_from(code).ok();
                 return Some(Err(known.map_or_else(|| "a tensor of an unknown type".to_owned(), tensors_of)));
             };
             return Some(Ok(SourceType { dtype, shape: t.shape.as_ref().map(shape) }));
@@ -405,9 +416,17 @@ fn tensors_of(ty: DataType) -> String {
     format!("a tensor of {}", tensor::element_name(ty))
 }
 
-/// The shapes of values whose type is not stated, where that of the same elements in another type is.
-fn shapes_before(graph: &SourceGraph) -> IndexMap<Arc<str>, Vec<SourceDim>> {
-    let mut out: IndexMap<Arc<str>, Vec<SourceDim>> = IndexMap::new();
+/// The shape that a file states of a tensor without its element type.
+fn shape_alone(ty: &TypeProto) -> Option<Vec<SourceDim>> {
+    match ty.value.as_ref()? {
+        type_proto::Value::TensorType(t) if t.elem_type.unwrap_or(0) == 0 => t.shape.as_ref().map(shape),
+        _ => None,
+    }
+}
+
+/// Adds the shapes of values whose type is not stated, where that of the same elements in another type is.
+fn add_shapes_before(graph: &mut SourceGraph) {
+    let mut out = std::mem::take(&mut graph.shapes);
     let stated: HashMap<&str, &SourceType> = {
         let outputs = graph.outputs.iter().filter_map(|v| Some((&*v.name, v.ty.as_ref()?)));
         outputs.chain(graph.types.iter().map(|(name, ty)| (&**name, ty))).collect()
@@ -419,10 +438,10 @@ fn shapes_before(graph: &SourceGraph) -> IndexMap<Arc<str>, Vec<SourceDim>> {
         let (Some(Arg::Value(x)), Some(y)) = (node.inputs.first(), node.outputs.first()) else { continue };
         let shape = stated.get(&**y).and_then(|ty| ty.shape.as_ref()).or_else(|| out.get(y));
         if let Some(shape) = shape.filter(|_| !stated.contains_key(&**x)).cloned() {
-            out.insert(x.clone(), shape);
+            out.entry(x.clone()).or_insert(shape);
         }
     }
-    out
+    graph.shapes = out;
 }
 
 fn shape(shape: &onnx::TensorShapeProto) -> Vec<SourceDim> {

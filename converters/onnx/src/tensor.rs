@@ -53,6 +53,9 @@ pub(crate) enum Read {
 const DECIDING: usize = 1024;
 /// Floats of at most so many bytes may be scales, which zero is none of.
 const SCALING: usize = 1 << 16;
+/// Zeros take no room as long as they are shared, which those that are read in another type are not: up to so many bytes,
+/// and as many elements, they are made all the same.
+const CAST: usize = 1 << 28;
 
 /// Reads a tensor, which must be one.
 pub(crate) fn read(t: &TensorProto, files: &ModelFiles) -> Result<Tensor> {
@@ -112,7 +115,8 @@ fn made_up(dtype: DType, shape: &[usize], files: &ModelFiles) -> std::result::Re
     if dtype.is_float() && len <= SCALING {
         return Ok(Read::Tensor(Tensor::splat(dtype, shape, 0.5)));
     }
-    if !dtype.is_float() && len <= DECIDING {
+    let is_cast = mlconv_source::narrowed(dtype) != Some(dtype);
+    if (!dtype.is_float() && len <= DECIDING) || (is_cast && len.max(count.unwrap_or(0)) > CAST) {
         return Ok(Read::Unread);
     }
     let zeros = files.zeros(len).map_err(|e| format!("its {len} bytes cannot be made up: {e}"))?;

@@ -7,13 +7,12 @@ use crate::{
 };
 use mlconv_mil::{ir::Value, ops};
 use mlconv_tensor::{DType, Dim, Tensor};
-use std::sync::Arc;
 
 /// What integers are taken to be below where nothing is known of them, such as those of an input: half of what 32 bits
 /// hold, so that small numbers may be added.
 const ASSUMED: f64 = ((1u64 << 30) - 1) as f64;
-/// Elements of a constant up to which they are looked at.
-const MAX_ELEMENTS: usize = 1 << 12;
+/// Elements of a constant up to which they are looked at; one of more may hold whatever its type does.
+const MAX_ELEMENTS: usize = 1 << 24;
 /// Steps from a value to what it is computed from that are looked at.
 const MAX_DEPTH: usize = 64;
 
@@ -26,6 +25,7 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     const ASSUMED: Self = Self { low: -ASSUMED, high: ASSUMED };
+    const OF_32_BITS: Self = Self { low: i32::MIN as f64, high: i32::MAX as f64 };
     const ANY: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
 
     fn around(numbers: impl IntoIterator<Item = f64>) -> Self {
@@ -60,6 +60,11 @@ impl State {
     /// The element type that the first result of `node` has in the source, where it is that of an input.
     pub(crate) fn type_of_result(&self, node: &Node) -> Option<DType> {
         let Arg::Value(name) = node.inputs.get(self.table.alike(&node.domain, &node.op)?)? else { return None };
+        self.type_of(name)
+    }
+
+    /// The element type of `name` in the source, where it is a constant or stated.
+    fn type_of(&self, name: &str) -> Option<DType> {
         match self.entry(name) {
             Some(Entry::Const(t)) => Some(t.dtype()),
             _ => self.stated(name).map(|t| t.dtype),
@@ -69,12 +74,8 @@ impl State {
     /// Whether the first result of `node`, of type `made` where a lowering says so, is of 64-bit integers.
     pub(crate) fn is_wide(&self, node: &Node, made: Option<DType>) -> bool {
         let wide = |d: DType| matches!(d, DType::I64 | DType::U64);
-        let type_of = |name: &Arc<str>| match self.entry(name) {
-            Some(Entry::Const(t)) => Some(t.dtype()),
-            _ => self.stated(name).map(|t| t.dtype),
-        };
         let stated = || node.outputs.first().and_then(|name| self.stated(name)).map(|t| t.dtype);
-        made.or_else(stated).map_or_else(|| node.reads().filter_map(type_of).any(wide), wide)
+        made.or_else(stated).map_or_else(|| node.reads().filter_map(|name| self.type_of(name)).any(wide), wide)
     }
 
     /// Whether exact numbers in the place of `v` may need more than 32 bits.
@@ -106,12 +107,12 @@ impl State {
             return *known;
         }
         let whole = self.f.ty(v).tensor().is_some_and(|t| !t.dtype.is_float());
-        let found = if depth < MAX_DEPTH { self.computed(v, depth + 1) } else { None };
-        let found = match found {
-            Some(b) if !whole || b.fits() => b,
-            _ if whole => Bounds::ASSUMED,
-            _ => Bounds::ANY,
-        };
+        let unknown = if whole { Bounds::ASSUMED } else { Bounds::ANY };
+        if depth >= MAX_DEPTH {
+            // From nearer by, more may be seen of it.
+            return unknown;
+        }
+        let found = self.computed(v, depth + 1).filter(|b| !whole || b.fits()).unwrap_or(unknown);
         self.known_bounds.insert(v, found);
         found
     }
@@ -123,7 +124,11 @@ impl State {
             return Some(Bounds { low: 0.0, high: 1.0 });
         }
         if let Some(t) = self.f.constant(v) {
-            return (t.count() <= MAX_ELEMENTS).then(|| of_tensor(t));
+            return if t.count() <= MAX_ELEMENTS {
+                Some(of_tensor(t))
+            } else {
+                (!ty.dtype.is_float()).then_some(Bounds::OF_32_BITS)
+            };
         }
         if let Some(ints) = &self.f.value(v).fact.ints {
             let of_dim = |d: &Dim| {

@@ -7,7 +7,7 @@ use crate::{
     interface::no_tensor,
     lower::{narrow, narrowed},
     order::{deep_reads, sorted},
-    problems::{Line, Problems},
+    problems::{At, Line, Problems},
 };
 use indexmap::IndexMap;
 use mlconv_mil::{
@@ -338,8 +338,9 @@ impl State {
 
     /// Says why a node was not lowered.
     pub(crate) fn report(&mut self, node: &Node, e: &LowerError) {
-        let line = self.line(node);
-        self.problems.failed(node, e, line);
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.failed(node, e, |at| self.line(node, at));
+        self.problems = problems;
     }
 
     /// Lowers a node; what it gives, nothing where it was not lowered.
@@ -420,8 +421,8 @@ impl State {
     }
 
     /// A node as a line of text, with the types of what it reads.
-    fn line(&self, node: &Node) -> Line {
-        Line::of(node, &|name| match self.entry(name)? {
+    fn line(&self, node: &Node, at: At<'_>) -> Line {
+        Line::of(node, at, &|name| match self.entry(name)? {
             Entry::Value(v) => Some(self.f.ty(*v).to_string()),
             Entry::Const(t) => Some(TensorType::new(t.dtype(), Shape::from(t.shape())).to_string()),
             Entry::Sequence(elements) => Some(format!("a sequence of {}", elements.len())),
@@ -510,6 +511,19 @@ impl State {
                 let val = narrow(name, &t)?;
                 self.constant(name, val, block)
             }
+        }
+    }
+
+    /// Removes what is in a block that was only made to see what comes out of it. Where nodes were not lowered, there is
+    /// never a module of it, and other blocks that were begun may read values of it: then it stays.
+    pub(crate) fn discard(&mut self, block: Block) {
+        if self.problems.has_error() || !self.stand_ins.is_empty() {
+            return;
+        }
+        self.f.set_yields(block, vec![]);
+        let ops: Vec<_> = self.f.ops_in(block).collect();
+        for id in ops.into_iter().rev() {
+            self.f.remove(id);
         }
     }
 

@@ -215,6 +215,11 @@ impl<'a> Lower<'a> {
         self.state.stated(self.node.outputs.get(i)?)
     }
 
+    /// The rank that the source states of output `i`.
+    pub fn stated_rank(&self, i: usize) -> Option<usize> {
+        self.state.stated_shape(self.node.outputs.get(i)?).map(Vec::len)
+    }
+
     /// The shape that the source states of output `i`, where it states all sizes.
     pub fn stated_sizes(&self, i: usize) -> Option<Vec<i64>> {
         let known = |d: &SourceDim| if let SourceDim::Known(n) = d { Some(*n) } else { None };
@@ -595,6 +600,11 @@ impl<'a> Lower<'a> {
         self.block = outer;
         self.state.f.set_yields(block, yields?);
         Ok(block)
+    }
+
+    /// Removes what is in a block that no op has, and that was only made to see what comes out of it.
+    pub fn discard(&mut self, block: Block) {
+        self.state.discard(block);
     }
 
     /// The value of an entry, as a constant op where it is a constant.

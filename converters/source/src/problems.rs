@@ -6,7 +6,11 @@ use mlconv_mil::{
     diagnostic::{Code, Diagnostic, Limit, Nodes, Severity, codes},
     ir::SourceInfo,
 };
-use std::{ops::Range, sync::Arc};
+use std::{
+    fmt::{self, Display},
+    ops::Range,
+    sync::Arc,
+};
 
 /// A node, as a message names it.
 pub(crate) fn place(node: &Node) -> String {
@@ -84,7 +88,8 @@ impl Problems {
         self.add(node, d);
     }
 
-    pub(crate) fn failed(&mut self, node: &Node, e: &LowerError, line: Line) {
+    /// That `node` was not lowered; `line` gives it as text, which only the first of those that are alike is shown as.
+    pub(crate) fn failed(&mut self, node: &Node, e: &LowerError, line: impl FnOnce(At<'_>) -> Line) {
         let code = match e {
             LowerError::Unread { .. } | LowerError::UnreadInput { .. } => &codes::F0103,
             LowerError::DoesNotFit { .. } => &codes::F0104,
@@ -93,17 +98,19 @@ impl Problems {
         };
         let mut d = Diagnostic::error(code, format!("`{}`: {e}", node.operator())).limit(e.limit());
         d.help = e.help().map(str::to_owned);
-        let at = match e {
-            LowerError::Unread { name } => line.attr(name),
-            LowerError::Attr { name, .. } => line.attr(name),
-            LowerError::MissingInput { index }
-            | LowerError::UnreadInput { index }
-            | LowerError::NotConstant { index } => line.inputs.get(*index).cloned(),
-            _ => None,
-        };
-        let at = at.unwrap_or(line.operator);
-        let d = d.snippet(line.text, at);
-        self.add(node, d);
+        let key = (Some(node.operator()), form(&d.title));
+        if !self.nodes.contains_key(&key) {
+            let line = line(match e {
+                LowerError::Unread { name } => At::Attr(name),
+                LowerError::Attr { name, .. } => At::Attr(name),
+                LowerError::MissingInput { index }
+                | LowerError::UnreadInput { index }
+                | LowerError::NotConstant { index } => At::Input(*index),
+                _ => At::Operator,
+            });
+            d = d.snippet(line.text, line.at);
+        }
+        self.put(key, node, d);
     }
 
     pub(crate) fn warn(&mut self, node: &Node, why: &str) {
@@ -190,59 +197,92 @@ fn form(title: &str) -> String {
     out
 }
 
-/// A node as a line of text, and where its parts are in it.
+/// What a message points at in the text of a node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum At<'a> {
+    Operator,
+    Input(usize),
+    Attr(&'a str),
+}
+
+/// A node as a line of text, and where in it is what a message points at: the operator, where that is not there.
 pub(crate) struct Line {
     text: String,
-    operator: Range<usize>,
-    inputs: Vec<Range<usize>>,
-    attrs: Vec<(Arc<str>, Range<usize>)>,
+    at: Range<usize>,
 }
 
 /// Characters of one argument in the text of a node.
 const MAX_ARGUMENT: usize = 60;
+/// Arguments in the text of a node, and outputs, besides what is pointed at.
+const MAX_ARGUMENTS: usize = 20;
 
 impl Line {
     /// The text of `node`; `ty` gives the type of a value as far as it is known.
-    pub(crate) fn of(node: &Node, ty: &dyn Fn(&str) -> Option<String>) -> Self {
-        let outputs: Vec<String> = node.outputs.iter().map(|o| format!("%{o}")).collect();
+    pub(crate) fn of(node: &Node, at: At<'_>, ty: &dyn Fn(&str) -> Option<String>) -> Self {
+        let mut outputs: Vec<String> =
+            node.outputs.iter().take(MAX_ARGUMENTS).map(|o| short(&format_args!("%{o}"))).collect();
+        outputs.extend((node.outputs.len() > MAX_ARGUMENTS).then(|| "…".to_owned()));
         let mut text = outputs.join(", ") + if outputs.is_empty() { "" } else { " = " };
         let start = text.len();
         text += &node.operator();
-        let mut line = Self { operator: start..text.len(), text, inputs: vec![], attrs: vec![] };
+        let mut line = Self { at: start..text.len(), text };
         line.text.push('(');
-        for arg in &node.inputs {
-            let ty = if let Arg::Value(name) = arg { ty(name) } else { None };
-            let at = line.argument(&short(&arg.to_string()), &ty.map_or_else(String::new, |ty| format!(": {ty}")));
-            line.inputs.push(at);
-        }
-        for (name, arg) in &node.attrs {
-            let at = line.argument(&format!("{name}="), &short(&arg.to_string()));
-            line.attrs.push((name.clone(), at));
+        let inputs = node.inputs.iter().enumerate().map(|(i, arg)| (At::Input(i), None, arg));
+        let attrs = node.attrs.iter().map(|(name, arg)| (At::Attr(name), Some(name), arg));
+        let mut is_cut = false;
+        for (i, (own, name, arg)) in inputs.chain(attrs).enumerate() {
+            let is_left_out = i >= MAX_ARGUMENTS && own != at;
+            // One mark stands for all that are left out one after the other.
+            let is_marked = std::mem::replace(&mut is_cut, is_left_out);
+            if is_left_out && is_marked {
+                continue;
+            }
+            if !line.text.ends_with('(') {
+                line.text += ", ";
+            }
+            let start = line.text.len();
+            if is_left_out {
+                line.text.push('…');
+                continue;
+            }
+            if let Some(name) = name {
+                line.text += &short(&format_args!("{name}="));
+            }
+            line.text += &short(arg);
+            if let Arg::Value(name) = arg
+                && let Some(ty) = ty(name)
+            {
+                line.text += ": ";
+                line.text += &ty;
+            }
+            if own == at {
+                line.at = start..line.text.len();
+            }
         }
         line.text.push(')');
         line
     }
-
-    fn argument(&mut self, head: &str, tail: &str) -> Range<usize> {
-        if !self.text.ends_with('(') {
-            self.text += ", ";
-        }
-        let start = self.text.len();
-        self.text += head;
-        self.text += tail;
-        start..self.text.len()
-    }
-
-    fn attr(&self, name: &str) -> Option<Range<usize>> {
-        self.attrs.iter().find(|(n, _)| **n == *name).map(|(_, at)| at.clone())
-    }
 }
-
-fn short(text: &str) -> String {
-    if text.chars().count() <= MAX_ARGUMENT {
-        return text.to_owned();
+/// The beginning of what is shown; no more of it is written out.
+fn short(shown: &dyn Display) -> String {
+    struct Short {
+        text: String,
+        left: usize,
     }
-    text.chars().take(MAX_ARGUMENT).collect::<String>() + "…"
+    impl fmt::Write for Short {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            for c in part.chars() {
+                self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+                self.text.push(c);
+            }
+            Ok(())
+        }
+    }
+    let mut out = Short { text: String::new(), left: MAX_ARGUMENT };
+    if fmt::write(&mut out, format_args!("{shown}")).is_err() {
+        out.text.push('…');
+    }
+    out.text
 }
 
 #[cfg(test)]
@@ -273,12 +313,37 @@ mod tests {
             outputs: vec!["y".into()],
             ..Node::default()
         };
-        let line = Line::of(&node, &|name| (name == "x").then(|| "f32[2]".to_owned()));
-        assert!(line.text.starts_with("%y = Op(%x: f32[2], none, %far, axis=1, perm=[0, 1"), "{}", line.text);
-        assert!(line.text.len() < 150 && line.text.ends_with("…)"), "{}", line.text);
-        let at = |range: Range<usize>| &line.text[range];
-        assert_eq!((at(line.operator.clone()), at(line.inputs[1].clone())), ("Op", "none"));
-        assert_eq!(line.attr("axis").map(at), Some("axis=1"));
+        let line = |at| Line::of(&node, at, &|name| (name == "x").then(|| "f32[2]".to_owned()));
+        let text = line(At::Operator).text;
+        assert!(text.starts_with("%y = Op(%x: f32[2], none, %far, axis=1, perm=[0, 1"), "{text}");
+        assert!(text.len() < 150 && text.ends_with("…)"), "{text}");
+        for (at, part) in [
+            (At::Operator, "Op"),
+            (At::Input(1), "none"),
+            (At::Input(9), "Op"),
+            (At::Attr("axis"), "axis=1"),
+            (At::Attr("other"), "Op"),
+        ] {
+            let line = line(at);
+            assert_eq!(&line.text[line.at], part);
+        }
+    }
+
+    #[test]
+    fn a_line_of_many_arguments_is_cut() {
+        let inputs = (0..30_000).map(|i| Arg::Value(format!("x{i}").into())).collect();
+        let outputs = (0..30_000).map(|i| format!("y{i}").into()).collect();
+        let attrs = [("axis".into(), Arg::Int(1))].into_iter().collect();
+        let node = Node { op: "Op".into(), inputs, outputs, attrs, ..Node::default() };
+        for (at, end, part) in [
+            (At::Operator, "%x19, …)", "Op"),
+            (At::Input(500), "%x19, …, %x500, …)", "%x500"),
+            (At::Attr("axis"), "%x19, …, axis=1)", "axis=1"),
+        ] {
+            let line = Line::of(&node, at, &|_| None);
+            assert!(line.text.len() < 400 && line.text.ends_with(end), "{}", line.text);
+            assert_eq!(&line.text[line.at], part);
+        }
     }
 
     #[test]
@@ -303,7 +368,10 @@ mod tests {
             let name: Arc<str> = format!("n{}", i.min(4)).into();
             let node = Node { op: "Conv".into(), name: name.clone(), outputs: vec![name], ..Node::default() };
             let e = LowerError::core_ml(format!("{} spatial dimensions", 4 + i % 2));
-            problems.failed(&node, &e, Line::of(&node, &|_| None));
+            problems.failed(&node, &e, |at| {
+                assert_eq!(i, 0, "only the first is shown");
+                Line::of(&node, at, &|_| None)
+            });
         }
         let all = problems.into_diagnostics();
         let [d] = all.as_slice() else { panic!("{all:?}") };

@@ -24,7 +24,8 @@ pub(crate) static PASS: Pass = Pass {
 };
 
 /// What knows how to compute an op on fewer axes.
-const RULES: &[&[&dyn Rule]] = &[computing::RULES, moving::RULES, picking::RULES];
+const RULES: &[&[&dyn Rule]] =
+    &[computing::RULES, computing::ROWS, computing::REDUCTIONS, moving::RULES, picking::RULES, picking::DRAWN];
 
 /// What is next in a walk through a function.
 enum Step {
@@ -125,9 +126,13 @@ fn restore_yields(
             let blocks: Vec<_> =
                 f.uses(v).iter().filter_map(|u| if let Use::Yield(b) = u { Some(*b) } else { None }).collect();
             for block in blocks {
+                // What is read at the end of one block is not there yet where another one ends.
+                let sources = stand_ins.sources.clone();
                 let mut lower = Lower::new(f, stand_ins, *id, None);
                 lower.place = Place::End(block);
-                let Some(restored) = lower.restored(v)? else { continue };
+                let restored = lower.restored(v);
+                stand_ins.sources = sources;
+                let Some(restored) = restored? else { continue };
                 let yields = f.yields(block).iter().map(|y| if *y == v { restored } else { *y }).collect();
                 f.set_yields(block, yields);
             }

@@ -271,22 +271,22 @@ fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> 
         }
         let mut op = data.op.clone();
         op.visit_operands_mut(&mut |v| *v = twins.get(v).copied().unwrap_or(*v));
-        let hints: Vec<String> = data.results.iter().map(|v| f.value(*v).hint.to_string()).collect();
-        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
-        let results = f.insert(Place::Before(id), &hints, op, origin)?;
-        for (old, new) in data.results.iter().zip(&results) {
-            let half = f.ty(*new).tensor().is_some_and(|t| t.dtype == DType::F16);
-            let single = f.ty(*old).tensor().is_some_and(|t| t.dtype == DType::F32);
-            let mut replacement = *new;
-            if half && single {
-                let hint = format!("{}_to_fp32", f.value(*old).hint);
-                let cast = Cast { x: *new, dtype: DType::F32 };
-                replacement = f.insert(Place::Before(id), &[&hint], Box::new(cast), origin)?[0];
-                halves.0.insert(replacement, *new);
+        let singles: Vec<Value> = data.results.iter().copied().filter(|v| is_single(f, *v)).collect();
+        // In its place, as a size that depends on data is named after the op: what is not cast was inferred from that name.
+        f.replace_op(id, op, origin)?;
+        let place = f.next_op(id).map_or(Place::End(data.block), Place::Before);
+        for v in singles {
+            if !is_half(f, v) {
+                continue;
             }
-            f.replace_uses(*old, replacement);
+            let hint = format!("{}_to_fp32", f.value(v).hint);
+            let back = f.insert(place, &[&hint], Box::new(Cast { x: v, dtype: DType::F32 }), origin)?[0];
+            f.replace_uses(v, back);
+            if let Some(cast) = f.def_op(back) {
+                f.replace_operands(cast, &mut |_| v);
+            }
+            halves.0.insert(back, v);
         }
-        f.remove(id);
         Ok::<_, mlconv_mil::ir::InsertError>(())
     })();
     result.map_err(|e| PassError::new(cx.pass, &e))?;

@@ -38,17 +38,29 @@ fn branch(n: &mut Lower<'_>) -> Lowered {
         return Err(e.by(Limit::CoreMl));
     }
     let (a, b) = (n.f().yields(true_fn).to_vec(), n.f().yields(false_fn).to_vec());
+    // Which output each tensor is; elements of sequences are none.
+    let outputs: Vec<Option<usize>> = have
+        .iter()
+        .enumerate()
+        .flat_map(|(o, e)| match e {
+            Entry::Sequence(elements) => vec![None; elements.len()],
+            Entry::Nothing => vec![],
+            _ => vec![Some(o)],
+        })
+        .collect();
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
         let (x, y) = (n.ty(*a)?.clone(), n.ty(*b)?.clone());
-        // A number by itself and one in a vector broadcast alike.
+        // A number may only become a vector of one where that is what the source takes it for: other readers would see
+        // another rank.
+        let is_vector = outputs.get(i).copied().flatten().and_then(|o| n.stated_rank(o)) == Some(1);
         match (x.shape.rank(), y.shape.rank()) {
             _ if x.dtype != y.dtype => {}
             (p, q) if p == q => continue,
-            (0, 1) if y.shape.iter().all(|d| d.is(1)) => {
+            (0, 1) if is_vector && y.shape.iter().all(|d| d.is(1)) => {
                 n.yield_in_vector(true_fn, i)?;
                 continue;
             }
-            (1, 0) if x.shape.iter().all(|d| d.is(1)) => {
+            (1, 0) if is_vector && x.shape.iter().all(|d| d.is(1)) => {
                 n.yield_in_vector(false_fn, i)?;
                 continue;
             }
@@ -158,6 +170,7 @@ fn items(
     })?;
     let yields = n.f().yields(block).to_vec();
     let found = yields.into_iter().map(|v| n.dtype(v).map(Some)).collect::<Result<Vec<_>, _>>()?;
+    n.discard(block);
     Ok(if found.len() == scans { found } else { stated })
 }
 

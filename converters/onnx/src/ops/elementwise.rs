@@ -173,7 +173,7 @@ fn cast(n: &mut Lower<'_>) -> Lowered {
             return n.literal(t.cast(to));
         }
         // Of these, 32 bits may not hold what the other type does.
-        let small = t.count() <= 1 << 12;
+        let small = t.count() <= exact::MAX_ELEMENTS;
         if small && t.dtype() == DType::I64 && matches!(to, DType::F16 | DType::F32 | DType::F64) {
             return n.literal(t.cast(to));
         }

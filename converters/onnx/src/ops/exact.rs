@@ -5,7 +5,7 @@ use mlconv_source::{Lower, LowerError};
 use mlconv_tensor::{DType, Tensor};
 
 /// Elements up to which constants are computed with here.
-const MAX_ELEMENTS: usize = 1 << 12;
+pub(super) const MAX_ELEMENTS: usize = 1 << 12;
 
 /// Input `i`, where it is a small constant of 64-bit integers in the source.
 fn wide(n: &mut Lower<'_>, i: usize) -> Result<Option<Tensor>, LowerError> {

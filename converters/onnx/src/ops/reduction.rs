@@ -20,12 +20,26 @@ rows! {
     "ReduceMax" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMax { x, axes, keep_dims }, same, Steps::Own);
     "ReduceMean" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMean { x, axes, keep_dims }, same, Steps::Mean);
     "ReduceMin" 1..=LATEST => |n| reduce(n, |x, axes, keep_dims| ops::ReduceMin { x, axes, keep_dims }, same, Steps::Own);
-    "ReduceProd" 1..=LATEST => |n| whole(n, i64::wrapping_mul, 1)?.map_or_else(|| reduce(n, |x, axes, keep_dims| ops::ReduceProd { x, axes, keep_dims }, same, Steps::Own), Ok);
-    "ReduceSum" 1..=LATEST => |n| whole(n, i64::wrapping_add, 0)?.map_or_else(|| reduce(n, |x, axes, keep_dims| ops::ReduceSum { x, axes, keep_dims }, same, Steps::Own), Ok);
+    "ReduceProd" 1..=LATEST => reduce_prod;
+    "ReduceSum" 1..=LATEST => reduce_sum;
     "ReduceSumSquare" 1..=LATEST => |n| {
         let op = |x, axes, keep_dims| ops::ReduceSumSquare { x, axes, keep_dims };
         reduce(n, op, square, Steps::SumOf(square))
     };
+}
+
+fn reduce_prod(n: &mut Lower<'_>) -> Lowered {
+    if let Some(known) = whole(n, i64::wrapping_mul, 1)? {
+        return Ok(known);
+    }
+    reduce(n, |x, axes, keep_dims| ops::ReduceProd { x, axes, keep_dims }, same, Steps::Own)
+}
+
+fn reduce_sum(n: &mut Lower<'_>) -> Lowered {
+    if let Some(known) = whole(n, i64::wrapping_add, 0)? {
+        return Ok(known);
+    }
+    reduce(n, |x, axes, keep_dims| ops::ReduceSum { x, axes, keep_dims }, same, Steps::Own)
 }
 
 /// A constant of 64-bit integers, reduced over all of its axes with all of its bits.

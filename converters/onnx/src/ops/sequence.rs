@@ -127,12 +127,21 @@ fn split_to_sequence(n: &mut Lower<'_>) -> Lowered {
     let axis = n.axis(x, axis)?;
     let given = n.ints_input(1)?;
     let scalar = match given {
-        Some(_) => n.constant(1)?.is_none_or(|t| t.shape().is_empty()),
+        Some(_) => match n.constant(1)? {
+            Some(t) => t.shape().is_empty(),
+            None => {
+                let sizes = n.input(1)?;
+                n.rank(sizes)? == 0
+            }
+        },
         None => true,
     };
     let size = n.shape(x)?.get(axis).and_then(Dim::as_known);
     let open = || LowerError::NotFixed { what: "the number of parts".to_owned() };
     let sizes = match given.as_deref() {
+        Some(sizes) if !scalar && sizes.len() as i64 > MAX_PARTS => {
+            return Err(LowerError::form(format!("splitting {} into {} parts", n.ty(x)?, sizes.len())));
+        }
         Some(sizes) if !scalar => {
             let sum = sizes.iter().try_fold(0i64, |sum, s| sum.checked_add(*s).filter(|_| *s >= 0));
             if sum.is_none() || size.is_some_and(|size| sum != Some(size)) {
@@ -143,7 +152,7 @@ fn split_to_sequence(n: &mut Lower<'_>) -> Lowered {
         given => {
             let size = size.ok_or_else(open)?;
             let part = given.and_then(|g| g.first().copied()).unwrap_or(1);
-            if part < 1 || size / part > MAX_PARTS {
+            if part < 1 || (size - 1) / part >= MAX_PARTS {
                 return Err(LowerError::form(format!("splitting {} into parts of {part}", n.ty(x)?)));
             }
             (0..size).step_by(usize::try_from(part).unwrap_or(1)).map(|at| part.min(size - at)).collect()

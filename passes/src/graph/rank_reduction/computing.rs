@@ -1,7 +1,7 @@
 //! Ops that compute: elementwise, of rows, of matrices.
 
 use super::{
-    axes::{around, joined, product, runs},
+    axes::{around, index, indices, joined, product, runs},
     lower::{Lower, MAX_RANK, On, Rule, Where, Why, require},
     moving::{repeated, transposed},
 };
@@ -38,9 +38,9 @@ macro_rules! reductions {
     ),*] };
 }
 
-const ROWS: [&dyn Rule; 6] = along_one_axis![Argsort, Cumsum, ReduceArgmax, ReduceArgmin, Softmax, Topk];
+pub(super) const ROWS: &[&dyn Rule] = &along_one_axis![Argsort, Cumsum, ReduceArgmax, ReduceArgmin, Softmax, Topk];
 
-const REDUCTIONS: [&dyn Rule; 10] = reductions![
+pub(super) const REDUCTIONS: &[&dyn Rule] = &reductions![
     ReduceL1Norm,
     ReduceL2Norm,
     ReduceLogSum,
@@ -53,29 +53,13 @@ const REDUCTIONS: [&dyn Rule; 10] = reductions![
     ReduceSumSquare
 ];
 
-/// Looks for the rule in a list.
-struct AnyOf(&'static [&'static dyn Rule]);
-
-impl Rule for AnyOf {
-    fn lower(&self, op: &dyn Op, cx: &mut Lower<'_>) -> Option<Result<Vec<Value>, Why>> {
-        self.0.iter().find_map(|r| r.lower(op, cx))
-    }
-}
-
-pub(super) const RULES: &[&dyn Rule] = &[
-    &Where(|op| op.schema().elementwise, elementwise),
-    &AnyOf(&ROWS),
-    &AnyOf(&REDUCTIONS),
-    &On(layer_norm),
-    &On(linear),
-    &On(matmul),
-];
+pub(super) const RULES: &[&dyn Rule] =
+    &[&Where(|op| op.schema().elementwise, elementwise), &On(layer_norm), &On(linear), &On(matmul)];
 
 /// `x` as the axes before `axis`, it, and those behind it.
 fn one_axis(cx: &mut Lower<'_>, x: Value, axis: i64) -> Result<Value, Why> {
     let shape = cx.shape(x);
-    let axis = shape.axis(axis).map_err(|_| Why::Because("its axis is none"))?.index();
-    cx.view(x, &around(&shape, axis))
+    cx.view(x, &around(&shape, index(&shape, axis)?))
 }
 
 /// For each axis of `of`, whether an operand of the shape `shape` has it, rather than being repeated along it; `None`
@@ -110,14 +94,14 @@ fn elementwise(op: &dyn Op, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let of = cx.shape(cx.results()[0]);
     let mut operands = vec![];
     op.visit_operands(&mut |v| operands.push(v));
-    let views = broadcast(cx, &operands, &of, MAX_RANK)?;
+    let views = broadcast(cx, &operands, &of)?;
     let mut op = op.clone_op();
     op.visit_operands_mut(&mut |v| *v = views.get(v).copied().unwrap_or(*v));
     Ok(cx.insert_all(op)?.into_vec())
 }
 
-/// Operands that broadcast to the shape `of`, on at most `most` axes.
-fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape, most: usize) -> Result<HashMap<Value, Value>, Why> {
+/// Operands that broadcast to the shape `of`, on few axes.
+fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape) -> Result<HashMap<Value, Value>, Why> {
     let present: Vec<_> = operands.iter().map(|v| presence(&cx.shape(*v), of)).collect::<Result<_, _>>()?;
     let runs = shared_runs(&present, of);
     let mut views = HashMap::new();
@@ -133,7 +117,7 @@ fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape, most: usize) ->
         }
         return Ok(views);
     }
-    if runs.len() <= most {
+    if runs.len() <= MAX_RANK {
         for v in operands {
             let dims = joined_to(&cx.shape(*v), of.rank(), &runs);
             let view = if dims.iter().all(|d| d.is(1)) { single(cx, *v)? } else { cx.view(*v, &dims)? };
@@ -141,10 +125,18 @@ fn broadcast(cx: &mut Lower<'_>, operands: &[Value], of: &Shape, most: usize) ->
         }
         return Ok(views);
     }
-    // Too many runs: every operand is repeated to the whole shape.
+    // Too many runs: what is repeated along some axes, and is there for others, is repeated to the whole shape. There is
+    // such an operand, so the result has all elements, whatever single ones it is computed with.
     for (v, p) in operands.iter().zip(&present) {
-        let all = repeated_to(cx, *v, p, of, &[])?;
-        views.insert(*v, cx.view(all, &[product(of)])?);
+        let view = if is_whole(p) {
+            cx.view(*v, &[product(of)])?
+        } else if p.iter().all(|has| *has != Some(true)) {
+            single(cx, *v)?
+        } else {
+            let all = repeated_to(cx, *v, p, of, &[])?;
+            cx.view(all, &[product(of)])?
+        };
+        views.insert(*v, view);
     }
     Ok(views)
 }
@@ -178,8 +170,7 @@ fn reduce(
     op: impl Fn(Value, Ints) -> Box<dyn Op>,
 ) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(x);
-    let axes: Option<Vec<usize>> =
-        axes.map(|a| a.iter().filter_map(|a| shape.axis(*a).ok()).map(|a| a.index()).collect());
+    let axes = axes.map(|a| indices(&shape, a)).transpose()?;
     let reduced = |i: usize| axes.as_ref().is_none_or(|a| a.contains(&i));
     // A single axis may be reduced or not: the value of one element is computed all the same.
     let kinds: Vec<Option<bool>> =
@@ -191,11 +182,11 @@ fn reduce(
             dims.push(product(&shape[run.clone()]));
             over.extend(is_reduced.then_some(i as i64));
         }
+        // What is reduced has one element: it is computed all the same.
         if over.is_empty() {
             over.push(dims.len() as i64);
             dims.push(Dim::from(1));
         }
-        require(dims.len() <= MAX_RANK, "nothing of it is reduced")?;
         let x = cx.view(x, &dims)?;
         return Ok(cx.insert_all(op(x, over))?.into_vec());
     }
@@ -211,7 +202,7 @@ fn reduce(
 
 fn layer_norm(op: &LayerNorm, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(op.x);
-    let mut axes: Vec<usize> = op.axes.iter().filter_map(|a| shape.axis(*a).ok()).map(|a| a.index()).collect();
+    let mut axes = indices(&shape, &op.axes)?;
     axes.sort_unstable();
     let lead = shape.rank() - axes.len();
     require(axes.iter().copied().eq(lead..shape.rank()), "the axes that are normalised are not the last ones")?;

@@ -99,17 +99,20 @@ impl<'a> Lower<'a> {
             _ => false,
         };
         require(pairs.len() == data.results.len() && pairs.iter().all(alike), "its type on fewer axes is another")?;
+        // An output is neither an input nor another output. What may fail comes before anything is replaced.
+        let is_output = |f: &Function, v: Value| f.uses(v).contains(&Use::Yield(f.body()));
+        for (old, new) in &mut pairs {
+            let own = self.shape(*old).rank() <= MAX_RANK && is_output(self.f, *old);
+            if own && (is_output(self.f, *new) || self.f.def_op(*new).is_none()) {
+                *new = self.insert(Identity { x: *new })?;
+            }
+        }
         let block = self.block();
-        for (old, mut new) in pairs {
+        for (old, new) in pairs {
             if self.shape(old).rank() > MAX_RANK {
                 self.stand_ins.of.insert(old, new);
             } else {
                 let hint = self.f.value(old).hint.clone();
-                // An output is neither an input nor another output.
-                let is_output = |v: Value| self.f.uses(v).contains(&Use::Yield(self.f.body()));
-                if is_output(old) && (is_output(new) || self.f.def_op(new).is_none()) {
-                    new = self.insert(Identity { x: new })?;
-                }
                 // A value that was there before keeps its own name.
                 if self.f.uses(new).is_empty() && self.f.def_op(new).is_some() {
                     self.f.set_hint(new, &hint);

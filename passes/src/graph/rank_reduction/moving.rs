@@ -1,7 +1,7 @@
 //! Ops that keep every element: other shapes, other orders, repetitions and margins.
 
 use super::{
-    axes::{around, joined, product, runs},
+    axes::{active_runs, around, index, indices, joined, product},
     lower::{Lower, MAX_RANK, On, Rule, Why, require},
 };
 use mlconv_mil::{
@@ -32,7 +32,7 @@ pub(super) const RULES: &[&dyn Rule] = &[
 
 fn transpose(op: &Transpose, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(op.x);
-    let perm: Vec<usize> = op.perm.iter().filter_map(|p| shape.axis(*p).ok()).map(|a| a.index()).collect();
+    let perm = indices(&shape, &op.perm)?;
     Ok(vec![transposed(cx, op.x, &shape, perm)?])
 }
 
@@ -85,7 +85,7 @@ fn concat(op: &Concat, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let mut values = vec![];
     for v in &op.values {
         let shape = cx.shape(*v);
-        let axis = shape.axis(op.axis).map_err(|_| Why::Because("its axis is none"))?.index();
+        let axis = index(&shape, op.axis)?;
         values.push(cx.view(*v, &around(&shape, axis))?);
     }
     Ok(vec![cx.insert(Concat { values, axis: 1, interleave: op.interleave })?])
@@ -93,7 +93,7 @@ fn concat(op: &Concat, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
 
 fn stack(op: &Stack, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(cx.results()[0]);
-    let axis = shape.axis(op.axis).map_err(|_| Why::Because("its axis is none"))?.index();
+    let axis = index(&shape, op.axis)?;
     let [before, _, behind] = around(&shape, axis);
     let mut values = vec![];
     for v in &op.values {
@@ -104,13 +104,13 @@ fn stack(op: &Stack, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
 
 fn split(op: &Split, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(op.x);
-    let axis = shape.axis(op.axis).map_err(|_| Why::Because("its axis is none"))?.index();
+    let axis = index(&shape, op.axis)?;
     let x = cx.view(op.x, &around(&shape, axis))?;
     Ok(cx.insert_all(Box::new(Split { x, axis: 1, ..op.clone() }))?.into_vec())
 }
 
-/// Does `step` to `x`, of the shape `dims`, along one axis after the other of those that it does something to: all at once where the others can be
-/// joined to few axes, else one by one.
+/// Does `step` to `x`, of the shape `dims`, along the axes that are `active`: along all at once where the others can be joined
+/// to few axes, else along one after the other.
 pub(super) fn along(
     cx: &mut Lower<'_>,
     x: Value,
@@ -120,14 +120,12 @@ pub(super) fn along(
 ) -> Result<Vec<Value>, Why> {
     let mut dims = dims.to_vec();
     require(active.len() == dims.len(), "it says something of another number of axes")?;
-    // An axis that something is done to is a run of its own.
-    let kinds: Vec<Option<usize>> =
-        active.iter().enumerate().map(|(i, a)| if *a { Some(i + 1) } else { Some(0) }).collect();
-    let all = runs(&kinds, 0);
-    if all.len() <= MAX_RANK {
-        let ranges: Vec<Range<usize>> = all.iter().map(|(r, _)| r.clone()).collect();
+    if !active.contains(&true) {
+        return Ok(vec![cx.stand_in(x)?]);
+    }
+    let (ranges, places) = active_runs(active);
+    if ranges.len() <= MAX_RANK {
         let view = cx.view(x, &joined(&dims, &ranges))?;
-        let places: Vec<Option<usize>> = all.iter().map(|(_, k)| k.checked_sub(1)).collect();
         return Ok(vec![step(cx, view, &places)?]);
     }
     let mut x = cx.stand_in(x)?;
@@ -172,8 +170,7 @@ fn pad(op: &Pad, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
 
 fn reverse(op: &Reverse, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let shape = cx.shape(op.x);
-    let axes: Option<Vec<usize>> =
-        op.axes.as_ref().map(|a| a.iter().filter_map(|a| shape.axis(*a).ok()).map(|a| a.index()).collect());
+    let axes = op.axes.as_ref().map(|a| indices(&shape, a)).transpose()?;
     let active: Vec<bool> = (0..shape.rank()).map(|i| axes.as_ref().is_none_or(|a| a.contains(&i))).collect();
     along(cx, op.x, &shape, &active, |cx, x, places| {
         let axes = (0..).zip(places).filter(|(_, p)| p.is_some()).map(|(i, _)| i).collect();

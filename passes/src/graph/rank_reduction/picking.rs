@@ -1,15 +1,15 @@
 //! Ops that pick elements, or put some in their places.
 
 use super::{
-    axes::{around, joined, product, runs},
+    axes::{active_runs, around, index, joined, product},
     lower::{Lower, MAX_RANK, On, Rule, Why, require},
     moving::along,
 };
 use mlconv_mil::{
     ir::Value,
     ops::{
-        BandPart, Fill, FillLike, Gather, GatherAlongAxis, GatherNd, OneHot, Scatter, ScatterAlongAxis, ScatterNd,
-        ShapeOf, SliceByIndex, SliceBySize, SliceUpdate,
+        BandPart, Fill, FillLike, Gather, GatherAlongAxis, GatherNd, OneHot, RandomBernoulli, RandomNormal,
+        RandomUniform, Scatter, ScatterAlongAxis, ScatterNd, ShapeOf, SliceByIndex, SliceBySize, SliceUpdate,
     },
 };
 use mlconv_tensor::{Dim, Shape};
@@ -30,8 +30,6 @@ pub(super) const RULES: &[&dyn Rule] = &[
     &On(shape_of),
     &On(slice_update),
 ];
-
-const NO_AXIS: Why = Why::Because("its axis is none");
 
 /// Which elements of an axis a slice takes.
 #[derive(Clone)]
@@ -146,9 +144,7 @@ fn slice_update(op: &SliceUpdate, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why>
     require(placed.len() == shape.rank(), "its update has another number of axes")?;
     let read = SliceByIndex { x, begin, end, stride, begin_mask, end_mask, squeeze_mask: squeeze_mask.clone() };
     let slices = slices_of(cx, &read, shape.rank())?;
-    let kinds: Vec<Option<usize>> =
-        parts(&slices, &shape).iter().enumerate().map(|(i, part)| Some(if *part { i + 1 } else { 0 })).collect();
-    let (ranges, places): (Vec<_>, Vec<_>) = runs(&kinds, 0).into_iter().map(|(r, k)| (r, k.checked_sub(1))).unzip();
+    let (ranges, places) = active_runs(&parts(&slices, &shape));
     require(ranges.len() <= MAX_RANK, "it updates slices of too many axes")?;
     let x = cx.view(x, &joined(&shape, &ranges))?;
     let update = cx.view(update, &joined(&placed, &ranges))?;
@@ -162,15 +158,23 @@ fn shape_of(op: &ShapeOf, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     Ok(vec![cx.vector("sizes", &shape)?])
 }
 
+/// Random numbers of high rank are as many in a vector.
+macro_rules! drawn {
+    ($($ty:ident),*) => { [$(
+        &On::<$ty>(|op, cx| {
+            let of = cx.shape(cx.results()[0]);
+            let shape = cx.vector("shape", &[product(&of)])?;
+            Ok(vec![cx.insert($ty { shape, ..op.clone() })?])
+        }) as &dyn Rule
+    ),*] };
+}
+
+pub(super) const DRAWN: &[&dyn Rule] = &drawn![RandomBernoulli, RandomNormal, RandomUniform];
+
 fn fill(op: &Fill, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let of = cx.shape(cx.results()[0]);
     let shape = cx.vector("shape", &[product(&of)])?;
     Ok(vec![cx.insert(Fill { shape, ..op.clone() })?])
-}
-
-/// The axis that `axis` means among those of `shape`.
-fn index(shape: &Shape, axis: i64) -> Result<usize, Why> {
-    shape.axis(axis).map(|a| a.index()).map_err(|_| NO_AXIS)
 }
 
 fn gather(op: &Gather, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
@@ -206,7 +210,8 @@ fn indexed(shape: &Shape, indices: &Shape, batch: i64) -> Result<(Vec<Dim>, Vec<
     let end = batch.checked_add(depth).filter(|e| *e <= shape.rank() && batch < indices.rank());
     let end = end.ok_or(Why::Because("it indexes more axes than there are"))?;
     let together = (batch > 0).then(|| product(&shape[..batch]));
-    let dims = together.iter().chain(&shape[batch..end]).cloned().chain([product(&shape[end..])]).collect::<Vec<_>>();
+    let behind = (end < shape.rank()).then(|| product(&shape[end..]));
+    let dims: Vec<Dim> = together.iter().chain(&shape[batch..end]).cloned().chain(behind).collect();
     require(dims.len() <= MAX_RANK, "it indexes too many axes")?;
     let which = product(&indices[batch..indices.rank() - 1]);
     let indices = together.iter().cloned().chain([which, Dim::from(depth as i64)]).collect();
@@ -242,7 +247,8 @@ fn scatter_along_axis(op: &ScatterAlongAxis, cx: &mut Lower<'_>) -> Result<Vec<V
 
 fn scatter_nd(op: &ScatterNd, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let (dims, which, _) = indexed(&cx.shape(op.data), &cx.shape(op.indices), 0)?;
-    let placed = [which[0].clone(), dims[dims.len() - 1].clone()];
+    let depth = which[1].as_usize().unwrap_or(0);
+    let placed: Vec<Dim> = which[..1].iter().chain(dims.get(depth)).cloned().collect();
     let (data, indices) = (cx.view(op.data, &dims)?, cx.view(op.indices, &which)?);
     let updates = cx.view(op.updates, &placed)?;
     Ok(vec![cx.insert(ScatterNd { data, indices, updates, ..op.clone() })?])

@@ -20,7 +20,7 @@ enum Source {
 }
 
 /// Where integers can be had, by the block that can read them there.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sources {
     of: HashMap<(Block, Dim), Source>,
     /// The shapes of values.

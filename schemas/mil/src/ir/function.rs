@@ -367,6 +367,36 @@ impl Function {
         Ok(results)
     }
 
+    /// Puts `op` in the place of `id`, whose results stay and are what `op` makes them. The op keeps its number, and so its
+    /// sizes that depend on data keep their names: whoever reads them elsewhere need not be told.
+    ///
+    /// # Panics
+    /// Where either has nested blocks, or another number of results.
+    pub fn replace_op(&mut self, id: OpId, op: Box<dyn Op>, origin: Option<OriginId>) -> Result<(), InsertError> {
+        let fail = |why| InsertError { op: op.name().to_owned(), why };
+        let facts = op.infer(&InferCx::new(self, self.opset, id.index())).map_err(fail)?;
+        let results = self.ops[id].results.clone();
+        assert_eq!(facts.len(), results.len(), "the results stay");
+        let mut blocks = 0;
+        op.visit_regions(&mut |_| blocks += 1);
+        self.ops[id].op.visit_regions(&mut |_| blocks += 1);
+        assert_eq!(blocks, 0, "an op that is replaced has no blocks");
+        let (mut before, mut after) = (SmallVec::<[Value; 4]>::new(), SmallVec::<[Value; 4]>::new());
+        self.ops[id].op.visit_operands(&mut |v| before.push(v));
+        op.visit_operands(&mut |v| after.push(v));
+        for v in before {
+            self.forget_use(v, Use::Op(id));
+        }
+        for v in after {
+            self.values[v].uses.push(Use::Op(id));
+        }
+        for (v, fact) in results.into_iter().zip(facts) {
+            self.values[v].fact = fact;
+        }
+        (self.ops[id].op, self.ops[id].origin) = (op, origin);
+        Ok(())
+    }
+
     /// Makes every reader of `old` read `new` instead, outputs included.
     pub fn replace_uses(&mut self, old: Value, new: Value) {
         if old == new {

@@ -38,8 +38,8 @@ const RULES: &str = "\
   for, the exit status is 1.
 - An output passes with a signal over noise of 40 dB, or a greatest difference of 0.01 of its greatest value, where half
   precision is used; else with 80 dB, or 0.0001. Integers and booleans must be equal.
-- Arrays are matched to inputs by name, that of the source or that of the package. Where no name matches at all, they are
-  taken in order, with a warning; so a single array serves a model of one input, whatever its name. An array from a .npy
+- Arrays are matched to inputs by name, that of the source or that of the package; a name that is both, of two inputs, is the
+  package's where each then has its array. Where no name matches at all, they are taken in order, with a warning; so a single array serves a model of one input, whatever its name. An array from a .npy
   file without `NAME=` has the name of its file. Arrays for no input are not used, with a warning.
   Arrays of f64, which is what NumPy makes, are rounded to f32 with a warning; all others are converted only where every
   element stays what it is.
