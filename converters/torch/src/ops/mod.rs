@@ -140,6 +140,11 @@ pub(crate) fn signature(node: &Node) -> Option<&'static Signature> {
 const ABOUT_MEMORY: &[&str] =
     &["device", "layout", "pin_memory", "non_blocking", "memory_format", "copy", "generator", "dtype_layout"];
 
+/// Whether an argument of this name is about memory.
+pub(crate) fn is_about_memory(name: &str) -> bool {
+    ABOUT_MEMORY.contains(&name)
+}
+
 /// Gives a node its arguments, by name; those without one get the name that their position has in the signature.
 /// Arguments that equal their default, and such about memory, are left out.
 pub(crate) fn bind(node: &mut Node, args: Vec<(Option<&str>, usize, Arg)>) -> Result<(), String> {

@@ -794,13 +794,16 @@ impl Interpreter {
         let mut node = self.node_of(domain, op);
         let result = self.fresh(op.split('.').next().unwrap_or(op).trim_end_matches('_'));
         node.name = result.clone();
-        let mut found = None;
-        for signature in ops::overloads(domain, op) {
-            if let Some(bound) = bound(signature, &args, &named) {
-                found = Some((signature, bound));
-                break;
-            }
-        }
+        let find =
+            |args: &[Item]| ops::overloads(domain, op).find_map(|s| bound(s, args, &named).map(|bound| (s, bound)));
+        // A tensor of one number stands for it, where nothing takes a tensor.
+        let found = find(&args).or_else(|| {
+            let number = |i: &Item| match i {
+                Item::Tensor(name) if self.walk.rank(name) == Some(0) => self.settled(Item::Number(name.clone())),
+                other => other.clone(),
+            };
+            find(&args.iter().map(number).collect::<Vec<_>>())
+        });
         let Some((signature, args)) = found else {
             if ops::overloads(domain, op).next().is_some() {
                 let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
@@ -907,11 +910,13 @@ fn bound(
     args: &[Item],
     named: &[(Rc<str>, Item)],
 ) -> Option<Vec<(Option<&'static str>, usize, Arg)>> {
-    // The code gives arguments in order that may only be given by name elsewhere.
-    if args.len() > signature.params.len() {
+    // The code gives arguments in order that may only be given by name elsewhere. Those about memory, which come last, are
+    // in no signature here.
+    let about_memory = |i: &Item| matches!(i, Item::None | Item::Memory | Item::Bool(false));
+    if !args.iter().skip(signature.params.len()).all(about_memory) {
         return None;
     }
-    if named.iter().any(|(n, _)| signature.param(n).is_none()) {
+    if named.iter().any(|(n, _)| signature.param(n).is_none() && !ops::is_about_memory(n)) {
         return None;
     }
     let mut out = vec![];
