@@ -1,6 +1,8 @@
 //! Random programs of tensors of six and seven axes give the same numbers before and after `rank_reduction`, which
 //! leaves none of more than five axes but inputs, outputs and their reshapes.
 
+mod support;
+
 use mlconv_mil::{
     ir::{Function, InsertError, Module, Port, Value},
     ops::*,
@@ -11,6 +13,7 @@ use mlconv_mil::{
 use mlconv_passes::{Options, Report, by_name};
 use mlconv_runner::{Options as RunOptions, Reference, Session, States};
 use mlconv_tensor::{DType, Dim, Shape, Tensor, TensorType, Type};
+use support::damage::Numbers;
 
 const PROGRAMS: u64 = 400;
 /// Steps of a program.
@@ -20,18 +23,12 @@ const MOST: i64 = 4096;
 /// What the symbols of open sizes are when a program runs.
 const SYMBOLS: [(&str, i64); 2] = [("n", 2), ("m", 3)];
 
-/// Numbers that look random: Marsaglia's xorshift.
-struct Random(u64);
+/// What programs are made from.
+struct Random(Numbers);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
     fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 7) as usize % n.max(1)
+        self.0.below(n)
     }
     fn bool(&mut self) -> bool {
         self.below(2) == 0
@@ -67,7 +64,7 @@ struct Program {
 
 impl Program {
     fn new(seed: u64) -> Self {
-        let mut rng = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut rng = Random(Numbers::new(seed));
         let mut f = Function::new("main", Opset::Ios17);
         let open = rng.bool();
         let mut values = vec![];
@@ -343,11 +340,11 @@ fn ran(module: &Verified, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Stri
     session.run(inputs, &mut States::new()).map_err(|e| e.to_string())
 }
 
-fn inputs(f: &Function, rng: &mut Random) -> Vec<Option<Tensor>> {
+fn inputs(f: &Function, rng: &mut Numbers) -> Vec<Option<Tensor>> {
     let one = |v: &Value| {
         let dims: Option<Vec<usize>> = f.ty(*v).tensor()?.shape.iter().map(|d| Some(size(d)? as usize)).collect();
         let dims = dims?;
-        let values: Vec<f64> = (0..dims.iter().product()).map(|_| (rng.next() % 4096) as f64 / 1024.0 - 2.0).collect();
+        let values: Vec<f64> = (0..dims.iter().product()).map(|_| rng.below(4096) as f64 / 1024.0 - 2.0).collect();
         Some(Tensor::from_f64(DType::F32, &dims, &values))
     };
     f.inputs().iter().map(one).collect()
@@ -376,7 +373,7 @@ fn random_programs_mean_the_same_on_fewer_axes() {
         let program = Program::new(seed).finished();
         let before = checked(program.clone());
         let text = print(&before, Elide::Above(16));
-        let inputs = inputs(&before.functions[0], &mut Random(seed | 1));
+        let inputs = inputs(&before.functions[0], &mut Numbers::new(seed));
         // What cannot run before need not after.
         let Ok(want) = ran(&before, &inputs) else { continue };
         compared += 1;

@@ -26,22 +26,53 @@ use std::{
     sync::Arc,
 };
 
-/// Element types that both sides have. Strings, and numbers of less than a byte, are compared by nobody.
-const TYPES: [(TensorElementType, DType); 13] = [
-    (TensorElementType::Float32, DType::F32),
-    (TensorElementType::Float16, DType::F16),
-    (TensorElementType::Float64, DType::F64),
-    (TensorElementType::Bfloat16, DType::Bf16),
-    (TensorElementType::Int8, DType::I8),
-    (TensorElementType::Int16, DType::I16),
-    (TensorElementType::Int32, DType::I32),
-    (TensorElementType::Int64, DType::I64),
-    (TensorElementType::Uint8, DType::U8),
-    (TensorElementType::Uint16, DType::U16),
-    (TensorElementType::Uint32, DType::U32),
-    (TensorElementType::Uint64, DType::U64),
-    (TensorElementType::Bool, DType::Bool),
-];
+/// Element types that both sides have, with how each goes from one to the other. Strings, and numbers of less than a byte,
+/// are compared by nobody.
+macro_rules! types {
+    ($($theirs:ident = $ours:ident: $ty:ty;)*) => {
+        const TYPES: &[(TensorElementType, DType)] = &[
+            $((TensorElementType::$theirs, DType::$ours),)*
+            (TensorElementType::Bool, DType::Bool),
+        ];
+
+        /// A tensor as onnxruntime takes it.
+        fn value(t: &Tensor) -> ort::Result<DynValue> {
+            match t.dtype() {
+                $(DType::$ours => value_of::<$ty>(t),)*
+                DType::Bool => made((t.shape().to_vec(), t.to_bools())),
+                other => Err(ort::Error::new(format!("{other} has no place in a run"))),
+            }
+        }
+
+        /// A tensor of our own.
+        fn tensor(v: &DynValue) -> Result<Tensor, String> {
+            let ValueType::Tensor { ty, .. } = v.dtype() else { return Err("it is no tensor".to_owned()) };
+            match ours(*ty) {
+                $(Some(DType::$ours) => tensor_of::<$ty>(v),)*
+                Some(DType::Bool) => {
+                    let (s, values) = v.try_extract_tensor::<bool>().map_err(|e| one_line(e.message()))?;
+                    Ok(Tensor::from_bools(&shape(s)?, values.iter().copied()))
+                }
+                _ => Err(format!("elements of type {ty} are compared by nobody")),
+            }
+        }
+    };
+}
+
+types! {
+    Float32 = F32: f32;
+    Float16 = F16: f16;
+    Float64 = F64: f64;
+    Bfloat16 = Bf16: bf16;
+    Int8 = I8: i8;
+    Int16 = I16: i16;
+    Int32 = I32: i32;
+    Int64 = I64: i64;
+    Uint8 = U8: u8;
+    Uint16 = U16: u16;
+    Uint32 = U32: u32;
+    Uint64 = U64: u64;
+}
 
 /// Loads the library and the model, and runs it as often as is asked on stdin; answers go to stdout.
 pub(crate) fn serve(library: &Path, model: &Path, threads: usize) -> io::Result<()> {
@@ -186,62 +217,22 @@ fn widened(t: &Tensor, to: DType) -> Option<Tensor> {
     same.then_some(cast)
 }
 
-/// A value of onnxruntime's own.
-fn value(t: &Tensor) -> ort::Result<DynValue> {
-    fn made<T: PrimitiveTensorElementType + Debug>(t: impl OwnedTensorArrayData<T>) -> ort::Result<DynValue> {
-        Ok(OrtTensor::from_array(t)?.into_dyn())
-    }
-    fn of<T: Element + PrimitiveTensorElementType + Debug + 'static>(t: &Tensor) -> ort::Result<DynValue> {
-        let values = t.view::<T>().map(std::borrow::Cow::into_owned).unwrap_or_default();
-        made((t.shape().to_vec(), values))
-    }
-    match t.dtype() {
-        DType::F32 => of::<f32>(t),
-        DType::F16 => of::<f16>(t),
-        DType::F64 => of::<f64>(t),
-        DType::Bf16 => of::<bf16>(t),
-        DType::I8 => of::<i8>(t),
-        DType::I16 => of::<i16>(t),
-        DType::I32 => of::<i32>(t),
-        DType::I64 => of::<i64>(t),
-        DType::U8 => of::<u8>(t),
-        DType::U16 => of::<u16>(t),
-        DType::U32 => of::<u32>(t),
-        DType::U64 => of::<u64>(t),
-        DType::Bool => made((t.shape().to_vec(), t.to_bools())),
-        other => Err(ort::Error::new(format!("{other} has no place in a run"))),
-    }
+fn made<T: PrimitiveTensorElementType + Debug>(t: impl OwnedTensorArrayData<T>) -> ort::Result<DynValue> {
+    Ok(OrtTensor::from_array(t)?.into_dyn())
 }
 
-/// A tensor of our own.
-fn tensor(v: &DynValue) -> Result<Tensor, String> {
-    fn shape(s: &[i64]) -> Result<Vec<usize>, String> {
-        s.iter().map(|n| usize::try_from(*n).map_err(|_| format!("a size of {n}"))).collect()
-    }
-    fn of<T: Element + PrimitiveTensorElementType>(v: &DynValue) -> Result<Tensor, String> {
-        let (s, values) = v.try_extract_tensor::<T>().map_err(|e| one_line(e.message()))?;
-        Ok(Tensor::from_vec(&shape(s)?, values.to_vec()))
-    }
-    let ValueType::Tensor { ty, .. } = v.dtype() else { return Err("it is no tensor".to_owned()) };
-    match ours(*ty) {
-        Some(DType::F32) => of::<f32>(v),
-        Some(DType::F16) => of::<f16>(v),
-        Some(DType::F64) => of::<f64>(v),
-        Some(DType::Bf16) => of::<bf16>(v),
-        Some(DType::I8) => of::<i8>(v),
-        Some(DType::I16) => of::<i16>(v),
-        Some(DType::I32) => of::<i32>(v),
-        Some(DType::I64) => of::<i64>(v),
-        Some(DType::U8) => of::<u8>(v),
-        Some(DType::U16) => of::<u16>(v),
-        Some(DType::U32) => of::<u32>(v),
-        Some(DType::U64) => of::<u64>(v),
-        Some(DType::Bool) => {
-            let (s, values) = v.try_extract_tensor::<bool>().map_err(|e| one_line(e.message()))?;
-            Ok(Tensor::from_bools(&shape(s)?, values.iter().copied()))
-        }
-        _ => Err(format!("elements of type {ty} are compared by nobody")),
-    }
+fn value_of<T: Element + PrimitiveTensorElementType + Debug + 'static>(t: &Tensor) -> ort::Result<DynValue> {
+    let values = t.view::<T>().map(std::borrow::Cow::into_owned).unwrap_or_default();
+    made((t.shape().to_vec(), values))
+}
+
+fn shape(s: &[i64]) -> Result<Vec<usize>, String> {
+    s.iter().map(|n| usize::try_from(*n).map_err(|_| format!("a size of {n}"))).collect()
+}
+
+fn tensor_of<T: Element + PrimitiveTensorElementType>(v: &DynValue) -> Result<Tensor, String> {
+    let (s, values) = v.try_extract_tensor::<T>().map_err(|e| one_line(e.message()))?;
+    Ok(Tensor::from_vec(&shape(s)?, values.to_vec()))
 }
 
 #[cfg(test)]

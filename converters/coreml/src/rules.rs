@@ -23,6 +23,7 @@ mod tests;
 
 pub use names::is_identifier;
 pub use signature::{OpSignature, Param, Signatures};
+pub(crate) use types::MAX_RANK;
 
 use crate::{Manifest, Weights};
 use mlconv_proto::coreml::Model;

@@ -25,7 +25,7 @@ pub(crate) static PASS: Pass = Pass {
 
 /// What knows how to compute an op on fewer axes.
 const RULES: &[&[&dyn Rule]] =
-    &[computing::RULES, computing::ROWS, computing::REDUCTIONS, moving::RULES, picking::RULES, picking::DRAWN];
+    &[computing::RULES, computing::ROWS, computing::REDUCTIONS, moving::RULES, picking::RULES, picking::MADE];
 
 /// What is next in a walk through a function.
 enum Step {

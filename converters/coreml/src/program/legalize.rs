@@ -1,6 +1,7 @@
 //! Adapts a module to what Core ML takes: element types and ranks at the interface, outputs that are values of their
 //! own, inputs that are read, blocks that yield what they compute.
 
+use crate::rules::MAX_RANK;
 use mlconv_mil::{
     diagnostic::{Diagnostic, Limit, codes},
     ir::{Block, Def, Fact, Feature, Function, Module, OpId, Origins, Place, Port, Value},
@@ -9,9 +10,6 @@ use mlconv_mil::{
 };
 use mlconv_tensor::{DType, Tensor, TensorType, Type};
 use std::collections::HashSet;
-
-/// The greatest rank of a tensor.
-const MAX_RANK: usize = 5;
 
 /// Changes `module` in place; what was changed at the interface. An error names what cannot be expressed.
 pub fn legalize(module: &mut Module) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {

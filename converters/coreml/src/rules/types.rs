@@ -7,7 +7,7 @@ use super::{
 use mlconv_proto::coreml::{mil, mil::argument::binding::Binding};
 use mlconv_tensor::DType;
 
-const MAX_RANK: usize = 5;
+pub(crate) const MAX_RANK: usize = 5;
 
 /// The values of a function with where they come from; `None` for inputs and arguments of blocks.
 fn values<'a>(body: &Body<'a>) -> Vec<(&'a mil::NamedValueType, Option<&'a mil::Operation>)> {

@@ -48,7 +48,7 @@ pub(super) fn indices(shape: &Shape, axes: &[i64]) -> Result<Vec<usize>, Why> {
 }
 
 /// The elements before, along and behind one axis.
-pub(super) fn around(shape: &Shape, axis: usize) -> [Dim; 3] {
+pub(super) fn around(shape: &[Dim], axis: usize) -> [Dim; 3] {
     [product(&shape[..axis]), shape[axis].clone(), product(&shape[axis + 1..])]
 }
 

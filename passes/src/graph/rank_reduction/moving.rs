@@ -1,7 +1,7 @@
 //! Ops that keep every element: other shapes, other orders, repetitions and margins.
 
 use super::{
-    axes::{active_runs, around, index, indices, joined, product},
+    axes::{active_runs, around, index, indices, joined},
     lower::{Lower, MAX_RANK, On, Rule, Why, require},
 };
 use mlconv_mil::{
@@ -130,8 +130,7 @@ pub(super) fn along(
     }
     let mut x = cx.stand_in(x)?;
     for axis in (0..dims.len()).filter(|i| active[*i]) {
-        let parts = [product(&dims[..axis]), dims[axis].clone(), product(&dims[axis + 1..])];
-        let view = cx.view(x, &parts)?;
+        let view = cx.view(x, &around(&dims, axis))?;
         x = step(cx, view, &[None, Some(axis), None])?;
         dims[axis] = cx.shape(x)[1].clone();
     }

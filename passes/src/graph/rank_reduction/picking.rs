@@ -26,7 +26,6 @@ pub(super) const RULES: &[&dyn Rule] = &[
     &On(one_hot),
     &On(band_part),
     &On(fill_like),
-    &On(fill),
     &On(shape_of),
     &On(slice_update),
 ];
@@ -158,8 +157,8 @@ fn shape_of(op: &ShapeOf, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     Ok(vec![cx.vector("sizes", &shape)?])
 }
 
-/// Random numbers of high rank are as many in a vector.
-macro_rules! drawn {
+/// Rules of ops that make as many elements as a shape has, whatever its axes: a vector of them.
+macro_rules! made {
     ($($ty:ident),*) => { [$(
         &On::<$ty>(|op, cx| {
             let of = cx.shape(cx.results()[0]);
@@ -169,13 +168,7 @@ macro_rules! drawn {
     ),*] };
 }
 
-pub(super) const DRAWN: &[&dyn Rule] = &drawn![RandomBernoulli, RandomNormal, RandomUniform];
-
-fn fill(op: &Fill, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
-    let of = cx.shape(cx.results()[0]);
-    let shape = cx.vector("shape", &[product(&of)])?;
-    Ok(vec![cx.insert(Fill { shape, ..op.clone() })?])
-}
+pub(super) const MADE: &[&dyn Rule] = &made![Fill, RandomBernoulli, RandomNormal, RandomUniform];
 
 fn gather(op: &Gather, cx: &mut Lower<'_>) -> Result<Vec<Value>, Why> {
     let (shape, picked) = (cx.shape(op.x), cx.shape(op.indices));
