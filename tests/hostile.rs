@@ -178,10 +178,12 @@ fn damaged_archives(suffix: &str, parts: &[&str]) -> impl Fn(u64) -> Vec<u8> {
         let mut n = Numbers::new(seed);
         let at = n.below(good.len());
         if n.below(8) == 0 {
-            return n.damaged(&good[at], &good[n.below(good.len())]);
+            let other = n.below(good.len());
+            return n.damaged(&good[at], &good[other]);
         }
         let mut all = apart[at].clone();
-        let meant: Vec<usize> = (0..all.len()).filter(|i| parts.iter().any(|p| all[*i].0.ends_with(p.as_str()))).collect();
+        let meant: Vec<usize> =
+            (0..all.len()).filter(|i| parts.iter().any(|p| all[*i].0.ends_with(p.as_str()))).collect();
         let one = meant[n.below(meant.len())];
         let text = std::str::from_utf8(&all[one].1).ok().filter(|_| n.below(4) > 0).map(str::to_owned);
         all[one].1 = match text {

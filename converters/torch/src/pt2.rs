@@ -231,9 +231,10 @@ fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
         }
     }
     // Earlier releases saved all weights together.
-    let together = |n: &&str| {
-        let of_layout = n.starts_with("data/weights/") || n.starts_with("data/constants/");
-        matches!(*n, "serialized_state_dict.pt" | "serialized_constants.pt") || (of_layout && n.ends_with(".pt"))
+    let together = |n: &&str| match n.strip_suffix(".pt") {
+        Some(n) if n.starts_with("data/weights/") || n.starts_with("data/constants/") => true,
+        Some(n) => matches!(n, "serialized_state_dict" | "serialized_constants"),
+        None => false,
     };
     let saved: Vec<String> = archive.names().into_iter().filter(together).map(str::to_owned).collect();
     for entry in saved {

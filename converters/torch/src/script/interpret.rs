@@ -337,9 +337,8 @@ impl Interpreter {
                 _ => return self.fail("a branch on a condition known late that returns or leaves a loop"),
             }
         }
-        let [(a, changed_a), (b, changed_b)] = match <[_; 2]>::try_from(ends) {
-            Ok(ends) => ends,
-            Err(_) => return self.fail("a condition without two branches"),
+        let Ok([(a, changed_a), (b, changed_b)]) = <[_; 2]>::try_from(ends) else {
+            return self.fail("a condition without two branches");
         };
         // What is assigned in both is what code behind the condition can read.
         let mut names: Vec<Rc<str>> = a.keys().filter(|k| b.contains_key(*k)).cloned().collect();
@@ -362,7 +361,7 @@ impl Interpreter {
         for key in keys {
             match (changed_a.get(&key), changed_b.get(&key)) {
                 (Some(x), Some(y)) if x.same(y) == Some(true) || alike(x, y) => {
-                    drop(self.changed.insert(key, x.clone()))
+                    self.changed.insert(key, x.clone());
                 }
                 _ => return self.fail(format!("`{}` is written on a condition that is known late", key.1)),
             }
@@ -945,7 +944,7 @@ fn argument(p: &Param, item: &Item) -> Option<Arg> {
             ("Scalar" | "int" | "SymInt" | "float" | "bool" | "SymBool" | "SymFloat", Item::Number(n)) => {
                 Arg::Value(n.clone())
             }
-            ("Scalar", Item::Bool(b)) | ("bool" | "SymBool", Item::Bool(b)) => Arg::Bool(*b),
+            ("Scalar" | "bool" | "SymBool", Item::Bool(b)) => Arg::Bool(*b),
             ("Scalar" | "int" | "SymInt", Item::Int(i)) => Arg::Int(*i),
             ("int" | "SymInt", Item::Bool(b)) => Arg::Int(i64::from(*b)),
             ("Scalar" | "float" | "SymFloat", Item::Float(x)) => Arg::Float(*x),
