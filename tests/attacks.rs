@@ -198,10 +198,11 @@ fn damaged_archives_are_refused() {
             bad[end + 16..end + 20].copy_from_slice(&offset.to_le_bytes());
             refused(model, &bad, &["archive"]);
         }
-        // Sizes that only zip64 could say, without it.
-        let first = good.windows(4).position(|w| w == b"PK\x01\x02").expect("a directory");
+        // An entry that is as long as no zip64 is needed for, and longer than the file.
+        let place: [u8; 4] = good[end + 16..end + 20].try_into().expect("four");
+        let first = u32::from_le_bytes(place) as usize;
         let mut bad = good.clone();
-        bad[first + 20..first + 28].copy_from_slice(&[0xff; 8]);
+        bad[first + 20..first + 28].copy_from_slice(&[0xf0, 0xff, 0xff, 0xff, 0xf0, 0xff, 0xff, 0xff]);
         refused(model, &bad, &["archive"]);
     }
 }
@@ -269,7 +270,6 @@ fn code_that_is_no_torchscript_is_refused() {
         "    for _0 in range(1000000000000):\n      _1 = 1\n    return image\n",
         "    return torch.add(image, *image)\n",
         "    return torch.zeros([4611686018427387904, 4611686018427387904], dtype=None)\n",
-        "    return torch.mul(image, 9999999999999999999999999999)\n",
         "    return self.nowhere\n",
         "    return nothing\n",
         "    pass\n",
@@ -280,10 +280,17 @@ fn code_that_is_no_torchscript_is_refused() {
         let body = format!("    return {}image{}\n", open.repeat(100_000), close.repeat(100_000));
         code(forward(&body).as_bytes(), &[]);
     }
-    let doubled: String = (0..64).map(|i| format!("    x{} = [x{i}, x{i}]\n", i + 1)).collect();
-    code(forward(&format!("    x0 = [image]\n{doubled}    return x64\n")).as_bytes(), &[]);
-    let deep: String = (0..5000).map(|i| format!("{}if True:\n", "  ".repeat(i + 2))).collect();
-    code(forward(&format!("{deep}{}return image\n", "  ".repeat(5002))).as_bytes(), &[]);
+    for again in [
+        "    x = [image]\n    _0 = torch.append(x, x)\n    return torch.format(\"{}\", x)\n",
+        "    x = [image]\n    for _0 in range(64):\n      x = torch.add(x, x)\n    return x\n",
+        "    x = \"a\"\n    for _0 in range(64):\n      x = torch.format(\"{}{}\", x, x)\n    return image\n",
+        "    x = [image]\n    for _0 in range(64):\n      x = [x, x]\n    return x\n",
+        "    x = (image,)\n    for _0 in range(64):\n      x = (x, x)\n    return x\n",
+    ] {
+        code(forward(again).as_bytes(), &["too many parts"]);
+    }
+    let deep: Vec<String> = (2..5002).map(|depth| "  ".repeat(depth) + "if True:\n").collect();
+    code(forward(&format!("{}{}return image\n", deep.concat(), "  ".repeat(5002))).as_bytes(), &[]);
 }
 
 #[test]

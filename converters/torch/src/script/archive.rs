@@ -19,7 +19,7 @@ type Result<T, E = ReadError> = std::result::Result<T, E>;
 /// Nesting of containers beyond which an attribute is refused.
 const MAX_NESTING: usize = 32;
 /// Parts of all attributes that are read: containers that hold one another many times come to much in few bytes.
-const MAX_PARTS: usize = 1 << 22;
+const MAX_PARTS: usize = 1 << 20;
 
 /// An archive of TorchScript.
 pub(crate) struct Script {
