@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     io::{Cursor, Read},
 };
-use zip::{CompressionMethod, ZipArchive};
+use zip::{
+    CompressionMethod, ZipArchive,
+    read::{ArchiveOffset, Config},
+};
 
 /// Why an archive, or an entry of it, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +54,10 @@ pub(crate) struct Archive {
 
 impl Archive {
     pub(crate) fn open(bytes: Bytes) -> Result<Self, ArchiveError> {
-        let mut zip = ZipArchive::new(Cursor::new(bytes.clone()))?;
+        // Nothing lies before PyTorch's archives. Where the library looks for that, it takes an entry for the directory's first
+        // whose header is as long as the records that PyTorch writes behind the directory.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let mut zip = ZipArchive::with_config(config, Cursor::new(bytes.clone()))?;
         let (mut names, mut ranges) = (vec![], vec![]);
         for i in 0..zip.len() {
             let entry = zip.by_index_raw(i)?;
@@ -145,4 +151,41 @@ fn directory(bytes: &[u8], start: u64) -> Option<Vec<String>> {
 fn repeated(mut names: Vec<String>) -> Option<String> {
     names.sort_unstable();
     names.windows(2).position(|pair| pair[0] == pair[1]).map(|i| names.swap_remove(i))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    /// An archive with the records of zip64 between the directory and its end, as PyTorch writes them always.
+    fn as_pytorch_writes(names: &[&str]) -> Vec<u8> {
+        let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        let mut zip = ZipWriter::new(Cursor::new(vec![]));
+        for name in names {
+            zip.start_file(*name, stored).expect("a name");
+            zip.write_all(name.as_bytes()).expect("room");
+        }
+        let bytes = zip.finish().expect("room").into_inner();
+        let (body, end) = bytes.split_at(bytes.len() - 22);
+        let field = |at: usize| u32::from_le_bytes(end[at..at + 4].try_into().expect("four")).into();
+        let (count, size, start): (u64, u64, u64) = (names.len() as u64, field(12), field(16));
+        let record = [44, 0x1e_031e, 0, count, count, size, start].map(u64::to_le_bytes);
+        // Two versions and two disks take as much as two numbers.
+        let record =
+            [b"PK\x06\x06".to_vec(), record[0].to_vec(), record[1][..4].to_vec(), [0; 8].into(), record[3..].concat()];
+        let locator = [b"PK\x06\x07\0\0\0\0".to_vec(), (body.len() as u64).to_le_bytes().into(), vec![1, 0, 0, 0]];
+        [body, &record.concat(), &locator.concat(), end].concat()
+    }
+
+    #[test]
+    fn archives_are_read_whatever_the_length_of_names() {
+        for n in 1..80 {
+            let name = format!("{}/data/weights/weight_0", "a".repeat(n));
+            let bytes = as_pytorch_writes(&[&name, "other/data"]);
+            let mut archive = Archive::open(bytes.into()).unwrap_or_else(|e| panic!("{n}: {e}"));
+            assert_eq!(&*archive.read(&name).expect("an entry"), name.as_bytes());
+        }
+    }
 }
