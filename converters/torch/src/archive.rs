@@ -1,8 +1,10 @@
 //! Archives as PyTorch writes them: zip files whose entries are mostly stored as they are.
 
 use bytes::Bytes;
+use mlconv_tensor::Blob;
 use std::{
     collections::HashMap,
+    convert::Infallible,
     io::{Cursor, Read},
 };
 use zip::{
@@ -113,10 +115,17 @@ impl Archive {
             let range = start.zip(size).and_then(|(s, n)| Some(s..s.checked_add(n)?)).filter(|r| r.end <= total);
             let range = range.ok_or_else(|| fail("it reaches beyond the end of the file".to_owned()))?;
             let stored = self.bytes.slice(range);
-            if crc32fast::hash(&stored) != entry.crc32() {
+            let mut sum = crc32fast::Hasher::new();
+            // A chunk at a time, whose memory is given back: archives may be larger than memory.
+            let stored = Blob::from(stored);
+            let Ok(()) = stored.chunks::<Infallible>(&mut |chunk| {
+                sum.update(chunk);
+                Ok(())
+            });
+            if sum.finalize() != entry.crc32() {
                 return Err(ArchiveError::Checksum(full));
             }
-            return Ok(stored);
+            return Ok(stored.bytes());
         }
         let most = (total as u64).saturating_mul(MAX_RATIO).saturating_add(1 << 20);
         if entry.size() > most {
