@@ -124,7 +124,7 @@ mod stand_ins {
     fn a_program_that_is_no_witness_is_a_diagnostic() {
         let place = Place::new();
         for (text, why) in [
-            ("echo hello", "what it prints is no message"),
+            ("echo hello, world", "what it prints is no message"),
             ("echo 'libtorch_cpu.so: no such file' >&2; exit 127", "libtorch_cpu.so: no such file"),
             ("kill -SEGV $$", "SIGSEGV"),
         ] {

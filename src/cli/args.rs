@@ -228,7 +228,7 @@ pub(crate) enum RuntimeName {
     Auto,
     /// onnxruntime, or nothing
     Onnxruntime,
-    /// the unoptimised fp32 lowering, on the reference kernels
+    /// The unoptimised fp32 lowering, on the reference kernels
     Lowering,
     /// PyTorch, for TorchScript and .pt2: that of `python3`, or of the Python that MLCONV_PYTHON names; it runs code of the
     /// model

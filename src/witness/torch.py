@@ -126,8 +126,7 @@ class Model:
 
     def __init__(self, torch, module):
         self.torch, self.module = torch, module
-        buffers = dict(module.named_buffers())
-        self.buffers = lambda: buffers
+        self.buffers = dict(module.named_buffers())
 
     def hello(self, arrays):
         tensors = list(self.module.parameters()) + list(self.module.buffers())
@@ -135,7 +134,7 @@ class Model:
         return {"version": self.torch.__version__.split("+")[0], "inputs": [], "outputs": [], "bf16": bf16}
 
     def run(self, asked, tensors):
-        given, buffers = [], self.buffers()
+        given, buffers = [], self.buffers
         for what, t in zip(asked["inputs"], tensors):
             (kind, name), = what.items()
             if kind != "buffer":
@@ -194,7 +193,8 @@ class Program(Model):
         from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
         signature = program.graph_signature
-        values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+        values = {n.name: n.meta.get("val") for n in program.graph.nodes}
+        self.bf16 = any(isinstance(v, torch.Tensor) and v.dtype == torch.bfloat16 for v in values.values())
         is_constant = lambda spec: isinstance(spec.arg, ConstantArgument)
         self.takes = [(spec.arg.name, spec.arg.value if is_constant(spec) else None, is_constant(spec), values.get(spec.arg.name))
                       for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
@@ -209,7 +209,7 @@ class Program(Model):
             return {"name": name, "dtype": arrays.ours(value.dtype) if is_tensor else None, "shape": shape, "optional": False}
 
         inputs = [slot(name, value) for name, _, constant, value in self.takes if not constant]
-        return dict(super().hello(arrays), inputs=inputs)
+        return dict(super().hello(arrays), inputs=inputs, bf16=self.bf16)
 
     def returned(self, given, count):
         from torch.utils import _pytree

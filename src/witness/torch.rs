@@ -220,3 +220,54 @@ impl Plan {
         Ok((asked, given))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_mil::{ir::Module, text::parse};
+
+    /// `y`, which is `x` and what buffer `seen` held, and what it holds then.
+    fn module() -> Module {
+        let text = "func @main(%x: f32[2], %seen: f32[2]) ios17 {\n  %y = add(x=%x, y=%seen)\n  %seen_out = relu(x=%y)\n  \
+                    return %y, %seen_out\n}\n";
+        parse(text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn plan(takes: &[(&str, Option<Option<Tensor>>)], returns: Option<&[&str]>) -> Plan {
+        let parameter = |(name, number): &(&str, Option<Option<Tensor>>)| Parameter {
+            name: (*name).to_owned(),
+            number: number.clone(),
+        };
+        let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect();
+        Plan { takes: takes.iter().map(parameter).collect(), returns: returns.map(names) }
+    }
+
+    fn asked(plan: &Plan) -> Result<Asked, String> {
+        let x = Tensor::from_vec(&[2], vec![1f32, 2.0]);
+        let arrays = ["seen", "x"].map(|name| (name.to_owned(), x.clone())).into_iter().collect();
+        let (asked, arrays) = plan.asked(&module().functions[0], &arrays).map_err(|f| f.why)?;
+        assert_eq!(asked.inputs.len(), arrays.len());
+        Ok(asked)
+    }
+
+    #[test]
+    fn outputs_of_an_exported_program_have_places_by_name_and_buffers_are_read() {
+        let asked = asked(&plan(&[("x", None), ("unused", None)], Some(&["z", "y"]))).expect("all is there");
+        assert_eq!(asked.inputs, [Given::Input("x".to_owned()), Given::Buffer("seen".to_owned())]);
+        assert_eq!(asked.outputs, [Wanted::At(1), Wanted::Buffer("seen".to_owned())]);
+        assert_eq!(asked.returned, Some(2));
+    }
+
+    #[test]
+    fn torchscript_takes_arguments_in_order() {
+        let k = Some(Some(Tensor::scalar(3i64)));
+        let script = plan(&[("x", None), ("k", k.clone()), ("seen", None), ("flag", Some(None))], None);
+        let both = asked(&script).expect("all is there");
+        let names = ["x", "seen"].map(|n| Given::Input(n.to_owned()));
+        assert_eq!(both.inputs, [names[0].clone(), Given::Number("k".to_owned()), names[1].clone()]);
+        assert_eq!((both.outputs.as_slice(), both.returned), (&[Wanted::At(0), Wanted::At(1)][..], Some(2)));
+        let gap = plan(&[("x", None), ("k", Some(None)), ("seen", None)], None);
+        assert!(asked(&gap).expect_err("`k` is not given").contains("none for `k`"));
+        assert!(asked(&plan(&[("x", None)], Some(&["z"]))).expect_err("another model").contains("returns no `y`"));
+    }
+}
