@@ -72,7 +72,9 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
     let head = &head[..n];
     let unknown = |what: &str| {
         let d = Diagnostic::error(&codes::R0002, format!("the file {what}")).at(path.display().to_string());
-        d.help("models are .onnx files, .mlpackage folders, and .mlmodel files that hold an ML program")
+        d.help(
+            "models are .pt2, TorchScript (.pt) and .onnx files, .mlpackage folders, and .mlmodel files of ML programs",
+        )
     };
     if head.is_empty() {
         return Err(unknown("is empty"));
@@ -83,6 +85,9 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
     }
     if head.starts_with(b"version https://git-lfs") {
         return Err(unknown("is a Git LFS pointer, not the model itself").help("fetch it with `git lfs pull`"));
+    }
+    if mlconv_pytorch::is_pickle(head) {
+        return Err(unknown("is a pickled Python object, and no graph").help(mlconv_pytorch::EXPORT_PICKLED));
     }
     let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match suffix.as_str() {
@@ -292,13 +297,14 @@ fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
     let (code, help) = match e {
         E::Weight { .. } => (&codes::R0005, None),
         E::Other { help, .. } => (&codes::R0002, Some(*help)),
+        E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED)),
         E::Shapes(_) => (
             &codes::L0001,
             Some(
                 "TorchScript does not say the shapes of inputs: give them with `--input NAME=1x3x224x224` or `--sample`",
             ),
         ),
-        E::Archive(ArchiveError::Name(_)) => (&codes::R0004, None),
+        E::Archive(ArchiveError::Name(_) | ArchiveError::Overlap(_)) => (&codes::R0004, None),
         _ => (&codes::R0003, None),
     };
     let d = Diagnostic::error(code, e.to_string());

@@ -15,12 +15,17 @@ use mlconv_tensor::Tensor;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{Cursor, Read, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::{Duration, Instant},
 };
-use support::{damage::Numbers, files, fixtures, onnx::Onnx};
+use support::{
+    archive::{archived, entries},
+    damage::Numbers,
+    files, fixtures,
+    onnx::Onnx,
+};
+use zip::CompressionMethod;
 
 /// What one file may take, on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -141,32 +146,6 @@ fn onnx_files() {
     damage("onnx", 2000, &make, &bodies::onnx);
 }
 
-/// The entries of an archive, unpacked.
-fn entries(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).expect("an archive");
-    let mut out = vec![];
-    for i in 0..zip.len() {
-        let mut entry = zip.by_index(i).expect("an entry");
-        let (name, mut bytes) = (entry.name().expect("a name").into_owned(), vec![]);
-        entry.read_to_end(&mut bytes).expect("readable");
-        out.push((name, bytes));
-    }
-    out
-}
-
-/// An archive of entries, with checksums that are right.
-fn archived(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut zip = zip::ZipWriter::new(Cursor::new(vec![]));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, bytes) in entries {
-        // Two entries of one name cannot be written; what is damaged otherwise is.
-        if zip.start_file(name, stored).is_ok() {
-            zip.write_all(bytes).expect("room");
-        }
-    }
-    zip.finish().expect("room").into_inner()
-}
-
 /// Archives with an entry damaged whose name ends in one of `parts`, or damaged as a whole.
 fn damaged_archives(suffix: &str, parts: &[&str]) -> impl Fn(u64) -> Vec<u8> {
     let good: Vec<Vec<u8>> =
@@ -178,17 +157,19 @@ fn damaged_archives(suffix: &str, parts: &[&str]) -> impl Fn(u64) -> Vec<u8> {
         let mut n = Numbers::new(seed);
         let at = n.below(good.len());
         if n.below(8) == 0 {
-            return n.damaged(&good[at], &good[n.below(good.len())]);
+            let other = n.below(good.len());
+            return n.damaged(&good[at], &good[other]);
         }
         let mut all = apart[at].clone();
-        let meant: Vec<usize> = (0..all.len()).filter(|i| parts.iter().any(|p| all[*i].0.ends_with(p.as_str()))).collect();
+        let meant: Vec<usize> =
+            (0..all.len()).filter(|i| parts.iter().any(|p| all[*i].0.ends_with(p.as_str()))).collect();
         let one = meant[n.below(meant.len())];
         let text = std::str::from_utf8(&all[one].1).ok().filter(|_| n.below(4) > 0).map(str::to_owned);
         all[one].1 = match text {
             Some(text) => n.damaged_text(&text, &text).into_bytes(),
             None => n.damaged(&all[one].1, &all[one].1),
         };
-        archived(&all)
+        archived(&all, CompressionMethod::Stored)
     }
 }
 

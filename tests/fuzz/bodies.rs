@@ -40,9 +40,7 @@ pub(crate) fn onnx(bytes: &[u8]) -> Depth {
     let nowhere = ModelFiles::beside(Path::new("no such folder/model.onnx"));
     match model::read_onnx_bytes(Bytes::copy_from_slice(bytes), &nowhere) {
         Err(d) => refused(&[d]),
-        Ok(graph) => {
-            lowered(mlconv_source::lower(&graph, mlconv_onnx::table(), &Request::default()))
-        }
+        Ok(graph) => lowered(mlconv_source::lower(&graph, mlconv_onnx::table(), &Request::default())),
     }
 }
 

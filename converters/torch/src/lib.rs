@@ -16,5 +16,6 @@ mod symbols;
 pub use archive::ArchiveError;
 pub use ops::{signatures, table};
 pub use pt2::{ReadError, read};
+pub use saved::{EXPORT_PICKLED, is_pickle};
 pub use schema::Signature;
 pub use script::{Parameter, is_script, lower as lower_script, parameters};

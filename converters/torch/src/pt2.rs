@@ -40,6 +40,9 @@ pub enum ReadError {
         /// What to do about it.
         help: &'static str,
     },
+    /// The archive is a pickle that makes an object of Python.
+    #[error("the archive is a pickled Python object that calls `{0}`, and no graph; nothing was run")]
+    Pickled(String),
     /// A weight's bytes, type and shape do not agree.
     #[error("weight `{name}`: {why}")]
     Weight {
@@ -145,7 +148,7 @@ struct WeightConfig {
 /// Reads an exported program.
 pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let mut archive = Archive::open(bytes)?;
-    let entry = program_entry(&archive)?;
+    let entry = program_entry(&mut archive)?;
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
@@ -182,7 +185,7 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
 }
 
 /// The entry that holds the graph.
-fn program_entry(archive: &Archive) -> Result<String> {
+fn program_entry(archive: &mut Archive) -> Result<String> {
     let found = archive
         .names()
         .into_iter()
@@ -196,10 +199,7 @@ fn program_entry(archive: &Archive) -> Result<String> {
     if archive.names().iter().any(|n| n.starts_with("code/")) {
         return Err(ReadError::Other { what: "TorchScript, which is no graph", help: "convert it with `--input`" });
     }
-    Err(ReadError::Other {
-        what: "no exported program: it holds weights or a pickled module, and no graph",
-        help: "in Python, `ep = torch.export.export(model.eval(), (example,))` and `torch.export.save(ep, \"model.pt2\")`",
-    })
+    Err(saved::described(archive))
 }
 
 /// All weights, by name.
@@ -231,9 +231,10 @@ fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
         }
     }
     // Earlier releases saved all weights together.
-    let together = |n: &&str| {
-        let of_layout = n.starts_with("data/weights/") || n.starts_with("data/constants/");
-        matches!(*n, "serialized_state_dict.pt" | "serialized_constants.pt") || (of_layout && n.ends_with(".pt"))
+    let together = |n: &&str| match n.strip_suffix(".pt") {
+        Some(n) if n.starts_with("data/weights/") || n.starts_with("data/constants/") => true,
+        Some(n) => matches!(n, "serialized_state_dict" | "serialized_constants"),
+        None => false,
     };
     let saved: Vec<String> = archive.names().into_iter().filter(together).map(str::to_owned).collect();
     for entry in saved {

@@ -45,6 +45,40 @@ pub(crate) fn tensors(bytes: Bytes, entry: &str) -> Result<Vec<(String, Tensor)>
     Ok(out)
 }
 
+/// Whether a file begins as a pickle does, among them those that `torch.save` wrote before it wrote archives.
+pub fn is_pickle(head: &[u8]) -> bool {
+    matches!(head, [0x80, 2..=5, ..])
+}
+
+/// How a model in a pickle is exported, which only Python with the model's code can do.
+pub const EXPORT_PICKLED: &str = "in Python, with the code of the model: \
+    `model = torch.load(FILE, weights_only=False).eval()` and \
+    `torch.export.save(torch.export.export(model, (example,)), \"model.pt2\")`";
+
+/// How weights alone become a model.
+const EXPORT_WEIGHTS: &str = "in Python, with the class of the model: \
+    `model = Model(); model.load_state_dict(torch.load(FILE)); model.eval()` and \
+    `torch.export.save(torch.export.export(model, (example,)), \"model.pt2\")`";
+
+/// What an archive is that holds a pickle and no graph.
+pub(crate) fn described(archive: &mut Archive) -> ReadError {
+    let other = |what, help| ReadError::Other { what, help };
+    let Ok(data) = archive.read("data.pkl") else {
+        return other("no model: it holds neither an exported program nor TorchScript", EXPORT_PICKLED);
+    };
+    let is_tensor = |p: &Pickle, id: Id| matches!(p.get(id), Object::Call(f, _) if f.contains("_rebuild_"));
+    let holds = |p: &Pickle, id: Id| p.pairs(id).is_some_and(|pairs| pairs.iter().any(|(_, v)| is_tensor(p, *v)));
+    match pickle::read(&data) {
+        Ok(p) if holds(&p, p.root) => other("a state dict: weights by name, without the model", EXPORT_WEIGHTS),
+        Ok(p) if p.pairs(p.root).is_some_and(|pairs| pairs.iter().any(|(_, v)| holds(&p, *v))) => {
+            other("a checkpoint: weights by name in a dictionary, without the model", EXPORT_WEIGHTS)
+        }
+        Ok(p) if is_tensor(&p, p.root) => other("a saved tensor, and no model", EXPORT_PICKLED),
+        Err(pickle::PickleError::Refused(name)) => ReadError::Pickled(name),
+        _ => other("no model: it holds a pickle without a graph", EXPORT_PICKLED),
+    }
+}
+
 /// Where a tensor lies.
 pub(crate) struct Parts {
     pub(crate) key: String,

@@ -16,6 +16,11 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 type Result<T, E = ReadError> = std::result::Result<T, E>;
 
+/// Nesting of containers beyond which an attribute is refused.
+const MAX_NESTING: usize = 32;
+/// Parts of all attributes that are read: containers that hold one another many times come to much in few bytes.
+const MAX_PARTS: usize = 1 << 20;
+
 /// An archive of TorchScript.
 pub(crate) struct Script {
     archive: Archive,
@@ -26,6 +31,8 @@ pub(crate) struct Script {
     /// Tensors by the name that the graph has for them.
     pub(crate) tensors: HashMap<Arc<str>, Tensor>,
     storages: HashMap<(String, String), Bytes>,
+    /// How many parts of containers were made; an object that is read twice counts twice.
+    parts: usize,
     /// Names of tensors of the pickles by object: an object that is read twice is one tensor.
     named: HashMap<(bool, Id), Arc<str>>,
 }
@@ -47,6 +54,7 @@ impl Script {
             code: HashMap::new(),
             tensors: HashMap::new(),
             storages: HashMap::new(),
+            parts: 0,
             named: HashMap::new(),
         })
     }
@@ -97,8 +105,12 @@ impl Script {
     }
 
     fn item(&mut self, constant: bool, id: Id, path: &str, depth: usize) -> Result<Item> {
-        if depth > 32 {
+        if depth > MAX_NESTING {
             return Err(ReadError::Graph(format!("`{path}` is nested too deeply")));
+        }
+        self.parts += 1;
+        if self.parts > MAX_PARTS {
+            return Err(ReadError::Graph(format!("`{path}` has more parts than a model needs")));
         }
         let Some(pickle) = (if constant { self.constants.as_ref() } else { Some(&self.data) }) else {
             return Ok(Item::None);

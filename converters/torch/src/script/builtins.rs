@@ -18,7 +18,7 @@ pub(crate) fn known(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
         ("eq", [a, b]) => return done(Item::Bool(a.same(b)?)),
         ("ne", [a, b]) => return done(Item::Bool(!a.same(b)?)),
         ("__contains__", [all, one]) => return done(Item::Bool(contains(all, one)?)),
-        ("__getitem__", [all, at]) => return Some(item(all, at)?),
+        ("__getitem__", [all, at]) => return item(all, at),
         ("str", [a]) => return done(Item::Str(a.to_string().into())),
         ("list", [a]) => return done(Item::list(a.elements()?)),
         ("copy", [Item::List(v)]) => return done(Item::list(v.borrow().clone())),

@@ -93,7 +93,9 @@ impl Interpreter {
     /// Calls the model's `forward`.
     pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
         let root = self.script.root();
-        self.method(root, "forward", args, vec![])
+        let result = self.method(root, "forward", args, vec![])?;
+        self.bounded(&result)?;
+        Ok(result)
     }
 
     /// Ends with what `forward` returned: each tensor of it is an output.
@@ -148,13 +150,26 @@ impl Interpreter {
         Ok(if let Flow::Return(item) = flow { item } else { Item::None })
     }
 
+    /// Refuses containers that are too large, and counts the work that it is to go through them.
+    fn bounded(&mut self, item: &Item) -> Result<()> {
+        match item.parts() {
+            Some(n) => self.worked(n / 16),
+            None => self.fail("a list, tuple, dictionary or text of too many parts"),
+        }
+    }
+
+    fn worked(&mut self, statements: usize) -> Result<()> {
+        self.statements += statements;
+        if self.statements > MAX_STATEMENTS {
+            return self.fail("the model runs too many statements, written out");
+        }
+        Ok(())
+    }
+
     fn block(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
         for statement in body {
             self.place.1 = statement.line;
-            self.statements += 1;
-            if self.statements > MAX_STATEMENTS {
-                return self.fail("the model runs too many statements, written out");
-            }
+            self.worked(1)?;
             match self.statement(&statement.kind, frame)? {
                 Flow::On => {}
                 other => return Ok(other),
@@ -337,9 +352,8 @@ impl Interpreter {
                 _ => return self.fail("a branch on a condition known late that returns or leaves a loop"),
             }
         }
-        let [(a, changed_a), (b, changed_b)] = match <[_; 2]>::try_from(ends) {
-            Ok(ends) => ends,
-            Err(_) => return self.fail("a condition without two branches"),
+        let Ok([(a, changed_a), (b, changed_b)]) = <[_; 2]>::try_from(ends) else {
+            return self.fail("a condition without two branches");
         };
         // What is assigned in both is what code behind the condition can read.
         let mut names: Vec<Rc<str>> = a.keys().filter(|k| b.contains_key(*k)).cloned().collect();
@@ -362,7 +376,7 @@ impl Interpreter {
         for key in keys {
             match (changed_a.get(&key), changed_b.get(&key)) {
                 (Some(x), Some(y)) if x.same(y) == Some(true) || alike(x, y) => {
-                    drop(self.changed.insert(key, x.clone()))
+                    self.changed.insert(key, x.clone());
                 }
                 _ => return self.fail(format!("`{}` is written on a condition that is known late", key.1)),
             }
@@ -453,6 +467,9 @@ impl Interpreter {
             }
             Expr::Call(f, args, named) => return self.call_of(f, args, named, frame),
         };
+        if matches!(e, Expr::List(_) | Expr::Tuple(_) | Expr::Dict(_)) {
+            self.bounded(&item)?;
+        }
         Ok(self.settled(item))
     }
 
@@ -484,6 +501,7 @@ impl Interpreter {
                     self.walk.define(name.clone(), t.clone());
                 }
             }
+            Item::Dict(d) => d.borrow().iter().for_each(|(_, v)| self.define(v)),
             other => other.elements().unwrap_or_default().iter().for_each(|i| self.define(i)),
         }
     }
@@ -640,8 +658,13 @@ impl Interpreter {
     fn builtin(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
         let args: Vec<Item> = args.into_iter().map(|i| self.settled(i)).collect();
         if named.is_empty() {
+            args.iter().try_for_each(|item| self.bounded(item))?;
             match builtins::known(op, &args) {
-                Some(Ok(item)) => return Ok(item),
+                Some(Ok(item)) => {
+                    // What it was called on may have grown.
+                    args.first().into_iter().chain([&item]).try_for_each(|item| self.bounded(item))?;
+                    return Ok(item);
+                }
                 Some(Err(why)) => return self.fail(why),
                 None => {}
             }
@@ -945,7 +968,7 @@ fn argument(p: &Param, item: &Item) -> Option<Arg> {
             ("Scalar" | "int" | "SymInt" | "float" | "bool" | "SymBool" | "SymFloat", Item::Number(n)) => {
                 Arg::Value(n.clone())
             }
-            ("Scalar", Item::Bool(b)) | ("bool" | "SymBool", Item::Bool(b)) => Arg::Bool(*b),
+            ("Scalar" | "bool" | "SymBool", Item::Bool(b)) => Arg::Bool(*b),
             ("Scalar" | "int" | "SymInt", Item::Int(i)) => Arg::Int(*i),
             ("int" | "SymInt", Item::Bool(b)) => Arg::Int(i64::from(*b)),
             ("Scalar" | "float" | "SymFloat", Item::Float(x)) => Arg::Float(*x),

@@ -4,6 +4,10 @@ use super::syntax::Function;
 use crate::pickle::Id;
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
 
+/// Nesting of containers, and their parts, beyond which code is refused.
+const MAX_NESTING: usize = 32;
+const MAX_PARTS: usize = 1 << 16;
+
 /// A value: known, or a name in the graph that is being made.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
@@ -98,6 +102,32 @@ impl Item {
                 _ => Some(false),
             },
         }
+    }
+
+    /// How many parts it has, those of its parts with them; `None` where they are too many, or hold themselves.
+    ///
+    /// Few statements can make containers that come to more than memory holds, as each of them holds the one before twice.
+    pub(crate) fn parts(&self) -> Option<usize> {
+        fn count(item: &Item, depth: usize, all: &mut usize) -> Option<()> {
+            *all += 1;
+            if depth > MAX_NESTING || *all > MAX_PARTS {
+                return None;
+            }
+            let mut each = |items: &[Item]| items.iter().try_for_each(|i| count(i, depth + 1, all));
+            match item {
+                Item::List(v) => each(&v.borrow()),
+                Item::Tuple(v) | Item::Named(_, v) => each(v),
+                Item::Dict(v) => v.borrow().iter().try_for_each(|(k, v)| {
+                    count(k, depth + 1, all)?;
+                    count(v, depth + 1, all)
+                }),
+                Item::Str(s) => (s.len() <= MAX_PARTS).then_some(()),
+                _ => Some(()),
+            }
+        }
+        let mut all = 0;
+        count(self, 0, &mut all)?;
+        Some(all)
     }
 
     /// What it is, in a word.
