@@ -145,25 +145,36 @@ pub(super) struct Plan {
 #[derive(Clone, Debug)]
 struct Parameter {
     name: String,
-    /// For what is no tensor: the number that the program was made for; without one, it is left to its default.
-    number: Option<Option<Tensor>>,
+    takes: Takes,
+}
+
+/// What a parameter takes.
+#[derive(Clone, Debug)]
+enum Takes {
+    /// A tensor.
+    Tensor,
+    /// A number, which the program was made for.
+    Number(Tensor),
+    /// What it has by itself.
+    Default,
 }
 
 impl Plan {
     fn new(source: &Source<'_>) -> Result<Self, Diagnostic> {
         if source.format == Format::Pt2 {
             let graph = model::read_source(source.path, Format::Pt2)?;
-            let takes = graph.inputs.iter().map(|i| Parameter { name: i.name.to_string(), number: None }).collect();
+            let takes =
+                graph.inputs.iter().map(|i| Parameter { name: i.name.to_string(), takes: Takes::Tensor }).collect();
             let returns = graph.outputs.iter().map(|o| o.name.to_string()).collect();
             return Ok(Self { takes, returns: Some(returns) });
         }
         let numbers = model::script_numbers(source.path, source.samples)?;
-        let number = |p: &mlconv_pytorch::Parameter| {
-            let given = numbers.iter().find(|(name, _)| *name == p.name);
-            (!p.is_tensor).then(|| given.and_then(|(_, t)| p.number(t)))
+        let takes = |p: &mlconv_pytorch::Parameter| {
+            let given = numbers.iter().find(|(name, _)| *name == p.name).and_then(|(_, t)| p.number(t));
+            if p.is_tensor { Takes::Tensor } else { given.map_or(Takes::Default, Takes::Number) }
         };
-        let takes = model::script_parameters(source.path)?;
-        let takes = takes.iter().map(|p| Parameter { name: p.name.clone(), number: number(p) }).collect();
+        let all = model::script_parameters(source.path)?;
+        let takes = all.iter().map(|p| Parameter { name: p.name.clone(), takes: takes(p) }).collect();
         Ok(Self { takes, returns: None })
     }
 
@@ -172,10 +183,11 @@ impl Plan {
         let fault = |why: String| Err(Fault { stage: Stage::Run, why });
         let (mut asked, mut given, mut left) = (Asked::default(), vec![], arrays.clone());
         let mut absent = None;
-        for Parameter { name, number } in &self.takes {
-            let (what, t) = match number {
-                Some(number) => (Given::Number(name.clone()), number.clone()),
-                None => (Given::Input(name.clone()), left.shift_remove(name)),
+        for Parameter { name, takes } in &self.takes {
+            let (what, t) = match takes {
+                Takes::Tensor => (Given::Input(name.clone()), left.shift_remove(name)),
+                Takes::Number(t) => (Given::Number(name.clone()), Some(t.clone())),
+                Takes::Default => (Given::Number(name.clone()), None),
             };
             match (t, absent) {
                 (Some(t), None) => {
@@ -233,11 +245,8 @@ mod tests {
         parse(text).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    fn plan(takes: &[(&str, Option<Option<Tensor>>)], returns: Option<&[&str]>) -> Plan {
-        let parameter = |(name, number): &(&str, Option<Option<Tensor>>)| Parameter {
-            name: (*name).to_owned(),
-            number: number.clone(),
-        };
+    fn plan(takes: &[(&str, Takes)], returns: Option<&[&str]>) -> Plan {
+        let parameter = |(name, takes): &(&str, Takes)| Parameter { name: (*name).to_owned(), takes: takes.clone() };
         let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect();
         Plan { takes: takes.iter().map(parameter).collect(), returns: returns.map(names) }
     }
@@ -252,7 +261,8 @@ mod tests {
 
     #[test]
     fn outputs_of_an_exported_program_have_places_by_name_and_buffers_are_read() {
-        let asked = asked(&plan(&[("x", None), ("unused", None)], Some(&["z", "y"]))).expect("all is there");
+        let asked =
+            asked(&plan(&[("x", Takes::Tensor), ("unused", Takes::Tensor)], Some(&["z", "y"]))).expect("all is there");
         assert_eq!(asked.inputs, [Given::Input("x".to_owned()), Given::Buffer("seen".to_owned())]);
         assert_eq!(asked.outputs, [Wanted::At(1), Wanted::Buffer("seen".to_owned())]);
         assert_eq!(asked.returned, Some(2));
@@ -260,14 +270,16 @@ mod tests {
 
     #[test]
     fn torchscript_takes_arguments_in_order() {
-        let k = Some(Some(Tensor::scalar(3i64)));
-        let script = plan(&[("x", None), ("k", k.clone()), ("seen", None), ("flag", Some(None))], None);
+        let k = ("k", Takes::Number(Tensor::scalar(3i64)));
+        let script = plan(&[("x", Takes::Tensor), k, ("seen", Takes::Tensor), ("flag", Takes::Default)], None);
         let both = asked(&script).expect("all is there");
         let names = ["x", "seen"].map(|n| Given::Input(n.to_owned()));
         assert_eq!(both.inputs, [names[0].clone(), Given::Number("k".to_owned()), names[1].clone()]);
         assert_eq!((both.outputs.as_slice(), both.returned), (&[Wanted::At(0), Wanted::At(1)][..], Some(2)));
-        let gap = plan(&[("x", None), ("k", Some(None)), ("seen", None)], None);
+        let gap = plan(&[("x", Takes::Tensor), ("k", Takes::Default), ("seen", Takes::Tensor)], None);
         assert!(asked(&gap).expect_err("`k` is not given").contains("none for `k`"));
-        assert!(asked(&plan(&[("x", None)], Some(&["z"]))).expect_err("another model").contains("returns no `y`"));
+        assert!(
+            asked(&plan(&[("x", Takes::Tensor)], Some(&["z"]))).expect_err("another model").contains("returns no `y`")
+        );
     }
 }
