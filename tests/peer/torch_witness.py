@@ -200,6 +200,11 @@ class Plus(torch.nn.Module):
         return x + 1
 
 
+class Minus(torch.nn.Module):
+    def forward(self, x):
+        return x - 1
+
+
 class Cache(torch.nn.Module):
     """Each call finds what the last one left."""
 
@@ -251,7 +256,7 @@ class Picky(torch.nn.Module):
 def verified(args, folder):
     """`verify` has the witness, too, and sees another model."""
     os.mkdir(os.path.join(folder, "other"))
-    path, other = script(folder, Plus()), script(os.path.join(folder, "other"), torch.nn.ReLU())
+    path, other = script(folder, Plus()), script(os.path.join(folder, "other"), Minus())
     out = os.path.join(folder, "out.mlpackage")
     if mlconv(args, "convert", path, "-o", out, "--no-verify", "--input", "x=4").returncode:
         raise Failed("not converted")
