@@ -10,7 +10,7 @@ use crate::{
 use mlconv_coreml::Package;
 use mlconv_mil::{diagnostic::Severity, ir::Module};
 use mlconv_source::{DimSpec, FileError, InputSpec, Lowering, ModelFiles, Request, SourceGraph};
-use mlconv_tensor::{Bytes, map_file};
+use mlconv_tensor::{Bytes, Tensor, map_file};
 use std::{fs::File, path::Path};
 
 /// A model that has been read.
@@ -174,6 +174,11 @@ fn script_request(path: &Path, request: &Request, samples: &Arrays) -> Result<Re
         }
     }
     Ok(request)
+}
+
+/// The numbers among samples, for parameters of a TorchScript file that are no tensors, by name.
+pub(crate) fn script_numbers(path: &Path, samples: &Arrays) -> Result<Vec<(String, Tensor)>, Diagnostic> {
+    Ok(script_request(path, &Request::default(), samples)?.numbers)
 }
 
 /// A request for the source of a package: where the source does not say the shapes of its inputs, they are the package's.

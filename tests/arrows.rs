@@ -6,6 +6,7 @@ use std::{env, path::Path, process::Command};
 /// Each crate, what it may depend on, and what its tests may depend on as well.
 const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("mlconv-tensor", &[], &[]),
+    ("mlconv-arrays", &["mlconv-tensor"], &[]),
     ("mlconv-derive", &[], &[]),
     ("mlconv-mil", &["mlconv-tensor", "mlconv-derive"], &[]),
     ("mlconv-proto", &[], &[]),
@@ -21,6 +22,7 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "mlconv-tensor",
+    "mlconv-arrays",
     "mlconv-derive",
     "mlconv-mil",
     "mlconv-proto",

@@ -224,37 +224,46 @@ impl From<EmulateName> for Emulate {
 /// What may run the source of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RuntimeName {
-    /// onnxruntime where its library is found and takes the model, else our own lowering
+    /// onnxruntime where its library is found and takes the model, which is ONNX, else our own lowering
     Auto,
     /// onnxruntime, or nothing
     Onnxruntime,
     /// The unoptimised fp32 lowering, on the reference kernels
     Lowering,
+    /// PyTorch, for TorchScript and .pt2: that of `python3`, or of the Python that MLCONV_PYTHON names; it runs code of the
+    /// model
+    Python,
+    /// libtorch, for TorchScript: that of the program `mlconv-torch`, or of the one that MLCONV_TORCH names
+    Torch,
 }
 
 /// What runs the source of a comparison.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SourceRuntime {
-    /// What runs an ONNX model that a package is compared with; onnxruntime's library is the one that ORT_DYLIB_PATH names, as
-    /// a file or by its folder, or one that the system's loader finds
+    /// What runs the model that a package is compared with; onnxruntime's library is the one that ORT_DYLIB_PATH names, as a
+    /// file or by its folder, or one that the system's loader finds
     #[arg(long, value_name = "RUNTIME", value_enum, default_value_t = RuntimeName::Auto)]
     source_runtime: RuntimeName,
 }
 
 impl SourceRuntime {
-    pub(crate) fn choose(&self, path: &Path, format: ModelFormat) -> Result<Chosen, Failure> {
+    pub(crate) fn choose(&self, path: &Path, format: ModelFormat, samples: &Arrays) -> Result<Chosen, Failure> {
         let runtime = match self.source_runtime {
             RuntimeName::Auto => Runtime::Auto,
             RuntimeName::Onnxruntime => Runtime::Onnxruntime,
             RuntimeName::Lowering => Runtime::Lowering,
+            RuntimeName::Python => Runtime::Python,
+            RuntimeName::Torch => Runtime::Torch,
         };
         let around = Around {
             // Where the system does not say what runs, nothing can be started, which is said then.
             program: std::env::current_exe().unwrap_or_default(),
-            variable: std::env::var_os(witness::VARIABLE),
+            library: std::env::var_os(witness::LIBRARY_VARIABLE),
+            torch: std::env::var_os(witness::PROGRAM_VARIABLE),
+            python: std::env::var_os(witness::PYTHON_VARIABLE),
             threads: rayon::current_num_threads(),
         };
-        witness::choose(runtime, Source { path, format }, &around).map_err(|d| vec![d])
+        witness::choose(runtime, Source { path, format, samples }, &around).map_err(|d| vec![d])
     }
 }
 

@@ -76,7 +76,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let witness = if args.no_verify {
         Chosen::kernels(prepared.format)
     } else {
-        args.source_runtime.choose(&job.model, prepared.format)?
+        args.source_runtime.choose(&job.model, prepared.format, &inputs.samples)?
     };
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = match (&prepared.compression, half) {

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     };
     let mut parity = {
         let _step = terminal.step("running both");
-        let witness = args.source_runtime.choose(&args.against, format)?;
+        let witness = args.source_runtime.choose(&args.against, format, &inputs.samples)?;
         parity::parity(&source, &package, inputs.given(), tolerance, witness)?
     };
     inputs.mention(&mut parity, &source, terminal);

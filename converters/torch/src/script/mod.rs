@@ -22,6 +22,20 @@ pub struct Parameter {
     pub name: String,
     /// Whether it is a tensor, and so an input of the program.
     pub is_tensor: bool,
+    /// Its type, as the code has it.
+    ty: String,
+}
+
+impl Parameter {
+    /// The number in `t` as this parameter takes it; `None` where it takes none.
+    pub fn number(&self, t: &Tensor) -> Option<Tensor> {
+        match number(&self.ty, t)? {
+            Item::Int(i) => Some(Tensor::scalar(i)),
+            Item::Float(x) => Some(Tensor::scalar(x)),
+            Item::Bool(b) => Some(Tensor::from_bools(&[], [b])),
+            _ => None,
+        }
+    }
 }
 
 /// The parameters that the model's `forward` takes, in order.
@@ -29,7 +43,7 @@ pub fn parameters(bytes: Bytes) -> Result<Vec<Parameter>, ReadError> {
     let mut script = Script::open(Archive::open(bytes)?)?;
     let forward = script.forward()?;
     let params = forward.params.iter().skip(1);
-    Ok(params.map(|p| Parameter { name: p.name.clone(), is_tensor: is_tensor(&p.ty) }).collect())
+    Ok(params.map(|p| Parameter { name: p.name.clone(), is_tensor: is_tensor(&p.ty), ty: p.ty.clone() }).collect())
 }
 
 /// Whether an archive is one of TorchScript.

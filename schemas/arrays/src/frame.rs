@@ -4,12 +4,12 @@ use std::io::{self, Read, Write};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The model is loaded: [`Hello`](super::process::Hello) as JSON.
+pub(crate) enum Kind {
+    /// The model is loaded: [`Hello`](crate::talk::Hello) as JSON.
     Hello,
-    /// What was asked for cannot be: [`Fault`](super::process::Fault) as JSON.
+    /// What was asked for cannot be: [`Fault`](crate::talk::Fault) as JSON.
     Fault,
-    /// A run: a line of JSON with names, and an archive of arrays in their order.
+    /// A run: [`Asked`](crate::talk::Asked) as a line of JSON, and an archive of arrays in their order.
     Inputs,
     /// What came of it: an archive of arrays.
     Outputs,
@@ -20,7 +20,7 @@ const KINDS: [(u8, Kind); 4] = [(b'H', Kind::Hello), (b'F', Kind::Fault), (b'I',
 /// Bytes of one message: more is no message, but something else that was printed.
 const MAX_BYTES: u64 = 1 << 36;
 
-pub(super) fn write(to: &mut impl Write, kind: Kind, body: &[u8]) -> io::Result<()> {
+pub(crate) fn write(to: &mut impl Write, kind: Kind, body: &[u8]) -> io::Result<()> {
     let letter = KINDS.iter().find(|(_, k)| *k == kind).map_or(0, |(l, _)| *l);
     to.write_all(&[letter])?;
     to.write_all(&(body.len() as u64).to_le_bytes())?;
@@ -29,7 +29,7 @@ pub(super) fn write(to: &mut impl Write, kind: Kind, body: &[u8]) -> io::Result<
 }
 
 /// The next message; room is made for what comes, not for what is announced.
-pub(super) fn read(from: &mut impl Read) -> io::Result<(Kind, Vec<u8>)> {
+pub(crate) fn read(from: &mut impl Read) -> io::Result<(Kind, Vec<u8>)> {
     let mut head = [0; 9];
     from.read_exact(&mut head)?;
     let [letter, len @ ..] = head;

@@ -1,6 +1,6 @@
 //! `.npz` archives.
 
-use super::{Arrays, npy};
+use crate::{Arrays, npy};
 use std::{
     cell::RefCell,
     io::{self, Read, Seek, SeekFrom, Write},
@@ -11,7 +11,7 @@ use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileO
 /// Bytes that all arrays together may unpack to: a small archive may hold any number of zeros.
 const MAX_BYTES: u64 = 8 << 30;
 
-pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
+pub(crate) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
     let mut archive = ZipArchive::new(file).map_err(|e| format!("not a .npz archive: {e}"))?;
     let (mut out, mut left) = (Arrays::new(), MAX_BYTES);
     for i in 0..archive.len() {
@@ -33,7 +33,7 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Arrays, String> {
     Ok(out)
 }
 
-pub(super) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), String> {
+pub(crate) fn write(file: impl Write + Seek, arrays: &Arrays) -> Result<(), String> {
     let failure = Rc::default();
     let mut zip = ZipWriter::new(Quiet { inner: file, failure: Rc::clone(&failure), at: 0, end: 0 });
     // A fixed date: the same arrays give the same bytes.

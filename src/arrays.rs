@@ -1,15 +1,9 @@
 //! Arrays in files: `.npy`, and `.npz` archives of them.
 
-mod npy;
-mod npz;
-
 use crate::{Diagnostic, codes};
-use indexmap::IndexMap;
+pub use mlconv_arrays::{Arrays, npz_bytes, parse_npy, parse_npz};
 use mlconv_tensor::Tensor;
 use std::{io::BufWriter, path::Path};
-
-/// Named arrays, in the order of their file.
-pub type Arrays = IndexMap<String, Tensor>;
 
 /// Reads the array in a `.npy` file.
 pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
@@ -17,27 +11,10 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
     parse_npy(&bytes).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
 }
 
-/// Reads the bytes of a `.npy` file; an error says what is wrong with them.
-pub fn parse_npy(bytes: &[u8]) -> Result<Tensor, String> {
-    npy::parse(bytes)
-}
-
-/// Reads the bytes of a `.npz` file; an error says what is wrong with them.
-pub fn parse_npz(bytes: &[u8]) -> Result<Arrays, String> {
-    npz::read(std::io::Cursor::new(bytes))
-}
-
-/// The bytes of a `.npz` file.
-pub fn npz_bytes(arrays: &Arrays) -> Result<Vec<u8>, String> {
-    let mut whole = std::io::Cursor::new(vec![]);
-    npz::write(&mut whole, arrays)?;
-    Ok(whole.into_inner())
-}
-
 /// Reads every array of a `.npz` file.
 pub fn read_npz(path: &Path) -> Result<Arrays, Diagnostic> {
     let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
-    npz::read(file).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+    mlconv_arrays::read_npz(file).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
 }
 
 /// Writes a `.npz` file, whole or not at all. The same arrays give the same bytes.
@@ -62,7 +39,7 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
     let io = |e: std::io::Error| e.to_string();
     let written = std::fs::File::create(&staged)
         .map_err(io)
-        .and_then(|f| npz::write(BufWriter::new(f), arrays))
+        .and_then(|f| mlconv_arrays::write_npz(BufWriter::new(f), arrays))
         .and_then(|()| std::fs::rename(&staged, &real).map_err(io));
     written.map_err(|why| {
         // The staged file may not be there; nothing can be done about one that stays.

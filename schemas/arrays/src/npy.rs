@@ -25,7 +25,7 @@ const TYPES: [(&str, DType); 14] = [
 ];
 
 /// Reads a whole file.
-pub(super) fn parse(bytes: &[u8]) -> Result<Tensor, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Tensor, String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("not a .npy file: it does not begin with its mark")?;
     let (header, data) = match rest {
         [1, _, a, b, rest @ ..] => split(rest, usize::from(u16::from_le_bytes([*a, *b]))),
@@ -98,7 +98,7 @@ fn reversed_axes(t: &Tensor) -> Tensor {
 }
 
 /// Writes version 1, or text as an array of Unicode.
-pub(super) fn write(w: &mut dyn Write, t: &Tensor) -> io::Result<()> {
+pub(crate) fn write(w: &mut dyn Write, t: &Tensor) -> io::Result<()> {
     let (descr, data) = match t.to_text() {
         Some(text) => {
             let points: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
