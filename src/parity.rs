@@ -252,7 +252,7 @@ impl Pair<'_> {
         feed::tensor_inputs(self.f).zip(own).enumerate().map(shape).collect()
     }
 
-    /// Runs both on each sample; states begin anew with every one.
+    /// Runs both on each sample. A model with states takes them as calls that follow each other.
     fn run(
         &self,
         runs: &[Vec<Option<Tensor>>],
@@ -266,14 +266,15 @@ impl Pair<'_> {
         let drawn = drawn_outputs(self.g);
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
+        let (mut states_before, mut states_after) = (States::new(), States::new());
         for (sample, inputs) in runs.iter().enumerate() {
             let want = match &mut process {
                 Some(process) => process.outputs(self.f, inputs).map_err(|d| vec![d])?,
-                None => before.run(inputs, &mut States::new()).map_err(|e| vec![uncompared(run_error(&e), given)])?,
+                None => before.run(inputs, &mut states_before).map_err(|e| vec![uncompared(run_error(&e), given)])?,
             };
             let arrays = feed::as_arrays(self.f, inputs);
             let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
-            let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            let got = after.run(&inputs, &mut states_after).map_err(|e| vec![run_error(&e)])?;
             for (i, (name, t)) in names.iter().zip(&got).enumerate() {
                 let d = compare::output(name, &want[from[i]], t, self.tolerance);
                 let d = if drawn.get(i) == Some(&true) { d.of_chance() } else { d };

@@ -78,6 +78,13 @@ fn written(s: &Signature) -> Option<&'static str> {
     s.params.iter().find(|p| p.alias.as_ref().is_some_and(|a| a.written)).map(|p| p.name)
 }
 
+/// Memory at a point of the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Saved {
+    bases: Vec<Base>,
+    views: HashMap<Arc<str>, View>,
+}
+
 #[derive(Default)]
 pub(crate) struct Functional {
     bases: Vec<Base>,
@@ -128,6 +135,33 @@ impl Functional {
             self.out.push(node);
         }
         now
+    }
+
+    /// Where memory stands now.
+    pub(crate) fn saved(&self) -> Saved {
+        Saved { bases: self.bases.clone(), views: self.views.clone() }
+    }
+
+    /// Goes back to where memory stood; what was written since then, by its place, with its value now.
+    pub(crate) fn restore(&mut self, saved: &Saved) -> Vec<(usize, Arc<str>)> {
+        let pairs = saved.bases.iter().zip(&self.bases).enumerate();
+        let written = pairs.filter(|(_, (a, b))| a.name != b.name).map(|(i, (_, b))| (i, b.name.clone())).collect();
+        // Names of what was made in between are made no more, so their views may go.
+        self.bases.clone_from(&saved.bases);
+        self.views.clone_from(&saved.views);
+        written
+    }
+
+    /// The value at a place in memory.
+    pub(crate) fn at(&self, place: usize) -> Option<Arc<str>> {
+        self.bases.get(place).map(|b| b.name.clone())
+    }
+
+    /// Puts another value at a place in memory.
+    pub(crate) fn put_at(&mut self, place: usize, name: Arc<str>) {
+        if let Some(base) = self.bases.get_mut(place) {
+            (base.name, base.version) = (name, base.version.saturating_add(1));
+        }
     }
 
     /// The nodes that were made since this was asked last.
