@@ -336,7 +336,7 @@ impl Interpreter {
         self.flush();
         let before = (frame.clone(), self.changed.clone());
         let memory = self.functional.saved();
-        let mut written: Vec<HashMap<usize, Arc<str>>> = vec![];
+        let mut written: Vec<HashMap<Arc<str>, Arc<str>>> = vec![];
         let mut ends = vec![];
         let mut blocks = vec![];
         for body in [yes, no] {
@@ -393,13 +393,15 @@ impl Interpreter {
             from_b.push(y);
             attributes.push(key);
         }
-        let mut memories: Vec<usize> = written.iter().flat_map(|w| w.keys().copied()).collect();
+        // What a branch has made itself is nothing that code behind the condition can read.
+        let mut memories: Vec<Arc<str>> = written.iter().flat_map(|w| w.keys().cloned()).collect();
+        memories.retain(|first| self.walk.rank(first).is_some());
         memories.sort_unstable();
         memories.dedup();
-        for place in &memories {
+        for first in &memories {
+            let before = self.functional.current(first);
             for (from, written) in [&mut from_a, &mut from_b].into_iter().zip(&written) {
-                let name = written.get(place).cloned().or_else(|| self.functional.at(*place));
-                from.push(name.map_or(Item::Uninitialized, Item::Tensor));
+                from.push(Item::Tensor(written.get(first).unwrap_or(&before).clone()));
             }
         }
         let mut joined = self.joined(&cond, blocks, from_a, from_b)?.into_iter();
@@ -409,9 +411,9 @@ impl Interpreter {
         for key in attributes {
             self.changed.insert(key, joined.next().unwrap_or(Item::Uninitialized));
         }
-        for (place, item) in memories.into_iter().zip(joined) {
+        for (first, item) in memories.iter().zip(joined) {
             if let Item::Tensor(name) = item {
-                self.functional.put_at(place, name);
+                self.functional.put(first, name);
             }
         }
         Ok(Flow::On)
@@ -849,6 +851,10 @@ impl Interpreter {
             find(&args.iter().map(number).collect::<Vec<_>>())
         });
         let Some((signature, args)) = found else {
+            if domain != SIZES && named.is_empty() && args.iter().all(is_number) {
+                // Numbers that are known late are computed as sizes are.
+                return self.operator(SIZES, arithmetic(op), args, named);
+            }
             if ops::overloads(domain, op).next().is_some() {
                 let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
                 return self.fail(format!("`{op}` is not known for {}", kinds.join(", ")));
@@ -898,6 +904,25 @@ impl Interpreter {
             _ => Item::Tuple(items.into()),
         })
     }
+}
+
+/// The domain of arithmetic on sizes.
+const SIZES: &str = "_operator";
+
+/// What arithmetic on sizes calls an operator.
+fn arithmetic(op: &str) -> &str {
+    match op.split('.').next().unwrap_or(op) {
+        "div" => "truediv",
+        "remainder" => "mod",
+        "__and__" => "and",
+        "__or__" => "or",
+        "__not__" => "not_",
+        plain => plain,
+    }
+}
+
+fn is_number(item: &Item) -> bool {
+    matches!(item, Item::Number(_)) || item.number().is_some()
 }
 
 /// Whether both are the same value of the graph.
