@@ -306,7 +306,8 @@ pub fn lower_script(path: &Path, request: &Request) -> Result<Lowering, Diagnost
 /// are at first: this is seen by running both.
 fn other_first_call(module: &Module, first: &mlconv_pytorch::First) -> Option<Diagnostic> {
     let d = |why: String| {
-        let title = format!("the first call of the model takes another path than later ones, which are converted, and {why}");
+        let title =
+            format!("the first call of the model takes another path than later ones, which are converted, and {why}");
         Some(Diagnostic::warning(&codes::F0107, title))
     };
     let run = || {

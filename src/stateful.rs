@@ -44,9 +44,8 @@ pub(crate) fn hold(module: &mut Module, request: &Request) -> Result<Vec<Diagnos
                     if wanted.dtype != DType::F16 {
                         notes.push(f.sig.inputs[input].name.to_string());
                     }
-                    made(f, input, output, &ty).map_err(|e| {
-                        refused(Diagnostic::error(&codes::P0001, e.to_string()))
-                    })?;
+                    made(f, input, output, &ty)
+                        .map_err(|e| refused(Diagnostic::error(&codes::P0001, e.to_string())))?;
                 }
                 Err(d) => failures.push(d),
             }
@@ -86,7 +85,8 @@ fn pair(f: &Function, input: &str, output: &str) -> Result<Found, Diagnostic> {
         return Err(refused(format!("`{input}` is a state already")));
     };
     let made = f.ty(f.outputs()[to]).tensor().cloned();
-    let made = made.filter(|made| made.dtype.is_float() == wanted.dtype.is_float() && made.shape.may_equal(&wanted.shape));
+    let made =
+        made.filter(|made| made.dtype.is_float() == wanted.dtype.is_float() && made.shape.may_equal(&wanted.shape));
     if made.is_none() {
         let d = refused(format!("the input is {wanted}, the output {}", f.ty(f.outputs()[to])));
         return Err(d.help("what becomes of a state is of its own type and shape"));
@@ -156,7 +156,10 @@ mod tests {
         let (module, notes) = held(&[("s", "t")], |_| {}).expect("a pair");
         let f = &module.functions[0];
         let names = |ports: &[Port]| ports.iter().map(|p| p.name.to_string()).collect::<Vec<_>>();
-        assert_eq!((names(&f.sig.inputs), names(&f.sig.outputs)), (vec!["x".into(), "n".into(), "w".into(), "s".into()], vec!["n".into(), "u".into()]));
+        assert_eq!(
+            (names(&f.sig.inputs), names(&f.sig.outputs)),
+            (vec!["x".into(), "n".into(), "w".into(), "s".into()], vec!["n".into(), "u".into()])
+        );
         assert!(has_states(&module) && notes.len() == 1);
         assert_eq!(pairs(&module), [("s".to_owned(), "t".to_owned())]);
     }

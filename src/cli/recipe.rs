@@ -74,7 +74,8 @@ pub(crate) struct Convert {
 
 impl Section for Convert {
     const NAME: &'static str = "convert";
-    const KEYS: &'static [&'static str] = &["target", "precision", "keep_fp32", "inputs", "outputs", "states", "no_state"];
+    const KEYS: &'static [&'static str] =
+        &["target", "precision", "keep_fp32", "inputs", "outputs", "states", "no_state"];
 
     fn of(table: &Table<'_>, _: &Path) -> Result<Self, Diagnostic> {
         let texts = |key| table.get(key).map_or(Ok(vec![]), |f| f.texts());

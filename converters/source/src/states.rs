@@ -63,7 +63,8 @@ impl State {
                 out.push(Held::State(v));
                 continue;
             };
-            let name: Arc<str> = if taken(&format!("{own}_out")) { format!("{own}_state_out") } else { format!("{own}_out") }.into();
+            let name: Arc<str> =
+                if taken(&format!("{own}_out")) { format!("{own}_state_out") } else { format!("{own}_out") }.into();
             let title = format!("buffer `{own}` is an input, and its new content the output `{name}`: {why}");
             let d = Diagnostic::warning(&codes::F0107, title);
             let start = if is_zero(s) { "feed zeros at first" } else { "feed the buffer of the source model at first" };

@@ -1,8 +1,7 @@
 //! Lowering node by node, for frontends that must know what came out so far: whose files are programs, not graphs.
 
 use crate::{
-    Arg, Entry, LowerError, Lowering, Node, Request, SourceGraph, SourceValue, Table,
-    SourceType,
+    Arg, Entry, LowerError, Lowering, Node, Request, SourceGraph, SourceType, SourceValue, Table,
     driver::{Frame, State, kept_outputs},
     states::Held,
 };

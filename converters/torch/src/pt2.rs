@@ -166,8 +166,7 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader =
-        Reader { weights: weights(&mut archive)?, ..Reader::default() };
+    let mut reader = Reader { weights: weights(&mut archive)?, ..Reader::default() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -429,7 +428,8 @@ impl Reader {
                     let title = titles.get(returned).cloned().unwrap_or_default();
                     returned += 1;
                     // What is None is no output; what is a number is the same one in every call.
-                    let Some(value) = name.map(Arc::<str>::from).or_else(|| constant_output(arg, returned, &mut out)) else {
+                    let Some(value) = name.map(Arc::<str>::from).or_else(|| constant_output(arg, returned, &mut out))
+                    else {
                         continue;
                     };
                     let ty = out.types.get(&value).cloned();

@@ -118,7 +118,8 @@ impl Interpreter {
     /// Calls the model's `forward`.
     pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
         let root = self.script.root();
-        self.inputs = args.iter().filter_map(|i| if let Item::Tensor(n) = i { Some(n.clone()) } else { None }).collect();
+        self.inputs =
+            args.iter().filter_map(|i| if let Item::Tensor(n) = i { Some(n.clone()) } else { None }).collect();
         self.method(root, "forward", args, vec![])
     }
 
@@ -386,8 +387,14 @@ impl Interpreter {
                 self.changed.insert(key, x);
                 continue;
             }
-            if [&x, &y].iter().any(|item| !matches!(item, Item::Tensor(_) | Item::Number(_)) && item.number().is_none()) {
-                return self.fail(format!("`{}` is {} or {} on a condition that is known late", key.1, x.kind(), y.kind()));
+            if [&x, &y].iter().any(|item| !matches!(item, Item::Tensor(_) | Item::Number(_)) && item.number().is_none())
+            {
+                return self.fail(format!(
+                    "`{}` is {} or {} on a condition that is known late",
+                    key.1,
+                    x.kind(),
+                    y.kind()
+                ));
             }
             from_a.push(x);
             from_b.push(y);
@@ -851,9 +858,10 @@ impl Interpreter {
             find(&args.iter().map(number).collect::<Vec<_>>())
         });
         let Some((signature, args)) = found else {
-            if domain != SIZES && named.is_empty() && args.iter().all(is_number) {
-                // Numbers that are known late are computed as sizes are.
-                return self.operator(SIZES, arithmetic(op), args, named);
+            // Numbers that are known late are computed as sizes are.
+            if domain == "aten" && named.is_empty() && args.iter().all(is_number) {
+                let (domain, op) = arithmetic(op);
+                return self.operator(domain, op, args, named);
             }
             if ops::overloads(domain, op).next().is_some() {
                 let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
@@ -906,18 +914,22 @@ impl Interpreter {
     }
 }
 
-/// The domain of arithmetic on sizes.
-const SIZES: &str = "_operator";
-
-/// What arithmetic on sizes calls an operator.
-fn arithmetic(op: &str) -> &str {
+/// What arithmetic on numbers that are known late is called for sizes: the domain, and the operator.
+fn arithmetic(op: &str) -> (&'static str, &str) {
     match op.split('.').next().unwrap_or(op) {
-        "div" => "truediv",
-        "remainder" => "mod",
-        "__and__" => "and",
-        "__or__" => "or",
-        "__not__" => "not_",
-        plain => plain,
+        "div" => ("_operator", "truediv"),
+        "remainder" => ("_operator", "mod"),
+        "__and__" => ("_operator", "and"),
+        "__or__" => ("_operator", "or"),
+        "__not__" => ("_operator", "not_"),
+        "Float" => ("torch", "sym_float"),
+        "Int" => ("torch", "sym_int"),
+        "max" => ("torch", "sym_max"),
+        "min" => ("torch", "sym_min"),
+        "sqrt" => ("math", "sqrt"),
+        "floor" => ("math", "floor"),
+        "ceil" => ("math", "ceil"),
+        plain => ("_operator", plain),
     }
 }
 

@@ -94,9 +94,7 @@ impl Form {
             Self::Tuple => Item::Tuple(items.into()),
             Self::List => Item::list(items),
             Self::Named(class) => Item::Named(class.clone(), items.into()),
-            Self::Dict(keys) => {
-                Item::Dict(Rc::new(RefCell::new(keys.iter().cloned().zip(items).collect())))
-            }
+            Self::Dict(keys) => Item::Dict(Rc::new(RefCell::new(keys.iter().cloned().zip(items).collect()))),
         }
     }
 }
@@ -153,7 +151,9 @@ impl Kept {
                 return Err("is of another length after every call, and a state is not".into());
             }
             (a, b) if a.is_same(b) => a.clone(),
-            (Self::Held(a), Self::Held(b)) if a.is_number == b.is_number && (a.is_number || a.is_like(b)) => self.clone(),
+            (Self::Held(a), Self::Held(b)) if a.is_number == b.is_number && (a.is_number || a.is_like(b)) => {
+                self.clone()
+            }
             (Self::Held(a), Self::Constant(_, t)) if !a.is_number && t.shape() == a.initial.shape() => self.clone(),
             (Self::Held(a), Self::Known(item)) if a.is_number && item.number().is_some() => self.clone(),
             (Self::Held(a), Self::Held(b)) => {

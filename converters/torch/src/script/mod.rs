@@ -119,7 +119,8 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
         script = back;
         let Some(left) = left.filter(|left| !left.is_same(&memory)) else {
             let initial = |held: &memory::Held| (held.name.clone(), held.initial.clone());
-            let first = first.map(|lowering| First { lowering, initial: memory.held().into_iter().map(initial).collect() });
+            let first =
+                first.map(|lowering| First { lowering, initial: memory.held().into_iter().map(initial).collect() });
             return Ok(Lowered { lowering, first });
         };
         first.get_or_insert(lowering);
@@ -177,7 +178,9 @@ fn typed_number(ty: &str, spec: &InputSpec) -> Result<Item, ReadError> {
         [DimSpec::Known(n)] if spec.dtype.is_none() => number(ty, &Tensor::scalar(*n)),
         _ => None,
     };
-    item.ok_or_else(|| ReadError::Graph(format!("`forward` takes `{name}`, {ty}: `--input {name}=…` is to be a number")))
+    item.ok_or_else(|| {
+        ReadError::Graph(format!("`forward` takes `{name}`, {ty}: `--input {name}=…` is to be a number"))
+    })
 }
 
 fn is_tensor(ty: &str) -> bool {

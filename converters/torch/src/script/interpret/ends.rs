@@ -49,7 +49,13 @@ impl Interpreter {
     }
 
     /// Adds an output of a name that none has yet.
-    fn output(&mut self, outputs: &mut Vec<SourceValue>, used: &mut BTreeSet<Arc<str>>, wanted: Arc<str>, value: &Arc<str>) {
+    fn output(
+        &mut self,
+        outputs: &mut Vec<SourceValue>,
+        used: &mut BTreeSet<Arc<str>>,
+        wanted: Arc<str>,
+        value: &Arc<str>,
+    ) {
         let mut name = wanted.clone();
         while !used.insert(name.clone()) {
             name = format!("{wanted}_again{}", used.len()).into();
@@ -77,7 +83,8 @@ impl Interpreter {
                 }
             }
             Item::Named(class, items) => {
-                let fields = |c: &super::super::syntax::Class| c.fields.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>();
+                let fields =
+                    |c: &super::super::syntax::Class| c.fields.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>();
                 let fields = self.script.class(class, fields).ok().flatten().unwrap_or_default();
                 for (i, item) in items.iter().enumerate() {
                     let field = fields.get(i).cloned().unwrap_or_else(|| i.to_string());
@@ -189,7 +196,11 @@ impl Interpreter {
         let mut shape = vec![];
         for axis in 0..self.walk.rank(&now).ok_or("is of a shape that is not known")? {
             let size = self.walk.size(&now, axis).flatten().and_then(|n| usize::try_from(n).ok());
-            shape.push(size.ok_or("has open sizes, and what a call leaves to the next has fixed ones: fix them with `--input`")?);
+            shape.push(
+                size.ok_or(
+                    "has open sizes, and what a call leaves to the next has fixed ones: fix them with `--input`",
+                )?,
+            );
         }
         Ok(Kept::Held(self.held(path, filed, dtype, &shape, is_number)))
     }
@@ -213,7 +224,9 @@ impl Interpreter {
     /// call, is most likely another one after each.
     fn begun_again(&self, left: Kept, path: &str, filed: &Item) -> Kept {
         match (&left, filed) {
-            (Kept::Constant(_, t), Item::Tensor(name)) if self.script.tensors.get(name).is_some_and(|f| f.shape() == t.shape()) => {
+            (Kept::Constant(_, t), Item::Tensor(name))
+                if self.script.tensors.get(name).is_some_and(|f| f.shape() == t.shape()) =>
+            {
                 Kept::Held(self.held(path, filed, t.dtype(), t.shape(), false))
             }
             _ => left,
@@ -233,7 +246,9 @@ impl Interpreter {
                 let _ = joined;
                 Kept::Held(self.held(path, filed, a.dtype(), a.shape(), false))
             }
-            (Kept::Several(_, a), Kept::Several(_, b), Kept::Several(form, parts)) if a.len() == parts.len() && b.len() == parts.len() => {
+            (Kept::Several(_, a), Kept::Several(_, b), Kept::Several(form, parts))
+                if a.len() == parts.len() && b.len() == parts.len() =>
+            {
                 let own = Form::of(filed).map(|(_, items)| items).unwrap_or_default();
                 let part = |(i, joined): (usize, Kept)| {
                     let filed = own.get(i).unwrap_or(&Item::None);
