@@ -403,7 +403,7 @@ def run(args, case, form, mode, folder):
                 feed = {n: a.astype(np.int32) if a.dtype == np.int64 else a for n, a in feed.items()}
                 feed.update({n: a for n, a in memory.items()})
                 sample, out, state = (folder / f for f in ("in.npz", "out.npz", "state.npz"))
-                if mode == "pair" and i == 0:
+                if i == 0:
                     feed.update(first(args, package, feed))
                 np.savez(sample, **feed)
                 options = ["--state-out", state, *(["--state-in", state] if i else [])] if mode == "state" else []
@@ -413,8 +413,8 @@ def run(args, case, form, mode, folder):
                 missing = [n for n in case.outputs if n not in got]
                 if missing:
                     return f"no output {missing} among {list(got)}"
+                memory = {k[:-4]: v for k, v in got.items() if k.endswith("_out")}
                 if mode == "pair":
-                    memory = {k[:-4]: v for k, v in got.items() if k.endswith("_out")}
                     memory.update({i: got[o] for i, o in case.pairs.items()})
                 own = [v for k, v in got.items() if not k.endswith("_out") and k not in case.pairs.values()]
                 want = [t.to(torch.float32).numpy() if t.is_floating_point() else t.numpy() for t in flat(want)]
