@@ -6,9 +6,15 @@ use crate::{
     codes,
     feed::{self, means_port},
     names::listed,
+    stateful,
 };
 use mlconv_coreml::Package;
-use mlconv_mil::{diagnostic::Severity, ir::Module};
+use mlconv_mil::{
+    diagnostic::Severity,
+    ir::{InsertError, Module},
+    verify::verify,
+};
+use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_source::{DimSpec, FileError, InputSpec, Lowering, ModelFiles, Request, SourceGraph};
 use mlconv_tensor::{Bytes, Tensor, map_file};
 use std::{fs::File, path::Path};
@@ -128,11 +134,17 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
                 return Err(vec![d]);
             }
             let package = Package::read(path).map_err(|e| bad(&e))?;
-            let (mut module, warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
+            let (mut module, mut warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
             if !request.outputs.is_empty() {
                 keep_outputs(&mut module, &request.outputs).map_err(|d| vec![d.at(path.display().to_string())])?;
             }
             let source_ops = module.functions.iter().map(|f| f.all_ops().len()).sum();
+            if let Some(opset) = request.opset.filter(|_| !request.states.is_empty()) {
+                module.functions.iter_mut().for_each(|f| f.opset = f.opset.max(opset));
+                let failed = |e: InsertError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
+                mlconv_passes::compress::upgrade(&mut module).map_err(failed)?;
+            }
+            warnings.extend(stateful::hold(&mut module, request)?);
             Ok(Model { format: Format::Package, module, warnings, source_ops })
         }
     }
@@ -141,7 +153,15 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
 /// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
 pub fn lower_source(graph: &SourceGraph, path: &Path, format: Format, request: &Request) -> Lowering {
     let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
-    let mut lowered = mlconv_source::lower(graph, table, request);
+    finished(mlconv_source::lower(graph, table, request), path, request)
+}
+
+/// A lowering with the states that were asked for; diagnostics name the file.
+fn finished(mut lowered: Lowering, path: &Path, request: &Request) -> Lowering {
+    if lowered.diagnostics.iter().all(|d| d.severity != Severity::Error) && lowered.unjudged.is_empty() {
+        let said = stateful::hold(&mut lowered.module, request).unwrap_or_else(|failure| failure);
+        lowered.diagnostics.extend(said);
+    }
     let file = path.display().to_string();
     lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
     lowered
@@ -187,8 +207,11 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
         return Ok(request);
     }
     let Some(f) = package.functions.first() else { return Ok(request) };
+    let params = script_parameters(path).map_err(|d| vec![d])?;
     for (port, ty) in feed::tensor_inputs(f) {
-        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| means_port(n, port))) {
+        // Buffers may be inputs of the package as well.
+        let is_own = params.iter().any(|p| p.is_tensor && means_port(&p.name, port));
+        if !is_own || request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| means_port(n, port))) {
             continue;
         }
         let dims: Option<Vec<DimSpec>> = ty.shape.iter().map(|d| d.as_known().map(DimSpec::Known)).collect();
@@ -280,9 +303,47 @@ pub fn read_pt2_bytes(bytes: Bytes) -> Result<SourceGraph, Diagnostic> {
 pub fn lower_script(path: &Path, request: &Request) -> Result<Lowering, Diagnostic> {
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
     let file = path.display().to_string();
-    let mut lowered = mlconv_pytorch::lower_script(bytes, request).map_err(|e| torch_error(&e).at(file.clone()))?;
-    lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
-    Ok(lowered)
+    let lowered = mlconv_pytorch::lower_script(bytes, request).map_err(|e| torch_error(&e).at(file.clone()))?;
+    let mut lowering = lowered.lowering;
+    let whole = |l: &Lowering| l.diagnostics.iter().all(|d| d.severity != Severity::Error);
+    if let Some(first) = lowered.first.filter(|first| whole(&first.lowering) && whole(&lowering)) {
+        lowering.diagnostics.extend(other_first_call(&lowering.module, &first));
+    }
+    Ok(finished(lowering, path, request))
+}
+
+/// Says that the first call of a module gives something else than later calls do where they are given its buffers as they
+/// are at first: this is seen by running both.
+fn other_first_call(module: &Module, first: &mlconv_pytorch::First) -> Option<Diagnostic> {
+    let d = |why: String| {
+        let title =
+            format!("the first call of the model takes another path than later ones, which are converted, and {why}");
+        Some(Diagnostic::warning(&codes::F0107, title))
+    };
+    let run = || {
+        let (later, first_call) = (verify(module.clone()).ok()?, verify(first.lowering.module.clone()).ok()?);
+        let (f, g) = (later.functions.first()?, first_call.functions.first()?);
+        let inputs = feed::random_inputs(&first_call, g, 0).ok()?;
+        let mut arrays = feed::as_arrays(g, &inputs);
+        arrays.extend(first.initial.iter().map(|(name, t)| (name.to_string(), t.clone())));
+        let given = feed::given_inputs(f, &arrays).ok()?.inputs;
+        let later = Session::new(&later, f, &Cpu, Options::default()).run(&given, &mut States::new()).ok()?;
+        let first = Session::new(&first_call, g, &Cpu, Options::default()).run(&inputs, &mut States::new()).ok()?;
+        Some(g.sig.outputs.iter().map(|p| p.name.clone()).zip(later.into_iter().zip(first)).collect::<Vec<_>>())
+    };
+    let Some(outputs) = run() else { return d("could not be run to compare".to_owned()) };
+    let differs = |(later, first): &(Tensor, Tensor)| {
+        let (a, b) = (later.to_f64(), first.to_f64());
+        let scale = b.iter().fold(0f64, |m, x| m.max(x.abs()));
+        a.len() != b.len() || a.iter().zip(&b).any(|(a, b)| (a - b).abs() > 1e-3 * scale && !(a.is_nan() && b.is_nan()))
+    };
+    let bad: Vec<_> = outputs.iter().filter(|(_, pair)| differs(pair)).map(|(name, _)| name).collect();
+    if bad.is_empty() {
+        return None;
+    }
+    d(format!("gives another {}", listed(bad)))?
+        .help("the package does what the second call does: call the model once before it is saved, or begin it with zeros")
+        .into()
 }
 
 /// What a TorchScript file takes.

@@ -107,6 +107,17 @@ pub(crate) struct Import {
     /// Make buffers that outlive a call inputs and outputs, not states
     #[arg(long)]
     pub(crate) no_state: bool,
+    /// Make an input and the output that the next call is to be given for it a state, from iOS 18 on; repeatable
+    #[arg(long, value_name = "IN=OUT", value_parser = state)]
+    pub(crate) state: Vec<(String, String)>,
+}
+
+/// A pair of an input and an output; names may hold `=`, so where there are several it is the middle one.
+fn state(text: &str) -> Result<(String, String), String> {
+    let at: Vec<usize> = text.match_indices('=').map(|(at, _)| at).collect();
+    let pair = at.get(at.len() / 2).map(|at| (text[..*at].to_owned(), text[at + 1..].to_owned()));
+    let whole = pair.filter(|(input, output)| !input.is_empty() && !output.is_empty());
+    whole.ok_or_else(|| "wanted the name of an input, `=`, and that of an output".to_owned())
 }
 
 impl Import {
@@ -119,6 +130,9 @@ impl Import {
         let free = |text: &&String| !typed.contains(&None) && !typed.contains(&name(text));
         self.input.splice(0..0, r.inputs.iter().filter(free).cloned().collect::<Vec<_>>());
         self.output.splice(0..0, r.outputs.iter().cloned());
+        self.no_state |= r.no_state;
+        let free = |pair: &&(String, String)| self.state.iter().all(|(input, _)| *input != pair.0);
+        self.state.splice(0..0, r.states.iter().filter(free).cloned().collect::<Vec<_>>());
     }
 
     pub(crate) fn request(&self) -> Result<Request, Failure> {
@@ -130,12 +144,18 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
+        // What a state becomes is made, whichever outputs are kept.
+        let mut outputs = self.output.clone();
+        if !outputs.is_empty() {
+            outputs.extend(self.state.iter().map(|(_, output)| output).filter(|o| !self.output.contains(o)).cloned());
+        }
         Ok(Request {
             opset: self.target.map(Target::opset),
             inputs: inputs?,
-            outputs: self.output.clone(),
+            outputs,
             numbers: vec![],
             no_state: self.no_state,
+            states: self.state.clone(),
         })
     }
 }
@@ -247,7 +267,21 @@ pub(crate) struct SourceRuntime {
 }
 
 impl SourceRuntime {
-    pub(crate) fn choose(&self, path: &Path, format: ModelFormat, samples: &Arrays) -> Result<Chosen, Failure> {
+    /// What runs the source of `samples`, and whether its states are what stands between them.
+    pub(crate) fn choose(
+        &self,
+        path: &Path,
+        format: ModelFormat,
+        samples: &Arrays,
+        has_states: bool,
+    ) -> Result<Chosen, Failure> {
+        if has_states && self.source_runtime == RuntimeName::Onnxruntime {
+            let d = Diagnostic::error(&codes::L0001, "onnxruntime does not run models with states");
+            return Err(vec![d.help("leave `--source-runtime` out, or compare a conversion without states")]);
+        }
+        if has_states && self.source_runtime == RuntimeName::Auto {
+            return Ok(Chosen::kernels(format));
+        }
         let runtime = match self.source_runtime {
             RuntimeName::Auto => Runtime::Auto,
             RuntimeName::Onnxruntime => Runtime::Onnxruntime,

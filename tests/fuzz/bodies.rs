@@ -62,7 +62,10 @@ pub(crate) fn torchscript(bytes: &[u8]) -> Depth {
             assert!(!e.to_string().is_empty(), "an error says something");
             Depth::Refused
         }
-        Ok(done) => lowered(done),
+        Ok(done) => {
+            let first = done.first.map_or(Depth::Read, |first| lowered(first.lowering));
+            first.max(lowered(done.lowering))
+        }
     }
 }
 

@@ -148,7 +148,7 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
 }
 
 /// The positions of the outputs to keep.
-fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems) -> Vec<usize> {
+pub(crate) fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems) -> Vec<usize> {
     if request.outputs.is_empty() {
         return (0..graph.outputs.len()).collect();
     }
@@ -192,6 +192,8 @@ fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
 
 impl State {
     pub(crate) fn new(graph: &SourceGraph, table: &'static Table, request: &Request) -> Self {
+        let mut problems = Problems::default();
+        graph.notes.iter().cloned().for_each(|d| problems.plain(d));
         Self {
             f: Function::new("main", request.opset.unwrap_or_default()),
             origins: Origins::default(),
@@ -200,7 +202,7 @@ impl State {
             frames: vec![],
             budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
             nested: 0,
-            problems: Problems::default(),
+            problems,
             unjudged: vec![],
             stand_ins: HashSet::new(),
             returned: None,

@@ -1,6 +1,7 @@
 //! The source graph: what a model file says, whatever its format.
 
 use indexmap::IndexMap;
+use mlconv_mil::diagnostic::Diagnostic;
 use mlconv_tensor::{DType, Tensor};
 use std::{fmt, sync::Arc};
 
@@ -27,6 +28,8 @@ pub struct SourceGraph {
     pub nodes: Vec<Node>,
     /// The least and the greatest value of symbols in shapes.
     pub symbols: IndexMap<Arc<str>, (i64, Option<i64>)>,
+    /// What a reader has to say of the model.
+    pub notes: Vec<Diagnostic>,
     /// Descriptive text: keys such as `producer` and `description`.
     pub meta: IndexMap<String, String>,
 }

@@ -39,5 +39,6 @@ pub use graph::{Absent, Arg, Node, SourceDim, SourceGraph, SourceState, SourceTy
 pub use lower::{Lower, Lowered, Values, narrowed};
 pub use running::Combine;
 pub use spec::{DimSpec, InputSpec, Request, SpecError};
+pub use states::rounded_states;
 pub use table::{Row, Table, Without};
 pub use walk::{Branch, Known, Walk};

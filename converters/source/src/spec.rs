@@ -16,6 +16,8 @@ pub struct Request {
     pub numbers: Vec<(String, Tensor)>,
     /// Whether buffers that outlive a call are inputs and outputs, and not states.
     pub no_state: bool,
+    /// Inputs that are states, each with the output that it becomes.
+    pub states: Vec<(String, String)>,
 }
 
 /// What a user says of one input: `NAME=SHAPE[:DTYPE]`.

@@ -14,6 +14,19 @@ use mlconv_mil::{
 use mlconv_tensor::{DType, Dim, Shape, TensorType, Type};
 use std::sync::Arc;
 
+/// Says that states hold less than the source's buffers do.
+pub fn rounded_states(names: &[String]) -> Option<Diagnostic> {
+    let (first, rest) = names.split_first()?;
+    let what = match rest {
+        [] => format!("state `{first}` holds"),
+        [second] => format!("states `{first}` and `{second}` hold"),
+        _ => format!("states `{first}` and {} others hold", rest.len()),
+    };
+    let title = format!("{what} half precision numbers between calls, as all states of Core ML do; the source has f32");
+    let d = Diagnostic::warning(&codes::F0107, title);
+    Some(d.help("`--no-state` makes inputs and outputs of buffers, in the source's precision"))
+}
+
 /// What became of a buffer.
 pub(crate) enum Held {
     /// A state.
@@ -25,15 +38,21 @@ pub(crate) enum Held {
 impl State {
     /// Adds what the buffers of `graph` become, and reads them.
     pub(crate) fn begins(&mut self, graph: &SourceGraph, request: &Request, frame: &mut Frame) -> Vec<Held> {
-        let mut out = vec![];
+        let (mut out, mut rounded) = (vec![], vec![]);
         for s in &graph.states {
+            // An input of the model may be called as a buffer is.
+            let taken = |name: &str| graph.inputs.iter().chain(&graph.outputs).any(|v| *v.name == *name);
+            let own: Arc<str> = if taken(&s.name) { format!("{}_state", s.name).into() } else { s.name.clone() };
             let why = self.why_no_state(s, request);
             let dims: Vec<Dim> = s.initial.shape().iter().map(|d| Dim::from(*d)).collect();
             let shape = Shape::from(dims);
             let dtype = narrowed(s.initial.dtype()).unwrap_or(DType::F32);
             let Some(why) = why else {
-                let v = self.f.add_input(Port::new(s.name.clone()), Type::State(TensorType::new(DType::F16, shape)));
+                let v = self.f.add_input(Port::new(own.clone()), Type::State(TensorType::new(DType::F16, shape)));
                 let body = self.f.body();
+                if dtype != DType::F16 {
+                    rounded.push(own.to_string());
+                }
                 match self.read(s, v, dtype, Place::End(body)) {
                     Ok(now) => frame.define(s.before.clone(), Entry::Value(now)),
                     Err(e) => {
@@ -44,15 +63,17 @@ impl State {
                 out.push(Held::State(v));
                 continue;
             };
-            let name: Arc<str> = format!("{}_out", s.name).into();
-            let title = format!("buffer `{}` is an input, and its new content the output `{name}`: {why}", s.name);
+            let name: Arc<str> =
+                if taken(&format!("{own}_out")) { format!("{own}_state_out") } else { format!("{own}_out") }.into();
+            let title = format!("buffer `{own}` is an input, and its new content the output `{name}`: {why}");
             let d = Diagnostic::warning(&codes::F0107, title);
             let start = if is_zero(s) { "feed zeros at first" } else { "feed the buffer of the source model at first" };
             self.problems.plain(d.help(format!("{start}, and the output of each call to the next one")));
-            let v = self.f.add_input(Port::new(s.name.clone()), TensorType::new(dtype, shape));
+            let v = self.f.add_input(Port::new(own), TensorType::new(dtype, shape));
             frame.define(s.before.clone(), Entry::Value(v));
             out.push(Held::Pair(name));
         }
+        rounded_states(&rounded).into_iter().for_each(|d| self.problems.plain(d));
         out
     }
 

@@ -1,8 +1,9 @@
 //! Lowering node by node, for frontends that must know what came out so far: whose files are programs, not graphs.
 
 use crate::{
-    Arg, Entry, LowerError, Lowering, Node, Request, SourceGraph, SourceValue, Table,
-    driver::{Frame, State},
+    Arg, Entry, LowerError, Lowering, Node, Request, SourceGraph, SourceType, SourceValue, Table,
+    driver::{Frame, State, kept_outputs},
+    states::Held,
 };
 use mlconv_mil::{
     diagnostic::{Diagnostic, codes},
@@ -35,6 +36,9 @@ pub struct Walk {
     /// The blocks that nodes are put into, the innermost last.
     blocks: Vec<Block>,
     graph: SourceGraph,
+    /// What the graph's buffers have become.
+    held: Vec<Held>,
+    request: Request,
 }
 
 impl Walk {
@@ -43,15 +47,19 @@ impl Walk {
         let mut state = State::new(&graph, table, request);
         let mut frame = Frame::default();
         state.interface(&graph, request, &mut frame);
+        let held = state.begins(&graph, request, &mut frame);
         for (name, t) in &graph.constants {
             frame.define(name.clone(), Entry::Const(t.clone()));
         }
         for v in &graph.inputs {
             frame.types.extend(v.ty.clone().map(|ty| (v.name.clone(), ty)));
         }
+        for s in &graph.states {
+            frame.types.insert(s.before.clone(), SourceType { dtype: s.initial.dtype(), shape: None });
+        }
         let body = state.f.body();
         state.frames.push(frame);
-        Self { state, blocks: vec![body], graph }
+        Self { state, blocks: vec![body], graph, held, request: request.clone() }
     }
 
     fn block(&self) -> Block {
@@ -87,6 +95,11 @@ impl Walk {
     /// Whether something is wrong already, so that there will be no module.
     pub fn has_error(&self) -> bool {
         self.state.problems.has_error()
+    }
+
+    /// Says something of the model.
+    pub fn warn(&mut self, d: Diagnostic) {
+        self.state.problems.plain(d);
     }
 
     /// Says that the model cannot be lowered further.
@@ -260,12 +273,35 @@ impl Walk {
         self.state.materialize(&name, Entry::Const(t), block)
     }
 
-    /// Ends with these outputs.
-    pub fn finish(mut self, outputs: Vec<SourceValue>) -> Lowering {
-        let entries = outputs.iter().map(|o| self.state.entry(&o.name).cloned().unwrap_or(Entry::Poisoned)).collect();
+    /// The tensor that a value is, where it is a constant.
+    pub fn constant(&self, name: &str) -> Option<Tensor> {
+        match self.state.entry(name)? {
+            Entry::Const(t) => Some(t.clone()),
+            Entry::Value(v) => self.state.f.constant(*v).cloned(),
+            _ => None,
+        }
+    }
+
+    /// Gives a value a further name.
+    pub fn also(&mut self, name: Arc<str>, of: &str) {
+        if let (Some(entry), Some(frame)) = (self.state.entry(of).cloned(), self.state.frames.first_mut()) {
+            frame.define(name, entry);
+        }
+    }
+
+    /// Ends with these outputs, and with what the buffers have become, in their order.
+    pub fn finish(mut self, outputs: Vec<SourceValue>, after: &[Arc<str>]) -> Lowering {
+        let entry = |state: &State, name: &str| state.entry(name).cloned().unwrap_or(Entry::Poisoned);
+        let entries = outputs.iter().map(|o| entry(&self.state, &o.name)).collect();
+        let after = after.iter().map(|name| entry(&self.state, name)).collect();
+        let is_cut = outputs.is_empty() && self.has_error();
         self.graph.outputs = outputs;
-        let kept: Vec<usize> = (0..self.graph.outputs.len()).collect();
+        if is_cut {
+            return self.state.finish(&self.graph);
+        }
+        let kept = kept_outputs(&self.graph, &self.request, &mut self.state.problems);
         self.state.outputs(&self.graph, &kept, entries);
+        self.state.ends(&self.graph, &self.held, after);
         self.state.finish(&self.graph)
     }
 }

@@ -30,6 +30,8 @@ struct View {
 /// Memory that tensors share.
 #[derive(Clone, Debug)]
 struct Base {
+    /// Its value before it was written.
+    first: Arc<str>,
     /// Its value now.
     name: Arc<str>,
     /// How often it was written.
@@ -78,6 +80,13 @@ fn written(s: &Signature) -> Option<&'static str> {
     s.params.iter().find(|p| p.alias.as_ref().is_some_and(|a| a.written)).map(|p| p.name)
 }
 
+/// Memory at a point of the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Saved {
+    bases: Vec<Base>,
+    views: HashMap<Arc<str>, View>,
+}
+
 #[derive(Default)]
 pub(crate) struct Functional {
     bases: Vec<Base>,
@@ -98,7 +107,7 @@ impl Functional {
         if let Some(view) = self.views.get(name) {
             return view.clone();
         }
-        self.bases.push(Base { name: name.clone(), version: 0 });
+        self.bases.push(Base { first: name.clone(), name: name.clone(), version: 0 });
         let view = View { base: self.bases.len() - 1, steps: vec![], name: name.clone(), version: 0 };
         self.views.insert(name.clone(), view.clone());
         view
@@ -128,6 +137,30 @@ impl Functional {
             self.out.push(node);
         }
         now
+    }
+
+    /// Where memory stands now.
+    pub(crate) fn saved(&self) -> Saved {
+        Saved { bases: self.bases.clone(), views: self.views.clone() }
+    }
+
+    /// Goes back to where memory stood; what was written since then, by what it was first, with its value now.
+    pub(crate) fn restore(&mut self, saved: &Saved) -> Vec<(Arc<str>, Arc<str>)> {
+        let before = |i: usize, b: &Base| saved.bases.get(i).map_or(b.first.clone(), |b| b.name.clone());
+        let bases = self.bases.iter().enumerate();
+        let written = bases.filter(|(i, b)| b.name != before(*i, b)).map(|(_, b)| (b.first.clone(), b.name.clone()));
+        let written = written.collect();
+        // Names of what was made in between are made no more, so their views may go.
+        self.bases.clone_from(&saved.bases);
+        self.views.clone_from(&saved.views);
+        written
+    }
+
+    /// What was `first` and is another value now.
+    pub(crate) fn put(&mut self, first: &Arc<str>, name: Arc<str>) {
+        let place = self.view(first).base;
+        let base = &mut self.bases[place];
+        (base.name, base.version) = (name, base.version.saturating_add(1));
     }
 
     /// The nodes that were made since this was asked last.
@@ -212,7 +245,7 @@ impl Functional {
         }
         let mut now = new;
         for (step, whole) in view.steps.iter().zip(&tensors).rev() {
-            now = self.put(step, whole, &now, &line)?;
+            now = self.put_part(step, whole, &now, &line)?;
         }
         let base = &mut self.bases[view.base];
         (base.name, base.version) = (now.clone(), base.version + 1);
@@ -227,7 +260,7 @@ impl Functional {
     }
 
     /// `whole` with `part` in the place that `step` takes from it.
-    fn put(&mut self, step: &Step, whole: &Arc<str>, part: &Arc<str>, at: &Node) -> Result<Arc<str>, String> {
+    fn put_part(&mut self, step: &Step, whole: &Arc<str>, part: &Arc<str>, at: &Node) -> Result<Arc<str>, String> {
         let view = &step.node;
         let name = view.op.split('.').next().unwrap_or_default();
         let mut node = Node { line: at.line.clone(), module: at.module.clone(), ..view.clone() };

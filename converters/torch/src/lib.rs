@@ -12,10 +12,11 @@ mod saved;
 mod schema;
 mod script;
 mod symbols;
+mod tree;
 
 pub use archive::ArchiveError;
 pub use ops::{signatures, table};
 pub use pt2::{ReadError, read};
 pub use saved::{EXPORT_PICKLED, is_pickle};
 pub use schema::Signature;
-pub use script::{Parameter, is_script, lower as lower_script, parameters};
+pub use script::{First, Lowered, Parameter, is_script, lower as lower_script, parameters};

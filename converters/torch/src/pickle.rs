@@ -27,7 +27,7 @@ pub(crate) enum PickleError {
 type Result<T, E = PickleError> = std::result::Result<T, E>;
 
 /// An object of a pickle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id(usize);
 
 /// What an object is.

@@ -4,7 +4,7 @@ use crate::{
     archive::{Archive, ArchiveError},
     complex::in_parts,
     functional::functionalized,
-    ops, saved, symbols,
+    ops, saved, script, symbols, tree,
 };
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -88,6 +88,23 @@ struct Range {
 struct GraphModule {
     graph: Graph,
     signature: Signature,
+    #[serde(default)]
+    module_call_graph: Vec<ModuleCall>,
+}
+
+/// How a module of the user's model is called; that of no name is the model.
+#[derive(Deserialize)]
+struct ModuleCall {
+    #[serde(default)]
+    fqn: String,
+    #[serde(default)]
+    signature: Option<CallSignature>,
+}
+
+#[derive(Deserialize)]
+struct CallSignature {
+    #[serde(default)]
+    out_spec: Json,
 }
 
 #[derive(Deserialize)]
@@ -152,8 +169,7 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader =
-        Reader { weights: weights(&mut archive)?, buffers: vec![], mutated: HashMap::new(), complex: HashSet::new() };
+    let mut reader = Reader { weights: weights(&mut archive)?, ..Reader::default() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -173,6 +189,7 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
         complex.extend(more);
     }
     graph = in_parts(graph, &complex).map_err(ReadError::Graph)?;
+    reader.name_outputs(&mut graph, &written);
     // A buffer that is written is one that the next call finds so.
     for (value, name) in std::mem::take(&mut reader.buffers) {
         let after = reader.mutated.get(&name).or_else(|| written.get(&value)).cloned();
@@ -356,12 +373,17 @@ fn dtype(code: i64) -> Option<DType> {
     })
 }
 
+#[derive(Default)]
 struct Reader {
     weights: HashMap<String, Tensor>,
     /// The program's buffers: the value, and the name.
     buffers: Vec<(Arc<str>, String)>,
     /// What the signature says that buffers become, by name.
     mutated: HashMap<String, Arc<str>>,
+    /// What the signature says that inputs become, by name.
+    mutated_inputs: HashMap<String, Arc<str>>,
+    /// What outputs are called in what the user's model returns; empty where that has no name.
+    titles: Vec<String>,
     /// Values that are complex.
     complex: HashSet<Arc<str>>,
 }
@@ -390,40 +412,83 @@ impl Reader {
             let t = self.weights.get(weight).cloned();
             let t =
                 t.ok_or_else(|| ReadError::Weight { name: weight.to_owned(), why: "it is not in the archive".into() })?;
-            if kind == "buffer" {
-                self.buffers.push((name.into(), weight.to_owned()));
-            }
+            self.buffers.push((name.into(), weight.to_owned()));
             out.constants.insert(name.into(), t);
         }
         out.inputs = inputs;
-        let returned = std::mem::take(&mut out.outputs);
-        for (spec, value) in module.signature.output_specs.iter().zip(returned) {
-            match spec.first().map(|(kind, _)| kind.as_str()) {
-                Some("user_output") => out.outputs.push(value),
-                Some("buffer_mutation") => {
-                    let name = spec.first().and_then(|(_, s)| s.get("buffer_name")).and_then(Json::as_str);
-                    self.mutated.insert(name.unwrap_or_default().to_owned(), value.name);
+        out.outputs.clear();
+        let root = module.module_call_graph.iter().find(|c| c.fqn.is_empty()).and_then(|c| c.signature.as_ref());
+        let titles = root.and_then(|s| s.out_spec.as_str()).and_then(tree::names).unwrap_or_default();
+        let mut returned = 0;
+        for (spec, arg) in module.signature.output_specs.iter().zip(&module.graph.outputs) {
+            let Some((kind, spec)) = spec.first() else { continue };
+            let name = argument_name(arg);
+            let of = |key: &str| spec.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+            match (kind.as_str(), name) {
+                ("user_output", _) => {
+                    let title = titles.get(returned).cloned().unwrap_or_default();
+                    returned += 1;
+                    // What is None is no output; what is a number is the same one in every call.
+                    let Some(value) = name.map(Arc::<str>::from).or_else(|| constant_output(arg, returned, &mut out))
+                    else {
+                        continue;
+                    };
+                    let ty = out.types.get(&value).cloned();
+                    out.outputs.push(SourceValue { name: value, ty, other: None, description: String::new() });
+                    self.titles.push(title);
                 }
-                // What a program leaves in the caller's own memory; there is none to leave it in.
-                Some("user_input_mutation" | "token") | None => {}
-                Some(other) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
+                ("buffer_mutation", Some(value)) => drop(self.mutated.insert(of("buffer_name"), value.into())),
+                ("parameter_mutation", Some(value)) => drop(self.mutated.insert(of("parameter_name"), value.into())),
+                ("user_input_mutation", Some(value)) => {
+                    self.mutated_inputs.insert(of("user_input_name"), value.into());
+                }
+                ("token", _) => {}
+                (other, _) => return Err(ReadError::Graph(format!("outputs of kind `{other}` are not supported"))),
             }
-        }
-        // A value that is returned twice is two outputs, each with a name of its own.
-        let mut seen = HashSet::new();
-        for i in 0..out.outputs.len() {
-            let name = out.outputs[i].name.clone();
-            if seen.insert(name.clone()) {
-                continue;
-            }
-            let twin: Arc<str> = format!("{name}_again{i}").into();
-            let attrs = [("self".into(), Arg::Value(name))].into_iter().collect();
-            let (domain, op) = ("aten".into(), "clone".into());
-            let node = Node { domain, op, name: twin.clone(), attrs, outputs: vec![twin.clone()], ..Node::default() };
-            out.nodes.push(node);
-            out.outputs[i].name = twin;
         }
         Ok(out)
+    }
+
+    /// Gives outputs the names that they have in what the user's model returns, and adds what the program leaves in the
+    /// caller's own memory. `written` is what inputs become by operators that write.
+    fn name_outputs(&mut self, graph: &mut SourceGraph, written: &HashMap<Arc<str>, Arc<str>>) {
+        let mut titles = std::mem::take(&mut self.titles);
+        titles.resize(graph.outputs.len(), String::new());
+        for input in graph.inputs.clone() {
+            let after = self.mutated_inputs.get(&*input.name).or_else(|| written.get(&input.name));
+            let Some(after) = after.filter(|after| **after != input.name) else { continue };
+            // What is returned is not lost.
+            if graph.outputs.iter().any(|o| o.name == *after) {
+                continue;
+            }
+            graph.notes.push(script::written_input(&input.name));
+            graph.outputs.push(SourceValue { name: after.clone(), ..input.clone() });
+            titles.push(format!("{}_out", input.name));
+        }
+        let mut used: HashSet<Arc<str>> = graph.nodes.iter().flat_map(|n| n.outputs.iter().cloned()).collect();
+        used.extend(graph.inputs.iter().map(|i| i.name.clone()).chain(graph.constants.keys().cloned()));
+        let mut returned = HashSet::new();
+        for i in 0..graph.outputs.len() {
+            let value = graph.outputs[i].name.clone();
+            let is_first = returned.insert(value.clone());
+            let title = titles.get(i).cloned().unwrap_or_default();
+            if *value == *title || (title.is_empty() && is_first) {
+                continue;
+            }
+            // Each output is a value with a name of its own.
+            let wanted = if title.is_empty() { format!("{value}_again{i}") } else { title };
+            let mut name: Arc<str> = wanted.as_str().into();
+            let mut count = 0usize;
+            while !used.insert(name.clone()) {
+                name = if count == 0 { format!("{wanted}_out") } else { format!("{wanted}_out{count}") }.into();
+                count += 1;
+            }
+            let attrs = [("self".into(), Arg::Value(value))].into_iter().collect();
+            let (domain, op) = ("aten".into(), "clone".into());
+            let node = Node { domain, op, name: name.clone(), attrs, outputs: vec![name.clone()], ..Node::default() };
+            graph.nodes.push(node);
+            graph.outputs[i].name = name;
+        }
     }
 
     fn graph(&mut self, graph: &Graph, depth: usize) -> Result<SourceGraph> {
@@ -559,6 +624,19 @@ fn scalar(v: &Json) -> Arg {
         "as_bool" => v.as_bool().map_or(Arg::None, Arg::Bool),
         _ => v.as_str().map_or(Arg::None, |name| Arg::Value(name.into())),
     }
+}
+
+/// A result that is a number, as a constant of the graph; `at` is its place.
+fn constant_output(arg: &Json, at: usize, graph: &mut SourceGraph) -> Option<Arc<str>> {
+    let t = match scalar(arg) {
+        Arg::Int(i) => Tensor::scalar(i),
+        Arg::Float(x) => Tensor::scalar(x as f32),
+        Arg::Bool(b) => Tensor::from_bools(&[], [b]),
+        _ => return None,
+    };
+    let name: Arc<str> = format!("output_{at}").into();
+    graph.constants.insert(name.clone(), t);
+    Some(name)
 }
 
 /// The name of a value that an argument is.

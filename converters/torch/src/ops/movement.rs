@@ -2,6 +2,7 @@
 
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
+use mlconv_tensor::DType;
 
 aten! {
     "alias(Tensor(a) self) -> Tensor(a)", "alias_copy(Tensor self) -> Tensor", "detach(Tensor(a) self) -> Tensor(a)",
@@ -518,15 +519,49 @@ fn slice_scatter(n: &mut Lower<'_>) -> Lowered {
     let axis = n.axis(x, dim)?;
     let size = n.shape(x)?[axis].as_known();
     let (start, end, step) = range(n, x, axis)?;
-    let (Size::Known(start), None | Some(Size::Known(_))) = (start, end) else {
-        return Err(LowerError::NotFixed { what: "the slice that is written".to_owned() });
+    let last = match end {
+        Some(Size::Known(end)) => Some(end),
+        None => size,
+        _ => None,
     };
-    let end = end.and_then(|e| if let Size::Known(e) = e { Some(e) } else { None });
-    let Some(end) = end.or(size) else {
-        return Err(LowerError::NotFixed { what: "the slice that is written".to_owned() });
+    let y = match (start, last) {
+        (Size::Known(start), Some(end)) => replaced(n, x, src, axis, start, end, step)?,
+        // How long the slice is says what is written.
+        (start, _) => replaced_from(n, x, src, axis, start, step)?,
     };
-    let y = replaced(n, x, src, axis, start, end, step)?;
     n.done(y)
+}
+
+/// `x` with `src` along an axis from a place on that is known when the program runs; one below 0 counts from the end.
+fn replaced_from(
+    n: &mut Lower<'_>,
+    x: Value,
+    src: Value,
+    axis: usize,
+    start: Size,
+    step: i64,
+) -> Result<Value, LowerError> {
+    let start = match start {
+        Size::Held(v) => n.as_scalar(v)?,
+        Size::Of(v, axis) => n.size_of(v, axis)?,
+        Size::Known(start) => n.const_int(start)?,
+        Size::Rest => return Err(LowerError::NotFixed { what: "the slice that is written".to_owned() }),
+    };
+    let start = n.cast(start, DType::I32)?;
+    let (size, zero) = (n.size_of(x, axis)?, n.const_int(0)?);
+    let from_end = n.add(start, size)?;
+    let from_end = n.maximum(from_end, zero)?;
+    let is_from_end = n.op(ops::Less { x: start, y: zero })?;
+    let start = n.select(is_from_end, from_end, start)?;
+    let places = n.counted(src, axis, DType::I32)?;
+    let places = if step == 1 { places } else { n.scale(places, step as f64)? };
+    let indices = n.add(places, start)?;
+    let mode = ops::ScatterMode::Update;
+    n.without_bool(x, |n, data| {
+        let to = n.dtype(data)?;
+        let updates = n.cast(src, to)?;
+        n.op(ops::Scatter { data, indices, updates, axis: axis as i64, mode, validate_indices: false })
+    })
 }
 
 /// `x` with `src` in the place of a slice along an axis: joined from what is before, it, and what is behind.

@@ -1,9 +1,12 @@
 //! Interprets the code of TorchScript: what is known is computed, what is not becomes nodes, which are lowered at once,
 //! so that sizes are known to the code that follows.
 
+mod ends;
+
 use super::{
     archive::Script,
     builtins,
+    memory::{Kept, Key, Memory, copied},
     syntax::{Expr, Function, Kind, Statement},
     value::Item,
 };
@@ -14,7 +17,7 @@ use crate::{
     pt2::ReadError,
     schema::{Param, Signature},
 };
-use mlconv_source::{Arg, Known, Lowering, Node, SourceValue, Walk};
+use mlconv_source::{Arg, Known, Node, Walk};
 use mlconv_tensor::{DType, Tensor};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -45,7 +48,13 @@ pub(crate) struct Interpreter {
     pub(crate) walk: Walk,
     functional: Functional,
     /// Attributes that were written.
-    changed: HashMap<(Id, Rc<str>), Item>,
+    changed: HashMap<Key, Item>,
+    /// Attributes that were read, as they were when the call began.
+    begun: HashMap<Key, Item>,
+    /// What attributes are when the call begins.
+    memory: Memory,
+    /// The tensors of inputs.
+    inputs: Vec<Arc<str>>,
     /// Where modules lie in the model.
     paths: HashMap<Id, Rc<str>>,
     /// Tensors of the archive that the graph has.
@@ -60,14 +69,30 @@ pub(crate) struct Interpreter {
 }
 
 impl Interpreter {
-    pub(crate) fn new(script: Script, walk: Walk) -> Self {
+    /// Begins a call in which attributes are as `memory` has them.
+    pub(crate) fn new(script: Script, mut walk: Walk, memory: Memory) -> Self {
         let root = script.root();
+        let (mut changed, mut begun, mut paths) = (HashMap::new(), HashMap::new(), HashMap::from([(root, "".into())]));
+        for (path, (key, kept)) in &memory.kept {
+            changed.insert(key.clone(), kept.item());
+            begun.insert(key.clone(), kept.item());
+            let module = path.rsplit_once('.').map_or("", |(module, _)| module);
+            paths.entry(key.0).or_insert_with(|| module.into());
+            kept.visit(&mut |part| {
+                if let Kept::Constant(name, t) = part {
+                    walk.define(name.clone(), t.clone());
+                }
+            });
+        }
         Self {
             script,
             walk,
             functional: Functional::default(),
-            changed: HashMap::new(),
-            paths: HashMap::from([(root, "".into())]),
+            changed,
+            begun,
+            memory,
+            inputs: vec![],
+            paths,
             defined: BTreeSet::new(),
             statements: 0,
             calls: 0,
@@ -93,23 +118,11 @@ impl Interpreter {
     /// Calls the model's `forward`.
     pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
         let root = self.script.root();
+        self.inputs =
+            args.iter().filter_map(|i| if let Item::Tensor(n) = i { Some(n.clone()) } else { None }).collect();
         let result = self.method(root, "forward", args, vec![])?;
         self.bounded(&result)?;
         Ok(result)
-    }
-
-    /// Ends with what `forward` returned: each tensor of it is an output.
-    pub(crate) fn finish(mut self, result: &Item) -> Lowering {
-        let mut names = vec![];
-        tensors(result, &mut names);
-        let mut outputs: Vec<SourceValue> = vec![];
-        for name in names {
-            let now = self.functional.current(&name);
-            self.flush();
-            let ty = super::stated(self.walk.dtype(&now));
-            outputs.push(SourceValue { name: now, ty, other: None, description: String::new() });
-        }
-        self.walk.finish(outputs)
     }
 
     fn method(&mut self, module: Id, name: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
@@ -338,6 +351,8 @@ impl Interpreter {
         let cond = self.functional.current(name);
         self.flush();
         let before = (frame.clone(), self.changed.clone());
+        let memory = self.functional.saved();
+        let mut written: Vec<HashMap<Arc<str>, Arc<str>>> = vec![];
         let mut ends = vec![];
         let mut blocks = vec![];
         for body in [yes, no] {
@@ -346,6 +361,7 @@ impl Interpreter {
             self.walk.enter();
             let flow = self.block(body, &mut own);
             self.flush();
+            written.push(self.functional.restore(&memory).into_iter().collect());
             blocks.push(self.walk.leave());
             match flow? {
                 Flow::On => ends.push((own, std::mem::take(&mut self.changed))),
@@ -369,21 +385,57 @@ impl Interpreter {
             from_b.push(y.clone());
             places.push(name);
         }
-        let mut keys: Vec<_> = changed_a.keys().chain(changed_b.keys()).cloned().collect();
-        keys.sort_by(|x, y| x.1.cmp(&y.1));
+        let mut keys: Vec<Key> = changed_a.keys().chain(changed_b.keys()).cloned().collect();
+        keys.sort_by(|x, y| (&x.1, x.0).cmp(&(&y.1, y.0)));
         keys.dedup();
         self.changed = before.1;
+        let mut attributes = vec![];
         for key in keys {
-            match (changed_a.get(&key), changed_b.get(&key)) {
-                (Some(x), Some(y)) if x.same(y) == Some(true) || alike(x, y) => {
-                    self.changed.insert(key, x.clone());
-                }
-                _ => return self.fail(format!("`{}` is written on a condition that is known late", key.1)),
+            // What one branch does not write stays as it was.
+            let mut ends = [changed_a.get(&key).cloned(), changed_b.get(&key).cloned()];
+            for end in ends.iter_mut().filter(|end| end.is_none()) {
+                *end = Some(self.attribute(Item::Module(key.0), &key.1)?);
+            }
+            let [Some(x), Some(y)] = ends else { continue };
+            if x.same(&y) == Some(true) || alike(&x, &y) {
+                self.changed.insert(key, x);
+                continue;
+            }
+            if [&x, &y].iter().any(|item| !matches!(item, Item::Tensor(_) | Item::Number(_)) && item.number().is_none())
+            {
+                return self.fail(format!(
+                    "`{}` is {} or {} on a condition that is known late",
+                    key.1,
+                    x.kind(),
+                    y.kind()
+                ));
+            }
+            from_a.push(x);
+            from_b.push(y);
+            attributes.push(key);
+        }
+        // What a branch has made itself is nothing that code behind the condition can read.
+        let mut memories: Vec<Arc<str>> = written.iter().flat_map(|w| w.keys().cloned()).collect();
+        memories.retain(|first| self.walk.rank(first).is_some());
+        memories.sort_unstable();
+        memories.dedup();
+        for first in &memories {
+            let before = self.functional.current(first);
+            for (from, written) in [&mut from_a, &mut from_b].into_iter().zip(&written) {
+                from.push(Item::Tensor(written.get(first).unwrap_or(&before).clone()));
             }
         }
-        let joined = self.joined(&cond, blocks, from_a, from_b)?;
-        for (name, item) in places.into_iter().zip(joined) {
-            frame.insert(name, item);
+        let mut joined = self.joined(&cond, blocks, from_a, from_b)?.into_iter();
+        for name in places {
+            frame.insert(name, joined.next().unwrap_or(Item::Uninitialized));
+        }
+        for key in attributes {
+            self.changed.insert(key, joined.next().unwrap_or(Item::Uninitialized));
+        }
+        for (first, item) in memories.iter().zip(joined) {
+            if let Item::Tensor(name) = item {
+                self.functional.put(first, name);
+            }
         }
         Ok(Flow::On)
     }
@@ -521,6 +573,7 @@ impl Interpreter {
                     self.paths.entry(*inner).or_insert_with(|| path.into());
                 }
                 self.define(&item);
+                self.begun.entry((*module, name.clone())).or_insert_with(|| copied(&item));
                 // A list that is read twice is one list.
                 if matches!(item, Item::List(_) | Item::Dict(_)) {
                     self.changed.insert((*module, name.clone()), item.clone());
@@ -828,6 +881,11 @@ impl Interpreter {
             find(&args.iter().map(number).collect::<Vec<_>>())
         });
         let Some((signature, args)) = found else {
+            // Numbers that are known late are computed as sizes are.
+            if domain == "aten" && named.is_empty() && args.iter().all(is_number) {
+                let (domain, op) = arithmetic(op);
+                return self.operator(domain, op, args, named);
+            }
             if ops::overloads(domain, op).next().is_some() {
                 let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
                 return self.fail(format!("`{op}` is not known for {}", kinds.join(", ")));
@@ -879,13 +937,27 @@ impl Interpreter {
     }
 }
 
-/// The tensors of a value, in order.
-fn tensors(item: &Item, out: &mut Vec<Arc<str>>) {
-    match item {
-        Item::Tensor(name) | Item::Number(name) => out.push(name.clone()),
-        Item::Dict(d) => d.borrow().iter().for_each(|(_, v)| tensors(v, out)),
-        other => other.elements().unwrap_or_default().iter().for_each(|i| tensors(i, out)),
+/// What arithmetic on numbers that are known late is called for sizes: the domain, and the operator.
+fn arithmetic(op: &str) -> (&'static str, &str) {
+    match op.split('.').next().unwrap_or(op) {
+        "div" => ("_operator", "truediv"),
+        "remainder" => ("_operator", "mod"),
+        "__and__" => ("_operator", "and"),
+        "__or__" => ("_operator", "or"),
+        "__not__" => ("_operator", "not_"),
+        "Float" => ("torch", "sym_float"),
+        "Int" => ("torch", "sym_int"),
+        "max" => ("torch", "sym_max"),
+        "min" => ("torch", "sym_min"),
+        "sqrt" => ("math", "sqrt"),
+        "floor" => ("math", "floor"),
+        "ceil" => ("math", "ceil"),
+        plain => ("_operator", plain),
     }
+}
+
+fn is_number(item: &Item) -> bool {
+    matches!(item, Item::Number(_)) || item.number().is_some()
 }
 
 /// Whether both are the same value of the graph.
