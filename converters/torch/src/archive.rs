@@ -52,7 +52,7 @@ pub(crate) struct Archive {
 impl Archive {
     pub(crate) fn open(bytes: Bytes) -> Result<Self, ArchiveError> {
         // Entries may be archives themselves, and what looks like the end of one is not to be taken for that of this one.
-        let config = Config { archive_offset: ArchiveOffset::Known(0), ..Config::default() };
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
         let mut zip = ZipArchive::with_config(config, Cursor::new(bytes.clone()))?;
         let mut names = vec![];
         for i in 0..zip.len() {
