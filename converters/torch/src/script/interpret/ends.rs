@@ -84,7 +84,7 @@ impl Interpreter {
             }
             Item::Named(class, items) => {
                 let fields =
-                    |c: &super::super::syntax::Class| c.fields.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>();
+                    |c: &super::super::syntax::Class| c.fields.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
                 let fields = self.script.class(class, fields).ok().flatten().unwrap_or_default();
                 for (i, item) in items.iter().enumerate() {
                     let field = fields.get(i).cloned().unwrap_or_else(|| i.to_string());
