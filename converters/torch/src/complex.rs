@@ -99,7 +99,7 @@ pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> R
         let what = "give the model the parts, and put them together with `torch.view_as_complex`";
         return Err(format!("input `{}` is complex, which Core ML has no inputs for: {what}", input.name));
     }
-    let mut pass = Pass { complex, parts: HashMap::new(), out: vec![] };
+    let mut pass = Pass { complex: complex.clone(), ..Pass::default() };
     let constants: Vec<Arc<str>> = graph.constants.keys().filter(|n| complex.contains(*n)).cloned().collect();
     for name in constants {
         // The file's reader gives these another axis, of two parts.
@@ -110,25 +110,67 @@ pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> R
         pass.node(node)?;
     }
     if let Some(output) = graph.outputs.iter().find(|o| complex.contains(&o.name)) {
-        let what = "return its parts, as `torch.view_as_real(x)`";
-        return Err(format!("output `{}` is complex, which Core ML has no outputs for: {what}", output.name));
+        return Err(no_output(&output.name));
     }
     graph.nodes = pass.out;
     Ok(graph)
 }
 
-struct Pass<'a> {
-    complex: &'a HashSet<Arc<str>>,
+/// Says that an output is complex.
+pub(crate) fn no_output(name: &str) -> String {
+    let what = "return its parts, as `torch.view_as_real(x)`";
+    format!("output `{name}` is complex, which Core ML has no outputs for: {what}")
+}
+
+/// What is known of complex values, and the operators on their parts.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// Values that are complex.
+    complex: HashSet<Arc<str>>,
     parts: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
     out: Vec<Node>,
+}
+
+/// Whether an operator makes complex numbers of real ones.
+fn makes_complex(node: &Node) -> bool {
+    match node.op.split('.').next().unwrap_or_default() {
+        "view_as_complex" | "complex" | "polar" | "_fft_r2c" | "_fft_c2c" => true,
+        "fft_fft" | "fft_fft2" | "fft_fftn" | "fft_ifft" | "fft_ifft2" | "fft_ifftn" | "fft_rfft" | "fft_rfft2"
+        | "fft_rfftn" => true,
+        "stft" => matches!(node.attrs.get("return_complex"), Some(Arg::Bool(true) | Arg::Int(1))),
+        _ => false,
+    }
 }
 
 fn names(z: &str) -> (Arc<str>, Arc<str>) {
     (format!("{z}_re").into(), format!("{z}_im").into())
 }
 
-impl Pass<'_> {
-    fn is_complex(&self, name: &Arc<str>) -> bool {
+impl Pass {
+    /// The nodes in whose place one stands, where it has to do with complex numbers.
+    pub(crate) fn replaced(&mut self, node: &Node) -> Result<Option<Vec<Node>>, String> {
+        let makes = &*node.domain == "aten" && makes_complex(node);
+        if !makes && !self.reads_complex(node) && !self.transforms(node) {
+            return Ok(None);
+        }
+        if makes {
+            self.complex.extend(node.outputs.first().cloned());
+        }
+        self.node(node.clone())?;
+        Ok(Some(std::mem::take(&mut self.out)))
+    }
+
+    /// Whether a node is a Fourier transform, which works on parts in any case.
+    fn transforms(&self, node: &Node) -> bool {
+        &*node.domain == "aten" && matches!(node.op.split('.').next(), Some("stft" | "istft" | "_fft_c2r"))
+    }
+
+    /// The real part of a value; of one that is not complex, itself.
+    pub(crate) fn real_of<'a>(&'a self, name: &'a Arc<str>) -> &'a Arc<str> {
+        self.parts.get(name).map_or(name, |(re, _)| re)
+    }
+
+    pub(crate) fn is_complex(&self, name: &Arc<str>) -> bool {
         self.complex.contains(name) || self.parts.contains_key(name)
     }
 

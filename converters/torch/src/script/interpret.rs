@@ -8,6 +8,7 @@ use super::{
     value::Item,
 };
 use crate::{
+    complex::{Pass, no_output},
     functional::Functional,
     ops,
     pickle::Id,
@@ -44,6 +45,7 @@ pub(crate) struct Interpreter {
     script: Script,
     pub(crate) walk: Walk,
     functional: Functional,
+    complex: Pass,
     /// Attributes that were written.
     changed: HashMap<(Id, Rc<str>), Item>,
     /// Where modules lie in the model.
@@ -66,6 +68,7 @@ impl Interpreter {
             script,
             walk,
             functional: Functional::default(),
+            complex: Pass::default(),
             changed: HashMap::new(),
             paths: HashMap::from([(root, "".into())]),
             defined: BTreeSet::new(),
@@ -92,8 +95,8 @@ impl Interpreter {
 
     /// Calls the model's `forward`.
     pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
-        let root = self.script.root();
-        self.method(root, "forward", args, vec![])
+        let (root, forward) = (self.script.root(), self.script.forward()?);
+        self.method(root, &forward.name, args, vec![])
     }
 
     /// Ends with what `forward` returned: each tensor of it is an output.
@@ -104,6 +107,10 @@ impl Interpreter {
         for name in names {
             let now = self.functional.current(&name);
             self.flush();
+            if self.complex.is_complex(&now) {
+                self.walk.fail(no_output(&now));
+                return self.walk.finish(vec![]);
+            }
             let ty = super::stated(self.walk.dtype(&now));
             outputs.push(SourceValue { name: now, ty, other: None, description: String::new() });
         }
@@ -633,7 +640,16 @@ impl Interpreter {
     /// Hands the nodes that were made to the walk.
     fn flush(&mut self) {
         for node in self.functional.take() {
-            self.walk.node(&node);
+            self.send(&node);
+        }
+    }
+
+    /// Hands a node to the walk; one of complex numbers as what it is on their parts.
+    fn send(&mut self, node: &Node) {
+        match self.complex.replaced(node) {
+            Ok(None) => self.walk.node(node),
+            Ok(Some(nodes)) => nodes.iter().for_each(|node| self.walk.node(node)),
+            Err(why) => self.walk.fail(why),
         }
     }
 
@@ -709,13 +725,41 @@ impl Interpreter {
             }
             ("dtype", Some(name), _) => {
                 let name = self.now(&name);
+                if self.complex.is_complex(&name) {
+                    return Ok(Some(Item::Int(COMPLEX)));
+                }
                 match self.walk.dtype(&name) {
                     Some(dtype) => Item::Int(code_of(dtype)),
                     None => return self.fail("the element type of what is not known"),
                 }
             }
+            ("is_complex", Some(name), _) => {
+                let name = self.now(&name);
+                Item::Bool(self.complex.is_complex(&name))
+            }
+            ("is_same_size", Some(name), [_, Item::Tensor(other)]) => {
+                let mut sizes = vec![];
+                for name in [name, other.clone()] {
+                    let name = self.now(&name);
+                    sizes.push((0..self.rank(&name)?).map(|axis| self.size(&name, axis)).collect::<Result<Vec<_>>>()?);
+                }
+                match Item::list(sizes[0].clone()).same(&Item::list(sizes[1].clone())) {
+                    Some(same) => Item::Bool(same),
+                    None => return self.fail("sizes that are known late are compared"),
+                }
+            }
+            ("is_signed", Some(name), _) => {
+                let name = self.now(&name);
+                match self.walk.dtype(&name) {
+                    Some(dtype) => Item::Bool(!matches!(dtype, DType::Bool | DType::U8 | DType::U16)),
+                    None => return self.fail("the element type of what is not known"),
+                }
+            }
             ("is_floating_point", Some(name), _) => {
                 let name = self.now(&name);
+                if self.complex.is_complex(&name) {
+                    return Ok(Some(Item::Bool(false)));
+                }
                 match self.walk.dtype(&name) {
                     Some(dtype) => Item::Bool(dtype.is_float()),
                     None => return self.fail("the element type of what is not known"),
@@ -754,7 +798,7 @@ impl Interpreter {
     }
 
     fn rank(&self, name: &Arc<str>) -> Result<usize> {
-        match self.walk.rank(name) {
+        match self.walk.rank(self.complex.real_of(name)) {
             Some(rank) => Ok(rank),
             None => self.fail("a tensor of which nothing is known"),
         }
@@ -762,6 +806,7 @@ impl Interpreter {
 
     /// A size of a tensor, as a number where it is known.
     fn size(&mut self, name: &Arc<str>, axis: usize) -> Result<Item> {
+        let name = &self.complex.real_of(name).clone();
         match self.walk.size(name, axis) {
             Some(Some(n)) => Ok(Item::Int(n)),
             Some(None) => {
@@ -811,7 +856,7 @@ impl Interpreter {
             }
             // The driver says that it has no lowering, with its place.
             node.outputs = vec![result.clone()];
-            self.walk.node(&node);
+            self.send(&node);
             return Ok(Item::Tensor(result));
         };
         let in_place = op.split('.').next().is_some_and(|n| n.ends_with('_') && !n.starts_with('_'));
@@ -838,7 +883,7 @@ impl Interpreter {
             several => (0..several.len()).map(|i| Arc::from(format!("{result}_{i}"))).collect(),
         };
         node.outputs = names.clone();
-        self.walk.node(&node);
+        self.send(&node);
         self.functional.made(&node, &original);
         let item = |(name, ty): (Arc<str>, &&str)| match *ty {
             "Scalar" | "SymInt" | "int" | "float" | "bool" => Item::Number(name),
@@ -1006,6 +1051,9 @@ const TYPES: &[(i64, DType)] = &[
     (11, DType::Bool),
     (15, DType::Bf16),
 ];
+
+/// The number of complex numbers of two single-precision ones.
+const COMPLEX: i64 = 9;
 
 fn dtype_of(code: i64) -> Option<DType> {
     TYPES.iter().find(|(c, _)| *c == code).map(|(_, d)| *d)
