@@ -65,14 +65,13 @@ def exported(case, fmt, model, inputs, path):
             program = program.run_decompositions()
         torch.export.save(program, path)
         return True
-    if fmt == "pt":
-        torch.jit.trace(model, tuple(inputs), check_trace=False).save(path)
-        return True
-    if isinstance(model, Wrapped):
+    if fmt == "script" and isinstance(model, Wrapped):
         return False
     try:
-        torch.jit.script(model).save(path)
+        made = torch.jit.trace(model, tuple(inputs), check_trace=False) if fmt == "pt" else torch.jit.script(model)
+        made.save(path)
     except Exception:
+        # TorchScript has no such thing.
         return False
     return True
 
@@ -80,9 +79,9 @@ def exported(case, fmt, model, inputs, path):
 def is_of(case, fmt):
     """Whether a case is run in a format: what is said of shapes, or of how programs are exported, is for these alone."""
     if fmt == "pt2":
-        return "pt2" in case.get("formats", "pt2")
+        return "pt2" in case.get("formats", "pt2").split(",")
     only_tensors = all(isinstance(t, torch.Tensor) for t in case["inputs"])
-    return fmt in case.get("formats", fmt) and only_tensors and not case.get("dynamic") and not case.get("decompose")
+    return fmt in case.get("formats", fmt).split(",") and only_tensors and not case.get("dynamic") and not case.get("decompose")
 
 
 def run(args, family, case, folder, fmt):
@@ -97,7 +96,9 @@ def run(args, family, case, folder, fmt):
         given = case.get("run", inputs)
         want = [plain(t) for t in flat(model(*[t.clone() if isinstance(t, torch.Tensor) else t for t in given]))]
     sample, package, out = (folder / f"{path.name}.{e}" for e in ("npz", "mlpackage", "out.npz"))
-    np.savez(sample, **{f"in_{i:03}": plain(t) for i, t in enumerate(given) if isinstance(t, torch.Tensor)})
+    # Half precision is said by the array, where the file does not say it.
+    array = plain if fmt == "pt2" else lambda t: t.numpy() if t.dtype == torch.float16 else plain(t)
+    np.savez(sample, **{f"in_{i:03}": array(t) for i, t in enumerate(given) if isinstance(t, torch.Tensor)})
     # The file of an exported program says what its inputs are; others do not.
     shapes = [] if fmt == "pt2" else ["--sample", sample]
     r = subprocess.run([args.mlconv, "convert", path, "-o", package, "--precision", args.precision, "--target",

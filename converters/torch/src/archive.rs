@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     io::{Cursor, Read},
 };
-use zip::{CompressionMethod, ZipArchive};
+use zip::{
+    CompressionMethod, ZipArchive,
+    read::{ArchiveOffset, Config},
+};
 
 /// Why an archive, or an entry of it, cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +51,9 @@ pub(crate) struct Archive {
 
 impl Archive {
     pub(crate) fn open(bytes: Bytes) -> Result<Self, ArchiveError> {
-        let mut zip = ZipArchive::new(Cursor::new(bytes.clone()))?;
+        // Archives begin where their files do. To look for another beginning may find one that is none.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let mut zip = ZipArchive::with_config(config, Cursor::new(bytes.clone()))?;
         let mut names = vec![];
         for i in 0..zip.len() {
             let name = zip.by_index_raw(i)?.name()?.into_owned();

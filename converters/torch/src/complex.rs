@@ -92,7 +92,7 @@ const OF_PARTS: &[&str] = &[
 
 /// The graph without complex numbers; `complex` are the names of values that are such.
 pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> Result<SourceGraph, String> {
-    if complex.is_empty() {
+    if complex.is_empty() && !graph.nodes.iter().any(|n| transformation(n).is_some()) {
         return Ok(graph);
     }
     if let Some(input) = graph.inputs.iter().find(|i| complex.contains(&i.name)) {
@@ -150,7 +150,7 @@ impl Pass {
     /// The nodes in whose place one stands, where it has to do with complex numbers.
     pub(crate) fn replaced(&mut self, node: &Node) -> Result<Option<Vec<Node>>, String> {
         let makes = &*node.domain == "aten" && makes_complex(node);
-        if !makes && !self.reads_complex(node) && !self.transforms(node) {
+        if !makes && !self.reads_complex(node) && transformation(node).is_none() {
             return Ok(None);
         }
         if makes {
@@ -158,11 +158,6 @@ impl Pass {
         }
         self.node(node.clone())?;
         Ok(Some(std::mem::take(&mut self.out)))
-    }
-
-    /// Whether a node is a Fourier transform, which works on parts in any case.
-    fn transforms(&self, node: &Node) -> bool {
-        &*node.domain == "aten" && matches!(node.op.split('.').next(), Some("stft" | "istft" | "_fft_c2r"))
     }
 
     /// The real part of a value; of one that is not complex, itself.
@@ -233,7 +228,7 @@ impl Pass {
 
     fn node(&mut self, node: Node) -> Result<(), String> {
         let makes = node.outputs.iter().any(|o| self.complex.contains(o));
-        if !makes && !self.reads_complex(&node) {
+        if !makes && !self.reads_complex(&node) && transformation(&node).is_none() {
             self.out.push(node);
             return Ok(());
         }
@@ -444,20 +439,7 @@ impl Pass {
 
     /// A Fourier transform, as an operator on parts; whether the operator is one.
     fn transform(&mut self, node: &Node, base: &str) -> Result<bool, String> {
-        let op = match base {
-            "fft_fft" | "fft_fft2" | "fft_fftn" => "complex::fft",
-            "fft_ifft" | "fft_ifft2" | "fft_ifftn" => "complex::ifft",
-            "fft_rfft" | "fft_rfft2" | "fft_rfftn" => "complex::rfft",
-            "fft_irfft" | "fft_irfft2" | "fft_irfftn" => "complex::irfft",
-            "_fft_r2c" if matches!(node.attrs.get("onesided"), Some(Arg::Bool(false))) => "complex::fft",
-            "_fft_r2c" => "complex::rfft",
-            "_fft_c2c" if matches!(node.attrs.get("forward"), Some(Arg::Bool(false))) => "complex::ifft",
-            "_fft_c2c" => "complex::fft",
-            "_fft_c2r" => "complex::irfft",
-            "stft" => "complex::stft",
-            "istft" => "complex::istft",
-            _ => return Ok(false),
-        };
+        let Some(op) = transformation(node) else { return Ok(false) };
         let z = self.parts_of(node, "self")?;
         let result = node.outputs.first().cloned().unwrap_or_default();
         let mut twin = node.clone();
@@ -488,6 +470,27 @@ impl Pass {
         self.out.push(twin);
         Ok(true)
     }
+}
+
+/// The Fourier transform that a node is, as an operator on parts, which it becomes even of real numbers.
+fn transformation(node: &Node) -> Option<&'static str> {
+    if &*node.domain != "aten" {
+        return None;
+    }
+    Some(match node.op.split('.').next().unwrap_or_default() {
+        "fft_fft" | "fft_fft2" | "fft_fftn" => "complex::fft",
+        "fft_ifft" | "fft_ifft2" | "fft_ifftn" => "complex::ifft",
+        "fft_rfft" | "fft_rfft2" | "fft_rfftn" => "complex::rfft",
+        "fft_irfft" | "fft_irfft2" | "fft_irfftn" => "complex::irfft",
+        "_fft_r2c" if matches!(node.attrs.get("onesided"), Some(Arg::Bool(false))) => "complex::fft",
+        "_fft_r2c" => "complex::rfft",
+        "_fft_c2c" if matches!(node.attrs.get("forward"), Some(Arg::Bool(false))) => "complex::ifft",
+        "_fft_c2c" => "complex::fft",
+        "_fft_c2r" => "complex::irfft",
+        "stft" => "complex::stft",
+        "istft" => "complex::istft",
+        _ => return None,
+    })
 }
 
 fn unsupported<T>(node: &Node) -> Result<T, String> {

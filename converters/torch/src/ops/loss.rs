@@ -354,8 +354,7 @@ fn batches(n: &mut Lower<'_>) -> Result<[Value; 2]> {
 
 /// By how much each class comes within a margin of the one that is right, to a power, and on the mean of classes.
 fn multi_margin(n: &mut Lower<'_>) -> Lowered {
-    let (p, margin, weight) =
-        (n.number("p")?.unwrap_or(1.0), n.number("margin")?.unwrap_or(1.0), n.maybe("weight")?);
+    let (p, margin, weight) = (n.number("p")?.unwrap_or(1.0), n.number("margin")?.unwrap_or(1.0), n.maybe("weight")?);
     if p != 1.0 && p != 2.0 {
         return n.bad_attr("p", "1 or 2");
     }

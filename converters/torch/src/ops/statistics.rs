@@ -144,12 +144,13 @@ fn covariance(n: &mut Lower<'_>, correction: f64) -> Result<Value> {
         });
     }
     let Some(w) = weights else {
-        let count = n.shape(x)?[1].as_known().ok_or_else(|| LowerError::NotFixed { what: "the observations".into() })?;
+        let count =
+            n.shape(x)?[1].as_known().ok_or_else(|| LowerError::NotFixed { what: "the observations".into() })?;
         let mean = n.mean_over(x, &[1])?;
         let x = n.sub(x, mean)?;
         let y = n.matmul(x, x, false, true)?;
         let y = n.scale(y, 1.0 / (count as f64 - correction).max(0.0))?;
-        return scalar(n, y, rank);
+        return scalar(n, y);
     };
     let sum = n.op(ops::ReduceSum { x: w, axes: None, keep_dims: false })?;
     let weighted = n.mul(x, w)?;
@@ -170,12 +171,12 @@ fn covariance(n: &mut Lower<'_>, correction: f64) -> Result<Value> {
         _ => n.add_number(sum, -correction)?,
     };
     let y = n.div(y, by)?;
-    scalar(n, y, rank)
+    scalar(n, y)
 }
 
 /// One number, where there is one variable.
-fn scalar(n: &mut Lower<'_>, y: Value, rank: usize) -> Result<Value> {
-    if rank < 2 { n.squeeze(y, &[0, 1]) } else { Ok(y) }
+fn scalar(n: &mut Lower<'_>, y: Value) -> Result<Value> {
+    if n.shape(y)?.iter().all(|d| d.is(1)) { n.squeeze(y, &[0, 1]) } else { Ok(y) }
 }
 
 fn correlation(n: &mut Lower<'_>) -> Lowered {

@@ -14,7 +14,8 @@ aten! {
     "inverse(Tensor self) -> Tensor" => |n| inverted(n, "self");
     "linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)" => |n| {
         n.ignore("check_errors");
-        with_nothing(inverted(n, "A")?, n)
+        let out = inverted(n, "A")?;
+        with_success(n, out, "A")
     };
     "linalg_det(Tensor A) -> Tensor" => |n| { let y = determinant(n, "A")?; n.done(y) };
     "det(Tensor self) -> Tensor" => |n| { let y = determinant(n, "self")?; n.done(y) };
@@ -32,7 +33,8 @@ aten! {
     "linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor info)",
     "_linalg_solve_ex(Tensor A, Tensor B, *, bool left=True, bool check_errors=False) -> (Tensor result, Tensor LU, Tensor pivots, Tensor info)" => |n| {
         n.ignore("check_errors");
-        with_nothing(solved(n)?, n)
+        let out = solved(n)?;
+        with_success(n, out, "A")
     };
     "linalg_solve_triangular(Tensor self, Tensor B, *, bool upper, bool left=True, bool unitriangular=False) -> Tensor" => |n| {
         let (x, upper) = (n.value("self")?, n.flag("upper", false)?);
@@ -55,7 +57,8 @@ aten! {
     "linalg_cholesky(Tensor self, *, bool upper=False) -> Tensor", "cholesky(Tensor self, bool upper=False) -> Tensor" => factored;
     "linalg_cholesky_ex(Tensor self, *, bool upper=False, bool check_errors=False) -> (Tensor L, Tensor info)" => |n| {
         n.ignore("check_errors");
-        with_nothing(factored(n)?, n)
+        let out = factored(n)?;
+        with_success(n, out, "self")
     };
     "cholesky_solve(Tensor self, Tensor input2, bool upper=False) -> Tensor" => |n| {
         let (right, x) = (n.value("self")?, product_of_factor(n, "input2")?);
@@ -66,6 +69,18 @@ aten! {
 }
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
+
+/// Behind the results, and others that are not computed, 0 for each matrix: none was found at fault.
+fn with_success(n: &mut Lower<'_>, mut out: Vec<Entry>, name: &'static str) -> Lowered {
+    let x = n.value(name)?;
+    let mut sizes = n.own_sizes(x)?;
+    sizes.truncate(sizes.len().saturating_sub(2));
+    let zero = n.const_int(0)?;
+    let all = super::creation::filled(n, &sizes, zero)?;
+    out.resize(n.output_count().max(2) - 1, Entry::Nothing);
+    out.push(Entry::Value(all));
+    Ok(out)
+}
 
 /// What an operator says of how it went, beside its results, is not computed.
 fn with_nothing(mut out: Vec<Entry>, n: &Lower<'_>) -> Lowered {

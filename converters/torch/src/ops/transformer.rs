@@ -116,14 +116,10 @@ fn encoder_layer(n: &mut Lower<'_>) -> Lowered {
     let heads = Heads::of(n, "num_heads")?;
     let (excluded, epsilon) = (excluded(n)?, n.number("eps")?.unwrap_or(1e-5) as f32);
     let (gelu, norm_first) = (n.flag("use_gelu", false)?, n.flag("norm_first", false)?);
-    let norms = [
-        [n.value("norm_weight_1")?, n.value("norm_bias_1")?],
-        [n.value("norm_weight_2")?, n.value("norm_bias_2")?],
-    ];
-    let inner = [
-        [n.value("ffn_weight_1")?, n.value("ffn_bias_1")?],
-        [n.value("ffn_weight_2")?, n.value("ffn_bias_2")?],
-    ];
+    let norms =
+        [[n.value("norm_weight_1")?, n.value("norm_bias_1")?], [n.value("norm_weight_2")?, n.value("norm_bias_2")?]];
+    let inner =
+        [[n.value("ffn_weight_1")?, n.value("ffn_bias_1")?], [n.value("ffn_weight_2")?, n.value("ffn_bias_2")?]];
     let norm = |n: &mut Lower<'_>, x: Value, i: usize| -> Result<Value> {
         let [gamma, beta] = norms[i].map(Some);
         n.op(ops::LayerNorm { x, axes: vec![-1], gamma, beta, epsilon })

@@ -111,10 +111,21 @@ impl Interpreter {
                 self.walk.fail(no_output(&now));
                 return self.walk.finish(vec![]);
             }
+            let now = if outputs.iter().any(|o| o.name == now) { self.copy(&now) } else { now };
             let ty = super::stated(self.walk.dtype(&now));
             outputs.push(SourceValue { name: now, ty, other: None, description: String::new() });
         }
         self.walk.finish(outputs)
+    }
+
+    /// The same value under a name of its own.
+    fn copy(&mut self, name: &Arc<str>) -> Arc<str> {
+        let (mut node, out) = (self.node_of("aten", "clone"), self.fresh("copy"));
+        node.name = out.clone();
+        node.outputs = vec![out.clone()];
+        node.attrs.insert("self".into(), Arg::Value(name.clone()));
+        self.walk.node(&node);
+        out
     }
 
     fn method(&mut self, module: Id, name: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
@@ -685,9 +696,24 @@ impl Interpreter {
                 item.clone()
             }
             ("device" | "layout", ..) => Item::Memory,
+            // Where a model takes other ways on other devices, it takes that of the processor.
+            ("type", None, [Item::Memory]) if domain == "prim" => Item::Str("cpu".into()),
             (
-                "is_cuda" | "is_mkldnn" | "is_mps" | "requires_grad" | "is_nested" | "is_quantized" | "is_sparse"
-                | "is_scripting",
+                "is_cuda"
+                | "is_mkldnn"
+                | "is_mps"
+                | "requires_grad"
+                | "is_nested"
+                | "is_quantized"
+                | "is_sparse"
+                | "is_scripting"
+                | "is_autocast_enabled"
+                | "is_autocast_cpu_enabled"
+                | "is_grad_enabled"
+                | "is_tracing"
+                | "is_inference"
+                | "is_conj"
+                | "is_neg",
                 ..,
             ) => Item::Bool(op == "is_scripting"),
             ("dim", Some(name), _) => {
@@ -839,8 +865,13 @@ impl Interpreter {
         let mut node = self.node_of(domain, op);
         let result = self.fresh(op.split('.').next().unwrap_or(op).trim_end_matches('_'));
         node.name = result.clone();
-        let find =
-            |args: &[Item]| ops::overloads(domain, op).find_map(|s| bound(s, args, &named).map(|bound| (s, bound)));
+        // Where an overload takes them all as it says, it goes before those that take some in order that are given by name.
+        let find = |args: &[Item]| {
+            let all = |in_order: bool| {
+                ops::overloads(domain, op).find_map(|s| bound(s, args, &named, in_order).map(|bound| (s, bound)))
+            };
+            all(false).or_else(|| all(true))
+        };
         // A tensor of one number stands for it, where nothing takes a tensor.
         let found = find(&args).or_else(|| {
             let number = |i: &Item| match i {
@@ -862,6 +893,11 @@ impl Interpreter {
         let in_place = op.split('.').next().is_some_and(|n| n.ends_with('_') && !n.starts_with('_'));
         node.op = if in_place { ops::in_place(signature.name).into() } else { signature.name.into() };
         ops::bind(&mut node, args).map_err(ReadError::Graph)?;
+        if node.op.starts_with("as_strided")
+            && matches!(node.attrs.get("self"), Some(Arg::Value(of)) if !self.functional.is_in_order(of))
+        {
+            node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
+        }
         let original = node.clone();
         let returns: Vec<&str> = signature.returns.iter().map(|r| r.ty.as_str()).collect();
         if in_place {
@@ -954,11 +990,14 @@ fn bound(
     signature: &'static Signature,
     args: &[Item],
     named: &[(Rc<str>, Item)],
+    in_order: bool,
 ) -> Option<Vec<(Option<&'static str>, usize, Arg)>> {
     // The code gives arguments in order that may only be given by name elsewhere. Those about memory, which come last, are
     // in no signature here.
-    let about_memory = |i: &Item| matches!(i, Item::None | Item::Memory | Item::Bool(false));
-    if !args.iter().skip(signature.params.len()).all(about_memory) {
+    let about_memory =
+        |i: &Item| matches!(i, Item::None | Item::Memory) || (in_order && matches!(i, Item::Bool(false)));
+    let takes = signature.params.iter().take_while(|p| in_order || !p.by_name).count();
+    if !args.iter().skip(takes).all(about_memory) {
         return None;
     }
     if named.iter().any(|(n, _)| signature.param(n).is_none() && !ops::is_about_memory(n)) {
@@ -967,7 +1006,7 @@ fn bound(
     let mut out = vec![];
     for (i, p) in signature.params.iter().enumerate() {
         let by_name = named.iter().find(|(n, _)| **n == *p.name).map(|(_, item)| item);
-        match args.get(i).or(by_name) {
+        match args.get(i).filter(|_| i < takes).or(by_name) {
             Some(item) => out.push((Some(p.name), i, argument(p, item)?)),
             None if p.default.is_some() || p.ty.ends_with('?') => {}
             None => return None,

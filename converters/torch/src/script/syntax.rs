@@ -151,7 +151,10 @@ fn tokens(text: &str) -> Result<Vec<(Token, usize)>> {
                 out.push((Token::Str(s.into()), line));
                 at += n;
             }
-            b'0'..=b'9' | b'-' if c != b'-' || bytes.get(at + 1).is_some_and(|b| b.is_ascii_digit() || matches!(b, b'.' | b'i' | b'n')) => {
+            b'0'..=b'9' | b'-'
+                if c != b'-'
+                    || bytes.get(at + 1).is_some_and(|b| b.is_ascii_digit() || matches!(b, b'.' | b'i' | b'n')) =>
+            {
                 let n = 1 + bytes[at + 1..]
                     .iter()
                     .zip(&bytes[at..])
