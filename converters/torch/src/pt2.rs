@@ -233,7 +233,8 @@ fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
     // Earlier releases saved all weights together.
     let together = |n: &&str| {
         let of_layout = n.starts_with("data/weights/") || n.starts_with("data/constants/");
-        matches!(*n, "serialized_state_dict.pt" | "serialized_constants.pt") || (of_layout && n.ends_with(".pt"))
+        matches!(*n, "serialized_state_dict.pt" | "serialized_constants.pt")
+            || (of_layout && n.rsplit_once('.').is_some_and(|(_, e)| e == "pt"))
     };
     let saved: Vec<String> = archive.names().into_iter().filter(together).map(str::to_owned).collect();
     for entry in saved {

@@ -18,7 +18,7 @@ pub(crate) fn known(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
         ("eq", [a, b]) => return done(Item::Bool(a.same(b)?)),
         ("ne", [a, b]) => return done(Item::Bool(!a.same(b)?)),
         ("__contains__", [all, one]) => return done(Item::Bool(contains(all, one)?)),
-        ("__getitem__", [all, at]) => return Some(item(all, at)?),
+        ("__getitem__", [all, at]) => return item(all, at),
         ("str", [a]) => return done(Item::Str(a.to_string().into())),
         ("list", [a]) => return done(Item::list(a.elements()?)),
         ("copy", [Item::List(v)]) => return done(Item::list(v.borrow().clone())),
@@ -189,9 +189,9 @@ fn list_op(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
             all.sort_by(|a, b| a.0.total_cmp(&b.0));
             done(Item::list(all.into_iter().map(|(_, x)| x).collect()))
         }
-        ("broadcast_shapes", [Item::List(v)]) => {
+        ("broadcast_shapes", shapes) => {
             let mut out: Vec<i64> = vec![];
-            for shape in v.borrow().iter() {
+            for shape in shapes {
                 let own: Vec<i64> = shape.elements()?.iter().map(Item::int).collect::<Option<_>>()?;
                 let ahead = own.len().saturating_sub(out.len());
                 out.splice(0..0, std::iter::repeat_n(1, ahead));

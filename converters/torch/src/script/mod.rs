@@ -1,6 +1,9 @@
 //! TorchScript: its archives, and the interpreter that turns their code into nodes.
 
+mod about;
 mod archive;
+mod binding;
+mod branches;
 mod builtins;
 mod interpret;
 mod syntax;

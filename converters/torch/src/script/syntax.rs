@@ -85,6 +85,9 @@ pub(crate) struct SyntaxError {
 
 type Result<T, E = SyntaxError> = std::result::Result<T, E>;
 
+/// The arguments of a call: those in order, and those by name.
+type Arguments = (Vec<Expr>, Vec<(Rc<str>, Expr)>);
+
 /// Nesting of expressions and of blocks beyond which code is refused.
 const MAX_DEPTH: usize = 100;
 /// Attributes, calls and indices that may follow each other in one expression: each is one level of nesting.
@@ -334,11 +337,8 @@ impl Parser {
                 self.skip_line();
                 continue;
             }
-            let field = match self.next() {
-                Token::Name(n) => n,
-                // `__annotations__["0"] : …`, where a name is no identifier.
-                _ => return self.fail("wanted an attribute"),
-            };
+            // `__annotations__["0"] : …`, where a name is no identifier.
+            let Token::Name(field) = self.next() else { return self.fail("wanted an attribute") };
             let mut field = field.to_string();
             if &*field == "__annotations__" && self.takes("[") {
                 let Token::Str(s) = self.next() else { return self.fail("wanted the name of an attribute") };
@@ -554,7 +554,7 @@ impl Parser {
         })
     }
 
-    fn arguments(&mut self) -> Result<(Vec<Expr>, Vec<(Rc<str>, Expr)>)> {
+    fn arguments(&mut self) -> Result<Arguments> {
         let (mut args, mut named) = (vec![], vec![]);
         while !self.takes(")") {
             let is_named = matches!(self.peek(), Token::Name(_))
