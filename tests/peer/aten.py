@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Export operators of PyTorch in many forms, convert and run them, and compare with what PyTorch computes.
 
-  aten.py --mlconv BIN [--family NAME,…] [--only TEXT] [--precision fp32] [--keep FOLDER]
+  aten.py --mlconv BIN [--family NAME,…] [--only TEXT] [--format pt2,pt,script] [--precision fp32] [--keep FOLDER]
 
 The cases lie in aten_cases/, a file for each family. A case is a function of tensors, its inputs, and optionally a
-tolerance or `refused=TEXT`, a part of the diagnostic that must come instead. The last line is `N passed, M failed`.
+tolerance or `refused=TEXT`, a part of the diagnostic that must come instead. `formats=TEXT` names the formats that a
+case is of, where it is not of all: `pt2` is an exported program, `pt` a traced module, `script` one that is compiled,
+which only modules are that TorchScript can compile. The last line is `N passed, M failed`.
 """
-import argparse, importlib, os, pathlib, subprocess, sys, tempfile
+import argparse, importlib, os, pathlib, subprocess, sys, tempfile, warnings
 import numpy as np
 import torch
 
@@ -55,22 +57,52 @@ def differs(want, got, case):
     return None if ok else f"max abs difference {worst:.3g} of {scale:.3g}"
 
 
-def run(args, family, case, folder):
-    f, inputs = case["f"], case["inputs"]
-    model = f if isinstance(f, torch.nn.Module) else Wrapped(f)
-    model.eval()
-    path = folder / f"{family}-{case['name']}.pt2"
-    with torch.no_grad():
+def exported(case, fmt, model, inputs, path):
+    """Writes the model; whether there is one in this format."""
+    if fmt == "pt2":
         program = torch.export.export(model, tuple(inputs), dynamic_shapes=case.get("dynamic"))
         if case.get("decompose"):
             program = program.run_decompositions()
         torch.export.save(program, path)
+        return True
+    if fmt == "script" and isinstance(model, Wrapped):
+        return False
+    try:
+        made = torch.jit.trace(model, tuple(inputs), check_trace=False) if fmt == "pt" else torch.jit.script(model)
+        made.save(path)
+    except Exception:
+        # TorchScript has no such thing.
+        return False
+    return True
+
+
+def is_of(case, fmt):
+    """Whether a case is run in a format: what is said of shapes, or of how programs are exported, is for these alone."""
+    if fmt == "pt2":
+        return "pt2" in case.get("formats", "pt2").split(",")
+    only_tensors = all(isinstance(t, torch.Tensor) for t in case["inputs"])
+    return fmt in case.get("formats", fmt).split(",") and only_tensors and not case.get("dynamic") and not case.get("decompose")
+
+
+def run(args, family, case, folder, fmt):
+    f, inputs = case["f"], case["inputs"]
+    model = f if isinstance(f, torch.nn.Module) else Wrapped(f)
+    model.eval()
+    path = folder / f"{family}-{case['name']}.{fmt}"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not exported(case, fmt, model, inputs, path):
+            return "-"
         given = case.get("run", inputs)
         want = [plain(t) for t in flat(model(*[t.clone() if isinstance(t, torch.Tensor) else t for t in given]))]
-    sample, package, out = path.with_suffix(".npz"), path.with_suffix(".mlpackage"), path.with_suffix(".out.npz")
-    np.savez(sample, **{f"in_{i:03}": plain(t) for i, t in enumerate(given) if isinstance(t, torch.Tensor)})
+    sample, package, out = (folder / f"{path.name}.{e}" for e in ("npz", "mlpackage", "out.npz"))
+    # Half precision is said by the array, where the file does not say it.
+    array = plain if fmt == "pt2" else lambda t: t.numpy() if t.dtype == torch.float16 else plain(t)
+    np.savez(sample, **{f"in_{i:03}": array(t) for i, t in enumerate(given) if isinstance(t, torch.Tensor)})
+    # The file of an exported program says what its inputs are; others do not.
+    shapes = [] if fmt == "pt2" else ["--sample", sample]
     r = subprocess.run([args.mlconv, "convert", path, "-o", package, "--precision", args.precision, "--target",
-                        case.get("target", args.target), "--no-verify", "--quiet", "--force"], capture_output=True, text=True, timeout=300)
+                        case.get("target", args.target), "--no-verify", "--quiet", "--force", *shapes], capture_output=True, text=True, timeout=300)
     refused = case.get("refused")
     if refused:
         return None if r.returncode == 2 and refused in r.stderr else f"not refused with `{refused}`: {r.stderr[:200]}"
@@ -94,6 +126,7 @@ def main():
     p.add_argument("--mlconv", required=True)
     p.add_argument("--family", default="")
     p.add_argument("--only", default="")
+    p.add_argument("--format", default="pt2,pt,script")
     p.add_argument("--precision", default="fp32")
     p.add_argument("--target", default="ios18")
     p.add_argument("--keep")
@@ -103,25 +136,28 @@ def main():
     cases = [(n, c) for n in names for c in importlib.import_module(f"aten_cases.{n}").CASES if args.only in c["name"]]
     twice = {f"{n}-{c['name']}" for i, (n, c) in enumerate(cases) if any(m == n and d["name"] == c["name"] for m, d in cases[:i])}
     assert not twice, f"cases of one name: {twice}"
-    passed = 0
+    jobs = [(n, c, fmt) for n, c in cases for fmt in args.format.split(",") if is_of(c, fmt)]
+    passed = failed = 0
     with tempfile.TemporaryDirectory() as tmp:
         folder = pathlib.Path(args.keep or tmp)
         os.makedirs(folder, exist_ok=True)
 
         def guarded(job):
             try:
-                return run(args, *job, folder)
+                return run(args, job[0], job[1], folder, job[2])
             except Exception as e:
                 return f"{type(e).__name__}: {e}"[:400]
 
         # Exporting is not safe to do in threads at once, and takes most of the time.
-        for job in cases:
+        for job in jobs:
             why = guarded(job)
-            passed += why is None
+            if why == "-":
+                continue
+            passed, failed = (passed + 1, failed) if why is None else (passed, failed + 1)
             if why:
-                print(f"{job[0]}-{job[1]['name']}: {why.splitlines()[0]}", flush=True)
-    print(f"{passed} passed, {len(cases) - passed} failed")
-    sys.exit(passed != len(cases))
+                print(f"{job[0]}-{job[1]['name']}.{job[2]}: {why.splitlines()[0]}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed != 0)
 
 
 if __name__ == "__main__":

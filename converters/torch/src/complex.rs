@@ -92,14 +92,14 @@ const OF_PARTS: &[&str] = &[
 
 /// The graph without complex numbers; `complex` are the names of values that are such.
 pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> Result<SourceGraph, String> {
-    if complex.is_empty() {
+    if complex.is_empty() && !graph.nodes.iter().any(|n| transformation(n).is_some()) {
         return Ok(graph);
     }
     if let Some(input) = graph.inputs.iter().find(|i| complex.contains(&i.name)) {
         let what = "give the model the parts, and put them together with `torch.view_as_complex`";
         return Err(format!("input `{}` is complex, which Core ML has no inputs for: {what}", input.name));
     }
-    let mut pass = Pass { complex, parts: HashMap::new(), out: vec![] };
+    let mut pass = Pass { complex: complex.clone(), ..Pass::default() };
     let constants: Vec<Arc<str>> = graph.constants.keys().filter(|n| complex.contains(*n)).cloned().collect();
     for name in constants {
         // The file's reader gives these another axis, of two parts.
@@ -110,25 +110,62 @@ pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> R
         pass.node(node)?;
     }
     if let Some(output) = graph.outputs.iter().find(|o| complex.contains(&o.name)) {
-        let what = "return its parts, as `torch.view_as_real(x)`";
-        return Err(format!("output `{}` is complex, which Core ML has no outputs for: {what}", output.name));
+        return Err(no_output(&output.name));
     }
     graph.nodes = pass.out;
     Ok(graph)
 }
 
-struct Pass<'a> {
-    complex: &'a HashSet<Arc<str>>,
+/// Says that an output is complex.
+pub(crate) fn no_output(name: &str) -> String {
+    let what = "return its parts, as `torch.view_as_real(x)`";
+    format!("output `{name}` is complex, which Core ML has no outputs for: {what}")
+}
+
+/// What is known of complex values, and the operators on their parts.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// Values that are complex.
+    complex: HashSet<Arc<str>>,
     parts: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
     out: Vec<Node>,
+}
+
+/// Whether an operator makes complex numbers of real ones.
+fn makes_complex(node: &Node) -> bool {
+    match node.op.split('.').next().unwrap_or_default() {
+        "view_as_complex" | "complex" | "polar" | "_fft_r2c" | "_fft_c2c" => true,
+        "fft_fft" | "fft_fft2" | "fft_fftn" | "fft_ifft" | "fft_ifft2" | "fft_ifftn" | "fft_rfft" | "fft_rfft2"
+        | "fft_rfftn" => true,
+        "stft" => matches!(node.attrs.get("return_complex"), Some(Arg::Bool(true) | Arg::Int(1))),
+        _ => false,
+    }
 }
 
 fn names(z: &str) -> (Arc<str>, Arc<str>) {
     (format!("{z}_re").into(), format!("{z}_im").into())
 }
 
-impl Pass<'_> {
-    fn is_complex(&self, name: &Arc<str>) -> bool {
+impl Pass {
+    /// The nodes in whose place one stands, where it has to do with complex numbers.
+    pub(crate) fn replaced(&mut self, node: &Node) -> Result<Option<Vec<Node>>, String> {
+        let makes = &*node.domain == "aten" && makes_complex(node);
+        if !makes && !self.reads_complex(node) && transformation(node).is_none() {
+            return Ok(None);
+        }
+        if makes {
+            self.complex.extend(node.outputs.first().cloned());
+        }
+        self.node(node.clone())?;
+        Ok(Some(std::mem::take(&mut self.out)))
+    }
+
+    /// The real part of a value; of one that is not complex, itself.
+    pub(crate) fn real_of<'a>(&'a self, name: &'a Arc<str>) -> &'a Arc<str> {
+        self.parts.get(name).map_or(name, |(re, _)| re)
+    }
+
+    pub(crate) fn is_complex(&self, name: &Arc<str>) -> bool {
         self.complex.contains(name) || self.parts.contains_key(name)
     }
 
@@ -191,7 +228,7 @@ impl Pass<'_> {
 
     fn node(&mut self, node: Node) -> Result<(), String> {
         let makes = node.outputs.iter().any(|o| self.complex.contains(o));
-        if !makes && !self.reads_complex(&node) {
+        if !makes && !self.reads_complex(&node) && transformation(&node).is_none() {
             self.out.push(node);
             return Ok(());
         }
@@ -402,20 +439,7 @@ impl Pass<'_> {
 
     /// A Fourier transform, as an operator on parts; whether the operator is one.
     fn transform(&mut self, node: &Node, base: &str) -> Result<bool, String> {
-        let op = match base {
-            "fft_fft" | "fft_fft2" | "fft_fftn" => "complex::fft",
-            "fft_ifft" | "fft_ifft2" | "fft_ifftn" => "complex::ifft",
-            "fft_rfft" | "fft_rfft2" | "fft_rfftn" => "complex::rfft",
-            "fft_irfft" | "fft_irfft2" | "fft_irfftn" => "complex::irfft",
-            "_fft_r2c" if matches!(node.attrs.get("onesided"), Some(Arg::Bool(false))) => "complex::fft",
-            "_fft_r2c" => "complex::rfft",
-            "_fft_c2c" if matches!(node.attrs.get("forward"), Some(Arg::Bool(false))) => "complex::ifft",
-            "_fft_c2c" => "complex::fft",
-            "_fft_c2r" => "complex::irfft",
-            "stft" => "complex::stft",
-            "istft" => "complex::istft",
-            _ => return Ok(false),
-        };
+        let Some(op) = transformation(node) else { return Ok(false) };
         let z = self.parts_of(node, "self")?;
         let result = node.outputs.first().cloned().unwrap_or_default();
         let mut twin = node.clone();
@@ -446,6 +470,27 @@ impl Pass<'_> {
         self.out.push(twin);
         Ok(true)
     }
+}
+
+/// The Fourier transform that a node is, as an operator on parts, which it becomes even of real numbers.
+fn transformation(node: &Node) -> Option<&'static str> {
+    if &*node.domain != "aten" {
+        return None;
+    }
+    Some(match node.op.split('.').next().unwrap_or_default() {
+        "fft_fft" | "fft_fft2" | "fft_fftn" => "complex::fft",
+        "fft_ifft" | "fft_ifft2" | "fft_ifftn" => "complex::ifft",
+        "fft_rfft" | "fft_rfft2" | "fft_rfftn" => "complex::rfft",
+        "fft_irfft" | "fft_irfft2" | "fft_irfftn" => "complex::irfft",
+        "_fft_r2c" if matches!(node.attrs.get("onesided"), Some(Arg::Bool(false))) => "complex::fft",
+        "_fft_r2c" => "complex::rfft",
+        "_fft_c2c" if matches!(node.attrs.get("forward"), Some(Arg::Bool(false))) => "complex::ifft",
+        "_fft_c2c" => "complex::fft",
+        "_fft_c2r" => "complex::irfft",
+        "stft" => "complex::stft",
+        "istft" => "complex::istft",
+        _ => return None,
+    })
 }
 
 fn unsupported<T>(node: &Node) -> Result<T, String> {

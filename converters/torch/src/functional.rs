@@ -44,6 +44,23 @@ pub(crate) type Written = HashMap<Arc<str>, Arc<str>>;
 /// Operators whose signature says that they may share memory, and which mostly do not.
 const COPIES: &[&str] = &["to", "contiguous", "type_as"];
 
+/// Views that are the whole tensor in order, under another shape or the same.
+const SHAPES: &[&str] = &[
+    "view",
+    "reshape",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "_unsafe_view",
+    "view_as",
+    "reshape_as",
+    "alias",
+    "detach",
+    "lift_fresh",
+    "ravel",
+];
+
 /// The graph without writes into memory, and for each of its inputs and constants that is written, what it becomes.
 pub(crate) fn functionalized(mut graph: SourceGraph) -> Result<(SourceGraph, Written), String> {
     let writes =
@@ -113,6 +130,12 @@ impl Functional {
         view
     }
 
+    /// Whether a tensor lies in memory as its shape says: it is no view, or one that only gives it another shape.
+    pub(crate) fn is_in_order(&self, name: &Arc<str>) -> bool {
+        let steps = self.views.get(name).map(|v| v.steps.as_slice()).unwrap_or_default();
+        steps.iter().all(|s| SHAPES.contains(&s.node.op.split('.').next().unwrap_or_default()))
+    }
+
     /// What the tensor `name` is now.
     pub(crate) fn current(&mut self, name: &Arc<str>) -> Arc<str> {
         let Some(view) = self.views.get(name).cloned() else { return name.clone() };
@@ -171,7 +194,8 @@ impl Functional {
     pub(crate) fn node(&mut self, mut node: Node) -> Result<(), String> {
         let target = match ops::signature(&node).and_then(written) {
             Some(name) => Some(name),
-            None if is_in_place(&node.op) => Some("self"),
+            None if is_in_place(&node.op) && node.attrs.contains_key("self") => Some("self"),
+            None if is_in_place(&node.op) => ops::signature(&node).and_then(|s| s.params.first()).map(|p| p.name),
             None => None,
         };
         let original = node.clone();
@@ -292,8 +316,7 @@ impl Functional {
                 node.attrs.insert("dims".into(), Arg::Ints(back.ok_or("a permutation that is none")?));
                 node.attrs.insert("self".into(), value(part));
             }
-            "view" | "reshape" | "unsqueeze" | "squeeze" | "flatten" | "unflatten" | "_unsafe_view" | "view_as"
-            | "reshape_as" | "alias" | "detach" | "lift_fresh" | "ravel" => {
+            _ if SHAPES.contains(&name) => {
                 node.op = "reshape_as".into();
                 node.attrs.clear();
                 node.attrs.insert("self".into(), value(part));

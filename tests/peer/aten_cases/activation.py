@@ -50,3 +50,7 @@ CASES += [
     case("dropout_training", lambda x: F.dropout(x, 0.5, training=True), X, refused="dropout while training"),
     case("dropout_of_nothing", lambda x: F.dropout(x, 0.0, training=True), X),
 ]
+CASES += [
+    case("softmax_slope", lambda g, y: torch.ops.aten._softmax_backward_data(g, y.softmax(1), 1, torch.float32), floats(3, 4), floats(3, 4, seed=1)),
+    case("log_softmax_slope", lambda g, y: torch.ops.aten._log_softmax_backward_data(g, y.log_softmax(-1), -1, torch.float32), floats(3, 4), floats(3, 4, seed=1)),
+]

@@ -1,5 +1,5 @@
 import torch
-from aten_cases import case, floats
+from aten_cases import case, floats, ints
 
 N = torch.nn
 
@@ -45,4 +45,11 @@ CASES = [
     conv("fold_strided", N.Fold((6, 6), 2, stride=2), 2, 12, 9),
     conv("fold_all", N.Fold((7, 6), (2, 3), dilation=(2, 1), padding=1, stride=2), 2, 18, 12),
     conv("fold_single", N.Fold((5, 6), (2, 3)), 18, 16),
+]
+CASES += [
+    case("weight_given_dilated", lambda x, w: torch.nn.functional.conv1d(x, w, dilation=3), floats(1, 2, 12), floats(4, 2, 3)),
+    case("weight_given_dilated_2d", lambda x, w, b: torch.nn.functional.conv2d(x, w, b, padding=2, dilation=(2, 3)), floats(1, 2, 9, 9), floats(4, 2, 2, 3), floats(4)),
+    case("weight_given_same", lambda x, w: torch.nn.functional.conv2d(x, w, padding="same", dilation=2), floats(1, 2, 8, 9), floats(4, 2, 3, 2)),
+    case("weight_given_3d", lambda x, w: torch.nn.functional.conv3d(x, w, dilation=2), floats(1, 1, 5, 6, 7), floats(2, 1, 2, 2, 3)),
+    case("of_ints", lambda x, w: torch.nn.functional.conv1d(x, w), ints(1, 2, 7), ints(3, 2, 2)),
 ]

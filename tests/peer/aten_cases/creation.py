@@ -34,3 +34,12 @@ CASES = [
     case("constant", lambda x: x + torch.tensor([1.0, 2.0, 3.0, 4.0]), X),
     case("windows", lambda x: (x, torch.hann_window(8), torch.hann_window(7, periodic=False), torch.hamming_window(9), torch.hamming_window(9, False, 0.5, 0.4), torch.blackman_window(8), torch.bartlett_window(8), torch.bartlett_window(7, False)), X),
 ]
+CASES += [
+    case("kaiser", lambda x: x * torch.kaiser_window(8), floats(8)),
+    case("kaiser_beta", lambda x: x * torch.kaiser_window(8, periodic=False, beta=5.0), floats(8)),
+    case("fftfreq", lambda x: (x * torch.fft.fftfreq(7, 0.5), torch.fft.rfftfreq(7) + x[:4]), floats(7)),
+    case("range", lambda x: x + torch.range(1, 4, 0.5), floats(7)),
+    case("zero_ios15", lambda x: x.clone().zero_() + x.new_zeros(3) + torch.ones_like(x).fill_(2), floats(2, 3), target="ios15"),
+    case("eye_wide", lambda x: x @ torch.eye(3, 5), floats(2, 3)),
+    case("arange_by_step", lambda x: x + torch.arange(0, 9, 3), floats(3)),
+]

@@ -13,3 +13,9 @@ CASES = [
     case("sum_to_size", lambda x: x.sum_to_size(3, 1), X), case("hsplit", lambda v, x: torch.hsplit(x, 2) + torch.hsplit(v, [1]), V, M),
     case("vsplit", lambda x: torch.vsplit(x, 3), M), case("dsplit", lambda x: torch.dsplit(x, [1, 3]), X), case("unsafe_split", lambda x: torch.unsafe_split(x, 2, 1) + torch.unsafe_chunk(x, 2, 0), M),
 ]
+CASES += [
+    case("combinations", torch.combinations, floats(5)),
+    case("combinations_of_three", lambda x: torch.combinations(x, 3), ints(5)),
+    case("combinations_again", lambda x: torch.combinations(x, 2, with_replacement=True), floats(4)),
+    case("combinations_bool", torch.combinations, torch.tensor([True, False, True])),
+]

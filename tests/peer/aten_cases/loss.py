@@ -50,3 +50,14 @@ CASES += [
     case("cross_entropy_decomposed", F.cross_entropy, X, C, decompose=True),
     case("bce_ends", lambda x, y: F.binary_cross_entropy(x, y), torch.tensor([0.0, 1.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])),
 ]
+LABELS = torch.tensor([[2, 0, -1, 1], [-1, 3, 3, 3], [1, 2, 3, 0]])
+F_ = torch.nn.functional
+CASES += [
+    case("multi_margin", lambda x, t: F_.multi_margin_loss(x, t), floats(3, 4), torch.tensor([1, 0, 3])),
+    case("multi_margin_square", lambda x, t, w: F_.multi_margin_loss(x, t, 2, 0.5, w, reduction="none"), floats(3, 4), torch.tensor([1, 0, 3]), floats(4, low=0)),
+    case("multi_margin_one", lambda x, t: F_.multi_margin_loss(x, t, reduction="sum"), floats(4), torch.tensor(2)),
+    case("multilabel_margin", lambda x, t: F_.multilabel_margin_loss(x, t, reduction="none"), floats(3, 4), LABELS),
+    case("multilabel_margin_mean", lambda x, t: F_.multilabel_margin_loss(x, t), floats(3, 4), LABELS),
+    case("multilabel_margin_one", lambda x, t: F_.multilabel_margin_loss(x, t), floats(4), LABELS[0]),
+    case("poisson_full", lambda x, t: F_.poisson_nll_loss(x, t, full=True), floats(3, 4), floats(3, 4, low=0, high=5)),
+]

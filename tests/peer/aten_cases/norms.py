@@ -47,5 +47,5 @@ class Normed(torch.nn.Module):
         return self.layer(x)
 
 
-CASES += [case(f"weight_norm_{'all' if d is None else d}", Normed(d), X) for d in [0, 1, None]]
+CASES += [case(f"weight_norm_{'all' if d is None else d}", Normed(d), X, formats="pt2,pt") for d in [0, 1, None]]
 CASES += [case("weight_norm_decomposed", Normed(0), X, decompose=True)]

@@ -55,3 +55,11 @@ CASES += [
     case("in_place_view", lambda x, y: (lambda z: (z[0].add_(1), z[:, 1:3].mul_(2), z)[-1])(x.clone()), X, Y),
     case("in_place_through_transpose", lambda x: (lambda z: (z.t()[1].fill_(7), z)[-1])(x.clone()), X),
 ]
+NO = torch.tensor([[True, False], [False, False]])
+CASES += [
+    case("of_bools", lambda x: (x.sign(), x.sgn(), x.square(), x.signbit()), NO),
+    case("heaviside_bools", torch.heaviside, NO, ~NO),
+    case("outer_bools", torch.outer, NO[0], NO[1].logical_not()),
+    case("pow_in_place", lambda x: x.abs().pow_(x.abs()), floats(3, 4)),
+    case("transpose_in_place", lambda x: (x + 1).transpose_(0, 1) * 2, floats(3, 4)),
+]

@@ -1,5 +1,5 @@
 import torch
-from aten_cases import case, floats
+from aten_cases import case, floats, ints
 
 N, F = torch.nn, torch.nn.functional
 X, Z, S = floats(2, 3, 7, 8), floats(2, 3, 9), floats(2, 2, 4, 5, 6)
@@ -58,4 +58,16 @@ CASES += [
     pool("max_unpool_1d", lambda x: F.max_unpool1d(*F.max_pool1d(x, 3, return_indices=True), 3), Z),
     pool("max_unpool_2d", lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, output_size=(7, 8)), X),
     pool("max_unpool_3d", lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2, output_size=(4, 5, 6)), S),
+]
+
+
+def slopes(x, *args):
+    y, places = torch.ops.aten.max_pool2d_with_indices(x, *args)
+    return torch.ops.aten.max_pool2d_with_indices_backward(y * 2, x, *args, places)
+
+
+CASES += [
+    case("slopes", lambda x: slopes(x, [2, 2], [2, 2], [0, 0], [1, 1], False), floats(2, 3, 6, 8)),
+    case("slopes_shared", lambda x: slopes(x, [3, 3], [1, 1], [1, 1], [1, 1], True), floats(3, 5, 7)),
+    case("mean_of_ints", lambda x: torch.nn.functional.avg_pool2d(x, 2), ints(1, 2, 4, 6)),
 ]

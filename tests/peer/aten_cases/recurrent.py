@@ -41,5 +41,33 @@ for kind in ["LSTM", "GRU", "RNN"]:
 CASES += [
     case("rnn_relu", Flat(N.RNN(3, 4, nonlinearity="relu", bidirectional=True)), X),
     case("rnn_relu_cell", Flat(N.RNNCell(3, 4, nonlinearity="relu")), X[0]),
-    case("lstm_projected", Flat(N.LSTM(3, 4, proj_size=2)), X, refused="projects its state"),
+    case("lstm_projected", Flat(N.LSTM(3, 4, proj_size=2)), X),
+    case("lstm_projected_both", Flat(N.LSTM(3, 4, num_layers=2, bidirectional=True, proj_size=2, batch_first=True)), X),
+    case("lstm_projected_states", Flat(N.LSTM(3, 4, proj_size=2)), X, floats(1, 2, 2), floats(1, 2, 4)),
+]
+
+
+class Packed(torch.nn.Module):
+    """A layer on sequences of these lengths."""
+
+    def __init__(self, layer, lengths, **more):
+        super().__init__()
+        self.layer, self.lengths, self.more = layer, lengths, more
+
+    def forward(self, x):
+        first = self.layer.batch_first
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, self.lengths, batch_first=first, enforce_sorted=self.lengths == sorted(self.lengths, reverse=True))
+        y, state = self.layer(packed)
+        y, lengths = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first=first, **self.more)
+        return y, state, lengths
+
+
+Y = floats(3, 5, 3)
+CASES += [
+    case("packed_lstm", Packed(N.LSTM(3, 4, batch_first=True), [5, 3, 1]), Y, formats="pt"),
+    case("packed_lstm_both", Packed(N.LSTM(3, 4, 2, batch_first=True, bidirectional=True), [5, 3, 1]), Y, formats="pt"),
+    case("packed_gru_in_any_order", Packed(N.GRU(3, 4, batch_first=True), [2, 5, 4]), Y, formats="pt"),
+    case("packed_rnn_time_first", Packed(N.RNN(3, 4), [4, 4, 2, 1, 1]), Y, formats="pt"),
+    case("packed_alike", Packed(N.GRU(3, 4, batch_first=True), [4, 4, 4]), Y, formats="pt"),
+    case("packed_padding", Packed(N.LSTM(3, 4, batch_first=True), [4, 3, 1], padding_value=-1.0, total_length=7), Y, formats="pt"),
 ]

@@ -61,3 +61,16 @@ CASES += [
     case("fill_diagonal_wrap", put(lambda x: x.fill_diagonal_(9, wrap=True)), floats(7, 3)),
     case("fill_diagonal", put(lambda x: x.fill_diagonal_(9)), M),
 ]
+
+
+def index_reduce(x, i, s, **more):
+    return [x.index_reduce(0, i, s, r, **more) for r in ("prod", "mean", "amax", "amin")]
+
+
+ROWS = torch.tensor([0, 3, 3, 1])
+CASES += [
+    case("index_reduce", index_reduce, floats(5, 3), ROWS, floats(4, 3, seed=1)),
+    case("index_reduce_anew", lambda x, i, s: index_reduce(x, i, s, include_self=False), floats(5, 3), ROWS, floats(4, 3, seed=1)),
+    case("index_reduce_dim", lambda x, i, s: x.index_reduce(-1, i, s, "amax"), floats(2, 5), ROWS, floats(2, 4, seed=1)),
+    case("index_reduce_ints", lambda x, i, s: x.index_reduce(0, i, s, "amin"), ints(5, 3), ROWS, ints(4, 3, seed=1)),
+]

@@ -103,7 +103,7 @@ fn read(n: &mut Lower<'_>, kind: Kind, batch_first: bool) -> Result<Layer> {
         }
         let (w, r) = (item(n, w, 0, at)?, item(n, r, 0, at)?);
         let peephole = peephole.map(|p| item(n, p, 0, at)).transpose()?;
-        directions.push(Direction { reverse: *reverse, w, r, biases, peephole, state, functions });
+        directions.push(Direction { reverse: *reverse, w, r, biases, peephole, projection: None, state, functions });
     }
     Ok(Layer {
         kind,

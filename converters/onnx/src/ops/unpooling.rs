@@ -38,7 +38,7 @@ fn max_unpool(n: &mut Lower<'_>) -> Lowered {
     let fits = asked.len() == made.len() && asked.iter().zip(&made).all(|(a, m)| a >= m) && made.iter().all(|m| *m > 0);
     let total = made.iter().try_fold(1i64, |n, d| n.checked_mul(*d)).filter(|n| fits && *n < MAX_ELEMENTS);
     let total = total.ok_or_else(|| LowerError::form(format!("unpooling to {asked:?}, where {made:?} was pooled,")))?;
-    let y = put_back(n, [x, indices], (&made, total))?;
+    let y = put_back(n, [x, indices], (&made, total), mlconv_mil::ops::ScatterMode::Update)?;
     let behind: Vec<i64> = asked.iter().zip(&made).flat_map(|(a, m)| [0, a - m]).collect();
     let y = n.in_float(y, |n, y| n.pad(y, &behind, 0.0))?;
     n.done(y)

@@ -102,8 +102,12 @@ pub fn convolved(
     window: Window,
     groups: i64,
 ) -> Result<Value> {
+    let (mut weight, mut window) = (weight, window);
     if n.const_of(weight).is_none() && !window.is_dense() {
-        return Err(LowerError::core_ml("a dilated convolution with a weight that is computed"));
+        // Core ML spreads no weight that is computed: it is spread here, with zeros between its elements.
+        weight = spread(n, weight, &window.dilations)?;
+        window.kernel = (0..window.kernel.len()).map(|i| window.reach(i)).collect();
+        window.dilations.fill(1);
     }
     let (pad_type, pad) = window.mil_padding(n, x)?;
     let Window { strides, dilations, .. } = window;
@@ -113,6 +117,25 @@ pub fn convolved(
         Some(bias) => add_bias(n, y, bias),
         None => Ok(y),
     }
+}
+
+/// A weight whose elements lie as far apart as `dilations` say, with zeros between them.
+fn spread(n: &mut Lower<'_>, weight: Value, dilations: &[i64]) -> Result<Value> {
+    let (mut weight, rank) = (weight, n.rank(weight)?);
+    for (i, step) in dilations.iter().enumerate().filter(|(_, step)| **step > 1) {
+        let axis = i + 2;
+        let size = n.shape(weight)?.get(axis).and_then(|d| d.as_known());
+        let size = size.ok_or_else(|| LowerError::NotFixed { what: "the kernel".to_owned() })?;
+        let Some(reach) = (size - 1).checked_mul(*step).filter(|r| *r < MAX_SIZE) else {
+            return Err(LowerError::form(format!("a dilation of {step}")));
+        };
+        let mut pad = vec![0; 2 * rank];
+        pad[2 * axis + 1] = 1;
+        weight = n.pad(weight, &pad, 0.0)?;
+        let places: Vec<i64> = (0..=reach).map(|at| if at % step == 0 { at / step } else { size }).collect();
+        weight = n.gather_at(weight, axis, &places)?;
+    }
+    Ok(weight)
 }
 
 /// A transposed convolution.

@@ -1,25 +1,29 @@
-//! Inverses of small matrices, by Cramer's rule.
+//! Inverses of matrices: of small ones by Cramer's rule, else by elimination.
 
-use crate::{Lower, LowerError};
+use crate::{
+    Lower, LowerError,
+    layers::elimination::{eliminated, rows},
+};
 use mlconv_mil::ir::Value;
 
 type Result<T> = std::result::Result<T, LowerError>;
 
-/// Rows beyond which a matrix is refused: the sums grow with the factorial.
-const MAX_ROWS: i64 = 4;
+/// Rows beyond which this is not done by sums, which grow with the factorial.
+const MAX_ROWS: i64 = 3;
 
 /// The inverses of square matrices.
 pub fn inverse(n: &mut Lower<'_>, x: Value) -> Result<Value> {
     let rank = n.rank(x)?;
-    let rows = match n.shape(x)?.iter().rev().take(2).map(|d| d.as_known()).collect::<Vec<_>>()[..] {
-        [Some(columns), Some(rows)] if rows == columns && (1..=MAX_ROWS).contains(&rows) => rows,
-        _ => {
-            return Err(LowerError::form(format!(
-                "the inverse of {}, of more than {MAX_ROWS} rows or none,",
-                n.ty(x)?
-            )));
-        }
-    };
+    let rows = rows(n, x, "the inverse")?;
+    if rows > MAX_ROWS {
+        let count = rows as usize;
+        let unit: Vec<f64> = (0..count * count).map(|i| if i % (count + 1) == 0 { 1.0 } else { 0.0 }).collect();
+        let unit = n.const_like(x, &[count, count], &unit)?;
+        let sizes = n.own_sizes(x)?;
+        let shape = n.sizes_exactly(&sizes)?;
+        let unit = n.broadcast_to(unit, shape)?;
+        return eliminated(n, x, Some(unit))?.solution.ok_or(LowerError::Poisoned);
+    }
     // Each element as a matrix of one, so that batches stay as they are.
     let mut elements = vec![];
     for i in 0..rows {

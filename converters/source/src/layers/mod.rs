@@ -6,6 +6,7 @@ pub mod attention;
 pub mod convolution;
 pub mod deformable;
 pub mod einsum;
+pub mod elimination;
 pub mod grid;
 pub mod inverse;
 pub mod linear;

@@ -72,12 +72,14 @@ pub struct Direction {
     pub reverse: bool,
     /// `[gates * hidden, i]`.
     pub w: Value,
-    /// `[gates * hidden, hidden]`.
+    /// `[gates * hidden, output]`, the output being as large as the state where it is not projected.
     pub r: Value,
     /// `[gates * hidden]`, of the input and of the state.
     pub biases: Option<[Value; 2]>,
     /// `[3 * hidden]`.
     pub peephole: Option<Value>,
+    /// `[output, hidden]`: what the output of an LSTM is multiplied by before anything reads it.
+    pub projection: Option<Value>,
     /// `[b, hidden]` each: the first output, and the first cell of an LSTM.
     pub state: Vec<Value>,
     /// Those of its gates.

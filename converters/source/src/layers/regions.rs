@@ -101,6 +101,125 @@ pub fn aligned(n: &mut Lower<'_>, x: Value, [boxes, batch]: [Value; 2], regions:
     n.transpose(pooled, &[1, 0, 2, 3])
 }
 
+/// What cells of whole pixels hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooled {
+    /// The greatest pixel of those that a cell touches, of a box whose last pixels belong to it.
+    Greatest,
+    /// The mean of these pixels, of a box that ends before its last ones.
+    Mean,
+}
+
+/// Cells of regions, `boxes`, of the images with the numbers `batch`, in whole pixels; of a cell without any it is 0.
+pub fn whole_pixels(
+    n: &mut Lower<'_>,
+    x: Value,
+    [boxes, batch]: [Value; 2],
+    (size, scale): ([i64; 2], f64),
+    what: Pooled,
+) -> Result<Value, LowerError> {
+    if size.iter().any(|v| !(1..=MAX_CELLS).contains(v)) {
+        return Err(LowerError::not_yet(format!("{} by {} cells of whole pixels", size[0], size[1])));
+    }
+    let shape = n.fixed_shape(x, "where elements lie")?;
+    let [_, _, rows, columns] = shape.as_slice() else {
+        return Err(LowerError::form(format!("{}, which is no image,", n.ty(x)?)));
+    };
+    let boxes = n.cast(boxes, DType::F32)?;
+    let image = n.op(ops::Gather { x, indices: batch, axis: 0, batch_dims: 0, validate_indices: false })?;
+    // Of the columns first, and of what is left the rows.
+    let mut y = image;
+    for (first, count, pixels, axis) in [(0, size[1], *columns, 3usize), (1, size[0], *rows, 2)] {
+        let [from, to] = spans(n, boxes, first, (count, pixels), scale, what)?;
+        let numbers: Vec<f64> = (0..pixels).map(|i| i as f64).collect();
+        let mut own = [1, 1, 1, 1];
+        own[axis] = numbers.len();
+        let numbers = n.const_like(from, &own, &numbers)?;
+        let mut parts = vec![];
+        for i in 0..count {
+            let mut bounds = [from, to];
+            for v in &mut bounds {
+                let one = n.slice(*v, 1, i, Some(i + 1))?;
+                *v = n.expand_dims(one, &[2, 3])?;
+            }
+            let (before, behind) = (n.less(numbers, bounds[0])?, n.less(numbers, bounds[1])?);
+            let since = n.not(before)?;
+            let inside = n.and(since, behind)?;
+            let nothing = n.scalar_like(y, if what == Pooled::Mean { 0.0 } else { f64::NEG_INFINITY })?;
+            let part = n.select(inside, y, nothing)?;
+            let axes = Some(vec![axis as i64]);
+            parts.push(match what {
+                Pooled::Greatest => n.op(ops::ReduceMax { x: part, axes, keep_dims: true })?,
+                Pooled::Mean => {
+                    let sum = n.op(ops::ReduceSum { x: part, axes, keep_dims: true })?;
+                    let extent = n.sub(bounds[1], bounds[0])?;
+                    let one = n.scalar_like(extent, 1.0)?;
+                    let extent = n.maximum(extent, one)?;
+                    let extent = n.cast(extent, n.dtype(sum)?)?;
+                    n.div(sum, extent)?
+                }
+            });
+        }
+        y = n.concat(parts, axis as i64)?;
+    }
+    if what == Pooled::Mean {
+        return Ok(y);
+    }
+    let (low, zero) = (n.scalar_like(y, f64::NEG_INFINITY)?, n.scalar_like(y, 0.0)?);
+    let empty = n.equal(y, low)?;
+    n.select(empty, zero, y)
+}
+
+/// Rows or columns of cells beyond which they are refused: each is a reduction of its own.
+const MAX_CELLS: i64 = 64;
+
+/// The first pixel of each cell of each box along an axis, and the one behind its last, within the image: `[k, cells]`.
+fn spans(
+    n: &mut Lower<'_>,
+    boxes: Value,
+    first: i64,
+    (cells, pixels): (i64, i64),
+    scale: f64,
+    what: Pooled,
+) -> Result<[Value; 2], LowerError> {
+    let mut ends = vec![];
+    for at in [first, first + 2] {
+        let v = n.slice(boxes, 1, at, Some(at + 1))?;
+        let v = n.scale(v, scale)?;
+        ends.push(half_up(n, v)?);
+    }
+    let (start, mut end) = (ends[0], ends[1]);
+    if what == Pooled::Greatest {
+        end = n.add_number(end, 1.0)?;
+    }
+    let extent = n.sub(end, start)?;
+    let least = n.scalar_like(extent, 1.0)?;
+    let extent = n.maximum(extent, least)?;
+    let each = n.scale(extent, 1.0 / cells as f64)?;
+    let count = |from: i64| (from..from + cells).map(|i| i as f64).collect::<Vec<_>>();
+    let (from, to) = (count(0), count(1));
+    let (from, to) = (n.const_like(each, &[1, from.len()], &from)?, n.const_like(each, &[1, to.len()], &to)?);
+    let (from, to) = (n.mul(each, from)?, n.mul(each, to)?);
+    let (from, to) = (n.op(ops::Floor { x: from })?, n.op(ops::Ceil { x: to })?);
+    // Of a mean, the last row and column of an image take no part.
+    let last = if what == Pooled::Mean { pixels - 1 } else { pixels };
+    let (zero, last) = (n.scalar_like(each, 0.0)?, n.scalar_like(each, last as f64)?);
+    let mut bounds = [n.add(from, start)?, n.add(to, start)?];
+    for v in &mut bounds {
+        let low = n.maximum(*v, zero)?;
+        *v = n.minimum(low, last)?;
+    }
+    Ok(bounds)
+}
+
+/// The nearest whole number, of two the one further from 0.
+fn half_up(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
+    let (sign, size) = (n.op(ops::Sign { x })?, n.abs(x)?);
+    let size = n.add_number(size, 0.5)?;
+    let size = n.op(ops::Floor { x: size })?;
+    n.mul(sign, size)
+}
+
 /// The two pixels that places in a box are mixed of along an axis; far outside there is nothing.
 fn box_taps(n: &mut Lower<'_>, at: Value, size: f64) -> Result<Vec<(Value, Value)>, LowerError> {
     let (zero, last) = (n.scalar_like(at, 0.0)?, n.scalar_like(at, size - 1.0)?);

@@ -93,13 +93,17 @@ pub fn put_together(n: &mut Lower<'_>, x: Value, how: &Blocks<'_>) -> Result<Val
 }
 
 /// `x` put to places in a tensor of zeros of the sizes `made`, which come to `total` elements; places are counted through
-/// all of it.
-pub fn put_back(n: &mut Lower<'_>, [x, places]: [Value; 2], (made, total): (&[i64], i64)) -> Result<Value, LowerError> {
+/// all of it. What is put to one place takes the place of another there, or is added to it, as `mode` says.
+pub fn put_back(
+    n: &mut Lower<'_>,
+    [x, places]: [Value; 2],
+    (made, total): (&[i64], i64),
+    mode: ops::ScatterMode,
+) -> Result<Value, LowerError> {
     n.in_float(x, |n, x| {
         let (shape, zero) = (n.const_ints(&[total])?, n.scalar_like(x, 0.0)?);
         let data = n.op(ops::Fill { shape, value: Some(zero) })?;
         let (indices, updates) = (n.reshape_to(places, &[-1])?, n.reshape_to(x, &[-1])?);
-        let mode = ops::ScatterMode::Update;
         let y = n.op(ops::Scatter { data, indices, updates, axis: 0, mode, validate_indices: false })?;
         n.reshape_to(y, made)
     })

@@ -12,6 +12,8 @@ use mlconv_source::{
 use mlconv_tensor::DType;
 
 aten! {
+    "_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor" => |n| slope_of_shares(n, false);
+    "_log_softmax_backward_data(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor" => |n| slope_of_shares(n, true);
     "relu(Tensor self) -> Tensor" => |n| {
         let x = n.value("self")?;
         if n.dtype(x)?.is_float() { n.emit(ops::Relu { x }) } else { let y = n.scalar_like(x, 0.0)?; n.emit(ops::Maximum { x, y }) }
@@ -244,4 +246,30 @@ fn kept(n: &mut Lower<'_>) -> Result<Value> {
         return Err(LowerError::form_but("dropout while training", "export the model in the mode for evaluation"));
     }
     Ok(x)
+}
+
+/// What shares along an axis are worth to what they were made of.
+fn slope_of_shares(n: &mut Lower<'_>, logarithms: bool) -> Lowered {
+    let (slope, shares, dim) = (n.value("grad_output")?, n.value("output")?, n.int_or("dim", -1)?);
+    let to = n.dtype_arg("input_dtype")?;
+    if n.rank(shares)? == 0 {
+        let y = n.scale(slope, 0.0)?;
+        return n.done(y);
+    }
+    let y = if logarithms {
+        let sum = n.sum_over(slope, &[dim])?;
+        let shares = n.exp(shares)?;
+        let part = n.mul(shares, sum)?;
+        n.sub(slope, part)?
+    } else {
+        let part = n.mul(slope, shares)?;
+        let sum = n.sum_over(part, &[dim])?;
+        let apart = n.sub(slope, sum)?;
+        n.mul(shares, apart)?
+    };
+    let y = match to {
+        Some(dtype) => super::promote::converted(n, y, dtype)?,
+        None => y,
+    };
+    n.done(y)
 }

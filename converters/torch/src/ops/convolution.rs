@@ -71,6 +71,10 @@ fn convolution(n: &mut Lower<'_>, back: bool) -> Lowered {
         return Err(LowerError::form(format!("a weight {}", n.ty(weight)?)));
     }
     let groups = n.int_or("groups", 1)?;
+    // Integers are computed with in floats.
+    let source = n.dtype(x)?;
+    let (x, weight) = (n.as_float(x)?, n.as_float(weight)?);
+    let bias = bias.map(|b| n.as_float(b)).transpose()?;
     let (x, single) = with_images(n, x, spatial)?;
     let strides = per_dimension(n, "stride", 1, (spatial, 1))?;
     let dilations = per_dimension(n, "dilation", 1, (spatial, 1))?;
@@ -96,6 +100,7 @@ fn convolution(n: &mut Lower<'_>, back: bool) -> Lowered {
         convolved(n, x, (weight, bias), window, groups)?
     };
     let y = without_images(n, y, single)?;
+    let y = n.cast(y, source)?;
     n.done(y)
 }
 

@@ -9,6 +9,8 @@ aten! {
     "arange(Scalar end, *, ScalarType? dtype=None) -> Tensor",
     "arange.start(Scalar start, Scalar end, *, ScalarType? dtype=None) -> Tensor",
     "arange.start_step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None) -> Tensor" => arange;
+    "range(Scalar start, Scalar end, *, ScalarType? dtype=None) -> Tensor",
+    "range.step(Scalar start, Scalar end, Scalar step=1, *, ScalarType? dtype=None) -> Tensor" => with_end;
     "linspace(Scalar start, Scalar end, int steps, *, ScalarType? dtype=None) -> Tensor",
     "linspace.Tensor_Tensor(Tensor start, Tensor end, int steps, *, ScalarType? dtype=None) -> Tensor",
     "linspace.Tensor_Scalar(Tensor start, Scalar end, int steps, *, ScalarType? dtype=None) -> Tensor",
@@ -29,7 +31,8 @@ aten! {
     "new_empty(Tensor self, SymInt[] size, *, ScalarType? dtype=None) -> Tensor",
     "new_empty_strided(Tensor self, SymInt[] size, SymInt[] stride, *, ScalarType? dtype=None) -> Tensor" => |n| { without_layout(n); let like = n.value("self")?; of_size(n, Some(like), 0.0) };
     "new_ones(Tensor self, SymInt[] size, *, ScalarType? dtype=None) -> Tensor" => |n| { let like = n.value("self")?; of_size(n, Some(like), 1.0) };
-    "zeros_like(Tensor self, *, ScalarType? dtype=None) -> Tensor", "empty_like(Tensor self, *, ScalarType? dtype=None) -> Tensor" => |n| as_large(n, 0.0);
+    "zeros_like(Tensor self, *, ScalarType? dtype=None) -> Tensor", "empty_like(Tensor self, *, ScalarType? dtype=None) -> Tensor",
+    "zero(Tensor self) -> Tensor" => |n| as_large(n, 0.0);
     "ones_like(Tensor self, *, ScalarType? dtype=None) -> Tensor" => |n| as_large(n, 1.0);
     "eye(SymInt n, *, ScalarType? dtype=None) -> Tensor", "eye.m(SymInt n, SymInt m, *, ScalarType? dtype=None) -> Tensor" => eye;
     "scalar_tensor(Scalar s, *, ScalarType? dtype=None) -> Tensor" => |n| {
@@ -47,6 +50,11 @@ aten! {
         window(n, [a, b, 0.0])
     };
     "blackman_window(int window_length, *, ScalarType? dtype=None) -> Tensor", "blackman_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None) -> Tensor" => |n| window(n, [0.42, 0.5, 0.08]);
+    "kaiser_window(int window_length, *, ScalarType? dtype=None) -> Tensor",
+    "kaiser_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None) -> Tensor",
+    "kaiser_window.beta(int window_length, bool periodic, float beta, *, ScalarType? dtype=None) -> Tensor" => kaiser;
+    "fft_fftfreq(SymInt n, float d=1.0, *, ScalarType? dtype=None) -> Tensor" => |n| frequencies(n, true);
+    "fft_rfftfreq(SymInt n, float d=1.0, *, ScalarType? dtype=None) -> Tensor" => |n| frequencies(n, false);
     "bartlett_window(int window_length, *, ScalarType? dtype=None) -> Tensor", "bartlett_window.periodic(int window_length, bool periodic, *, ScalarType? dtype=None) -> Tensor" => bartlett;
 }
 
@@ -107,6 +115,20 @@ fn arange(n: &mut Lower<'_>) -> Lowered {
     let y = n.op(ops::Range1d { end: values[1], start: values[0], step: values[2] })?;
     let y = converted(n, y, if n.has("dtype") || !float { dtype } else { DType::F32 })?;
     n.done(y)
+}
+
+/// Numbers up to an end that belongs to them.
+fn with_end(n: &mut Lower<'_>) -> Lowered {
+    let (start, step) = (n.number("start")?.unwrap_or(0.0), n.number("step")?.unwrap_or(1.0));
+    let Some(end) = n.number("end")? else { return n.bad_attr("end", "a number") };
+    let dtype = n.dtype_arg("dtype")?.unwrap_or(DType::F32);
+    let count = ((end - start) / step).floor() + 1.0;
+    if !(0.0..f64::from(1 << 28)).contains(&count) {
+        return n.bad_attr("end", "a number of elements that memory holds");
+    }
+    n.affords(count as usize)?;
+    let all: Vec<f64> = (0..count as usize).map(|i| start + i as f64 * step).collect();
+    n.literal(Tensor::from_f64(dtype, &[all.len()], &all))
 }
 
 /// As many numbers between two as asked for, both of them included; of powers, the exponents are.
@@ -278,4 +300,37 @@ fn bartlett(n: &mut Lower<'_>) -> Lowered {
     let (size, period, dtype) = period(n)?;
     let at = |i: usize| if size == 1 { 1.0 } else { 1.0 - (2.0 * i as f64 / period - 1.0).abs() };
     n.literal(Tensor::from_f64(dtype, &[size], &(0..size).map(at).collect::<Vec<_>>()))
+}
+
+/// The Bessel function of the first kind and order 0 at `i * beta * sqrt(1 - x^2)`, over that at `x` = 0.
+fn kaiser(n: &mut Lower<'_>) -> Lowered {
+    let (size, period, dtype) = period(n)?;
+    let beta = n.number("beta")?.unwrap_or(12.0);
+    // A sum of squares of `(x / 2)^k / k!`.
+    let bessel = |x: f64| {
+        let mut term = 1.0f64;
+        (1..500).fold(1.0, |sum, k| {
+            term *= x / 2.0 / f64::from(k);
+            sum + term * term
+        })
+    };
+    let at = |i: usize| {
+        let x = 2.0 * i as f64 / period - 1.0;
+        if size == 1 { 1.0 } else { bessel(beta * (1.0 - x * x).max(0.0).sqrt()) / bessel(beta) }
+    };
+    n.literal(Tensor::from_f64(dtype, &[size], &(0..size).map(at).collect::<Vec<_>>()))
+}
+
+/// The frequencies of a Fourier transform; those of a real one are not negative.
+fn frequencies(n: &mut Lower<'_>, both: bool) -> Lowered {
+    let (size, step) = (n.int_or("n", 0)?, n.number("d")?.unwrap_or(1.0));
+    let dtype = n.dtype_arg("dtype")?.unwrap_or(DType::F32);
+    if !(1..=1 << 24).contains(&size) {
+        return n.bad_attr("n", "1 to 16777216");
+    }
+    n.affords(size as usize)?;
+    let count = if both { size } else { size / 2 + 1 };
+    let at = |i: i64| if both && i >= (size + 1) / 2 { i - size } else { i };
+    let all: Vec<f64> = (0..count).map(|i| at(i) as f64 / (size as f64 * step)).collect();
+    n.literal(Tensor::from_f64(dtype, &[all.len()], &all))
 }

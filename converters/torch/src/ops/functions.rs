@@ -53,17 +53,19 @@ aten! {
         n.emit(ops::Select { cond: below, a: minus, b: size })
     };
     "heaviside(Tensor self, Tensor values) -> Tensor" => |n| {
-        let ([x, v], _) = operands(n, ["self", "values"])?;
+        let ([x, v], dtype) = operands(n, ["self", "values"])?;
+        let [x, v] = n.without_bools([x, v])?;
         let zero = n.scalar_like(x, 0.0)?;
         let above = n.less(zero, x)?;
-        let dtype = n.dtype(x)?;
-        let step = n.cast(above, dtype)?;
+        let step = n.cast(above, n.dtype(x)?)?;
         let on = n.equal(x, zero)?;
-        n.emit(ops::Select { cond: on, a: v, b: step })
+        let y = n.select(on, v, step)?;
+        let y = n.cast(y, dtype)?;
+        n.done(y)
     };
-    "ldexp.Tensor(Tensor self, Tensor other) -> Tensor" => |n| { let [x, y] = float_operands(n, ["self", "other"])?; let y = n.op(ops::Exp2 { x: y })?; n.emit(ops::Mul { x, y }) };
+    "ldexp.Tensor(Tensor self, Tensor other) -> Tensor", "ldexp(Tensor self, Tensor other) -> Tensor" => |n| { let [x, y] = float_operands(n, ["self", "other"])?; let y = n.op(ops::Exp2 { x: y })?; n.emit(ops::Mul { x, y }) };
     "float_power.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor", "float_power.Scalar(Scalar self, Tensor exponent) -> Tensor",
-    "float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor" => |n| { let [x, y] = float_operands(n, ["self", "exponent"])?; n.emit(ops::Pow { x, y }) };
+    "float_power.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor", "float_power.Tensor(Tensor self, Tensor exponent) -> Tensor" => |n| { let [x, y] = float_operands(n, ["self", "exponent"])?; n.emit(ops::Pow { x, y }) };
     "sinc(Tensor self) -> Tensor", "special_sinc(Tensor self) -> Tensor" => |n| {
         let x = float(n)?;
         let x = n.scale(x, PI)?;
@@ -237,6 +239,12 @@ fn quantile(n: &mut Lower<'_>) -> Lowered {
 /// By a first guess and Newton's method. Source: Winitzki 2008 for the guess.
 fn erfinv(n: &mut Lower<'_>) -> Lowered {
     let x = float(n)?;
+    let y = erfinv_of(n, x)?;
+    n.done(y)
+}
+
+/// As [`erfinv`], of a value.
+pub(super) fn erfinv_of(n: &mut Lower<'_>, x: Value) -> Result<Value> {
     let a = 0.147;
     let square = n.mul(x, x)?;
     let rest = n.scale(square, -1.0)?;
@@ -266,5 +274,5 @@ fn erfinv(n: &mut Lower<'_>) -> Lowered {
     let end = n.equal(size, one)?;
     let far = n.scalar_like(x, f64::INFINITY)?;
     let far = n.mul(far, x)?;
-    n.emit(ops::Select { cond: end, a: far, b: y })
+    n.select(end, far, y)
 }

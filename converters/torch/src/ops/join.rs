@@ -6,6 +6,7 @@ use mlconv_source::{Entry, Lower, LowerError, Lowered};
 use mlconv_tensor::DType;
 
 aten! {
+    "combinations(Tensor self, int r=2, bool with_replacement=False) -> Tensor" => combinations;
     "atleast_1d.Sequence(Tensor[] tensors) -> Tensor[]" => |n| each(n, 1);
     "atleast_2d(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = at_least(n, x, 2)?; n.done(y) };
     "atleast_2d.Sequence(Tensor[] tensors) -> Tensor[]" => |n| each(n, 2);
@@ -114,3 +115,30 @@ fn sum_to_size(n: &mut Lower<'_>) -> Lowered {
     let y = n.squeeze(sum, &(0..lead as i64).collect::<Vec<_>>())?;
     n.done(y)
 }
+
+/// Every choice of `r` elements of a vector, in order.
+fn combinations(n: &mut Lower<'_>) -> Lowered {
+    let (x, r, again) = (n.value("self")?, n.int_or("r", 2)?, n.flag("with_replacement", false)?);
+    let [count] = n.fixed_shape(x, "the number of choices")?[..] else {
+        return Err(LowerError::form(format!("choices from {}", n.ty(x)?)));
+    };
+    if !(1..=8).contains(&r) {
+        return n.bad_attr("r", "1 to 8");
+    }
+    // Choices of fewer elements, each with one more behind it.
+    let mut all: Vec<Vec<i64>> = vec![vec![]];
+    for _ in 0..r {
+        let first = |c: &Vec<i64>| c.last().map_or(0, |last| if again { *last } else { last + 1 });
+        all = all.iter().flat_map(|c| (first(c)..count).map(move |i| [c.as_slice(), &[i]].concat())).collect();
+        if all.len() > MAX_CHOICES {
+            return Err(LowerError::form(format!("all choices of {r} of {count} elements")));
+        }
+    }
+    let places: Vec<i64> = all.iter().flatten().copied().collect();
+    let y = n.without_bool(x, |n, x| n.gather_at(x, 0, &places))?;
+    let y = n.reshape_to(y, &[all.len() as i64, r])?;
+    n.done(y)
+}
+
+/// Choices beyond which they are refused.
+const MAX_CHOICES: usize = 1 << 16;

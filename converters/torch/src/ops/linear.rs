@@ -3,13 +3,14 @@
 use super::promote::operands;
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
-    Entry, Lower, LowerError, Lowered, Size,
+    Lower, LowerError, Lowered, Size,
     layers::{
         einsum::einsum,
         inverse::inverse,
         linear::{Gemm, gemm, product},
     },
 };
+use mlconv_tensor::DType;
 
 aten! {
     "linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor" => linear;
@@ -47,15 +48,7 @@ aten! {
         let (z, dim) = (n.mul(x, y)?, n.int_or("dim", -1)?);
         n.emit(ops::ReduceSum { x: z, axes: Some(vec![dim]), keep_dims: false })
     };
-    "linalg_inv(Tensor A) -> Tensor" => |n| { let x = n.value("A")?; let y = inverse(n, x)?; n.done(y) };
-    "inverse(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = inverse(n, x)?; n.done(y) };
-    "linalg_inv_ex(Tensor A, *, bool check_errors=False) -> (Tensor inverse, Tensor info)" => |n| {
-        n.ignore("check_errors");
-        let x = n.value("A")?;
-        let y = inverse(n, x)?;
-        // What it says of errors is not computed.
-        Ok(vec![Entry::Value(y), Entry::Nothing])
-    };
+    "_trilinear(Tensor i1, Tensor i2, Tensor i3, int[] expand1, int[] expand2, int[] expand3, int[] sumdim, int unroll_dim=1) -> Tensor" => trilinear;
     "bilinear(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=None) -> Tensor" => bilinear;
 }
 
@@ -122,7 +115,7 @@ fn inner(n: &mut Lower<'_>) -> Lowered {
 fn outer(n: &mut Lower<'_>, a: &'static str, b: &'static str) -> Result<Value> {
     let ([a, b], _) = operands(n, [a, b])?;
     let (a, b) = (n.expand_dims(a, &[1])?, n.expand_dims(b, &[0])?);
-    n.mul(a, b)
+    if n.dtype(a)? == DType::Bool { n.and(a, b) } else { n.mul(a, b) }
 }
 
 fn addmm(n: &mut Lower<'_>) -> Lowered {
@@ -137,6 +130,13 @@ fn addmm(n: &mut Lower<'_>) -> Lowered {
 fn plus(n: &mut Lower<'_>, y: Value) -> Lowered {
     let (alpha, beta) = (n.number("alpha")?.unwrap_or(1.0), n.number("beta")?.unwrap_or(1.0));
     let c = n.value("self")?;
+    if n.dtype(y)? == DType::Bool {
+        // A factor is set or not.
+        let no = n.const_scalar(DType::Bool, 0.0)?;
+        let x = if beta == 0.0 { no } else { c };
+        let y = if alpha == 0.0 { no } else { y };
+        return n.emit(ops::LogicalOr { x, y });
+    }
     let y = n.scale(y, alpha)?;
     if beta == 0.0 {
         return n.done(y);
@@ -260,6 +260,26 @@ fn cross(n: &mut Lower<'_>) -> Lowered {
     let [a1, b1, a2, b2] = turned[..] else { return Err(LowerError::Poisoned) };
     let (x, y) = (n.mul(a1, b2)?, n.mul(a2, b1)?);
     n.emit(ops::Sub { x, y })
+}
+
+/// The product of three tensors, each with further axes, summed over some.
+fn trilinear(n: &mut Lower<'_>) -> Lowered {
+    // How it is computed changes nothing but rounding.
+    n.ignore("unroll_dim");
+    let mut product = None;
+    for (name, axes) in [("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")] {
+        let (x, axes) = (n.value(name)?, n.ints(axes)?.unwrap_or_default());
+        let x = n.expand_dims(x, &axes)?;
+        product = Some(match product {
+            None => x,
+            Some(product) => n.mul(product, x)?,
+        });
+    }
+    let x = product.ok_or(LowerError::Poisoned)?;
+    match n.ints("sumdim")?.filter(|axes| !axes.is_empty()) {
+        Some(axes) => n.emit(ops::ReduceSum { x, axes: Some(axes), keep_dims: false }),
+        None => n.done(x),
+    }
 }
 
 /// `sum(input1[i] * weight[k, i, j] * input2[j])`.

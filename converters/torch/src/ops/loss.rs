@@ -49,6 +49,14 @@ aten! {
         let y = n.maximum(d, zero)?;
         reduced(n, y)
     };
+    "multi_margin_loss(Tensor self, Tensor target, Scalar p=1, Scalar margin=1, Tensor? weight=None, int reduction=Mean) -> Tensor" => multi_margin;
+    "multilabel_margin_loss(Tensor self, Tensor target, int reduction=Mean) -> Tensor" => |n| { let y = multilabel_margin(n)?.0; reduced(n, y) };
+    "multilabel_margin_loss_forward(Tensor self, Tensor target, int reduction) -> (Tensor output, Tensor is_target)" => |n| {
+        let (y, is_target) = multilabel_margin(n)?;
+        let mut out = reduced(n, y)?;
+        out.push(Entry::Value(is_target));
+        Ok(out)
+    };
     "cosine_embedding_loss(Tensor input1, Tensor input2, Tensor target, float margin=0.0, int reduction=Mean) -> Tensor" => cosine;
     "triplet_margin_loss(Tensor anchor, Tensor positive, Tensor negative, float margin=1.0, float p=2, float eps=1e-06, bool swap=False, int reduction=Mean) -> Tensor" => triplet;
 }
@@ -243,10 +251,8 @@ fn kl_div(n: &mut Lower<'_>) -> Lowered {
 fn poisson(n: &mut Lower<'_>) -> Lowered {
     let eps = n.number("eps")?.unwrap_or(1e-8);
     let [x, target] = float_operands(n, ["input", "target"])?;
-    if n.flag("full", false)? {
-        return Err(LowerError::form("a loss with the term of Stirling"));
-    }
-    let y = if n.flag("log_input", true)? {
+    let full = n.flag("full", false)?;
+    let mut y = if n.flag("log_input", true)? {
         let (rate, part) = (n.exp(x)?, n.mul(target, x)?);
         n.sub(rate, part)?
     } else {
@@ -255,6 +261,18 @@ fn poisson(n: &mut Lower<'_>) -> Lowered {
         let part = n.mul(target, log)?;
         n.sub(x, part)?
     };
+    if full {
+        // Stirling's term, of targets above 1: `t * log(t) - t + log(2 * pi * t) / 2`.
+        let (log, one) = (n.log(target)?, n.scalar_like(target, 1.0)?);
+        let main = n.mul(target, log)?;
+        let main = n.sub(main, target)?;
+        let half = n.scale(log, 0.5)?;
+        let half = n.add_number(half, 0.5 * std::f64::consts::TAU.ln())?;
+        let term = n.add(main, half)?;
+        let (above, zero) = (n.less(one, target)?, n.scalar_like(target, 0.0)?);
+        let term = n.select(above, term, zero)?;
+        y = n.add(y, term)?;
+    }
     reduced(n, y)
 }
 
@@ -319,4 +337,86 @@ fn triplet(n: &mut Lower<'_>) -> Lowered {
     let zero = n.scalar_like(less, 0.0)?;
     let y = n.maximum(less, zero)?;
     reduced(n, y)
+}
+
+/// The scores in floats and the targets, both with an axis of batches.
+fn batches(n: &mut Lower<'_>) -> Result<[Value; 2]> {
+    let (mut x, mut target) = (n.value("self")?, n.value("target")?);
+    if n.rank(x)? < 2 {
+        x = n.at_least_1d(x)?;
+        x = n.expand_dims(x, &[0])?;
+    }
+    if n.rank(target)? == 0 {
+        target = n.expand_dims(target, &[0])?;
+    }
+    Ok([n.as_float(x)?, target])
+}
+
+/// By how much each class comes within a margin of the one that is right, to a power, and on the mean of classes.
+fn multi_margin(n: &mut Lower<'_>) -> Lowered {
+    let (p, margin, weight) = (n.number("p")?.unwrap_or(1.0), n.number("margin")?.unwrap_or(1.0), n.maybe("weight")?);
+    if p != 1.0 && p != 2.0 {
+        return n.bad_attr("p", "1 or 2");
+    }
+    let own = n.value("self")?;
+    let alone = n.rank(own)? < 2;
+    let [x, target] = batches(n)?;
+    let column = n.expand_dims(target, &[1])?;
+    let right = n.gather_elements(x, column, 1)?;
+    let apart = n.sub(x, right)?;
+    let apart = n.add_number(apart, margin)?;
+    let zero = n.scalar_like(apart, 0.0)?;
+    let mut y = n.maximum(apart, zero)?;
+    if p == 2.0 {
+        y = n.mul(y, y)?;
+    }
+    if let Some(weight) = weight {
+        let weight = n.cast(weight, n.dtype(y)?)?;
+        let weight = n.gather(weight, column, 0)?;
+        y = n.mul(y, weight)?;
+    }
+    let classes = n.counted(x, 1, DType::I32)?;
+    let is = n.equal(classes, column)?;
+    let y = n.select(is, zero, y)?;
+    let y = n.op(ops::ReduceMean { x: y, axes: Some(vec![1]), keep_dims: false })?;
+    let y = if alone { n.squeeze(y, &[0])? } else { y };
+    reduced(n, y)
+}
+
+/// By how much other classes come within 1 of those that are right, which stand first in a row until one is negative; and
+/// which these are.
+fn multilabel_margin(n: &mut Lower<'_>) -> Result<(Value, Value)> {
+    let (own, of_target) = (n.value("self")?, n.value("target")?);
+    let (alone, shape) = (n.rank(own)? < 2, of_target);
+    let [x, target] = batches(n)?;
+    let target = if n.rank(target)? == 1 { n.expand_dims(target, &[0])? } else { target };
+    let (zero, none) = (n.const_int(0)?, n.scalar_like(x, 0.0)?);
+    // Those before the first that is negative.
+    let gone = n.less(target, zero)?;
+    let gone = n.cast(gone, DType::I32)?;
+    let gone = n.op(ops::Cumsum { x: gone, axis: 1, exclusive: false, reverse: false })?;
+    let counts = n.equal(gone, zero)?;
+    let at = n.maximum(target, zero)?;
+    let right = n.gather_elements(x, at, 1)?;
+    // [b, classes, targets]
+    let classes = n.counted(x, 1, DType::I32)?;
+    let classes = n.expand_dims(classes, &[0, 2])?;
+    let (places, counted) = (n.expand_dims(target, &[1])?, n.expand_dims(counts, &[1])?);
+    let is = n.equal(classes, places)?;
+    let is = n.and(is, counted)?;
+    let is = n.cast(is, DType::I32)?;
+    let is = n.op(ops::ReduceMax { x: is, axes: Some(vec![2]), keep_dims: true })?;
+    let other = n.equal(is, zero)?;
+    let (right, x) = (n.expand_dims(right, &[1])?, n.expand_dims(x, &[2])?);
+    let apart = n.sub(x, right)?;
+    let apart = n.add_number(apart, 1.0)?;
+    let near = n.maximum(apart, none)?;
+    let pairs = n.and(other, counted)?;
+    let near = n.select(pairs, near, none)?;
+    let sum = n.op(ops::ReduceSum { x: near, axes: Some(vec![2]), keep_dims: false })?;
+    let y = n.op(ops::ReduceMean { x: sum, axes: Some(vec![1]), keep_dims: false })?;
+    let y = if alone { n.squeeze(y, &[0])? } else { y };
+    let is = n.cast(is, n.dtype(y)?)?;
+    let is = n.reshape_as(is, shape)?;
+    Ok((y, is))
 }

@@ -58,7 +58,11 @@ families! {
     reduction,
     resampling,
     scatter,
+    special,
+    statistics,
     symbolic,
+    systems,
+    transformer,
     types,
     vision,
 }

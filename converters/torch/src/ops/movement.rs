@@ -9,9 +9,10 @@ aten! {
     "detach_copy(Tensor self) -> Tensor", "lift_fresh(Tensor(a) self) -> Tensor(a)", "lift_fresh_copy(Tensor self) -> Tensor",
     "lift(Tensor self) -> Tensor", "clone(Tensor self, *, MemoryFormat? memory_format=None) -> Tensor",
     "contiguous(Tensor(a) self, *, MemoryFormat memory_format=contiguous_format) -> Tensor(a)",
-    "resolve_conj(Tensor(a) self) -> Tensor(a)", "resolve_neg(Tensor(a) self) -> Tensor(a)" => |n| { let x = n.value("self")?; n.done(x) };
+    "resolve_conj(Tensor(a) self) -> Tensor(a)", "resolve_neg(Tensor(a) self) -> Tensor(a)",
+    "_conj_physical(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; n.done(x) };
     "view(Tensor(a) self, SymInt[] size) -> Tensor(a)", "view_copy(Tensor self, SymInt[] size) -> Tensor",
-    "_unsafe_view(Tensor self, SymInt[] size) -> Tensor", "_reshape_alias(Tensor(a) self, SymInt[] size, SymInt[] stride) -> Tensor(a)" => |n| { n.ignore("stride"); reshape(n, "size") };
+    "_unsafe_view(Tensor self, SymInt[] size) -> Tensor", "_reshape_copy(Tensor self, SymInt[] size) -> Tensor", "_reshape_alias(Tensor(a) self, SymInt[] size, SymInt[] stride) -> Tensor(a)" => |n| { n.ignore("stride"); reshape(n, "size") };
     "reshape(Tensor(a) self, SymInt[] shape) -> Tensor(a)" => |n| reshape(n, "shape");
     "reshape_as(Tensor(a) self, Tensor other) -> Tensor(a)", "view_as(Tensor(a) self, Tensor other) -> Tensor(a)" => |n| {
         let (x, like) = (n.value("self")?, n.value("other")?);
@@ -30,6 +31,7 @@ aten! {
         n.done(y)
     };
     "transpose.int(Tensor(a) self, int dim0, int dim1) -> Tensor(a)", "transpose_copy.int(Tensor self, int dim0, int dim1) -> Tensor",
+    "transpose(Tensor(a) self, int dim0, int dim1) -> Tensor(a)",
     "swapaxes(Tensor(a) self, int axis0, int axis1) -> Tensor(a)", "swapdims(Tensor(a) self, int dim0, int dim1) -> Tensor(a)" => transpose;
     "t(Tensor(a) self) -> Tensor(a)", "t_copy(Tensor self) -> Tensor", "numpy_T(Tensor(a) self) -> Tensor(a)" => |n| {
         let x = n.value("self")?;
@@ -66,7 +68,7 @@ aten! {
         let axis = i64::from(!all.iter().all(|v| n.rank(*v).is_ok_and(|r| r <= 1)));
         cat(n, axis)
     };
-    "stack(Tensor[] tensors, int dim=0) -> Tensor" => stack;
+    "stack(Tensor[] tensors, int dim=0) -> Tensor", "_stack(Tensor[] tensors, int dim=0) -> Tensor" => stack;
     "split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]", "unsafe_split.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]",
     "split_copy.Tensor(Tensor self, SymInt split_size, int dim=0) -> Tensor[]" => split;
     "unsafe_split_with_sizes(Tensor self, SymInt[] split_sizes, int dim=0) -> Tensor[]", "split_with_sizes(Tensor(a -> *) self, SymInt[] split_sizes, int dim=0) -> Tensor(a)[]",

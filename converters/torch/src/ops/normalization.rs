@@ -24,6 +24,12 @@ aten! {
         out.resize(n.output_count().max(1), Entry::Nothing);
         Ok(out)
     };
+    "_batch_norm_with_update(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+    "_batch_norm_with_update_functional(Tensor input, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, float momentum, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)" => |n| {
+        let mut out = batch_norm_of(n, "eps", true)?;
+        out.resize(n.output_count().max(1), Entry::Nothing);
+        Ok(out)
+    };
     "cudnn_batch_norm(Tensor input, Tensor weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, float exponential_average_factor, float epsilon) -> (Tensor, Tensor, Tensor, Tensor)" => |n| {
         n.ignore("exponential_average_factor");
         let mut out = batch_norm(n, "epsilon")?;
@@ -88,10 +94,15 @@ fn by_channel(n: &mut Lower<'_>, y: Value, weight: Option<Value>, bias: Option<V
 
 /// By the statistics that the model keeps; where it keeps none or trains, by those of the input, which are results too.
 fn batch_norm(n: &mut Lower<'_>, eps: &'static str) -> Lowered {
+    let training = n.flag("training", false)?;
+    batch_norm_of(n, eps, training)
+}
+
+fn batch_norm_of(n: &mut Lower<'_>, eps: &'static str, training: bool) -> Lowered {
     n.ignore("momentum");
     let (x, weight, bias) = (n.value("input")?, n.maybe("weight")?, n.maybe("bias")?);
     let (mean, variance) = (n.maybe("running_mean")?, n.maybe("running_var")?);
-    let (training, epsilon) = (n.flag("training", false)?, epsilon(n, eps)?);
+    let epsilon = epsilon(n, eps)?;
     match (mean, variance) {
         (Some(mean), Some(variance)) if !training => {
             let p = [

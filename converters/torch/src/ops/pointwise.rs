@@ -34,13 +34,12 @@ aten! {
     "divide.Tensor_mode(Tensor self, Tensor other, *, str? rounding_mode) -> Tensor" => divide;
     "eq.Tensor(Tensor self, Tensor other) -> Tensor", "eq.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Equal { x, y });
     "erf(Tensor self) -> Tensor", "special_erf(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Erf { x });
-    "erfc(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.op(ops::Erf { x })?; let y = n.scale(y, -1.0)?; let y = n.add_number(y, 1.0)?; n.done(y) };
+    "erfc(Tensor self) -> Tensor", "special_erfc(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.op(ops::Erf { x })?; let y = n.scale(y, -1.0)?; let y = n.add_number(y, 1.0)?; n.done(y) };
     "exp(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Exp { x });
-    "exp2(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Exp2 { x });
-    "expm1(Tensor self) -> Tensor" => expm1;
+    "exp2(Tensor self) -> Tensor", "special_exp2(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Exp2 { x });
+    "expm1(Tensor self) -> Tensor", "special_expm1(Tensor self) -> Tensor" => expm1;
     "fill.Scalar(Tensor self, Scalar value) -> Tensor", "fill.Tensor(Tensor self, Tensor value) -> Tensor" => |n| filled(n, "value");
     "copy(Tensor self, Tensor src, bool non_blocking=False) -> Tensor" => |n| filled(n, "src");
-    "zero(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let z = n.scalar_like(x, 0.0)?; let y = n.op(ops::FillLike { ref_tensor: x, value: Some(z) })?; n.done(y) };
     "floor(Tensor self) -> Tensor" => |n| whole(n, |x| ops::Floor { x });
     "floor_divide(Tensor self, Tensor other) -> Tensor", "floor_divide.Scalar(Tensor self, Scalar other) -> Tensor" =>
         |n| { let (all, _) = operands(n, ["self", "other"])?; floor_divide(n, all) };
@@ -55,7 +54,7 @@ aten! {
     "lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor", "lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor" => lerp;
     "log(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.log(x)?; n.done(y) };
     "log10(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.log(x)?; let y = n.scale(y, std::f64::consts::LOG10_E)?; n.done(y) };
-    "log1p(Tensor self) -> Tensor" => log1p;
+    "log1p(Tensor self) -> Tensor", "special_log1p(Tensor self) -> Tensor" => log1p;
     "log2(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.log(x)?; let y = n.scale(y, std::f64::consts::LOG2_E)?; n.done(y) };
     "logical_and(Tensor self, Tensor other) -> Tensor" => |n| logical(n, |x, y| ops::LogicalAnd { x, y });
     "logical_not(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let x = n.cast(x, DType::Bool)?; n.emit(ops::LogicalNot { x }) };
@@ -74,23 +73,24 @@ aten! {
     "addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor" => |n| add_combined(n, true);
     "nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor" => nan_to_num;
     "ne.Tensor(Tensor self, Tensor other) -> Tensor", "ne.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::NotEqual { x, y });
-    "neg(Tensor self) -> Tensor", "negative(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = n.scale(x, -1.0)?; n.done(y) };
+    "neg(Tensor self) -> Tensor", "negative(Tensor self) -> Tensor", "_neg_view_copy(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = n.scale(x, -1.0)?; n.done(y) };
     "positive(Tensor(a) self) -> Tensor(a)" => |n| { let x = n.value("self")?; n.done(x) };
     "pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor", "pow.Scalar(Scalar self, Tensor exponent) -> Tensor",
-    "pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor" => pow;
+    "pow.Tensor_Scalar(Tensor self, Scalar exponent) -> Tensor",
+    "pow.Tensor(Tensor self, Tensor exponent) -> Tensor" => pow;
     "reciprocal(Tensor self) -> Tensor" => |n| { let y = float(n)?; let x = n.scalar_like(y, 1.0)?; n.emit(ops::RealDiv { x, y }) };
     "remainder.Tensor(Tensor self, Tensor other) -> Tensor", "remainder.Scalar(Tensor self, Scalar other) -> Tensor",
     "remainder.Scalar_Tensor(Scalar self, Tensor other) -> Tensor" => |n| pair(n, ["self", "other"], |x, y| ops::Mod { x, y });
-    "round(Tensor self) -> Tensor" => |n| whole(n, |x| ops::Round { x });
+    "round(Tensor self) -> Tensor", "special_round(Tensor self, *, int decimals=0) -> Tensor" => |n| if n.int_or("decimals", 0)? == 0 { whole(n, |x| ops::Round { x }) } else { round_decimals(n) };
     "round.decimals(Tensor self, *, int decimals) -> Tensor" => round_decimals;
     "rsqrt(Tensor self) -> Tensor" => rsqrt;
     "rsub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor", "rsub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor" => rsub;
     "sign(Tensor self) -> Tensor", "sgn(Tensor self) -> Tensor" => sign;
-    "signbit(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = n.scalar_like(x, 0.0)?; n.emit(ops::Less { x, y }) };
+    "signbit(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let x = if n.dtype(x)? == DType::Bool { n.cast(x, DType::I32)? } else { x }; let y = n.scalar_like(x, 0.0)?; n.emit(ops::Less { x, y }) };
     "sin(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Sin { x });
     "sinh(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Sinh { x });
     "sqrt(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Sqrt { x });
-    "square(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; n.emit(ops::Mul { x, y: x }) };
+    "square(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; if n.dtype(x)? == DType::Bool { return n.done(x); } n.emit(ops::Mul { x, y: x }) };
     "sub.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor", "sub.Scalar(Tensor self, Scalar other, Scalar alpha=1) -> Tensor",
     "subtract.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor" => |n| sum(n, -1.0);
     "tan(Tensor self) -> Tensor" => |n| unary(n, |x| ops::Tan { x });
@@ -104,8 +104,10 @@ aten! {
     "where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor",
     "where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor",
     "where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor" => choose;
-    "xlogy.Tensor(Tensor self, Tensor other) -> Tensor" => xlogy;
-    "logit(Tensor self, float? eps=None) -> Tensor" => logit;
+    "xlogy.Tensor(Tensor self, Tensor other) -> Tensor", "xlogy.Scalar_Self(Scalar self, Tensor other) -> Tensor",
+    "xlogy.Scalar_Other(Tensor self, Scalar other) -> Tensor", "special_xlogy(Tensor self, Tensor other) -> Tensor",
+    "special_xlogy.self_scalar(Scalar self, Tensor other) -> Tensor", "special_xlogy.other_scalar(Tensor self, Scalar other) -> Tensor" => xlogy;
+    "logit(Tensor self, float? eps=None) -> Tensor", "special_logit(Tensor self, float? eps=None) -> Tensor" => logit;
 }
 
 /// The argument `self` in floats.
@@ -177,8 +179,10 @@ fn rsub(n: &mut Lower<'_>) -> Lowered {
 /// The sign, which of NaN is 0.
 fn sign(n: &mut Lower<'_>) -> Lowered {
     let x = n.value("self")?;
-    if !n.dtype(x)?.is_float() {
-        return n.emit(ops::Sign { x });
+    match n.dtype(x)? {
+        DType::Bool => return n.done(x),
+        d if !d.is_float() => return n.emit(ops::Sign { x }),
+        _ => {}
     }
     let zero = n.scalar_like(x, 0.0)?;
     let (above, below) = (n.less(zero, x)?, n.less(x, zero)?);
@@ -301,6 +305,12 @@ fn expm1(n: &mut Lower<'_>) -> Lowered {
 /// `log(1 + x)`; near zero as `2 * atanh(x / (2 + x))`, which loses nothing there.
 fn log1p(n: &mut Lower<'_>) -> Lowered {
     let x = float(n)?;
+    let y = log1p_of(n, x)?;
+    n.done(y)
+}
+
+/// As [`log1p`], of a value.
+pub(super) fn log1p_of(n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
     let under = n.add_number(x, 2.0)?;
     let ratio = n.div(x, under)?;
     let near = n.op(ops::Atanh { x: ratio })?;
@@ -310,7 +320,7 @@ fn log1p(n: &mut Lower<'_>) -> Lowered {
     let size = n.abs(x)?;
     let limit = n.scalar_like(x, 0.5)?;
     let small = n.less(size, limit)?;
-    n.emit(ops::Select { cond: small, a: near, b: far })
+    n.select(small, near, far)
 }
 
 /// The argument `value` in the shape and type of `self`.

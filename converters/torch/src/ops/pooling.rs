@@ -1,7 +1,10 @@
 //! Poolings.
 
 use super::convolution::{per_dimension, with_images, without_images};
-use mlconv_mil::{ir::Value, ops};
+use mlconv_mil::{
+    ir::Value,
+    ops::{self, ScatterMode},
+};
 use mlconv_source::{
     Entry, Lower, LowerError, Lowered,
     layers::{
@@ -29,6 +32,8 @@ aten! {
     "adaptive_max_pool1d(Tensor self, int[1] output_size) -> (Tensor, Tensor)" => |n| adaptive_greatest(n, 1);
     "adaptive_max_pool2d(Tensor self, int[2] output_size) -> (Tensor, Tensor)" => |n| adaptive_greatest(n, 2);
     "adaptive_max_pool3d(Tensor self, int[3] output_size) -> (Tensor, Tensor)" => |n| adaptive_greatest(n, 3);
+    "max_pool2d_with_indices_backward(Tensor grad_output, Tensor self, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, Tensor indices) -> Tensor" => |n| slopes_put_back(n, 2);
+    "max_pool3d_with_indices_backward(Tensor grad_output, Tensor self, int[3] kernel_size, int[3] stride, int[3] padding, int[3] dilation, bool ceil_mode, Tensor indices) -> Tensor" => |n| slopes_put_back(n, 3);
     "max_unpool2d(Tensor self, Tensor indices, SymInt[2] output_size) -> Tensor" => |n| max_unpool(n, 2);
     "max_unpool3d(Tensor self, Tensor indices, SymInt[3] output_size, int[3] stride, int[3] padding) -> Tensor" => |n| {
         // They say how the sizes came about.
@@ -53,7 +58,9 @@ fn window(n: &Lower<'_>, spatial: usize) -> Result<Window> {
 }
 
 fn avg_pool(n: &mut Lower<'_>, spatial: usize) -> Lowered {
-    let x = n.value("self")?;
+    let source = n.value("self")?;
+    // Of integers, the mean is cut off.
+    let x = n.as_float(source)?;
     let window = window(n, spatial)?;
     let divisor = n.int("divisor_override")?;
     if divisor == Some(0) {
@@ -63,6 +70,7 @@ fn avg_pool(n: &mut Lower<'_>, spatial: usize) -> Lowered {
     let (x, single) = with_images(n, x, spatial)?;
     let y = mean(n, x, window, how)?;
     let y = without_images(n, y, single)?;
+    let y = n.cast(y, n.dtype(source)?)?;
     n.done(y)
 }
 
@@ -224,6 +232,24 @@ const MAX_ELEMENTS: i64 = 1 << 30;
 fn max_unpool(n: &mut Lower<'_>, spatial: usize) -> Lowered {
     let (x, places) = (n.value("self")?, n.value("indices")?);
     let sizes = per_dimension(n, "output_size", 1, (spatial, 1))?;
+    let y = placed(n, [x, places], &sizes, ScatterMode::Update)?;
+    n.done(y)
+}
+
+/// What a pooling's result is worth, to where its elements came from; of one that several windows share, the sum.
+fn slopes_put_back(n: &mut Lower<'_>, spatial: usize) -> Lowered {
+    // They say how the places came about.
+    ["kernel_size", "stride", "padding", "dilation", "ceil_mode"].into_iter().for_each(|name| n.ignore(name));
+    let (slopes, x, places) = (n.value("grad_output")?, n.value("self")?, n.value("indices")?);
+    let mut shape = n.fixed_shape(x, "where elements came from")?;
+    let lead = shape.len().checked_sub(spatial).ok_or_else(|| LowerError::form("a tensor without images"))?;
+    let y = placed(n, [slopes, places], &shape.split_off(lead), ScatterMode::Add)?;
+    n.done(y)
+}
+
+/// Elements at places that are counted through each image, in images of these sizes.
+fn placed(n: &mut Lower<'_>, [x, places]: [Value; 2], sizes: &[i64], mode: ScatterMode) -> Result<Value> {
+    let spatial = sizes.len();
     let lead = n.rank(x)?.checked_sub(spatial).ok_or_else(|| LowerError::form("a tensor without images"))?;
     let own = n.fixed_shape(x, "where elements come from")?;
     let image = sizes.iter().try_fold(1i64, |n, d| n.checked_mul(*d));
@@ -238,7 +264,6 @@ fn max_unpool(n: &mut Lower<'_>, spatial: usize) -> Lowered {
     let shape: Vec<usize> = own[..lead].iter().map(|d| *d as usize).chain(ones).collect();
     let starts = n.add_const(Tensor::from_i64(DType::I32, &shape, &starts))?;
     let places = n.add(places, starts)?;
-    let made: Vec<i64> = own[..lead].iter().chain(&sizes).copied().collect();
-    let y = put_back(n, [x, places], (&made, total))?;
-    n.done(y)
+    let made: Vec<i64> = own[..lead].iter().chain(sizes).copied().collect();
+    put_back(n, [x, places], (&made, total), mode)
 }

@@ -1,5 +1,7 @@
 //! Recurrent layers and their cells.
 
+mod packed;
+
 use super::linear::layer as product;
 use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{
@@ -9,10 +11,16 @@ use mlconv_source::{
 use mlconv_tensor::DType;
 
 aten! {
-    "lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)" => |n| stacked(n, Kind::Lstm, &[Function::Sigmoid, Function::Tanh, Function::Tanh]);
-    "gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)" => |n| stacked(n, Kind::Gru, &[Function::Sigmoid, Function::Tanh]);
-    "rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)" => |n| stacked(n, Kind::Rnn, &[Function::Tanh]);
-    "rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)" => |n| stacked(n, Kind::Rnn, &[Function::Relu]);
+    "lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor, Tensor)",
+    "lstm.data(Tensor data, Tensor batch_sizes, Tensor[] hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor, Tensor)" => |n| stacked(n, Kind::Lstm, &[Function::Sigmoid, Function::Tanh, Function::Tanh]);
+    "gru.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)",
+    "gru.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)" => |n| stacked(n, Kind::Gru, &[Function::Sigmoid, Function::Tanh]);
+    "rnn_tanh.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)",
+    "rnn_tanh.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)" => |n| stacked(n, Kind::Rnn, &[Function::Tanh]);
+    "rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first) -> (Tensor, Tensor)",
+    "rnn_relu.data(Tensor data, Tensor batch_sizes, Tensor hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> (Tensor, Tensor)" => |n| stacked(n, Kind::Rnn, &[Function::Relu]);
+    "_pack_padded_sequence(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)" => packed::pack;
+    "_pad_packed_sequence(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, SymInt total_length) -> (Tensor, Tensor)" => packed::pad;
     "lstm_cell(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> (Tensor, Tensor)" => lstm_cell;
     "gru_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor" => gru_cell;
     "rnn_tanh_cell(Tensor input, Tensor hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor" => |n| { let [a, b] = sums(n)?; let x = n.add(a, b)?; n.emit(ops::Tanh { x }) };
@@ -43,23 +51,35 @@ fn stacked(n: &mut Lower<'_>, kind: Kind, functions: &[Function]) -> Lowered {
     n.ignore("dropout");
     let (biases, both) = (n.flag("has_biases", true)?, n.flag("bidirectional", false)?);
     let (count, batch_first) = (n.int_or("num_layers", 1)?, n.flag("batch_first", false)?);
-    let (mut x, params) = (n.value("input")?, n.values("params")?);
+    let packed = if n.has("batch_sizes") { Some(packed::Packed::given(n)?) } else { None };
+    let mut x = match &packed {
+        Some(packed) => packed.padded(n)?,
+        None => n.value("input")?,
+    };
+    let params = n.values("params")?;
     let states = if kind == Kind::Lstm { n.values("hx")? } else { vec![n.value("hx")?] };
-    let (directions, each) = (if both { 2 } else { 1 }, if biases { 4 } else { 2 });
+    let (directions, mut each) = (if both { 2 } else { 1 }, if biases { 4 } else { 2 });
     if !(1..=MAX_LAYERS).contains(&count) {
         return n.bad_attr("num_layers", "at least 1");
     }
     let count = count as usize;
+    // One weight more projects the output.
+    let projects = kind == Kind::Lstm && params.len() == count * directions * (each + 1);
+    each += usize::from(projects);
     if params.len() != count * directions * each || n.rank(x)? != 3 {
-        return Err(LowerError::form("a layer that projects its state, or of a sequence without batches"));
+        return Err(LowerError::form(format!("{} weights of layers of {}", params.len(), n.ty(x)?)));
     }
     let source = n.dtype(x)?;
     // Core ML's layers take half precision only since iOS 17.
     let dtype = if n.opset() < Opset::Ios17 { DType::F32 } else { source };
     x = n.cast(x, dtype)?;
-    if batch_first {
+    if batch_first && packed.is_none() {
         x = n.transpose(x, &[1, 0, 2])?;
     }
+    let lengths = match &packed {
+        Some(packed) => packed.lengths(n)?,
+        None => None,
+    };
     let mut params = params.into_iter();
     let mut last: Vec<Vec<Value>> = vec![vec![]; states.len()];
     for layer in 0..count {
@@ -69,7 +89,9 @@ fn stacked(n: &mut Lower<'_>, kind: Kind, functions: &[Function]) -> Lowered {
             let mut next = || params.next().ok_or(LowerError::Poisoned);
             let (w, r) = (next()?, next()?);
             let own = if biases { Some([next()?, next()?]) } else { None };
-            hidden = match n.shape(r)?.last().and_then(|d| d.as_known()) {
+            let projection = if projects { Some(next()?) } else { None };
+            let rows = n.shape(r)?.first().and_then(|d| d.as_known());
+            hidden = match rows.map(|rows| rows / kind.gates()) {
                 Some(hidden) if (1..1 << 31).contains(&hidden) => hidden,
                 _ => return Err(LowerError::NotFixed { what: "the size of a state".into() }),
             };
@@ -89,14 +111,16 @@ fn stacked(n: &mut Lower<'_>, kind: Kind, functions: &[Function]) -> Lowered {
                 let one = n.slice(v, 0, at, Some(at + 1))?;
                 state.push(n.squeeze(one, &[0])?);
             }
-            lines.push(Direction { reverse, w, r, biases, peephole: None, state, functions: functions.to_vec() });
+            let projection = projection.map(|p| n.cast(p, dtype)).transpose()?;
+            let functions = functions.to_vec();
+            lines.push(Direction { reverse, w, r, biases, peephole: None, projection, state, functions });
         }
         let layer = Layer {
             kind,
             x,
             hidden,
             directions: lines,
-            lengths: None,
+            lengths,
             clip: None,
             coupled: false,
             reset_after: kind == Kind::Gru,
@@ -110,7 +134,9 @@ fn stacked(n: &mut Lower<'_>, kind: Kind, functions: &[Function]) -> Lowered {
             }
         }
     }
-    if batch_first {
+    if let Some(packed) = &packed {
+        x = packed.packed(n, x)?;
+    } else if batch_first {
         x = n.transpose(x, &[1, 0, 2])?;
     }
     let mut out = vec![Entry::Value(n.cast(x, source)?)];

@@ -27,6 +27,7 @@ aten! {
     "index_copy(Tensor self, int dim, Tensor index, Tensor source) -> Tensor" => |n| { let source = n.value("source")?; along(n, source, ScatterMode::Update) };
     "index_fill.int_Scalar(Tensor self, int dim, Tensor index, Scalar value) -> Tensor",
     "index_fill.int_Tensor(Tensor self, int dim, Tensor index, Tensor value) -> Tensor" => index_fill;
+    "index_reduce(Tensor self, int dim, Tensor index, Tensor source, str reduce, *, bool include_self=True) -> Tensor" => index_reduce;
     "masked_scatter(Tensor self, Tensor mask, Tensor source) -> Tensor" => masked_scatter;
     "put(Tensor self, Tensor index, Tensor source, bool accumulate=False) -> Tensor" => put;
     "diagonal_scatter(Tensor self, Tensor src, int offset=0, int dim1=0, int dim2=1) -> Tensor" => diagonal_scatter;
@@ -81,14 +82,7 @@ fn scatter_reduce(n: &mut Lower<'_>) -> Lowered {
     let reduce = n.str_or("reduce", "")?;
     let (mut x, index, src, axis) = scatter_args(n)?;
     let float = n.dtype(x)?.is_float();
-    let (least, most) = if float { (f64::NEG_INFINITY, f64::INFINITY) } else { (i32::MIN.into(), i32::MAX.into()) };
-    let (mode, neutral) = match reduce {
-        "sum" | "mean" => (ScatterMode::Add, 0.0),
-        "prod" => (ScatterMode::Mul, 1.0),
-        "amax" => (ScatterMode::Max, least),
-        "amin" => (ScatterMode::Min, most),
-        _ => return n.bad_attr("reduce", "`sum`, `prod`, `mean`, `amax` or `amin`"),
-    };
+    let (mode, neutral) = reducing(n, reduce, float)?;
     let original = x;
     let like = |n: &mut Lower<'_>, v: Value, number: f64| {
         let one = n.scalar_like(original, number)?;
@@ -103,6 +97,48 @@ fn scatter_reduce(n: &mut Lower<'_>) -> Lowered {
     if reduce == "mean" {
         let (ones, first) = (like(n, index, 1.0)?, like(n, x, if include { 1.0 } else { 0.0 })?);
         let count = n.scatter_elements(first, index, ones, axis, ScatterMode::Add)?;
+        let one = n.scalar_like(count, 1.0)?;
+        let count = n.maximum(count, one)?;
+        y = if float { n.div(y, count)? } else { n.op(ops::FloorDiv { x: y, y: count })? };
+    }
+    finished(n, y, scalar)
+}
+
+/// How elements of one place become one, and what changes nothing there.
+fn reducing(n: &Lower<'_>, reduce: &str, float: bool) -> Result<(ScatterMode, f64)> {
+    let (least, most) = if float { (f64::NEG_INFINITY, f64::INFINITY) } else { (i32::MIN.into(), i32::MAX.into()) };
+    Ok(match reduce {
+        "sum" | "mean" => (ScatterMode::Add, 0.0),
+        "prod" => (ScatterMode::Mul, 1.0),
+        "amax" => (ScatterMode::Max, least),
+        "amin" => (ScatterMode::Min, most),
+        _ => return n.bad_attr("reduce", "`sum`, `prod`, `mean`, `amax` or `amin`"),
+    })
+}
+
+/// Slices of `source` with those of `self` at the places that the index names.
+fn index_reduce(n: &mut Lower<'_>) -> Lowered {
+    let (x, index, source, dim) = (n.value("self")?, n.value("index")?, n.value("source")?, n.int_or("dim", 0)?);
+    let (scalar, include, reduce) = (is_scalar(n)?, n.flag("include_self", true)?, n.str_or("reduce", "")?);
+    let float = n.dtype(x)?.is_float();
+    let (mode, neutral) = reducing(n, reduce, float)?;
+    let source = n.cast(source, n.dtype(x)?)?;
+    let (mut data, index, updates) = (n.at_least_1d(x)?, n.at_least_1d(index)?, n.at_least_1d(source)?);
+    let place = n.axis(data, dim)?;
+    let (axis, indices, validate_indices) = (place as i64, n.indices(data, index, &[place])?, false);
+    let alike = |n: &mut Lower<'_>, like: Value, number: f64| {
+        let one = n.scalar_like(like, number)?;
+        broadcast(n, one, like)
+    };
+    if !include {
+        let updates = alike(n, updates, neutral)?;
+        data = n.op(ops::Scatter { data, indices, updates, axis, mode: ScatterMode::Update, validate_indices })?;
+    }
+    let mut y = n.op(ops::Scatter { data, indices, updates, axis, mode, validate_indices })?;
+    if reduce == "mean" {
+        let (ones, first) = (alike(n, updates, 1.0)?, alike(n, data, f64::from(u8::from(include)))?);
+        let mode = ScatterMode::Add;
+        let count = n.op(ops::Scatter { data: first, indices, updates: ones, axis, mode, validate_indices })?;
         let one = n.scalar_like(count, 1.0)?;
         let count = n.maximum(count, one)?;
         y = if float { n.div(y, count)? } else { n.op(ops::FloorDiv { x: y, y: count })? };

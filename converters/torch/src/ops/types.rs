@@ -32,6 +32,20 @@ aten! {
             _ => Err(LowerError::form("another element type for the same bits")),
         }
     };
+    "_cast_Float(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::F32);
+    "_cast_Double(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::F64);
+    "_cast_Half(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::F16);
+    "_cast_Long(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::I64);
+    "_cast_Int(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::I32);
+    "_cast_Short(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::I16);
+    "_cast_Char(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::I8);
+    "_cast_Byte(Tensor self, bool non_blocking=False) -> Tensor" => |n| as_type(n, DType::U8);
+    "is_nonzero(Tensor self) -> bool" => |n| {
+        let x = n.value("self")?;
+        let x = n.as_scalar(x)?;
+        let y = n.cast(x, DType::Bool)?;
+        n.done(y)
+    };
     "_assert_tensor_metadata(Tensor a, SymInt[]? size=None, SymInt[]? stride=None, ScalarType? dtype=None, *, Device? device=None, Layout? layout=None) -> ()" =>
         |n| nothing(n, &["a", "size", "stride", "dtype"]);
     "_assert_async(Tensor self) -> ()", "_assert_async.msg(Tensor self, str assert_msg) -> ()",
@@ -51,6 +65,12 @@ aten! {
 fn nothing(n: &mut Lower<'_>, names: &[&'static str]) -> Lowered {
     names.iter().for_each(|name| n.ignore(name));
     Ok(vec![])
+}
+
+fn as_type(n: &mut Lower<'_>, dtype: DType) -> Lowered {
+    let x = n.value("self")?;
+    let y = cast(n, x, dtype)?;
+    n.done(y)
 }
 
 fn to(n: &mut Lower<'_>) -> Lowered {

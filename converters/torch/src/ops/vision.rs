@@ -3,11 +3,11 @@
 use super::convolution::with_images;
 use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
-    Lower, LowerError, Lowered,
+    Entry, Lower, LowerError, Lowered, Size,
     layers::{
         convolution::{MAX_SIZE, Padding, Window},
         deformable::{Deformed, deformed},
-        regions::{Regions, aligned},
+        regions::{Pooled, Regions, aligned, whole_pixels},
         suppression::suppressed,
     },
 };
@@ -16,6 +16,20 @@ use mlconv_tensor::DType;
 aten! {
     "torchvision::nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor" => nms;
     "torchvision::roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor" => roi_align;
+    "torchvision::ps_roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, int sampling_ratio) -> (Tensor, Tensor)" => |n| {
+        let y = read_regions(n, true)?;
+        let y = cell_of_channel(n, y)?;
+        Ok(vec![Entry::Value(y), Entry::Nothing])
+    };
+    "torchvision::roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) -> (Tensor, Tensor)" => |n| {
+        let y = pooled(n, Pooled::Greatest)?;
+        Ok(vec![Entry::Value(y), Entry::Nothing])
+    };
+    "torchvision::ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) -> (Tensor, Tensor)" => |n| {
+        let y = pooled(n, Pooled::Mean)?;
+        let y = cell_of_channel(n, y)?;
+        Ok(vec![Entry::Value(y), Entry::Nothing])
+    };
     "torchvision::deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, SymInt offset_groups, bool use_mask) -> Tensor" => deform_conv;
 }
 
@@ -44,22 +58,67 @@ fn nms(n: &mut Lower<'_>) -> Lowered {
 }
 
 fn roi_align(n: &mut Lower<'_>) -> Lowered {
+    let half_pixel = n.flag("aligned", false)?;
+    let y = read_regions(n, half_pixel)?;
+    n.done(y)
+}
+
+/// The arguments `input` and `rois`: the image, the corners of the regions, and the numbers of their images.
+fn regions(n: &mut Lower<'_>) -> Result<(Value, [Value; 2])> {
     let (x, rois) = (n.value("input")?, n.value("rois")?);
     if n.rank(rois)? != 2 || !n.shape(rois)?[1].is(5) {
         return Err(LowerError::form(format!("regions in {}", n.ty(rois)?)));
     }
-    let regions = Regions {
-        half_pixel: n.flag("aligned", false)?,
-        mean: true,
-        size: [n.int_or("pooled_height", 1)?, n.int_or("pooled_width", 1)?],
-        ratio: n.int_or("sampling_ratio", -1)?,
-        scale: n.number("spatial_scale")?.unwrap_or(1.0),
-    };
     let (batch, boxes) = (n.slice(rois, 1, 0, Some(1))?, n.slice(rois, 1, 1, None)?);
     let batch = n.squeeze(batch, &[1])?;
     let batch = n.cast(batch, DType::I32)?;
-    let y = aligned(n, x, [boxes, batch], regions)?;
-    n.done(y)
+    Ok((x, [boxes, batch]))
+}
+
+/// The rows and columns of cells.
+fn cells(n: &Lower<'_>) -> Result<[i64; 2]> {
+    Ok([n.int_or("pooled_height", 1)?, n.int_or("pooled_width", 1)?])
+}
+
+/// Regions read at samples between pixels.
+fn read_regions(n: &mut Lower<'_>, half_pixel: bool) -> Result<Value> {
+    let (x, boxes) = regions(n)?;
+    let how = Regions {
+        half_pixel,
+        mean: true,
+        size: cells(n)?,
+        ratio: n.int_or("sampling_ratio", -1)?,
+        scale: n.number("spatial_scale")?.unwrap_or(1.0),
+    };
+    aligned(n, x, boxes, how)
+}
+
+/// Regions in whole pixels, each cell one number for all of its own.
+fn pooled(n: &mut Lower<'_>, what: Pooled) -> Result<Value> {
+    let (x, boxes) = regions(n)?;
+    let (size, scale) = (cells(n)?, n.number("spatial_scale")?.unwrap_or(1.0));
+    whole_pixels(n, x, boxes, (size, scale), what)
+}
+
+/// Of `[k, c * h * w, h, w]`, each cell from the channel that is its own: `[k, c, h, w]`.
+fn cell_of_channel(n: &mut Lower<'_>, x: Value) -> Result<Value> {
+    let shape = n.shape(x)?;
+    let known = |axis: usize| shape.get(axis).and_then(|d| d.as_known()).filter(|d| *d > 0);
+    let (Some(channels), Some(height), Some(width)) = (known(1), known(2), known(3)) else {
+        return Err(LowerError::NotFixed { what: "the channels of cells".to_owned() });
+    };
+    // Both are at most a thousand.
+    let cells = height * width;
+    if channels % cells != 0 {
+        return Err(LowerError::form(format!("{channels} channels for {cells} cells")));
+    }
+    let apart = n.reshape(x, &[Size::Of(x, 0), Size::Known(channels / cells), Size::Rest])?;
+    let places: Vec<i64> = (0..cells).map(|i| i * (cells + 1)).collect();
+    if channels / cells * cells * cells > 1 << 28 {
+        return Err(LowerError::form(format!("{cells} cells")));
+    }
+    let own = n.gather_at(apart, 2, &places)?;
+    n.reshape(own, &[Size::Of(x, 0), Size::Known(channels / cells), Size::Known(height), Size::Known(width)])
 }
 
 /// The numbers of two arguments, for rows and columns.

@@ -64,11 +64,14 @@ impl Script {
         self.data.root
     }
 
-    /// The model's `forward`.
+    /// The model's `forward`; of several, the first.
     pub(crate) fn forward(&mut self) -> Result<Rc<Function>> {
         let class = self.class_of(self.root());
         let Some(class) = class else { return Err(ReadError::Graph("the archive holds no module".to_owned())) };
-        let found = self.method(&class, "forward")?;
+        let found = match self.method(&class, "forward")? {
+            None => self.method(&class, "forward__0")?,
+            found => found,
+        };
         found.ok_or_else(|| ReadError::Graph(format!("`{class}` has no method `forward`")))
     }
 

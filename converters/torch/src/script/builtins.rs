@@ -51,6 +51,8 @@ fn is(a: &Item, b: &Item) -> Option<bool> {
         (Item::Uninitialized, _) | (_, Item::Uninitialized) => None,
         (Item::None, b) => Some(matches!(b, Item::None)),
         (a, Item::None) => Some(matches!(a, Item::None)),
+        // A tensor is the one that it was made as.
+        (Item::Tensor(a), Item::Tensor(b)) => Some(a == b),
         (a, b) => a.same(b),
     }
 }
@@ -186,6 +188,23 @@ fn list_op(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
                 v.borrow().iter().map(|x| Some((x.number()?, x.clone()))).collect::<Option<_>>()?;
             all.sort_by(|a, b| a.0.total_cmp(&b.0));
             done(Item::list(all.into_iter().map(|(_, x)| x).collect()))
+        }
+        ("broadcast_shapes", shapes) => {
+            let mut out: Vec<i64> = vec![];
+            for shape in shapes {
+                let own: Vec<i64> = shape.elements()?.iter().map(Item::int).collect::<Option<_>>()?;
+                let ahead = own.len().saturating_sub(out.len());
+                out.splice(0..0, std::iter::repeat_n(1, ahead));
+                let from = out.len() - own.len();
+                for (all, one) in out[from..].iter_mut().zip(own) {
+                    match (*all, one) {
+                        (1, n) => *all = n,
+                        (n, m) if n == m || m == 1 => {}
+                        (n, m) => return Some(Err(format!("sizes {n} and {m}, which do not go together"))),
+                    }
+                }
+            }
+            done(Item::list(out.into_iter().map(Item::Int).collect()))
         }
         ("__range_length", [from, to, step]) => {
             let (from, to, step) = (from.int()?, to.int()?, step.int()?);

@@ -5,27 +5,21 @@ mod ends;
 
 use super::{
     archive::Script,
+    binding::bound,
     builtins,
     memory::{Kept, Key, Memory, copied},
     syntax::{Expr, Function, Kind, Statement},
     value::Item,
 };
-use crate::{
-    functional::Functional,
-    ops,
-    pickle::Id,
-    pt2::ReadError,
-    schema::{Param, Signature},
-};
+use crate::{complex::Pass, functional::Functional, ops, pickle::Id, pt2::ReadError};
 use mlconv_source::{Arg, Known, Node, Walk};
-use mlconv_tensor::{DType, Tensor};
 use std::{
     collections::{BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
 };
 
-type Result<T, E = ReadError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = ReadError> = std::result::Result<T, E>;
 
 /// Statements that may be run: loops are written out, and may be long.
 const MAX_STATEMENTS: usize = 1 << 21;
@@ -33,10 +27,10 @@ const MAX_STATEMENTS: usize = 1 << 21;
 const MAX_CALLS: usize = 64;
 
 /// The variables of a function.
-type Frame = HashMap<Rc<str>, Item>;
+pub(super) type Frame = HashMap<Rc<str>, Item>;
 
 /// How a block of statements ended.
-enum Flow {
+pub(super) enum Flow {
     On,
     Return(Item),
     Break,
@@ -46,13 +40,14 @@ enum Flow {
 pub(crate) struct Interpreter {
     script: Script,
     pub(crate) walk: Walk,
-    functional: Functional,
+    pub(super) functional: Functional,
+    pub(super) complex: Pass,
     /// Attributes that were written.
-    changed: HashMap<Key, Item>,
+    pub(super) changed: HashMap<Key, Item>,
     /// Attributes that were read, as they were when the call began.
     begun: HashMap<Key, Item>,
     /// What attributes are when the call begins.
-    memory: Memory,
+    pub(super) memory: Memory,
     /// The tensors of inputs.
     inputs: Vec<Arc<str>>,
     /// Where modules lie in the model.
@@ -88,6 +83,7 @@ impl Interpreter {
             script,
             walk,
             functional: Functional::default(),
+            complex: Pass::default(),
             changed,
             begun,
             memory,
@@ -103,24 +99,24 @@ impl Interpreter {
     }
 
     /// The code asks for what is not there: which may follow from a node that was not lowered, and that is said already.
-    fn fail<T>(&self, why: impl std::fmt::Display) -> Result<T> {
+    pub(super) fn fail<T>(&self, why: impl std::fmt::Display) -> Result<T> {
         if self.walk.has_error() {
             return Err(ReadError::Stopped);
         }
         Err(ReadError::Graph(format!("{}, line {}: {why}", self.place.0, self.place.1)))
     }
 
-    fn fresh(&mut self, hint: &str) -> Arc<str> {
+    pub(super) fn fresh(&mut self, hint: &str) -> Arc<str> {
         self.names += 1;
         format!("{hint}_{}", self.names).into()
     }
 
     /// Calls the model's `forward`.
     pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
-        let root = self.script.root();
+        let (root, forward) = (self.script.root(), self.script.forward()?);
         self.inputs =
             args.iter().filter_map(|i| if let Item::Tensor(n) = i { Some(n.clone()) } else { None }).collect();
-        let result = self.method(root, "forward", args, vec![])?;
+        let result = self.method(root, &forward.name, args, vec![])?;
         self.bounded(&result)?;
         Ok(result)
     }
@@ -179,7 +175,7 @@ impl Interpreter {
         Ok(())
     }
 
-    fn block(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
+    pub(super) fn block(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
         for statement in body {
             self.place.1 = statement.line;
             self.worked(1)?;
@@ -316,7 +312,7 @@ impl Interpreter {
     }
 
     /// The integer that a value is, where it is known now.
-    fn int(&self, item: &Item) -> Option<i64> {
+    pub(super) fn int(&self, item: &Item) -> Option<i64> {
         match item {
             Item::Number(name) => match self.walk.known(name)? {
                 Known::Int(i) => Some(i),
@@ -336,146 +332,6 @@ impl Interpreter {
             Some(Known::Float(x)) => Item::Float(x),
             None => item,
         }
-    }
-
-    /// Both branches of a condition that is known only when the program runs. One that raises an error is never taken.
-    fn branches(&mut self, cond: &Item, yes: &[Statement], no: &[Statement], frame: &mut Frame) -> Result<Flow> {
-        match (raises(yes), raises(no)) {
-            (true, false) => return self.block(no, frame),
-            (false, true) => return self.block(yes, frame),
-            _ => {}
-        }
-        let (Item::Tensor(name) | Item::Number(name)) = cond else {
-            return self.fail(format!("a condition that is {}", cond.kind()));
-        };
-        let cond = self.functional.current(name);
-        self.flush();
-        let before = (frame.clone(), self.changed.clone());
-        let memory = self.functional.saved();
-        let mut written: Vec<HashMap<Arc<str>, Arc<str>>> = vec![];
-        let mut ends = vec![];
-        let mut blocks = vec![];
-        for body in [yes, no] {
-            let mut own = before.0.clone();
-            self.changed = before.1.clone();
-            self.walk.enter();
-            let flow = self.block(body, &mut own);
-            self.flush();
-            written.push(self.functional.restore(&memory).into_iter().collect());
-            blocks.push(self.walk.leave());
-            match flow? {
-                Flow::On => ends.push((own, std::mem::take(&mut self.changed))),
-                _ => return self.fail("a branch on a condition known late that returns or leaves a loop"),
-            }
-        }
-        let Ok([(a, changed_a), (b, changed_b)]) = <[_; 2]>::try_from(ends) else {
-            return self.fail("a condition without two branches");
-        };
-        // What is assigned in both is what code behind the condition can read.
-        let mut names: Vec<Rc<str>> = a.keys().filter(|k| b.contains_key(*k)).cloned().collect();
-        names.sort_unstable();
-        let (mut from_a, mut from_b, mut places) = (vec![], vec![], vec![]);
-        for name in names {
-            let (x, y) = (&a[&name], &b[&name]);
-            if x.same(y) == Some(true) || alike(x, y) {
-                frame.insert(name, x.clone());
-                continue;
-            }
-            from_a.push(x.clone());
-            from_b.push(y.clone());
-            places.push(name);
-        }
-        let mut keys: Vec<Key> = changed_a.keys().chain(changed_b.keys()).cloned().collect();
-        keys.sort_by(|x, y| (&x.1, x.0).cmp(&(&y.1, y.0)));
-        keys.dedup();
-        self.changed = before.1;
-        let mut attributes = vec![];
-        for key in keys {
-            // What one branch does not write stays as it was.
-            let mut ends = [changed_a.get(&key).cloned(), changed_b.get(&key).cloned()];
-            for end in ends.iter_mut().filter(|end| end.is_none()) {
-                *end = Some(self.attribute(Item::Module(key.0), &key.1)?);
-            }
-            let [Some(x), Some(y)] = ends else { continue };
-            if x.same(&y) == Some(true) || alike(&x, &y) {
-                self.changed.insert(key, x);
-                continue;
-            }
-            if [&x, &y].iter().any(|item| !matches!(item, Item::Tensor(_) | Item::Number(_)) && item.number().is_none())
-            {
-                return self.fail(format!(
-                    "`{}` is {} or {} on a condition that is known late",
-                    key.1,
-                    x.kind(),
-                    y.kind()
-                ));
-            }
-            from_a.push(x);
-            from_b.push(y);
-            attributes.push(key);
-        }
-        // What a branch has made itself is nothing that code behind the condition can read.
-        let mut memories: Vec<Arc<str>> = written.iter().flat_map(|w| w.keys().cloned()).collect();
-        memories.retain(|first| self.walk.rank(first).is_some());
-        memories.sort_unstable();
-        memories.dedup();
-        for first in &memories {
-            let before = self.functional.current(first);
-            for (from, written) in [&mut from_a, &mut from_b].into_iter().zip(&written) {
-                from.push(Item::Tensor(written.get(first).unwrap_or(&before).clone()));
-            }
-        }
-        let mut joined = self.joined(&cond, blocks, from_a, from_b)?.into_iter();
-        for name in places {
-            frame.insert(name, joined.next().unwrap_or(Item::Uninitialized));
-        }
-        for key in attributes {
-            self.changed.insert(key, joined.next().unwrap_or(Item::Uninitialized));
-        }
-        for (first, item) in memories.iter().zip(joined) {
-            if let Item::Tensor(name) = item {
-                self.functional.put(first, name);
-            }
-        }
-        Ok(Flow::On)
-    }
-
-    /// The values of two branches as those of one condition.
-    fn joined(
-        &mut self,
-        cond: &Arc<str>,
-        blocks: Vec<mlconv_source::Branch>,
-        a: Vec<Item>,
-        b: Vec<Item>,
-    ) -> Result<Vec<Item>> {
-        let mut yields: [Vec<Arg>; 2] = [vec![], vec![]];
-        let mut out = vec![];
-        for (x, y) in a.iter().zip(&b) {
-            let both = [x, y].map(|item| match item {
-                Item::Tensor(n) | Item::Number(n) => Some(Arg::Value(n.clone())),
-                Item::Int(i) => Some(Arg::Int(*i)),
-                Item::Float(x) => Some(Arg::Float(*x)),
-                Item::Bool(b) => Some(Arg::Bool(*b)),
-                _ => None,
-            });
-            let [Some(p), Some(q)] = both else {
-                // Nothing may read it; who does says so.
-                out.push(Item::Uninitialized);
-                continue;
-            };
-            yields[0].push(p);
-            yields[1].push(q);
-            let name = self.fresh("branch");
-            let is_tensor = matches!(x, Item::Tensor(_)) || matches!(y, Item::Tensor(_));
-            out.push(if is_tensor { Item::Tensor(name) } else { Item::Number(name) });
-        }
-        let names: Vec<Arc<str>> = out
-            .iter()
-            .filter_map(|i| if let Item::Tensor(n) | Item::Number(n) = i { Some(n.clone()) } else { None })
-            .collect();
-        let node = self.node_of("prim", "If");
-        self.walk.join(&node, cond, blocks, yields, &names);
-        Ok(out)
     }
 
     fn eval(&mut self, e: &Expr, frame: &Frame) -> Result<Item> {
@@ -558,7 +414,7 @@ impl Interpreter {
         }
     }
 
-    fn attribute(&mut self, of: Item, name: &Rc<str>) -> Result<Item> {
+    pub(super) fn attribute(&mut self, of: Item, name: &Rc<str>) -> Result<Item> {
         match &of {
             Item::Module(module) => {
                 if let Some(item) = self.changed.get(&(*module, name.clone())) {
@@ -690,7 +546,7 @@ impl Interpreter {
         Ok(Item::Bool(is))
     }
 
-    fn node_of(&self, domain: &str, op: &str) -> Node {
+    pub(super) fn node_of(&self, domain: &str, op: &str) -> Node {
         let (file, line) = &self.place;
         Node {
             domain: domain.into(),
@@ -702,13 +558,28 @@ impl Interpreter {
     }
 
     /// Hands the nodes that were made to the walk.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         for node in self.functional.take() {
-            self.walk.node(&node);
+            self.send(&node);
         }
     }
 
-    fn builtin(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+    /// Hands a node to the walk; one of complex numbers as what it is on their parts.
+    fn send(&mut self, node: &Node) {
+        match self.complex.replaced(node) {
+            Ok(None) => self.walk.node(node),
+            Ok(Some(nodes)) => nodes.iter().for_each(|node| self.walk.node(node)),
+            Err(why) => self.walk.fail(why),
+        }
+    }
+
+    pub(super) fn builtin(
+        &mut self,
+        domain: &str,
+        op: &str,
+        args: Vec<Item>,
+        named: Vec<(Rc<str>, Item)>,
+    ) -> Result<Item> {
         let args: Vec<Item> = args.into_iter().map(|i| self.settled(i)).collect();
         if named.is_empty() {
             args.iter().try_for_each(|item| self.bounded(item))?;
@@ -728,150 +599,17 @@ impl Interpreter {
         self.operator(domain, op, args, named)
     }
 
-    /// What is known of tensors, and what TorchScript has beside operators.
-    fn about(&mut self, domain: &str, op: &str, args: &[Item]) -> Result<Option<Item>> {
-        let of = |item: &Item| if let Item::Tensor(n) = item { Some(n.clone()) } else { None };
-        let first = args.first().and_then(of);
-        Ok(Some(match (op, first, args) {
-            ("RaiseException", _, [message, ..]) => return self.fail(format!("the model raises an error: {message}")),
-            ("warn" | "Print" | "print" | "_assert" | "AutocastToReducedPrecision", ..)
-                if domain == "prim" || op == "warn" =>
-            {
-                Item::None
-            }
-            ("unchecked_cast" | "unchecked_unwrap_optional" | "data" | "TensorToNum", _, [item, ..])
-                if domain == "prim" =>
-            {
-                item.clone()
-            }
-            ("device" | "layout", ..) => Item::Memory,
-            (
-                "is_cuda" | "is_mkldnn" | "is_mps" | "requires_grad" | "is_nested" | "is_quantized" | "is_sparse"
-                | "is_scripting",
-                ..,
-            ) => Item::Bool(op == "is_scripting"),
-            ("dim", Some(name), _) => {
-                let name = self.now(&name);
-                Item::Int(self.rank(&name)? as i64)
-            }
-            ("size" | "shape", Some(name), [_]) => {
-                let name = self.now(&name);
-                let sizes = (0..self.rank(&name)?).map(|axis| self.size(&name, axis)).collect::<Result<_>>()?;
-                Item::list(sizes)
-            }
-            ("size", Some(name), [_, axis]) => {
-                let Some(axis) = self.int(axis) else { return self.fail("the size of an axis that is known late") };
-                let name = self.now(&name);
-                let rank = self.rank(&name)? as i64;
-                let at = if axis < 0 { axis + rank } else { axis };
-                if !(0..rank).contains(&at) {
-                    return self.fail(format!("axis {axis} of a tensor of {rank} axes"));
-                }
-                self.size(&name, at as usize)?
-            }
-            ("len", Some(name), _) => {
-                let name = self.now(&name);
-                self.rank(&name)?;
-                self.size(&name, 0)?
-            }
-            ("numel", Some(name), _) => {
-                let name = self.now(&name);
-                let mut all = Item::Int(1);
-                for axis in 0..self.rank(&name)? {
-                    let size = self.size(&name, axis)?;
-                    all = self.builtin("aten", "mul", vec![all, size], vec![])?;
-                }
-                all
-            }
-            ("dtype", Some(name), _) => {
-                let name = self.now(&name);
-                match self.walk.dtype(&name) {
-                    Some(dtype) => Item::Int(code_of(dtype)),
-                    None => return self.fail("the element type of what is not known"),
-                }
-            }
-            ("is_floating_point", Some(name), _) => {
-                let name = self.now(&name);
-                match self.walk.dtype(&name) {
-                    Some(dtype) => Item::Bool(dtype.is_float()),
-                    None => return self.fail("the element type of what is not known"),
-                }
-            }
-            ("NumToTensor" | "tensor" | "as_tensor" | "scalar_tensor", None, [item]) if item.number().is_some() => {
-                self.literal(item)
-            }
-            (
-                "Int" | "Float" | "Bool" | "IntImplicit" | "FloatImplicit" | "ScalarImplicit" | "item",
-                Some(name),
-                [_],
-            ) => {
-                let name = self.now(&name);
-                match self.walk.known(&name) {
-                    Some(Known::Int(i)) if op == "Float" => Item::Float(i as f64),
-                    Some(Known::Float(x)) if op == "Int" => Item::Int(x as i64),
-                    Some(Known::Int(i)) if op == "Bool" => Item::Bool(i != 0),
-                    Some(Known::Float(x)) if op == "Bool" => Item::Bool(x != 0.0),
-                    Some(Known::Int(i)) => Item::Int(i),
-                    Some(Known::Bool(b)) if op == "Int" => Item::Int(i64::from(b)),
-                    Some(Known::Bool(b)) => Item::Bool(b),
-                    Some(Known::Float(x)) => Item::Float(x),
-                    None => Item::Number(name),
-                }
-            }
-            _ => return Ok(None),
-        }))
-    }
-
-    /// The value that a tensor is now, with every node made so far lowered.
-    fn now(&mut self, name: &Arc<str>) -> Arc<str> {
-        let now = self.functional.current(name);
-        self.flush();
-        now
-    }
-
-    fn rank(&self, name: &Arc<str>) -> Result<usize> {
-        match self.walk.rank(name) {
-            Some(rank) => Ok(rank),
-            None => self.fail("a tensor of which nothing is known"),
-        }
-    }
-
-    /// A size of a tensor, as a number where it is known.
-    fn size(&mut self, name: &Arc<str>, axis: usize) -> Result<Item> {
-        match self.walk.size(name, axis) {
-            Some(Some(n)) => Ok(Item::Int(n)),
-            Some(None) => {
-                let mut node = self.node_of("aten", "sym_size.int");
-                let out = self.fresh("size");
-                node.name = out.clone();
-                node.outputs = vec![out.clone()];
-                node.attrs.insert("self".into(), Arg::Value(name.clone()));
-                node.attrs.insert("dim".into(), Arg::Int(axis as i64));
-                self.walk.node(&node);
-                Ok(Item::Number(out))
-            }
-            None => self.fail(format!("axis {axis} of a tensor that does not have it")),
-        }
-    }
-
-    /// A number as a tensor.
-    fn literal(&mut self, item: &Item) -> Item {
-        let t = match item {
-            Item::Bool(b) => Tensor::from_bools(&[], [*b]),
-            Item::Int(i) => Tensor::scalar(*i),
-            other => Tensor::scalar(other.number().unwrap_or_default() as f32),
-        };
-        let name = self.fresh("number");
-        self.walk.define(name.clone(), t);
-        Item::Tensor(name)
-    }
-
     fn operator(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
         let mut node = self.node_of(domain, op);
         let result = self.fresh(op.split('.').next().unwrap_or(op).trim_end_matches('_'));
         node.name = result.clone();
-        let find =
-            |args: &[Item]| ops::overloads(domain, op).find_map(|s| bound(s, args, &named).map(|bound| (s, bound)));
+        // Where an overload takes them all as it says, it goes before those that take some in order that are given by name.
+        let find = |args: &[Item]| {
+            let all = |in_order: bool| {
+                ops::overloads(domain, op).find_map(|s| bound(s, args, &named, in_order).map(|bound| (s, bound)))
+            };
+            all(false).or_else(|| all(true))
+        };
         // A tensor of one number stands for it, where nothing takes a tensor.
         let found = find(&args).or_else(|| {
             let number = |i: &Item| match i {
@@ -892,12 +630,17 @@ impl Interpreter {
             }
             // The driver says that it has no lowering, with its place.
             node.outputs = vec![result.clone()];
-            self.walk.node(&node);
+            self.send(&node);
             return Ok(Item::Tensor(result));
         };
         let in_place = op.split('.').next().is_some_and(|n| n.ends_with('_') && !n.starts_with('_'));
         node.op = if in_place { ops::in_place(signature.name).into() } else { signature.name.into() };
         ops::bind(&mut node, args).map_err(ReadError::Graph)?;
+        if node.op.starts_with("as_strided")
+            && matches!(node.attrs.get("self"), Some(Arg::Value(of)) if !self.functional.is_in_order(of))
+        {
+            node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
+        }
         let original = node.clone();
         let returns: Vec<&str> = signature.returns.iter().map(|r| r.ty.as_str()).collect();
         if in_place {
@@ -919,7 +662,7 @@ impl Interpreter {
             several => (0..several.len()).map(|i| Arc::from(format!("{result}_{i}"))).collect(),
         };
         node.outputs = names.clone();
-        self.walk.node(&node);
+        self.send(&node);
         self.functional.made(&node, &original);
         let item = |(name, ty): (Arc<str>, &&str)| match *ty {
             "Scalar" | "SymInt" | "int" | "float" | "bool" => Item::Number(name),
@@ -960,27 +703,8 @@ fn is_number(item: &Item) -> bool {
     matches!(item, Item::Number(_)) || item.number().is_some()
 }
 
-/// Whether both are the same value of the graph.
-fn alike(a: &Item, b: &Item) -> bool {
-    match (a, b) {
-        (Item::Tensor(a), Item::Tensor(b)) | (Item::Number(a), Item::Number(b)) => a == b,
-        (Item::Memory, Item::Memory) | (Item::Uninitialized, Item::Uninitialized) => true,
-        (Item::List(a), Item::List(b)) => Rc::ptr_eq(a, b),
-        (Item::Tuple(a), Item::Tuple(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| alike(a, b)),
-        _ => false,
-    }
-}
-
-/// Whether a block does nothing but raise an error.
-fn raises(body: &[Statement]) -> bool {
-    body.iter().any(|s| match &s.kind {
-        Kind::Expr(Expr::Call(f, ..)) => path(f).is_some_and(|p| p == "ops.prim.RaiseException"),
-        _ => false,
-    })
-}
-
 /// A path of names from one of the roots that are no variables.
-fn path(e: &Expr) -> Option<String> {
+pub(super) fn path(e: &Expr) -> Option<String> {
     let mut parts = vec![];
     let mut at = e;
     loop {
@@ -997,115 +721,4 @@ fn path(e: &Expr) -> Option<String> {
             _ => return None,
         }
     }
-}
-
-/// The arguments under the names of a signature, where they fit it.
-fn bound(
-    signature: &'static Signature,
-    args: &[Item],
-    named: &[(Rc<str>, Item)],
-) -> Option<Vec<(Option<&'static str>, usize, Arg)>> {
-    // The code gives arguments in order that may only be given by name elsewhere. Those about memory, which come last, are
-    // in no signature here.
-    let about_memory = |i: &Item| matches!(i, Item::None | Item::Memory | Item::Bool(false));
-    if !args.iter().skip(signature.params.len()).all(about_memory) {
-        return None;
-    }
-    if named.iter().any(|(n, _)| signature.param(n).is_none() && !ops::is_about_memory(n)) {
-        return None;
-    }
-    let mut out = vec![];
-    for (i, p) in signature.params.iter().enumerate() {
-        let by_name = named.iter().find(|(n, _)| **n == *p.name).map(|(_, item)| item);
-        match args.get(i).or(by_name) {
-            Some(item) => out.push((Some(p.name), i, argument(p, item)?)),
-            None if p.default.is_some() || p.ty.ends_with('?') => {}
-            None => return None,
-        }
-    }
-    Some(out)
-}
-
-/// A value as an argument of a parameter's type.
-fn argument(p: &Param, item: &Item) -> Option<Arg> {
-    let (ty, optional) = p.ty.strip_suffix('?').map_or((p.ty.as_str(), false), |ty| (ty, true));
-    if matches!(item, Item::None) {
-        return optional.then_some(Arg::None);
-    }
-    let plain = ty.split('[').next().unwrap_or(ty);
-    let is_list = ty.ends_with(']');
-    let one = |item: &Item| {
-        Some(match (plain.trim_end_matches('?'), item) {
-            ("Tensor", Item::Tensor(n)) => Arg::Value(n.clone()),
-            ("Scalar" | "int" | "SymInt" | "float" | "bool" | "SymBool" | "SymFloat", Item::Number(n)) => {
-                Arg::Value(n.clone())
-            }
-            ("Scalar" | "bool" | "SymBool", Item::Bool(b)) => Arg::Bool(*b),
-            ("Scalar" | "int" | "SymInt", Item::Int(i)) => Arg::Int(*i),
-            ("int" | "SymInt", Item::Bool(b)) => Arg::Int(i64::from(*b)),
-            ("Scalar" | "float" | "SymFloat", Item::Float(x)) => Arg::Float(*x),
-            ("float" | "SymFloat", Item::Int(i)) => Arg::Float(*i as f64),
-            ("str", Item::Str(s)) => Arg::Str(s.to_string()),
-            ("ScalarType", Item::Int(code)) => Arg::DType(dtype_of(*code)?),
-            ("Device" | "Layout" | "MemoryFormat" | "Generator", _) => Arg::Other("a place in memory"),
-            _ => return None,
-        })
-    };
-    if !is_list {
-        return one(item);
-    }
-    let items = match item.elements() {
-        Some(items) => items,
-        // A number stands for a list of it, where the type says how long that is.
-        None if ty.chars().rev().nth(1).is_some_and(|c| c.is_ascii_digit()) => vec![item.clone()],
-        None => return None,
-    };
-    if plain.trim_end_matches('?') == "Tensor" {
-        let names = items.iter().map(|i| match i {
-            Item::Tensor(n) => Some(Some(n.clone())),
-            Item::None => Some(None),
-            _ => None,
-        });
-        return Some(Arg::Values(names.collect::<Option<_>>()?));
-    }
-    let all: Vec<Arg> = items.iter().map(one).collect::<Option<_>>()?;
-    let ints: Option<Vec<i64>> = all
-        .iter()
-        .map(|a| match a {
-            Arg::Int(i) => Some(*i),
-            Arg::Bool(b) => Some(i64::from(*b)),
-            _ => None,
-        })
-        .collect();
-    if let Some(ints) = ints {
-        return Some(if plain == "float" {
-            Arg::Floats(ints.iter().map(|i| *i as f64).collect())
-        } else {
-            Arg::Ints(ints)
-        });
-    }
-    let floats: Option<Vec<f64>> = all.iter().map(|a| if let Arg::Float(x) = a { Some(*x) } else { None }).collect();
-    Some(floats.map_or(Arg::List(all), Arg::Floats))
-}
-
-/// The element types by PyTorch's own numbers.
-const TYPES: &[(i64, DType)] = &[
-    (0, DType::U8),
-    (1, DType::I8),
-    (2, DType::I16),
-    (3, DType::I32),
-    (4, DType::I64),
-    (5, DType::F16),
-    (6, DType::F32),
-    (7, DType::F64),
-    (11, DType::Bool),
-    (15, DType::Bf16),
-];
-
-fn dtype_of(code: i64) -> Option<DType> {
-    TYPES.iter().find(|(c, _)| *c == code).map(|(_, d)| *d)
-}
-
-fn code_of(dtype: DType) -> i64 {
-    TYPES.iter().find(|(_, d)| *d == dtype).map_or(6, |(c, _)| *c)
 }

@@ -1,6 +1,9 @@
 //! TorchScript: its archives, and the interpreter that turns their code into nodes.
 
+mod about;
 mod archive;
+mod binding;
+mod branches;
 mod builtins;
 mod interpret;
 mod memory;
@@ -20,7 +23,7 @@ use mlconv_tensor::{DType, Tensor};
 use std::sync::Arc;
 use value::Item;
 
-/// A parameter of a model's `forward`.
+/// A parameter of a model's `forward`, or an element of one that is a tuple of tensors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name.
@@ -47,9 +50,72 @@ impl Parameter {
 pub fn parameters(bytes: Bytes) -> Result<Vec<Parameter>, ReadError> {
     let mut script = Script::open(Archive::open(bytes)?)?;
     let forward = script.forward()?;
-    let params = forward.params.iter().skip(1);
-    Ok(params.map(|p| Parameter { name: p.name.clone(), is_tensor: is_tensor(&p.ty), ty: p.ty.clone() }).collect())
+    let mut all = vec![];
+    for p in forward.params.iter().skip(1) {
+        let tensors = Taken::of(&p.name, &p.ty).map(|t| t.tensors());
+        let parameter = |name: String, is_tensor| Parameter { name, is_tensor, ty: p.ty.clone() };
+        match tensors {
+            Some(names) => all.extend(names.into_iter().map(|name| parameter(name, true))),
+            None => all.push(parameter(p.name.clone(), false)),
+        }
+    }
+    Ok(all)
 }
+
+/// A parameter made of tensors, each an input of the program.
+enum Taken {
+    Tensor(String),
+    Tuple(Vec<Taken>),
+}
+
+impl Taken {
+    /// The parameter `name` of a type; `None` where that holds anything but tensors. Elements are numbered.
+    fn of(name: &str, ty: &str) -> Option<Self> {
+        let ty = ty.strip_prefix("Optional[").and_then(|t| t.strip_suffix(']')).unwrap_or(ty).trim();
+        if matches!(ty, "Tensor" | "") {
+            return Some(Self::Tensor(name.to_owned()));
+        }
+        let inside = ty.strip_prefix("Tuple[").and_then(|t| t.strip_suffix(']'))?;
+        let parts = elements(inside)?;
+        let all = parts.iter().enumerate().map(|(i, ty)| Self::of(&format!("{name}_{i}"), ty));
+        all.collect::<Option<Vec<_>>>().filter(|all| !all.is_empty()).map(Self::Tuple)
+    }
+
+    fn tensors(&self) -> Vec<String> {
+        match self {
+            Self::Tensor(name) => vec![name.clone()],
+            Self::Tuple(all) => all.iter().flat_map(Self::tensors).collect(),
+        }
+    }
+
+    fn item(&self) -> Item {
+        match self {
+            Self::Tensor(name) => Item::Tensor(name.as_str().into()),
+            Self::Tuple(all) => Item::Tuple(all.iter().map(Self::item).collect()),
+        }
+    }
+}
+
+/// Types that commas part, such as have none within brackets.
+fn elements(text: &str) -> Option<Vec<&str>> {
+    let (mut parts, mut depth, mut start) = (vec![], 0usize, 0);
+    for (i, c) in text.char_indices() {
+        match c {
+            '[' => depth = depth.checked_add(1).filter(|d| *d < MAX_TYPES)?,
+            ']' => depth = depth.checked_sub(1)?,
+            ',' if depth == 0 => {
+                parts.push(text[start..i].trim());
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(text[start..].trim());
+    Some(parts)
+}
+
+/// Types within types beyond which a parameter is none that can be taken.
+const MAX_TYPES: usize = 16;
 
 /// Whether an archive is one of TorchScript.
 pub fn is_script(bytes: Bytes) -> bool {
@@ -86,10 +152,10 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
     let mut graph = SourceGraph { name: "main".to_owned(), ..SourceGraph::default() };
     graph.meta.insert("source".to_owned(), "torchscript".to_owned());
     let mut args = vec![];
-    let tensors = forward.params.iter().skip(1).filter(|p| is_tensor(&p.ty)).count();
-    for p in forward.params.iter().skip(1) {
-        let name: Arc<str> = p.name.as_str().into();
-        if !is_tensor(&p.ty) {
+    let taken: Vec<Option<Taken>> = forward.params.iter().skip(1).map(|p| Taken::of(&p.name, &p.ty)).collect();
+    let alone = taken.iter().flatten().map(|t| t.tensors().len()).sum::<usize>() == 1;
+    for (p, taken) in forward.params.iter().skip(1).zip(&taken) {
+        let Some(taken) = taken else {
             // `--input sr=16000` says of what is no tensor what it is.
             let typed = request.inputs.iter().position(|s| s.name.as_ref() == Some(&p.name));
             let typed = typed.map(|i| request.inputs.remove(i));
@@ -113,17 +179,18 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
                 }
             }
             continue;
-        }
-        let spec = request.inputs.iter().find(|s| s.name.as_ref().map_or(tensors == 1, |n| *n == p.name));
-        if spec.is_none() && p.default.is_some() {
+        };
+        let spec_of = |name: &str| request.inputs.iter().find(|s| s.name.as_ref().map_or(alone, |n| n == name));
+        let names = taken.tensors();
+        if p.default.is_some() && names.iter().all(|n| spec_of(n).is_none()) {
             break;
         }
-        if spec.is_none() {
-            return Err(ReadError::Shapes(p.name.clone()));
+        for name in names {
+            let Some(spec) = spec_of(&name) else { return Err(ReadError::Shapes(name)) };
+            let ty = spec.dtype.map(|dtype| SourceType { dtype, shape: None });
+            graph.inputs.push(SourceValue { name: name.into(), ty, other: None, description: String::new() });
         }
-        let ty = spec.and_then(|s| s.dtype).map(|dtype| SourceType { dtype, shape: None });
-        graph.inputs.push(SourceValue { name: name.clone(), ty, other: None, description: String::new() });
-        args.push(Item::Tensor(name));
+        args.push(taken.item());
     }
     let mut memory = Memory::default();
     let mut first = None;
@@ -195,10 +262,6 @@ fn typed_number(ty: &str, spec: &InputSpec) -> Result<Item, ReadError> {
     item.ok_or_else(|| {
         ReadError::Graph(format!("`forward` takes `{name}`, {ty}: `--input {name}=…` is to be a number"))
     })
-}
-
-fn is_tensor(ty: &str) -> bool {
-    matches!(ty, "Tensor" | "" | "Optional[Tensor]")
 }
 
 /// A number of the type of a parameter.

@@ -85,7 +85,7 @@ pub(crate) struct SyntaxError {
 
 type Result<T, E = SyntaxError> = std::result::Result<T, E>;
 
-/// Arguments of a call in order, and by name.
+/// The arguments of a call: those in order, and those by name.
 type Arguments = (Vec<Expr>, Vec<(Rc<str>, Expr)>);
 
 /// Nesting of expressions and of blocks beyond which code is refused.
@@ -154,7 +154,10 @@ fn tokens(text: &str) -> Result<Vec<(Token, usize)>> {
                 out.push((Token::Str(s.into()), line));
                 at += n;
             }
-            b'0'..=b'9' | b'-' if c != b'-' || bytes.get(at + 1).is_some_and(|b| b.is_ascii_digit() || *b == b'.') => {
+            b'0'..=b'9' | b'-'
+                if c != b'-'
+                    || bytes.get(at + 1).is_some_and(|b| b.is_ascii_digit() || matches!(b, b'.' | b'i' | b'n')) =>
+            {
                 let n = 1 + bytes[at + 1..]
                     .iter()
                     .zip(&bytes[at..])

@@ -10,7 +10,8 @@ use mlconv_mil::{
 
 /// The layer by Core ML's own ops; `None` where they do not express it.
 pub(super) fn runs(n: &mut Lower<'_>, layer: &Layer) -> Result<Option<Vec<Run>>> {
-    if layer.lengths.is_some() || layer.clip.is_some() || layer.coupled {
+    let projects = layer.directions.iter().any(|d| d.projection.is_some());
+    if layer.lengths.is_some() || layer.clip.is_some() || layer.coupled || projects {
         return Ok(None);
     }
     if layer.reset_after && n.opset() < Opset::Ios18 {

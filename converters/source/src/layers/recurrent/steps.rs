@@ -8,7 +8,8 @@ use mlconv_mil::{ir::Value, ops};
 /// One direction of a layer.
 pub(super) fn run(n: &mut Lower<'_>, layer: &Layer, d: &Direction) -> Result<Run> {
     let cell = Cell::of(n, layer, d)?;
-    let item = [Size::Of(layer.x, 1), Size::Known(layer.hidden)];
+    let size = d.projection.map_or(Size::Known(layer.hidden), |p| Size::Of(p, 0));
+    let item = [Size::Of(layer.x, 1), size];
     let walk = Walk { over: &[cell.taken], reverse: d.reverse, item: layer.sequence.then_some(&item) };
     let (state, sequence) = walk.run(n, &d.state, &|n, taken, state, at| match taken {
         [taken] => cell.masked_step(n, *taken, state, at),
@@ -131,7 +132,11 @@ impl<'a> Cell<'a> {
         let output = self.apply(n, 0, output)?;
         // The cell is not clipped on its way out: ONNX Runtime does not, and the standard's words allow both.
         let shown = self.function(2)?.apply(n, c)?;
-        Ok(vec![n.mul(output, shown)?, c])
+        let mut h = n.mul(output, shown)?;
+        if let Some(projection) = self.direction.projection {
+            h = n.matmul(h, projection, false, true)?;
+        }
+        Ok(vec![h, c])
     }
 
     /// `gate` with what it sees of the cell; the peepholes are those of the input, output and forget gate.

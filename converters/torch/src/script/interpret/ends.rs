@@ -3,14 +3,15 @@
 use super::{
     super::{
         archive::Script,
+        branches::alike,
         memory::{Form, Held, Kept, Key, Memory, is_equal, zeros},
         stated,
         value::Item,
         written_input,
     },
-    Interpreter, Result, alike,
+    Interpreter, Result,
 };
-use crate::{pickle::Id, pt2::ReadError};
+use crate::{complex::no_output, pickle::Id, pt2::ReadError};
 use mlconv_source::{Lowering, SourceValue};
 use mlconv_tensor::{DType, Tensor};
 use std::{
@@ -29,6 +30,10 @@ impl Interpreter {
         let mut values = vec![];
         for (title, name) in returned {
             let now = self.now(&name);
+            if self.complex.is_complex(&now) {
+                self.walk.fail(no_output(&now));
+                return (self.walk.finish(vec![], &[]), self.script);
+            }
             values.push(now.clone());
             self.output(&mut outputs, &mut used, if title.is_empty() { now.clone() } else { title.into() }, &now);
         }
