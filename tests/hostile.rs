@@ -4,7 +4,10 @@
 mod bodies;
 mod support;
 
-use bodies::Depth;
+use bodies::{
+    Depth,
+    archive::{archived, entries},
+};
 use mlconv::arrays::{Arrays, write_npz};
 use mlconv_mil::{
     ir::{Function, Module},
@@ -19,12 +22,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
-use support::{
-    archive::{archived, entries},
-    damage::Numbers,
-    files, fixtures,
-    onnx::Onnx,
-};
+use support::{damage::Numbers, files, fixtures, onnx::Onnx};
 use zip::CompressionMethod;
 
 /// What one file may take, on a machine that does other things as well.
@@ -272,6 +270,14 @@ fn seeds() {
     };
     put("onnx", [read("onnx"), vec![small_model()]].concat());
     put("tensors", read("npz"));
+    put("zip", [read("pt"), read("pt2")].concat());
+    let of = |archives: Vec<Vec<u8>>, suffix: &str| {
+        let all = archives.iter().flat_map(|bytes| entries(bytes));
+        all.filter(|(name, _)| name.ends_with(suffix)).map(|(_, bytes)| bytes).collect::<Vec<_>>()
+    };
+    put("pt2_json", of(read("pt2"), "models/model.json"));
+    put("torchscript_code", of(read("pt"), ".py"));
+    put("pickle", of(read("pt"), ".pkl"));
 }
 
 /// Arguments that make no sense, at every operator that has a lowering.

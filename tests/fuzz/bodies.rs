@@ -3,6 +3,9 @@
 //! Each function takes the bytes of one kind of file and says how far they came. The fuzz targets and the tests of
 //! damaged files share them.
 
+#[path = "../support/archive.rs"]
+pub(crate) mod archive;
+
 use mlconv::{Diagnostic, arrays, feed, model};
 use mlconv_coreml::{Artifact, Package, WeightFile, check};
 use mlconv_mil::{
@@ -68,6 +71,36 @@ pub(crate) fn torchscript(bytes: &[u8]) -> Depth {
         }
     }
 }
+
+/// The model of digits in an archive of its own, with other bytes for the entry whose name ends so.
+fn digits(model: &'static [u8], suffix: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut all = archive::entries(model);
+    all.iter_mut().filter(|(name, _)| name.ends_with(suffix)).for_each(|(_, old)| *old = bytes.to_vec());
+    archive::archived(&all, zip::CompressionMethod::Stored)
+}
+
+/// The JSON of an exported program.
+pub(crate) fn pt2_json(json: &[u8]) -> Depth {
+    pt2(&digits(DIGITS_PT2, "models/model.json", json))
+}
+
+/// The code of a TorchScript module.
+pub(crate) fn torchscript_code(code: &[u8]) -> Depth {
+    torchscript(&digits(DIGITS_PT, "code/__torch__.py", code))
+}
+
+/// The pickle of a TorchScript module.
+pub(crate) fn pickle(pickle: &[u8]) -> Depth {
+    torchscript(&digits(DIGITS_PT, "/data.pkl", pickle))
+}
+
+/// An archive, of whatever it is.
+pub(crate) fn zip(bytes: &[u8]) -> Depth {
+    pt2(bytes).max(torchscript(bytes))
+}
+
+pub(crate) const DIGITS_PT: &[u8] = include_bytes!("../../fixtures/models/digits_cnn/model.pt");
+pub(crate) const DIGITS_PT2: &[u8] = include_bytes!("../../fixtures/models/digits_cnn/model.pt2");
 
 fn lowered(done: mlconv_source::Lowering) -> Depth {
     done.diagnostics.iter().for_each(rendered);

@@ -5,5 +5,5 @@
 mod bodies;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    bodies::torchscript(bytes);
+    bodies::zip(bytes);
 });

@@ -5,5 +5,5 @@
 mod bodies;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    bodies::pt2(bytes);
+    bodies::torchscript_code(bytes);
 });
