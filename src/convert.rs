@@ -18,7 +18,7 @@ use mlconv_mil::{
     verify::{Verified, verify},
 };
 use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
-use mlconv_source::{DimSpec, InputSpec, Request};
+use mlconv_source::Request;
 use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +84,7 @@ pub struct Prepared {
 
 /// Imports and rewrites a model, telling of each weight that is compressed; nothing is written.
 pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
-    prepare_model(read(job)?, job, progress)
+    prepare_model(model::read_sized(&job.model, &job.request, &job.samples)?, job, progress)
 }
 
 /// As [`prepare`], of a model that has been read.
@@ -297,27 +297,6 @@ pub fn has_halves(module: &Module) -> bool {
     module.functions.iter().any(|f| {
         f.all_ops().iter().any(|id| f.op_data(*id).results.iter().any(|v| half(f.ty(*v)) && f.constant(*v).is_none()))
     })
-}
-
-/// Reads the model as asked; where it cannot be lowered for sizes that are open, with the sizes of the samples.
-fn read(job: &Job) -> Result<Model, Failure> {
-    let failure = match model::read(&job.model, &job.request) {
-        Err(failure) if !job.samples.is_empty() && model::format(&job.model) == Ok(Format::Onnx) => failure,
-        read => return read,
-    };
-    let Ok(graph) = model::read_onnx(&job.model) else { return Err(failure) };
-    let said = |name: &str| job.request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
-    let mut request = job.request.clone();
-    for input in graph.inputs.iter().filter(|i| !said(&i.name)) {
-        let Some((_, t)) = job.samples.iter().find(|(name, _)| feed::means(name, &input.name)) else { continue };
-        let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
-        request.inputs.push(InputSpec { name: Some(input.name.to_string()), dims, dtype: None });
-    }
-    // The first failure is about what was asked; it stands where the samples do not help.
-    let mut model = model::read(&job.model, &request).map_err(|_| failure)?;
-    let title = "input sizes are fixed to those of the samples: with open sizes the model cannot be converted";
-    model.warnings.push(Diagnostic::warning(&codes::F0107, title).help("say them with `--input` to be sure of them"));
-    Ok(model)
 }
 
 /// A package may be written for a newer target than it was, not for an older one.

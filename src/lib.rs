@@ -18,6 +18,7 @@ mod names;
 pub mod parity;
 pub mod report;
 mod settings;
+mod stateful;
 pub mod survey;
 pub mod witness;
 

@@ -1,10 +1,22 @@
 //! Reads any model into the IR, by what its bytes are.
 
-use crate::{Diagnostic, Failure, codes, feed::means_port, names::listed};
+use crate::{
+    Diagnostic, Failure,
+    arrays::Arrays,
+    codes,
+    feed::{self, means_port},
+    names::listed,
+    stateful,
+};
 use mlconv_coreml::Package;
-use mlconv_mil::{diagnostic::Severity, ir::Module};
-use mlconv_source::{FileError, Lowering, ModelFiles, Request, SourceGraph};
-use mlconv_tensor::{Bytes, map_file};
+use mlconv_mil::{
+    diagnostic::Severity,
+    ir::{InsertError, Module},
+    verify::verify,
+};
+use mlconv_runner::{Options, Session, States, cpu::Cpu};
+use mlconv_source::{DimSpec, FileError, InputSpec, Lowering, ModelFiles, Request, SourceGraph};
+use mlconv_tensor::{Bytes, Tensor, map_file};
 use std::{fs::File, path::Path};
 
 /// A model that has been read.
@@ -25,6 +37,10 @@ pub struct Model {
 pub enum Format {
     /// An ONNX file.
     Onnx,
+    /// A program that `torch.export` wrote.
+    Pt2,
+    /// A module that `torch.jit` saved.
+    TorchScript,
     /// An `.mlpackage`, or a model file on its own.
     Package,
 }
@@ -34,6 +50,8 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Self::Onnx => "ONNX",
+            Self::Pt2 => "PyTorch exported program",
+            Self::TorchScript => "TorchScript",
             Self::Package => "mlpackage",
         }
     }
@@ -60,16 +78,22 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
     let head = &head[..n];
     let unknown = |what: &str| {
         let d = Diagnostic::error(&codes::R0002, format!("the file {what}")).at(path.display().to_string());
-        d.help("models are .onnx files, .mlpackage folders, and .mlmodel files that hold an ML program")
+        d.help(
+            "models are .pt2, TorchScript (.pt) and .onnx files, .mlpackage folders, and .mlmodel files of ML programs",
+        )
     };
     if head.is_empty() {
         return Err(unknown("is empty"));
     }
     if head.starts_with(b"PK\x03\x04") {
-        return Err(unknown("is a zip archive; PyTorch's archives are not supported yet"));
+        let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+        return Ok(if mlconv_pytorch::is_script(bytes) { Format::TorchScript } else { Format::Pt2 });
     }
     if head.starts_with(b"version https://git-lfs") {
         return Err(unknown("is a Git LFS pointer, not the model itself").help("fetch it with `git lfs pull`"));
+    }
+    if mlconv_pytorch::is_pickle(head) {
+        return Err(unknown("is a pickled Python object, and no graph").help(mlconv_pytorch::EXPORT_PICKLED));
     }
     let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     match suffix.as_str() {
@@ -83,13 +107,21 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
 /// Reads a model; every blocker is reported together.
 pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {
-        Format::Onnx => {
-            let graph = read_onnx(path).map_err(|d| vec![d])?;
-            let lowered = lower_onnx(&graph, path, request);
+        format @ (Format::Onnx | Format::Pt2) => {
+            let graph = read_source(path, format).map_err(|d| vec![d])?;
+            let lowered = lower_source(&graph, path, format, request);
             if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
                 return Err(lowered.diagnostics);
             }
-            Ok(lowered_model(&graph, lowered))
+            Ok(lowered_model(&graph, format, lowered))
+        }
+        Format::TorchScript => {
+            let lowered = lower_script(path, request).map_err(|d| vec![d])?;
+            if lowered.diagnostics.iter().any(|d| d.severity == Severity::Error) {
+                return Err(lowered.diagnostics);
+            }
+            let source_ops = lowered.module.functions.iter().map(|f| f.all_ops().len()).sum();
+            Ok(Model { format: Format::TorchScript, module: lowered.module, warnings: lowered.diagnostics, source_ops })
         }
         Format::Package => {
             let bad = |e: &mlconv_coreml::Error| vec![package_error(e).within(path.display().to_string())];
@@ -102,29 +134,117 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
                 return Err(vec![d]);
             }
             let package = Package::read(path).map_err(|e| bad(&e))?;
-            let (mut module, warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
+            let (mut module, mut warnings) = mlconv_coreml::import(&package).map_err(|e| bad(&e))?;
             if !request.outputs.is_empty() {
                 keep_outputs(&mut module, &request.outputs).map_err(|d| vec![d.at(path.display().to_string())])?;
             }
             let source_ops = module.functions.iter().map(|f| f.all_ops().len()).sum();
+            if let Some(opset) = request.opset.filter(|_| !request.states.is_empty()) {
+                module.functions.iter_mut().for_each(|f| f.opset = f.opset.max(opset));
+                let failed = |e: InsertError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
+                mlconv_passes::compress::upgrade(&mut module).map_err(failed)?;
+            }
+            warnings.extend(stateful::hold(&mut module, request)?);
             Ok(Model { format: Format::Package, module, warnings, source_ops })
         }
     }
 }
 
 /// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
-pub fn lower_onnx(graph: &SourceGraph, path: &Path, request: &Request) -> Lowering {
-    let mut lowered = mlconv_source::lower(graph, mlconv_onnx::table(), request);
+pub fn lower_source(graph: &SourceGraph, path: &Path, format: Format, request: &Request) -> Lowering {
+    let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };
+    finished(mlconv_source::lower(graph, table, request), path, request)
+}
+
+/// A lowering with the states that were asked for; diagnostics name the file.
+fn finished(mut lowered: Lowering, path: &Path, request: &Request) -> Lowering {
+    if lowered.diagnostics.iter().all(|d| d.severity != Severity::Error) && lowered.unjudged.is_empty() {
+        let said = stateful::hold(&mut lowered.module, request).unwrap_or_else(|failure| failure);
+        lowered.diagnostics.extend(said);
+    }
     let file = path.display().to_string();
     lowered.diagnostics = lowered.diagnostics.into_iter().map(|d| d.within(file.clone())).collect();
     lowered
 }
 
 /// The model that a graph has been lowered to, without an error.
-pub fn lowered_model(graph: &SourceGraph, lowered: Lowering) -> Model {
+pub fn lowered_model(graph: &SourceGraph, format: Format, lowered: Lowering) -> Model {
     let mut source_ops = 0;
     graph.visit_nodes(&mut |_| source_ops += 1);
-    Model { format: Format::Onnx, module: lowered.module, warnings: lowered.diagnostics, source_ops }
+    Model { format, module: lowered.module, warnings: lowered.diagnostics, source_ops }
+}
+
+/// What is asked of a TorchScript file, with the shapes of samples for inputs of which nothing is said, and their numbers
+/// for what is no tensor: by name, or in order where no sample bears the name of a parameter.
+fn script_request(path: &Path, request: &Request, samples: &Arrays) -> Result<Request, Diagnostic> {
+    let mut request = request.clone();
+    let params = script_parameters(path)?;
+    let by_name = params.iter().any(|p| samples.iter().any(|(name, _)| feed::means(name, &p.name)));
+    for (i, p) in params.iter().enumerate() {
+        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| n == p.name)) {
+            continue;
+        }
+        let named = || samples.iter().find(|(name, _)| feed::means(name, &p.name));
+        let Some((_, t)) = (if by_name { named() } else { samples.iter().nth(i) }) else { continue };
+        if p.is_tensor {
+            let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+            request.inputs.push(InputSpec { name: Some(p.name.clone()), dims, dtype: Some(t.dtype()) });
+        } else {
+            request.numbers.push((p.name.clone(), t.clone()));
+        }
+    }
+    Ok(request)
+}
+
+/// The numbers among samples, for parameters of a TorchScript file that are no tensors, by name.
+pub(crate) fn script_numbers(path: &Path, samples: &Arrays) -> Result<Vec<(String, Tensor)>, Diagnostic> {
+    Ok(script_request(path, &Request::default(), samples)?.numbers)
+}
+
+/// A request for the source of a package: where the source does not say the shapes of its inputs, they are the package's.
+pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result<Request, Failure> {
+    if format(path).map_err(|d| vec![d])? != Format::TorchScript {
+        return Ok(request);
+    }
+    let Some(f) = package.functions.first() else { return Ok(request) };
+    let params = script_parameters(path).map_err(|d| vec![d])?;
+    for (port, ty) in feed::tensor_inputs(f) {
+        // Buffers may be inputs of the package as well.
+        let is_own = params.iter().any(|p| p.is_tensor && means_port(&p.name, port));
+        if !is_own || request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| means_port(n, port))) {
+            continue;
+        }
+        let dims: Option<Vec<DimSpec>> = ty.shape.iter().map(|d| d.as_known().map(DimSpec::Known)).collect();
+        let name = Some(port.name.to_string());
+        request.inputs.extend(dims.map(|dims| InputSpec { name, dims, dtype: Some(ty.dtype) }));
+    }
+    Ok(request)
+}
+
+/// As [`read`], where sizes that the file does not say, or with which it cannot be lowered as they are open, are those of
+/// samples.
+pub fn read_sized(path: &Path, request: &Request, samples: &Arrays) -> Result<Model, Failure> {
+    let format = format(path).map_err(|d| vec![d])?;
+    if format == Format::TorchScript {
+        return read(path, &script_request(path, request, samples).map_err(|d| vec![d])?);
+    }
+    let failure = match read(path, request) {
+        Err(failure) if !samples.is_empty() && format != Format::Package => failure,
+        read => return read,
+    };
+    let Ok(graph) = read_source(path, format) else { return Err(failure) };
+    let said = |name: &str| request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| feed::means(n, name)));
+    let mut request = request.clone();
+    for input in graph.inputs.iter().filter(|i| !said(&i.name)) {
+        let Some((_, t)) = samples.iter().find(|(name, _)| feed::means(name, &input.name)) else { continue };
+        let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
+        request.inputs.push(InputSpec { name: Some(input.name.to_string()), dims, dtype: None });
+    }
+    // The first failure is about what was asked; it stands where the samples do not help.
+    let mut model = read(path, &request).map_err(|_| failure)?;
+    let title = "input sizes are fixed to those of the samples: with open sizes the model cannot be converted";
+    model.warnings.push(Diagnostic::warning(&codes::F0107, title).help("say them with `--input` to be sure of them"));
+    Ok(model)
 }
 
 /// Keeps these outputs, in this order.
@@ -145,15 +265,16 @@ fn keep_outputs(module: &mut Module, names: &[String]) -> Result<(), Diagnostic>
     Ok(())
 }
 
-/// Reads an ONNX file as a source graph.
-pub fn read_onnx(path: &Path) -> Result<SourceGraph, Diagnostic> {
-    read_onnx_with(path, &ModelFiles::beside(path))
+/// Reads a file that is no package as a source graph.
+pub fn read_source(path: &Path, format: Format) -> Result<SourceGraph, Diagnostic> {
+    read_source_with(path, format, &ModelFiles::beside(path))
 }
 
-/// As [`read_onnx`], with other files that it names among `files`.
-pub fn read_onnx_with(path: &Path, files: &ModelFiles) -> Result<SourceGraph, Diagnostic> {
+/// As [`read_source`], with other files that it names among `files`.
+pub fn read_source_with(path: &Path, format: Format, files: &ModelFiles) -> Result<SourceGraph, Diagnostic> {
     let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
-    read_onnx_bytes(bytes, files).map_err(|d| d.at(path.display().to_string()))
+    let read = if format == Format::Pt2 { read_pt2_bytes(bytes) } else { read_onnx_bytes(bytes, files) };
+    read.map_err(|d| d.at(path.display().to_string()))
 }
 
 /// Reads the bytes of an ONNX file as a source graph; other files that it names are among `files`.
@@ -171,6 +292,87 @@ pub fn read_onnx_bytes(bytes: Bytes, files: &ModelFiles) -> Result<SourceGraph, 
         };
         Diagnostic::error(code, title)
     })
+}
+
+/// Reads the bytes of a file that `torch.export` wrote as a source graph.
+pub fn read_pt2_bytes(bytes: Bytes) -> Result<SourceGraph, Diagnostic> {
+    mlconv_pytorch::read(bytes).map_err(|e| torch_error(&e))
+}
+
+/// Interprets a TorchScript file, with inputs as asked.
+pub fn lower_script(path: &Path, request: &Request) -> Result<Lowering, Diagnostic> {
+    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+    let file = path.display().to_string();
+    let lowered = mlconv_pytorch::lower_script(bytes, request).map_err(|e| torch_error(&e).at(file.clone()))?;
+    let mut lowering = lowered.lowering;
+    let whole = |l: &Lowering| l.diagnostics.iter().all(|d| d.severity != Severity::Error);
+    if let Some(first) = lowered.first.filter(|first| whole(&first.lowering) && whole(&lowering)) {
+        lowering.diagnostics.extend(other_first_call(&lowering.module, &first));
+    }
+    Ok(finished(lowering, path, request))
+}
+
+/// Says that the first call of a module gives something else than later calls do where they are given its buffers as they
+/// are at first: this is seen by running both.
+fn other_first_call(module: &Module, first: &mlconv_pytorch::First) -> Option<Diagnostic> {
+    let d = |why: String| {
+        let title =
+            format!("the first call of the model takes another path than later ones, which are converted, and {why}");
+        Some(Diagnostic::warning(&codes::F0107, title))
+    };
+    let run = || {
+        let (later, first_call) = (verify(module.clone()).ok()?, verify(first.lowering.module.clone()).ok()?);
+        let (f, g) = (later.functions.first()?, first_call.functions.first()?);
+        let inputs = feed::random_inputs(&first_call, g, 0).ok()?;
+        let mut arrays = feed::as_arrays(g, &inputs);
+        arrays.extend(first.initial.iter().map(|(name, t)| (name.to_string(), t.clone())));
+        let given = feed::given_inputs(f, &arrays).ok()?.inputs;
+        let later = Session::new(&later, f, &Cpu, Options::default()).run(&given, &mut States::new()).ok()?;
+        let first = Session::new(&first_call, g, &Cpu, Options::default()).run(&inputs, &mut States::new()).ok()?;
+        Some(g.sig.outputs.iter().map(|p| p.name.clone()).zip(later.into_iter().zip(first)).collect::<Vec<_>>())
+    };
+    let Some(outputs) = run() else { return d("could not be run to compare".to_owned()) };
+    let differs = |(later, first): &(Tensor, Tensor)| {
+        let (a, b) = (later.to_f64(), first.to_f64());
+        let scale = b.iter().fold(0f64, |m, x| m.max(x.abs()));
+        a.len() != b.len() || a.iter().zip(&b).any(|(a, b)| (a - b).abs() > 1e-3 * scale && !(a.is_nan() && b.is_nan()))
+    };
+    let bad: Vec<_> = outputs.iter().filter(|(_, pair)| differs(pair)).map(|(name, _)| name).collect();
+    if bad.is_empty() {
+        return None;
+    }
+    d(format!("gives another {}", listed(bad)))?
+        .help("the package does what the second call does: call the model once before it is saved, or begin it with zeros")
+        .into()
+}
+
+/// What a TorchScript file takes.
+pub fn script_parameters(path: &Path) -> Result<Vec<mlconv_pytorch::Parameter>, Diagnostic> {
+    let bytes = File::open(path).and_then(|f| map_file(&f)).map_err(|e| unreadable(path, &e))?;
+    mlconv_pytorch::parameters(bytes).map_err(|e| torch_error(&e).at(path.display().to_string()))
+}
+
+/// What is wrong with a file of PyTorch, as a person should be told.
+fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
+    use mlconv_pytorch::{ArchiveError, ReadError as E};
+    let (code, help) = match e {
+        E::Weight { .. } => (&codes::R0005, None),
+        E::Other { help, .. } => (&codes::R0002, Some(*help)),
+        E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED)),
+        E::Shapes(_) => (
+            &codes::L0001,
+            Some(
+                "TorchScript does not say the shapes of inputs: give them with `--input NAME=1x3x224x224` or `--sample`",
+            ),
+        ),
+        E::Archive(ArchiveError::Name(_) | ArchiveError::Overlap(_)) => (&codes::R0004, None),
+        _ => (&codes::R0003, None),
+    };
+    let d = Diagnostic::error(code, e.to_string());
+    match help {
+        Some(help) => d.help(help),
+        None => d,
+    }
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {

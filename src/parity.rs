@@ -52,7 +52,7 @@ pub struct Parity {
     pub notes: Vec<Diagnostic>,
     /// What ran the source.
     pub witness: Witness,
-    /// Where outputs differ from onnxruntime's: whether the source's own lowering is within the tolerance all the same.
+    /// Where outputs differ from those of another process: whether the source's own lowering is within the tolerance all the same.
     pub lowering_agrees: Option<bool>,
 }
 
@@ -71,12 +71,16 @@ impl Parity {
         if self.lowering_agrees == Some(true) {
             // No rounding gives another shape, or other integers.
             let may_round = beyond().all(|o| o.mismatch.is_none() && o.unequal.is_none());
+            let other = self.witness.other().unwrap_or_default();
             let help = if may_round {
-                "the package computes what the source was lowered to. Either that is not what the source means, which should be \
-                 reported, or onnxruntime rounds otherwise, as its fast functions do near zero"
+                format!(
+                    "the package computes what the source was lowered to. Either that is not what the source means, which \
+                     should be reported, or {other} rounds otherwise, as fast functions do near zero"
+                )
             } else {
                 "the package computes what the source was lowered to, which is not what the source means: this should be \
                  reported"
+                    .to_owned()
             };
             return Some(d.help(help));
         }
@@ -97,8 +101,8 @@ impl Parity {
     }
 }
 
-/// Runs `package` on the CPU backend and `source` as was chosen, on the same inputs. Where onnxruntime is not required and
-/// does not run the source, our own kernels do.
+/// Runs `package` on the CPU backend and `source` as was chosen, on the same inputs. Where another process is not required
+/// and does not run the source, our own kernels do.
 pub fn parity(
     source: &Verified,
     package: &Verified,
@@ -142,7 +146,7 @@ fn compare(
     mut process: Option<&mut Process>,
     witness: Witness,
 ) -> Result<Parity, Failure> {
-    // Where the source computes in 16 bits, so does onnxruntime.
+    // Where the source computes in 16 bits, so does whatever runs it.
     let tolerance = match &process {
         Some(process) if tolerance == Tolerance::F32 && (has_halves(source) || process.has_bf16()) => Tolerance::F16,
         _ => tolerance,
@@ -252,7 +256,7 @@ impl Pair<'_> {
         feed::tensor_inputs(self.f).zip(own).enumerate().map(shape).collect()
     }
 
-    /// Runs both on each sample; states begin anew with every one.
+    /// Runs both on each sample. A model with states takes them as calls that follow each other.
     fn run(
         &self,
         runs: &[Vec<Option<Tensor>>],
@@ -266,14 +270,15 @@ impl Pair<'_> {
         let drawn = drawn_outputs(self.g);
         let mut outputs: Vec<OutputDiff> = vec![];
         let mut accuracy: Option<(usize, Accuracy)> = None;
+        let (mut states_before, mut states_after) = (States::new(), States::new());
         for (sample, inputs) in runs.iter().enumerate() {
             let want = match &mut process {
                 Some(process) => process.outputs(self.f, inputs).map_err(|d| vec![d])?,
-                None => before.run(inputs, &mut States::new()).map_err(|e| vec![uncompared(run_error(&e), given)])?,
+                None => before.run(inputs, &mut states_before).map_err(|e| vec![uncompared(run_error(&e), given)])?,
             };
             let arrays = feed::as_arrays(self.f, inputs);
             let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
-            let got = after.run(&inputs, &mut States::new()).map_err(|e| vec![run_error(&e)])?;
+            let got = after.run(&inputs, &mut states_after).map_err(|e| vec![run_error(&e)])?;
             for (i, (name, t)) in names.iter().zip(&got).enumerate() {
                 let d = compare::output(name, &want[from[i]], t, self.tolerance);
                 let d = if drawn.get(i) == Some(&true) { d.of_chance() } else { d };

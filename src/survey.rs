@@ -41,18 +41,22 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
     let mut unread = false;
     let model = match model::format(&job.model).map_err(|d| vec![d])? {
         Format::Package => model::read(&job.model, &job.request)?,
-        Format::Onnx => {
+        Format::TorchScript => match model::read_sized(&job.model, &job.request, &job.samples) {
+            Ok(model) => model,
+            Err(failure) => return out.with(failure),
+        },
+        format @ (Format::Onnx | Format::Pt2) => {
             let files = ModelFiles::beside(&job.model);
             // Without a folder for files of no name, all of the model's files must be there.
             let files = match tempfile::tempfile() {
                 Ok(scratch) => files.or_zeros(scratch),
                 Err(_) => files,
             };
-            let graph = model::read_onnx_with(&job.model, &files).map_err(|d| vec![d])?;
+            let graph = model::read_source_with(&job.model, format, &files).map_err(|d| vec![d])?;
             let weights = graph.constants.values().fold(0u64, |n, t| n.saturating_add(t.blob().len() as u64));
             let many = weights > MOST && job.half && files.missing().is_empty();
             unread = many || !files.missing().is_empty();
-            let mut lowered = model::lower_onnx(&graph, &job.model, &job.request);
+            let mut lowered = model::lower_source(&graph, &job.model, format, &job.request);
             let mut nodes = 0;
             graph.visit_nodes(&mut |_| nodes += 1);
             (out.nodes, out.unjudged) = (Some(nodes), lowered.unjudged.len());
@@ -65,7 +69,7 @@ pub fn survey(job: &Job) -> Result<Survey, Failure> {
                 out.notes.append(&mut lowered.diagnostics);
                 return Ok(out);
             }
-            model::lowered_model(&graph, lowered)
+            model::lowered_model(&graph, format, lowered)
         }
     };
     // What half precision holds is seen by reading all weights: of so many that takes long, and of data that are made up

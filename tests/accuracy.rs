@@ -23,7 +23,13 @@ fn correct(model: &str, precision: &str) -> (u64, u64) {
     let out = format!("{}/{}-{precision}.mlpackage", env!("CARGO_TARGET_TMPDIR"), model.replace('/', "-"));
     let model = format!("fixtures/models/{model}");
     let args = ["convert", &model, "-o", &out, "--precision", precision, "--force"];
-    let converted = report(&[&args[..], &["--sample", SAMPLES, "--labels", LABELS]].concat(), 0);
+    // TorchScript does not say the shapes of inputs.
+    let shape: &[&str] = match model.strip_suffix(".pt") {
+        None => &[],
+        Some(name) if name.contains("cnn") => &["--input", "1x1x8x8"],
+        Some(_) => &["--input", "1x8x8"],
+    };
+    let converted = report(&[&args[..], shape, &["--sample", SAMPLES, "--labels", LABELS]].concat(), 0);
     let parity = &converted["parity"];
     assert_eq!((&parity["samples"], &parity["pass"]), (&360.into(), &true.into()), "{parity:#}");
     let verified = report(&["verify", &out, "--against", &model, "--sample", SAMPLES, "--labels", LABELS], 0);
@@ -38,18 +44,24 @@ fn the_convolutional_network_stays_as_good() {
     assert_eq!(correct("digits_cnn/model.onnx", "fp16"), (353, 353));
     assert_eq!(correct("digits_cnn/model.onnx", "fp32"), (353, 353));
     assert_eq!(correct("digits_cnn/model_batch.onnx", "fp16"), (353, 353));
+    assert_eq!(correct("digits_cnn/model.pt2", "fp16"), (353, 353));
+    assert_eq!(correct("digits_cnn/model.pt", "fp16"), (353, 353));
 }
 
 #[test]
 fn the_recurrent_network_stays_as_good() {
     assert_eq!(correct("digits_gru/model.onnx", "fp16"), (350, 350));
     assert_eq!(correct("digits_gru/model.onnx", "fp32"), (350, 350));
+    assert_eq!(correct("digits_gru/model.pt2", "fp16"), (350, 350));
+    assert_eq!(correct("digits_gru/model.pt", "fp16"), (350, 350));
 }
 
 #[test]
 fn the_transformer_stays_as_good() {
     assert_eq!(correct("digits_transformer/model.onnx", "fp16"), (352, 352));
     assert_eq!(correct("digits_transformer/model.onnx", "fp32"), (352, 352));
+    assert_eq!(correct("digits_transformer/model.pt2", "fp16"), (352, 352));
+    assert_eq!(correct("digits_transformer/model.pt", "fp16"), (352, 352));
 }
 
 #[test]

@@ -6,11 +6,13 @@ use std::{env, path::Path, process::Command};
 /// Each crate, what it may depend on, and what its tests may depend on as well.
 const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("mlconv-tensor", &[], &[]),
+    ("mlconv-arrays", &["mlconv-tensor"], &[]),
     ("mlconv-derive", &[], &[]),
     ("mlconv-mil", &["mlconv-tensor", "mlconv-derive"], &[]),
     ("mlconv-proto", &[], &[]),
     ("mlconv-source", &["mlconv-mil", "mlconv-tensor"], &[]),
     ("mlconv-onnx", &["mlconv-source", "mlconv-mil", "mlconv-proto", "mlconv-tensor"], &[]),
+    ("mlconv-pytorch", &["mlconv-source", "mlconv-mil", "mlconv-tensor"], &[]),
     ("mlconv-coreml", &["mlconv-mil", "mlconv-proto", "mlconv-tensor"], &[]),
     ("mlconv-passes", &["mlconv-mil", "mlconv-tensor"], &[]),
     ("mlconv-runner", &["mlconv-mil", "mlconv-tensor"], &[]),
@@ -20,11 +22,13 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
 
 const EVERYTHING: &[&str] = &[
     "mlconv-tensor",
+    "mlconv-arrays",
     "mlconv-derive",
     "mlconv-mil",
     "mlconv-proto",
     "mlconv-source",
     "mlconv-onnx",
+    "mlconv-pytorch",
     "mlconv-coreml",
     "mlconv-passes",
     "mlconv-runner",

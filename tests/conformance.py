@@ -16,7 +16,7 @@ import sys
 import tomllib
 
 HEADER = """\
-# Cases of the ONNX project's own suite that do not pass, each with the reason. Everything else must pass.
+# Cases of a suite that do not pass, each with the reason. Everything else must pass.
 # `python3 tests/conformance.py RESULTS.json --bless` writes this list; read what it changes.
 
 """

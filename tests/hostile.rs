@@ -4,7 +4,10 @@
 mod bodies;
 mod support;
 
-use bodies::Depth;
+use bodies::{
+    Depth,
+    archive::{archived, entries},
+};
 use mlconv::arrays::{Arrays, write_npz};
 use mlconv_mil::{
     ir::{Function, Module},
@@ -20,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{damage::Numbers, files, fixtures, onnx::Onnx};
+use zip::CompressionMethod;
 
 /// What one file may take, on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -140,6 +144,43 @@ fn onnx_files() {
     damage("onnx", 2000, &make, &bodies::onnx);
 }
 
+/// Archives with an entry damaged whose name ends in one of `parts`, or damaged as a whole.
+fn damaged_archives(suffix: &str, parts: &[&str]) -> impl Fn(u64) -> Vec<u8> {
+    let good: Vec<Vec<u8>> =
+        files(&fixtures().join("models"), suffix).iter().map(|p| fs::read(p).expect("readable")).collect();
+    let apart: Vec<_> = good.iter().map(|bytes| entries(bytes)).collect();
+    let parts: Vec<String> = parts.iter().map(|p| (*p).to_owned()).collect();
+    assert!(!good.is_empty());
+    move |seed: u64| {
+        let mut n = Numbers::new(seed);
+        let at = n.below(good.len());
+        if n.below(8) == 0 {
+            let other = n.below(good.len());
+            return n.damaged(&good[at], &good[other]);
+        }
+        let mut all = apart[at].clone();
+        let meant: Vec<usize> =
+            (0..all.len()).filter(|i| parts.iter().any(|p| all[*i].0.ends_with(p.as_str()))).collect();
+        let one = meant[n.below(meant.len())];
+        let text = std::str::from_utf8(&all[one].1).ok().filter(|_| n.below(4) > 0).map(str::to_owned);
+        all[one].1 = match text {
+            Some(text) => n.damaged_text(&text, &text).into_bytes(),
+            None => n.damaged(&all[one].1, &all[one].1),
+        };
+        archived(&all, CompressionMethod::Stored)
+    }
+}
+
+#[test]
+fn exported_programs() {
+    damage("pt2", 600, &damaged_archives("pt2", &["model.json", "_config.json"]), &bodies::pt2);
+}
+
+#[test]
+fn torchscript_modules() {
+    damage("pt", 800, &damaged_archives("pt", &[".py", ".pkl"]), &bodies::torchscript);
+}
+
 #[test]
 fn packages_of_files() {
     let (good, dir) = (packages(), tempfile::tempdir().expect("a folder"));
@@ -229,6 +270,14 @@ fn seeds() {
     };
     put("onnx", [read("onnx"), vec![small_model()]].concat());
     put("tensors", read("npz"));
+    put("zip", [read("pt"), read("pt2")].concat());
+    let of = |archives: Vec<Vec<u8>>, suffix: &str| {
+        let all = archives.iter().flat_map(|bytes| entries(bytes));
+        all.filter(|(name, _)| name.ends_with(suffix)).map(|(_, bytes)| bytes).collect::<Vec<_>>()
+    };
+    put("pt2_json", of(read("pt2"), "models/model.json"));
+    put("torchscript_code", of(read("pt"), ".py"));
+    put("pickle", of(read("pt"), ".pkl"));
 }
 
 /// Arguments that make no sense, at every operator that has a lowering.

@@ -73,7 +73,7 @@ fn requests_that_contradict_each_other_are_refused() {
     place.run(&[&convert[..], &["--no-verify", "--source-runtime", "auto"]].concat()).fails("L0001", "--no-verify");
     place.run(&convert).ok();
     let verify = ["verify", "p.mlpackage", "--against", "p.mlpackage", "--source-runtime", "onnxruntime"];
-    place.run(&verify).fails("L0001", "the source is a package");
+    place.run(&verify).fails("L0001", "onnxruntime runs ONNX models");
 }
 
 #[test]

@@ -104,6 +104,20 @@ pub(crate) struct Import {
     /// Keep only this output; repeatable
     #[arg(long, value_name = "NAME")]
     pub(crate) output: Vec<String>,
+    /// Make buffers that outlive a call inputs and outputs, not states
+    #[arg(long)]
+    pub(crate) no_state: bool,
+    /// Make an input and the output that the next call is to be given for it a state, from iOS 18 on; repeatable
+    #[arg(long, value_name = "IN=OUT", value_parser = state)]
+    pub(crate) state: Vec<(String, String)>,
+}
+
+/// A pair of an input and an output; names may hold `=`, so where there are several it is the middle one.
+fn state(text: &str) -> Result<(String, String), String> {
+    let at: Vec<usize> = text.match_indices('=').map(|(at, _)| at).collect();
+    let pair = at.get(at.len() / 2).map(|at| (text[..*at].to_owned(), text[at + 1..].to_owned()));
+    let whole = pair.filter(|(input, output)| !input.is_empty() && !output.is_empty());
+    whole.ok_or_else(|| "wanted the name of an input, `=`, and that of an output".to_owned())
 }
 
 impl Import {
@@ -116,6 +130,9 @@ impl Import {
         let free = |text: &&String| !typed.contains(&None) && !typed.contains(&name(text));
         self.input.splice(0..0, r.inputs.iter().filter(free).cloned().collect::<Vec<_>>());
         self.output.splice(0..0, r.outputs.iter().cloned());
+        self.no_state |= r.no_state;
+        let free = |pair: &&(String, String)| self.state.iter().all(|(input, _)| *input != pair.0);
+        self.state.splice(0..0, r.states.iter().filter(free).cloned().collect::<Vec<_>>());
     }
 
     pub(crate) fn request(&self) -> Result<Request, Failure> {
@@ -127,7 +144,19 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
-        Ok(Request { opset: self.target.map(Target::opset), inputs: inputs?, outputs: self.output.clone() })
+        // What a state becomes is made, whichever outputs are kept.
+        let mut outputs = self.output.clone();
+        if !outputs.is_empty() {
+            outputs.extend(self.state.iter().map(|(_, output)| output).filter(|o| !self.output.contains(o)).cloned());
+        }
+        Ok(Request {
+            opset: self.target.map(Target::opset),
+            inputs: inputs?,
+            outputs,
+            numbers: vec![],
+            no_state: self.no_state,
+            states: self.state.clone(),
+        })
     }
 }
 
@@ -215,37 +244,60 @@ impl From<EmulateName> for Emulate {
 /// What may run the source of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RuntimeName {
-    /// onnxruntime where its library is found and takes the model, else our own lowering
+    /// onnxruntime where its library is found and takes the model, which is ONNX, else our own lowering
     Auto,
     /// onnxruntime, or nothing
     Onnxruntime,
     /// The unoptimised fp32 lowering, on the reference kernels
     Lowering,
+    /// PyTorch, for TorchScript and .pt2: that of `python3`, or of the Python that MLCONV_PYTHON names; it runs code of the
+    /// model
+    Python,
+    /// libtorch, for TorchScript: that of the program `mlconv-torch`, or of the one that MLCONV_TORCH names
+    Torch,
 }
 
 /// What runs the source of a comparison.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SourceRuntime {
-    /// What runs an ONNX model that a package is compared with; onnxruntime's library is the one that ORT_DYLIB_PATH names, as
-    /// a file or by its folder, or one that the system's loader finds
+    /// What runs the model that a package is compared with; onnxruntime's library is the one that ORT_DYLIB_PATH names, as a
+    /// file or by its folder, or one that the system's loader finds
     #[arg(long, value_name = "RUNTIME", value_enum, default_value_t = RuntimeName::Auto)]
     source_runtime: RuntimeName,
 }
 
 impl SourceRuntime {
-    pub(crate) fn choose(&self, path: &Path, format: ModelFormat) -> Result<Chosen, Failure> {
+    /// What runs the source of `samples`, and whether its states are what stands between them.
+    pub(crate) fn choose(
+        &self,
+        path: &Path,
+        format: ModelFormat,
+        samples: &Arrays,
+        has_states: bool,
+    ) -> Result<Chosen, Failure> {
+        if has_states && self.source_runtime == RuntimeName::Onnxruntime {
+            let d = Diagnostic::error(&codes::L0001, "onnxruntime does not run models with states");
+            return Err(vec![d.help("leave `--source-runtime` out, or compare a conversion without states")]);
+        }
+        if has_states && self.source_runtime == RuntimeName::Auto {
+            return Ok(Chosen::kernels(format));
+        }
         let runtime = match self.source_runtime {
             RuntimeName::Auto => Runtime::Auto,
             RuntimeName::Onnxruntime => Runtime::Onnxruntime,
             RuntimeName::Lowering => Runtime::Lowering,
+            RuntimeName::Python => Runtime::Python,
+            RuntimeName::Torch => Runtime::Torch,
         };
         let around = Around {
             // Where the system does not say what runs, nothing can be started, which is said then.
             program: std::env::current_exe().unwrap_or_default(),
-            variable: std::env::var_os(witness::VARIABLE),
+            library: std::env::var_os(witness::LIBRARY_VARIABLE),
+            torch: std::env::var_os(witness::PROGRAM_VARIABLE),
+            python: std::env::var_os(witness::PYTHON_VARIABLE),
             threads: rayon::current_num_threads(),
         };
-        witness::choose(runtime, Source { path, format }, &around).map_err(|d| vec![d])
+        witness::choose(runtime, Source { path, format, samples }, &around).map_err(|d| vec![d])
     }
 }
 

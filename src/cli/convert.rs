@@ -11,6 +11,7 @@ use super::{
 use crate::{
     compare::Tolerance,
     convert::{self, Job, Weights},
+    stateful,
     witness::Chosen,
 };
 use std::path::PathBuf;
@@ -76,7 +77,8 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let witness = if args.no_verify {
         Chosen::kernels(prepared.format)
     } else {
-        args.source_runtime.choose(&job.model, prepared.format)?
+        let has_states = stateful::has_states(&prepared.source);
+        args.source_runtime.choose(&job.model, prepared.format, &inputs.samples, has_states)?
     };
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = match (&prepared.compression, half) {

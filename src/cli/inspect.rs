@@ -83,10 +83,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
 fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
     // A file that cannot be read, or a request that does not fit, leaves nothing to show.
     let hopeless = failure.iter().any(|d| d.severity == Severity::Error && d.code.id.starts_with(['R', 'L']));
-    if hopeless || model::format(&args.model) != Ok(Format::Onnx) {
-        return Err(failure);
-    }
-    let graph = model::read_onnx(&args.model).map_err(|d| vec![d])?;
+    let format = model::format(&args.model).ok().filter(|f| matches!(f, Format::Onnx | Format::Pt2) && !hopeless);
+    let Some(format) = format else { return Err(failure) };
+    let graph = model::read_source(&args.model, format).map_err(|d| vec![d])?;
     let inputs = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).map(|v| ("input", v));
     let ends: Vec<_> = inputs.chain(graph.outputs.iter().map(|v| ("output", v))).collect();
     let other = |v: &SourceValue| v.other.clone().unwrap_or_else(|| "?".to_owned());
@@ -105,7 +104,7 @@ fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
         terminal.json(&json!({
             "version": report::VERSION,
             "command": "inspect",
-            "format": Format::Onnx.name(),
+            "format": format.name(),
             "metadata": graph.meta.iter().collect::<BTreeMap<_, _>>(),
             "functions": [],
             "source": {
@@ -117,7 +116,7 @@ fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
         }));
         return Ok(Outcome::Done);
     }
-    let mut out = format!("{}, which cannot be converted\n", Format::Onnx.name());
+    let mut out = format!("{}, which cannot be converted\n", format.name());
     for (key, value) in &graph.meta {
         out += &format!("  {key}: {value}\n");
     }

@@ -68,11 +68,14 @@ pub(crate) struct Convert {
     pub(crate) keep_fp32: Vec<String>,
     pub(crate) inputs: Vec<String>,
     pub(crate) outputs: Vec<String>,
+    pub(crate) states: Vec<(String, String)>,
+    pub(crate) no_state: bool,
 }
 
 impl Section for Convert {
     const NAME: &'static str = "convert";
-    const KEYS: &'static [&'static str] = &["target", "precision", "keep_fp32", "inputs", "outputs"];
+    const KEYS: &'static [&'static str] =
+        &["target", "precision", "keep_fp32", "inputs", "outputs", "states", "no_state"];
 
     fn of(table: &Table<'_>, _: &Path) -> Result<Self, Diagnostic> {
         let texts = |key| table.get(key).map_or(Ok(vec![]), |f| f.texts());
@@ -82,6 +85,8 @@ impl Section for Convert {
             keep_fp32: texts("keep_fp32")?,
             inputs: table.get("inputs").map_or(Ok(vec![]), |f| inputs(&f))?,
             outputs: texts("outputs")?,
+            states: table.get("states").map_or(Ok(vec![]), |f| states(&f))?,
+            no_state: table.get("no_state").map_or(Ok(false), |f| f.bool())?,
         })
     }
 }
@@ -109,6 +114,12 @@ fn inputs<'a>(field: &Field<'a>) -> Result<Vec<String>, Diagnostic> {
         InputSpec::parse(text).map_err(|e| field.wrong(&e.to_string()))?;
     }
     Ok(all.into_iter().map(|(text, _)| text).collect())
+}
+
+/// Outputs by the inputs that they become.
+fn states(field: &Field<'_>) -> Result<Vec<(String, String)>, Diagnostic> {
+    let pair = |(input, f): (&str, Field<'_>)| Ok((input.to_owned(), f.text()?.to_owned()));
+    field.entries()?.into_iter().map(pair).collect()
 }
 
 /// `[compress]`: what becomes of weights. Fields are as the options of the same names.

@@ -70,9 +70,18 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         check_file(target)?;
     }
     let request = Import { input: shapes, ..args.import.clone() }.request()?;
+    let mut given = match &args.inputs {
+        Some(file) => read_arrays(slice::from_ref(file))?,
+        None => Arrays::new(),
+    };
+    for (name, t) in read_arrays(&files)? {
+        if given.insert(name.clone(), t).is_some() {
+            return Err(vec![Diagnostic::error(&codes::L0001, format!("array `{name}` is given twice"))]);
+        }
+    }
     let read = {
         let _step = terminal.step("importing");
-        model::read(&args.model, &request)?
+        model::read_sized(&args.model, &request, &given)?
     };
     terminal.warn(&read.warnings);
     let unapplied = target_unapplied(&args.import, &read);
@@ -86,15 +95,6 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let names = listed(module.functions.iter().map(|f| f.name.as_str()));
         vec![Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))]
     })?;
-    let mut given = match &args.inputs {
-        Some(file) => read_arrays(slice::from_ref(file))?,
-        None => Arrays::new(),
-    };
-    for (name, t) in read_arrays(&files)? {
-        if given.insert(name.clone(), t).is_some() {
-            return Err(vec![Diagnostic::error(&codes::L0001, format!("array `{name}` is given twice"))]);
-        }
-    }
     let inputs = if given.is_empty() && args.inputs.is_none() {
         feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
     } else {

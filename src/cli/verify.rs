@@ -8,8 +8,10 @@ use super::{
 use crate::{
     compare::Tolerance,
     convert::has_halves,
-    model, parity,
+    model::{self, Format},
+    parity,
     report::{self, parity_text},
+    stateful,
 };
 use mlconv_mil::verify::verify;
 use mlconv_source::Request;
@@ -43,8 +45,16 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
         let opset = package.module.functions.first().map(|f| f.opset);
-        let import = Import { target: None, input: args.input.clone(), output: vec![] };
-        let source = model::read(&args.against, &Request { opset, ..import.request()? })?;
+        // A package that is compared with may have the states itself.
+        let is_package = model::format(&args.against).is_ok_and(|f| f == Format::Package);
+        let has_them = is_package && stateful::has_states(&model::read(&args.against, &Request::default())?.module);
+        let states = if has_them { vec![] } else { stateful::pairs(&package.module) };
+        // A package without states was made without them.
+        let no_state = !stateful::has_states(&package.module);
+        let import = Import { target: None, input: args.input.clone(), output: vec![], no_state, state: states };
+        let request = Request { opset, ..import.request()? };
+        let request = model::sized_like(&args.against, request, &package.module)?;
+        let source = model::read_sized(&args.against, &request, &inputs.samples)?;
         (verify(package.module)?, source.format, verify(source.module)?)
     };
     let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
@@ -54,7 +64,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     };
     let mut parity = {
         let _step = terminal.step("running both");
-        let witness = args.source_runtime.choose(&args.against, format)?;
+        let has_states = stateful::has_states(&source);
+        let witness = args.source_runtime.choose(&args.against, format, &inputs.samples, has_states)?;
         parity::parity(&source, &package, inputs.given(), tolerance, witness)?
     };
     inputs.mention(&mut parity, &source, terminal);

@@ -58,11 +58,15 @@ pub fn parity(p: &Parity) -> Value {
 }
 
 fn witness(w: &Witness) -> Value {
-    let (version, library) = match w {
-        Witness::Onnxruntime { version, library } => (Some(version), Some(library)),
-        Witness::Lowering | Witness::Program => (None, None),
+    let (version, library, program) = match w {
+        Witness::Onnxruntime { version, library } => (Some(version), Some(library), None),
+        Witness::Torch { version, program } | Witness::Python { version, program } => {
+            (Some(version), None, Some(program))
+        }
+        Witness::Lowering | Witness::Program => (None, None, None),
     };
-    json!({"runtime": w.name(), "version": version, "library": library})
+    let version = version.filter(|v| !v.is_empty());
+    json!({"runtime": w.name(), "version": version, "library": library, "program": program})
 }
 
 fn accuracy(a: &Accuracy) -> Value {

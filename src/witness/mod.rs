@@ -1,26 +1,28 @@
-//! What runs the source of a comparison: onnxruntime, which shares nothing with this tool, or our own lowering of it.
+//! What runs the source of a comparison: onnxruntime or PyTorch, which share nothing with this tool, or our own lowering of it.
 //!
-//! The lowering sees faults of passes, of precision and of what is written, and none of its own. onnxruntime sees those, too.
-//! Its library is loaded when the program runs, in a process of its own ([`Process`]), and only where it is found.
+//! The lowering sees faults of passes, of precision and of what is written, and none of its own. The others see those, too.
+//! They are what the user has installed, and run in a process of their own ([`Process`]).
 
-mod frame;
 mod library;
+mod onnxruntime;
 mod process;
 #[cfg(feature = "onnxruntime")]
 pub(crate) mod serve;
+mod torch;
 
-pub use library::VARIABLE;
+pub use library::VARIABLE as LIBRARY_VARIABLE;
 pub use process::Process;
+pub use torch::{PROGRAM_VARIABLE, PYTHON_VARIABLE};
 
-use crate::{Diagnostic, codes, feed, model::Format, names::listed};
-use library::search;
+use crate::{Diagnostic, arrays::Arrays, codes, feed, model::Format, names::listed};
+use mlconv_arrays::talk::{Fault, Stage};
 use mlconv_mil::ir::Function;
 use mlconv_tensor::{DType, Tensor};
-use process::{Fault, Stage, Start};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
 };
+use torch::Host;
 
 /// What is asked to run the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub enum Runtime {
     Onnxruntime,
     /// The unoptimised lowering.
     Lowering,
+    /// libtorch, which `mlconv-torch` runs.
+    Torch,
+    /// The user's own PyTorch, which Python runs.
+    Python,
 }
 
 /// What ran the source.
@@ -43,6 +49,20 @@ pub enum Witness {
         /// Its library.
         library: PathBuf,
     },
+    /// PyTorch, without Python.
+    Torch {
+        /// Its version; empty where that is not known.
+        version: String,
+        /// The program that has it.
+        program: PathBuf,
+    },
+    /// PyTorch.
+    Python {
+        /// Its version, such as `2.13.0`.
+        version: String,
+        /// The interpreter that has it.
+        program: PathBuf,
+    },
     /// The source as it was lowered, on the reference kernels.
     Lowering,
     /// The source, which is a program itself, on the reference kernels.
@@ -54,15 +74,29 @@ impl Witness {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Onnxruntime { .. } => "onnxruntime",
+            Self::Torch { .. } => "torch",
+            Self::Python { .. } => "python",
             Self::Lowering => "lowering",
             Self::Program => "program",
         }
     }
 
+    /// What else ran the source, with its version, for a person; `None` for our own kernels.
+    pub fn other(&self) -> Option<String> {
+        let (name, version) = match self {
+            Self::Onnxruntime { version, .. } => ("onnxruntime", version),
+            Self::Torch { version, .. } | Self::Python { version, .. } => ("PyTorch", version),
+            Self::Lowering | Self::Program => return None,
+        };
+        Some(format!("{name} {version}").trim_end().to_owned())
+    }
+
     /// What a package was compared with.
     pub fn against(&self) -> String {
         match self {
-            Self::Onnxruntime { version, .. } => format!("the source in onnxruntime {version}").trim_end().to_owned(),
+            Self::Onnxruntime { .. } | Self::Torch { .. } | Self::Python { .. } => {
+                format!("the source in {}", self.other().unwrap_or_default())
+            }
             Self::Lowering => "the source's unoptimised fp32 lowering, on the reference kernels".to_owned(),
             Self::Program => "the source's program, on the reference kernels".to_owned(),
         }
@@ -71,7 +105,9 @@ impl Witness {
     /// The kind of comparison that it is, for a person.
     pub fn title(&self) -> String {
         match self {
-            Self::Onnxruntime { version, .. } => format!("parity ({})", format!("onnxruntime {version}").trim_end()),
+            Self::Onnxruntime { .. } | Self::Torch { .. } | Self::Python { .. } => {
+                format!("parity ({})", self.other().unwrap_or_default())
+            }
             Self::Lowering => {
                 "parity (unoptimised fp32 lowering: sees faults of passes, precision and writing, not of \
                                lowering)"
@@ -85,11 +121,11 @@ impl Witness {
 /// What is to run the source, and what a user should know of the choice.
 #[derive(Debug)]
 pub struct Chosen {
-    /// The model in onnxruntime; the lowering runs where there is none.
+    /// The model in another process; the lowering runs where there is none.
     pub process: Option<Process>,
     /// Whether nothing else will do.
     pub required: bool,
-    /// What runs the source where onnxruntime does not.
+    /// What runs the source where no other process does.
     pub otherwise: Witness,
     /// Why it is not what might be expected.
     pub notes: Vec<Diagnostic>,
@@ -102,16 +138,22 @@ pub struct Source<'a> {
     pub path: &'a Path,
     /// What it is.
     pub format: Format,
+    /// What the user gives for its inputs; some may be numbers that the program was made for.
+    pub samples: &'a Arrays,
 }
 
-/// Where onnxruntime comes from.
+/// Where witnesses come from.
 #[derive(Clone, Debug)]
 pub struct Around {
-    /// A program that has this tool's command line: it is started again to load the library.
+    /// A program that has this tool's command line: it is started again to load onnxruntime's library.
     pub program: PathBuf,
-    /// What [`VARIABLE`] says.
-    pub variable: Option<OsString>,
-    /// Threads that it may use.
+    /// What [`LIBRARY_VARIABLE`] says.
+    pub library: Option<OsString>,
+    /// What [`PROGRAM_VARIABLE`] says.
+    pub torch: Option<OsString>,
+    /// What [`PYTHON_VARIABLE`] says.
+    pub python: Option<OsString>,
+    /// Threads that a witness may use.
     pub threads: usize,
 }
 
@@ -119,72 +161,38 @@ impl Chosen {
     /// The kernels of this tool.
     pub fn kernels(format: Format) -> Self {
         let otherwise = match format {
-            Format::Onnx => Witness::Lowering,
+            Format::Onnx | Format::Pt2 | Format::TorchScript => Witness::Lowering,
             Format::Package => Witness::Program,
         };
         Self { process: None, required: false, otherwise, notes: vec![] }
     }
 }
 
-/// Loads the source into onnxruntime where that is asked for, or possible.
+/// Has the source run where that is asked for, or possible.
 pub fn choose(runtime: Runtime, source: Source<'_>, around: &Around) -> Result<Chosen, Diagnostic> {
-    let kernels = Chosen::kernels(source.format);
-    let required = runtime == Runtime::Onnxruntime;
-    if runtime == Runtime::Lowering || (!required && source.format != Format::Onnx) {
-        return Ok(kernels);
+    match runtime {
+        Runtime::Lowering => Ok(Chosen::kernels(source.format)),
+        Runtime::Auto => onnxruntime::choose(false, source, around),
+        Runtime::Onnxruntime => onnxruntime::choose(true, source, around),
+        Runtime::Torch => torch::choose(Host::Program, source, around),
+        Runtime::Python => torch::choose(Host::Python, source, around),
     }
-    let place = source.path.display().to_string();
-    if source.format != Format::Onnx {
-        let d = Diagnostic::error(&codes::L0001, "onnxruntime runs ONNX models, and the source is a package").at(place);
-        return Err(d.help("leave `--source-runtime` out: the package runs on our own kernels"));
-    }
-    if !cfg!(feature = "onnxruntime") {
-        let d = Diagnostic::error(&codes::N0006, "this build cannot load onnxruntime");
-        let d = d.help("build it with the feature `onnxruntime`, or leave `--source-runtime` out");
-        return if required { Err(d) } else { Ok(kernels) };
-    }
-    let search = search(around.variable.as_deref());
-    let mut tried: Vec<(String, Fault)> = vec![];
-    if let Some(missing) = &search.missing {
-        let fault = Fault { stage: Stage::Absent, why: "there is no library of onnxruntime".to_owned() };
-        tried.push((missing.display().to_string(), fault));
-    }
-    for library in &search.candidates {
-        let start = Start { program: &around.program, library, model: source.path, threads: around.threads };
-        match Process::start(&start) {
-            Ok(process) => return Ok(Chosen { process: Some(process), required, ..kernels }),
-            Err(fault) if matches!(fault.stage, Stage::Absent | Stage::Library) => {
-                tried.push((library.display().to_string(), fault));
-            }
-            Err(fault) => {
-                let d = refused(&fault).at(place);
-                return if required { Err(d) } else { Ok(Chosen { notes: vec![instead(d)], ..kernels }) };
-            }
-        }
-    }
-    let d = unloaded(&tried);
-    if required {
-        return Err(d);
-    }
-    // That nothing is installed is nothing to speak of.
-    let silent = !search.named && tried.iter().all(|(_, f)| f.stage == Stage::Absent);
-    Ok(Chosen { notes: if silent { vec![] } else { vec![instead(d)] }, ..kernels })
 }
 
-/// That no library could be loaded, what was tried, and what to do.
-fn unloaded(tried: &[(String, Fault)]) -> Diagnostic {
-    let tries: Vec<String> = tried.iter().map(|(name, fault)| format!("`{name}`: {}", fault.why)).collect();
-    let d = Diagnostic::error(&codes::N0006, format!("onnxruntime cannot be loaded; tried {}", tries.join("; ")));
-    d.help(format!(
-        "install it, as with `pip install onnxruntime` and {VARIABLE} set to the folder `onnxruntime/capi` of that package, or \
-         with a library of onnxruntime's releases and {VARIABLE} set to it"
-    ))
+/// What a source is, for a person.
+fn kind(format: Format) -> &'static str {
+    match format {
+        Format::Onnx => "an ONNX model",
+        Format::Pt2 => "an exported program of PyTorch",
+        Format::TorchScript => "TorchScript",
+        Format::Package => "a package",
+    }
 }
 
-/// That onnxruntime does not run the model.
-fn refused(fault: &Fault) -> Diagnostic {
+/// That what was to run the model does not; `name` is its own.
+fn refused(name: &str, fault: &Fault) -> Diagnostic {
     let what = if fault.stage == Stage::Model { "load" } else { "run" };
-    let d = Diagnostic::error(&codes::N0006, format!("onnxruntime does not {what} the model: {}", fault.why));
+    let d = Diagnostic::error(&codes::N0006, format!("{name} does not {what} the model: {}", fault.why));
     d.help("compare with our own lowering of it with `--source-runtime lowering`")
 }
 
@@ -199,16 +207,20 @@ pub(crate) fn instead(d: Diagnostic) -> Diagnostic {
 }
 
 impl Process {
-    /// What this is.
-    pub fn witness(&self) -> Witness {
-        Witness::Onnxruntime { version: self.hello.version.clone(), library: self.library.clone() }
-    }
-
     /// Outputs of `f`, which is the model lowered, on inputs of its types: in their order, and narrowed to their types.
     pub(crate) fn outputs(&mut self, f: &Function, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
-        let arrays = feed::as_arrays(f, inputs);
-        let wanted: Result<Vec<String>, Diagnostic> = f.sig.outputs.iter().map(|p| self.output(&p.name)).collect();
-        let found = self.run(&arrays, &wanted?).map_err(|fault| refused(&fault))?;
+        let (arrays, name) = (feed::as_arrays(f, inputs), self.engine.name());
+        let found = match &self.plan {
+            None => {
+                let wanted: Result<_, _> = f.sig.outputs.iter().map(|p| self.output(&p.name)).collect();
+                self.run_named(&arrays, wanted?)
+            }
+            Some(plan) => match plan.asked(f, &arrays) {
+                Ok((asked, arrays)) => self.run(&asked, arrays),
+                Err(fault) => Err(fault),
+            },
+        };
+        let found = found.map_err(|fault| refused(name, &fault))?;
         let narrow = |(v, t): (&mlconv_mil::ir::Value, Tensor)| match f.ty(*v).tensor() {
             Some(ty) => narrowed(t, ty.dtype),
             None => t,
@@ -226,17 +238,20 @@ impl Process {
         })
     }
 
-    /// Whether an output is of 16 bits that the lowering does not round to.
+    /// Whether anything is of 16 bits that the lowering does not round to.
     pub(crate) fn has_bf16(&self) -> bool {
-        self.hello.outputs.iter().any(|s| s.dtype.as_deref() == Some(DType::Bf16.name()))
+        self.hello.bf16 || self.hello.outputs.iter().any(|s| s.dtype.as_deref() == Some(DType::Bf16.name()))
     }
 
-    /// Made-up integers within what the source's own type holds.
+    /// Made-up numbers within what the source's own type holds.
     pub(crate) fn fitting(&self, f: &Function, inputs: &mut [Option<Tensor>]) {
         for ((port, _), input) in feed::tensor_inputs(f).zip(inputs) {
             let slot = self.hello.inputs.iter().find(|s| *s.name == *port.name);
-            let small = slot.and_then(|s| s.dtype.as_deref()) == Some(DType::I8.name());
-            if let Some(t) = input.as_mut().filter(|t| small && t.dtype().is_int()) {
+            let is = |dtype: DType| slot.and_then(|s| s.dtype.as_deref()) == Some(dtype.name());
+            if let Some(t) = input.as_mut().filter(|t| is(DType::Bf16) && t.dtype().is_float()) {
+                *t = t.cast(DType::Bf16).cast(t.dtype());
+            }
+            if let Some(t) = input.as_mut().filter(|t| is(DType::I8) && t.dtype().is_int()) {
                 let values: Vec<i64> = t.to_i64().into_iter().map(|v| v & 0x7f).collect();
                 *t = Tensor::from_i64(t.dtype(), t.shape(), &values);
             }
@@ -261,8 +276,9 @@ mod tests {
     use super::*;
 
     fn chosen(runtime: Runtime, format: Format, variable: &str) -> Result<Chosen, Diagnostic> {
-        let source = Source { path: Path::new("m.onnx"), format };
-        let around = Around { program: "/nonexistent".into(), variable: Some(variable.into()), threads: 1 };
+        let source = Source { path: Path::new("m.onnx"), format, samples: &Arrays::new() };
+        let library = Some(variable.into());
+        let around = Around { program: "/nonexistent".into(), library, torch: None, python: None, threads: 1 };
         choose(runtime, source, &around)
     }
 
@@ -278,7 +294,7 @@ mod tests {
         assert_eq!(d.code, &codes::N0006);
         if cfg!(feature = "onnxruntime") {
             assert!(d.title.contains("/nonexistent/lib.so"), "{d}");
-            assert!(d.help.is_some_and(|h| h.contains("pip install onnxruntime") && h.contains(VARIABLE)));
+            assert!(d.help.is_some_and(|h| h.contains("pip install onnxruntime") && h.contains(LIBRARY_VARIABLE)));
         }
     }
 
@@ -293,6 +309,8 @@ mod tests {
     fn every_witness_says_what_it_is() {
         let ort = Witness::Onnxruntime { version: "1.31".to_owned(), library: "lib.so".into() };
         assert_eq!((ort.name(), ort.title().as_str()), ("onnxruntime", "parity (onnxruntime 1.31)"));
+        let torch = Witness::Torch { version: String::new(), program: "mlconv-torch".into() };
+        assert_eq!((torch.name(), torch.against().as_str()), ("torch", "the source in PyTorch"));
         assert!(
             Witness::Lowering.title().contains("not of lowering") && !Witness::Program.title().contains("lowering")
         );

@@ -1,10 +1,6 @@
 //! The process that loads onnxruntime and runs a model: what [`Process`](super::process::Process) talks to.
 
-use super::{
-    frame::{self, Kind},
-    process::{Fault, Hello, Names, Slot, Stage, numbered},
-};
-use crate::arrays;
+use mlconv_arrays::talk::{self, Asked, Fault, Given, Hello, Slot, Stage, Wanted, one_line};
 use mlconv_tensor::{DType, Element, Tensor, bf16, f16};
 use ort::{
     LoadDynamicError,
@@ -17,14 +13,7 @@ use ort::{
         DynValue, OwnedTensorArrayData, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, ValueType,
     },
 };
-use std::{
-    error::Error,
-    fmt::Debug,
-    io,
-    panic::{self, AssertUnwindSafe},
-    path::Path,
-    sync::Arc,
-};
+use std::{error::Error, fmt::Debug, io, path::Path, sync::Arc};
 
 /// Element types that both sides have, with how each goes from one to the other. Strings, and numbers of less than a byte,
 /// are compared by nobody.
@@ -77,28 +66,7 @@ types! {
 /// Loads the library and the model, and runs it as often as is asked on stdin; answers go to stdout.
 pub(crate) fn serve(library: &Path, model: &Path, threads: usize) -> io::Result<()> {
     let (mut from, mut to) = (io::stdin().lock(), io::stdout().lock());
-    let (mut session, hello) = match caught(Stage::Library, || open(library, model, threads)) {
-        Ok(opened) => opened,
-        Err(fault) => return frame::write(&mut to, Kind::Fault, &serde_json::to_vec(&fault)?),
-    };
-    frame::write(&mut to, Kind::Hello, &serde_json::to_vec(&hello)?)?;
-    loop {
-        // Anything else, such as the end, says that whoever asked is done.
-        let Ok((Kind::Inputs, body)) = frame::read(&mut from) else { return Ok(()) };
-        match caught(Stage::Run, || run(&mut session, &hello, &body)) {
-            Ok(body) => frame::write(&mut to, Kind::Outputs, &body)?,
-            Err(fault) => frame::write(&mut to, Kind::Fault, &serde_json::to_vec(&fault)?)?,
-        }
-    }
-}
-
-/// The binding asserts what it expects of the library.
-fn caught<T>(stage: Stage, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    let panicked = |payload: Box<dyn std::any::Any + Send>| {
-        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-        Err(Fault { stage, why: one_line(text.unwrap_or("it does not do as it should")) })
-    };
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+    talk::serve(&mut from, &mut to, || open(library, model, threads), run)
 }
 
 fn open(library: &Path, model: &Path, threads: usize) -> Result<((Environment, Session), Hello), Fault> {
@@ -123,7 +91,7 @@ fn open(library: &Path, model: &Path, threads: usize) -> Result<((Environment, S
     let inputs = session.inputs().iter().map(|i| slot(i.name(), i.dtype(), false));
     let inputs = inputs.chain(fixed.iter().map(|i| slot(i.name(), i.dtype(), true))).collect();
     let outputs = session.outputs().iter().map(|o| slot(o.name(), o.dtype(), false)).collect();
-    Ok(((environment, session), Hello { version, inputs, outputs }))
+    Ok(((environment, session), Hello { version, inputs, outputs, bf16: false }))
 }
 
 fn load_fault(e: &LoadDynamicError) -> Fault {
@@ -144,14 +112,6 @@ fn load_fault(e: &LoadDynamicError) -> Fault {
     }
 }
 
-/// What a library says in many words or lines.
-fn one_line(text: &str) -> String {
-    const MOST: usize = 300;
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
-    if line.chars().count() > MOST { line.chars().take(MOST).chain(['…']).collect() } else { line }
-}
-
 fn slot(name: &str, ty: &ValueType, optional: bool) -> Slot {
     let (dtype, shape) = match ty {
         ValueType::Tensor { ty, shape, .. } => (ours(*ty), shape.to_vec()),
@@ -165,13 +125,16 @@ fn ours(ty: TensorElementType) -> Option<DType> {
 }
 
 /// One run: names and arrays in, arrays out.
-fn run((_, session): &mut (Environment, Session), hello: &Hello, body: &[u8]) -> Result<Vec<u8>, Fault> {
+fn run(
+    (_, session): &mut (Environment, Session),
+    hello: &Hello,
+    asked: &Asked,
+    arrays: Vec<Tensor>,
+) -> Result<Vec<Tensor>, Fault> {
     let fault = |why: String| Fault { stage: Stage::Run, why };
-    let Some(end) = body.iter().position(|b| *b == b'\n') else { return Err(fault("no names".to_owned())) };
-    let names: Names = serde_json::from_slice(&body[..end]).map_err(|e| fault(e.to_string()))?;
-    let arrays = arrays::parse_npz(&body[end + 1..]).map_err(fault)?;
     let mut given = vec![];
-    for (name, t) in names.inputs.iter().zip(arrays.into_values()) {
+    for (name, t) in asked.inputs.iter().zip(arrays) {
+        let Given::Input(name) = name else { return Err(fault(format!("{name:?} is no input of ONNX"))) };
         let slot = hello.inputs.iter().find(|s| s.name == *name);
         let dtype = slot.and_then(|s| s.dtype.as_ref()).and_then(|d| DType::ALL.iter().find(|t| t.name() == d));
         let Some(dtype) = dtype else { return Err(fault(format!("input `{name}` is of no type that can be given"))) };
@@ -180,7 +143,7 @@ fn run((_, session): &mut (Environment, Session), hello: &Hello, body: &[u8]) ->
         given.push((name.clone(), value(&t).map_err(|e| fault(one_line(e.message())))?));
     }
     // An input without elements is none of a package, and a source that has it wants it.
-    for slot in hello.inputs.iter().filter(|s| !s.optional && !names.inputs.contains(&s.name)) {
+    for slot in hello.inputs.iter().filter(|s| !s.optional && !asked.inputs.contains(&Given::Input(s.name.clone()))) {
         let shape: Option<Vec<usize>> = slot.shape.iter().map(|n| usize::try_from(*n).ok()).collect();
         let dtype = slot.dtype.as_ref().and_then(|d| DType::ALL.iter().find(|t| t.name() == d));
         let (Some(shape), Some(dtype)) = (shape.filter(|s| s.contains(&0)), dtype) else {
@@ -193,13 +156,14 @@ fn run((_, session): &mut (Environment, Session), hello: &Hello, body: &[u8]) ->
     let lent: Vec<_> = given.iter().map(|(name, v)| (name.as_str(), v)).collect();
     let outputs = session.run(lent).map_err(|e| fault(one_line(e.message())))?;
     let mut found = vec![];
-    for name in &names.outputs {
+    for name in &asked.outputs {
+        let Wanted::Named(name) = name else { return Err(fault(format!("{name:?} is no output of ONNX"))) };
         let all = outputs.iter().find(|(n, _)| n == name);
         let Some((_, v)) = all else { return Err(fault(format!("there is no output `{name}`"))) };
         let t = tensor(&v).map_err(|why| fault(format!("output `{name}`: {why}")))?;
         found.push(t);
     }
-    arrays::npz_bytes(&numbered(found)).map_err(fault)
+    Ok(found)
 }
 
 /// `t` in the source's own type, where every value stays what it is.
@@ -252,11 +216,5 @@ mod tests {
             widened(&Tensor::from_vec(&[2], vec![0i32, 1]), DType::Bool).expect("bools").to_bools(),
             [false, true]
         );
-    }
-
-    #[test]
-    fn what_a_library_says_is_one_short_line() {
-        assert_eq!(one_line("a\n  b\tc\u{7}"), "a b c");
-        assert_eq!(one_line(&"x ".repeat(1000)).chars().count(), 301);
     }
 }

@@ -3,6 +3,9 @@
 //! Each function takes the bytes of one kind of file and says how far they came. The fuzz targets and the tests of
 //! damaged files share them.
 
+#[path = "../support/archive.rs"]
+pub(crate) mod archive;
+
 use mlconv::{Diagnostic, arrays, feed, model};
 use mlconv_coreml::{Artifact, Package, WeightFile, check};
 use mlconv_mil::{
@@ -13,7 +16,7 @@ use mlconv_mil::{
 };
 use mlconv_passes::{Options, Pipeline};
 use mlconv_runner::{Backend, Options as RunOptions, Reference, Session, States};
-use mlconv_source::{ModelFiles, Request};
+use mlconv_source::{DimSpec, InputSpec, ModelFiles, Request};
 use mlconv_tensor::{Bytes, Dim, Tensor};
 use std::{
     fs,
@@ -40,15 +43,71 @@ pub(crate) fn onnx(bytes: &[u8]) -> Depth {
     let nowhere = ModelFiles::beside(Path::new("no such folder/model.onnx"));
     match model::read_onnx_bytes(Bytes::copy_from_slice(bytes), &nowhere) {
         Err(d) => refused(&[d]),
-        Ok(graph) => {
-            let lowered = mlconv_source::lower(&graph, mlconv_onnx::table(), &Request::default());
-            lowered.diagnostics.iter().for_each(rendered);
-            if lowered.diagnostics.iter().any(|d| d.severity == mlconv_mil::diagnostic::Severity::Error) {
-                return Depth::Read;
-            }
-            program(lowered.module)
+        Ok(graph) => lowered(mlconv_source::lower(&graph, mlconv_onnx::table(), &Request::default())),
+    }
+}
+
+/// An exported program of PyTorch.
+pub(crate) fn pt2(bytes: &[u8]) -> Depth {
+    match model::read_pt2_bytes(Bytes::copy_from_slice(bytes)) {
+        Err(d) => refused(&[d]),
+        Ok(graph) => lowered(mlconv_source::lower(&graph, mlconv_pytorch::table(), &Request::default())),
+    }
+}
+
+/// A TorchScript module, on an image of 8 by 8.
+pub(crate) fn torchscript(bytes: &[u8]) -> Depth {
+    let dims = [1, 1, 8, 8].map(DimSpec::Known).to_vec();
+    let inputs = vec![InputSpec { name: None, dims, dtype: None }];
+    let request = Request { inputs, ..Request::default() };
+    match mlconv_pytorch::lower_script(Bytes::copy_from_slice(bytes), &request) {
+        Err(e) => {
+            assert!(!e.to_string().is_empty(), "an error says something");
+            Depth::Refused
+        }
+        Ok(done) => {
+            let first = done.first.map_or(Depth::Read, |first| lowered(first.lowering));
+            first.max(lowered(done.lowering))
         }
     }
+}
+
+/// The model of digits in an archive of its own, with other bytes for the entry whose name ends so.
+fn digits(model: &'static [u8], suffix: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut all = archive::entries(model);
+    all.iter_mut().filter(|(name, _)| name.ends_with(suffix)).for_each(|(_, old)| *old = bytes.to_vec());
+    archive::archived(&all, zip::CompressionMethod::Stored)
+}
+
+/// The JSON of an exported program.
+pub(crate) fn pt2_json(json: &[u8]) -> Depth {
+    pt2(&digits(DIGITS_PT2, "models/model.json", json))
+}
+
+/// The code of a TorchScript module.
+pub(crate) fn torchscript_code(code: &[u8]) -> Depth {
+    torchscript(&digits(DIGITS_PT, "code/__torch__.py", code))
+}
+
+/// The pickle of a TorchScript module.
+pub(crate) fn pickle(pickle: &[u8]) -> Depth {
+    torchscript(&digits(DIGITS_PT, "/data.pkl", pickle))
+}
+
+/// An archive, of whatever it is.
+pub(crate) fn zip(bytes: &[u8]) -> Depth {
+    pt2(bytes).max(torchscript(bytes))
+}
+
+pub(crate) const DIGITS_PT: &[u8] = include_bytes!("../../fixtures/models/digits_cnn/model.pt");
+pub(crate) const DIGITS_PT2: &[u8] = include_bytes!("../../fixtures/models/digits_cnn/model.pt2");
+
+fn lowered(done: mlconv_source::Lowering) -> Depth {
+    done.diagnostics.iter().for_each(rendered);
+    if done.diagnostics.iter().any(|d| d.severity == mlconv_mil::diagnostic::Severity::Error) {
+        return Depth::Read;
+    }
+    program(done.module)
 }
 
 /// The three files of a package in one, as [`package`] takes them.

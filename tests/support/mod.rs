@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod archive;
 pub(crate) mod damage;
 pub(crate) mod lowered;
 pub(crate) mod nodes;

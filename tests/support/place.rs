@@ -47,7 +47,10 @@ impl Place {
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         // What a machine has installed is not what is tested.
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null()).env_remove("ORT_DYLIB_PATH");
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        for variable in ["ORT_DYLIB_PATH", "MLCONV_PYTHON", "MLCONV_TORCH"] {
+            command.env_remove(variable);
+        }
         command
     }
 

@@ -11,6 +11,8 @@ pub enum Size {
     Known(i64),
     /// The size of a value along an axis.
     Of(Value, usize),
+    /// A number that a value holds, which has no axes.
+    Held(Value),
     /// What is left; at most one of a shape.
     Rest,
 }
@@ -117,6 +119,7 @@ impl Lower<'_> {
                     let shape = self.shape(v)?;
                     shape.get(axis).ok_or(LowerError::Poisoned)?.as_known()
                 }
+                Size::Held(v) => self.known_ints(v).and_then(|ints| ints.first().copied()),
             });
         }
         let rest = sizes.iter().any(|s| matches!(s, Size::Rest));
@@ -130,6 +133,7 @@ impl Lower<'_> {
             parts.push(match (*size, known) {
                 (_, Some(n)) => self.const_ints(&[n])?,
                 (Size::Of(v, axis), None) => self.size_of(v, axis)?,
+                (Size::Held(v), None) => self.expand_dims(v, &[0])?,
                 (Size::Known(_) | Size::Rest, None) => return Err(LowerError::Poisoned),
             });
         }
@@ -143,6 +147,7 @@ impl Lower<'_> {
             parts.push(match *size {
                 Size::Known(n) => self.const_ints(&[n])?,
                 Size::Of(v, axis) => self.size_of(v, axis)?,
+                Size::Held(v) => self.expand_dims(v, &[0])?,
                 Size::Rest => return Err(LowerError::Poisoned),
             });
         }

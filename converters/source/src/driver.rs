@@ -1,7 +1,8 @@
 //! Walks a source graph with a table, and collects everything that has no lowering.
 
 use crate::{
-    Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceType, Table, Values,
+    Absent, Arg, Lower, LowerError, Node, Request, SourceDim, SourceGraph, SourceState, SourceType, SourceValue, Table,
+    Values,
     bounds::Bounds,
     interface::no_tensor,
     lower::{narrow, narrowed},
@@ -66,9 +67,9 @@ impl Entry {
 /// The names of one graph.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
-    names: HashMap<Arc<str>, Entry>,
+    pub(crate) names: HashMap<Arc<str>, Entry>,
     /// What the source states of types.
-    types: HashMap<Arc<str>, SourceType>,
+    pub(crate) types: HashMap<Arc<str>, SourceType>,
     /// What follows from that of shapes.
     shapes: HashMap<Arc<str>, Vec<SourceDim>>,
     /// Constants that were read as values, in the types that these have.
@@ -97,7 +98,7 @@ pub(crate) struct State {
     pub(crate) origins: Origins,
     pub(crate) symbols: Symbols,
     pub(crate) table: &'static Table,
-    frames: Vec<Frame>,
+    pub(crate) frames: Vec<Frame>,
     pub(crate) budget: Budget,
     /// Nodes of nested graphs that were lowered so far.
     nested: usize,
@@ -118,28 +119,14 @@ pub(crate) struct State {
 
 /// Lowers `graph` to a module of one function, `main`.
 pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> Lowering {
-    let mut state = State {
-        f: Function::new("main", request.opset.unwrap_or_default()),
-        origins: Origins::default(),
-        symbols: Symbols::default(),
-        table,
-        frames: vec![],
-        budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
-        nested: 0,
-        problems: Problems::default(),
-        unjudged: vec![],
-        stand_ins: HashSet::new(),
-        returned: None,
-        wrapped: false,
-        known_bounds: HashMap::new(),
-        left_out: vec![],
-    };
+    let mut state = State::new(graph, table, request);
     let mut frame = Frame::default();
     state.interface(graph, request, &mut frame);
+    let held = state.begins(graph, request, &mut frame);
     let body = state.f.body();
     let kept = kept_outputs(graph, request, &mut state.problems);
     let pruned;
-    let (graph, kept) = if kept.len() < graph.outputs.len() && !kept.is_empty() {
+    let (graph, kept) = if (kept.len() < graph.outputs.len() && !kept.is_empty()) || !graph.states.is_empty() {
         pruned = pruned_to(graph, &kept);
         (&pruned, (0..kept.len()).collect())
     } else {
@@ -149,30 +136,19 @@ pub fn lower(graph: &SourceGraph, table: &'static Table, request: &Request) -> L
     let lowered =
         if state.problems.refuses_request() { Err(LowerError::Poisoned) } else { state.nested(graph, frame, body) };
     match lowered {
-        Ok(entries) => state.outputs(graph, &kept, entries),
+        Ok(mut entries) => {
+            let after = entries.split_off(entries.len() - graph.states.len().min(entries.len()));
+            state.outputs(graph, &kept, entries);
+            state.ends(graph, &held, after);
+        }
         Err(LowerError::Poisoned) => {}
         Err(e) => state.problems.plain(Diagnostic::error(&codes::F0106, e.to_string())),
     }
-    let mut user: IndexMap<String, String> =
-        graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect();
-    if !state.left_out.is_empty() {
-        user.insert(LEFT_OUT_KEY.to_owned(), state.left_out.join(", "));
-    }
-    let module = Module {
-        functions: vec![state.f],
-        symbols: state.symbols,
-        origins: state.origins,
-        meta: mlconv_mil::ir::Meta {
-            description: graph.meta.get("description").cloned().unwrap_or_default(),
-            user,
-            ..Default::default()
-        },
-    };
-    Lowering { module, diagnostics: state.problems.into_diagnostics(), unjudged: state.unjudged }
+    state.finish(graph)
 }
 
 /// The positions of the outputs to keep.
-fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems) -> Vec<usize> {
+pub(crate) fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems) -> Vec<usize> {
     if request.outputs.is_empty() {
         return (0..graph.outputs.len()).collect();
     }
@@ -190,9 +166,12 @@ fn kept_outputs(graph: &SourceGraph, request: &Request, problems: &mut Problems)
     kept
 }
 
-/// The graph with these outputs only, and what they need.
+/// The graph with these outputs only, what its states become behind them, and what these need.
 fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
-    let outputs: Vec<_> = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned()).collect();
+    let after =
+        |s: &SourceState| SourceValue { name: s.after.clone(), ty: None, other: None, description: String::new() };
+    let kept = kept.iter().filter_map(|i| graph.outputs.get(*i).cloned());
+    let outputs: Vec<_> = kept.chain(graph.states.iter().map(after)).collect();
     let mut makers: HashMap<&str, Vec<usize>> = HashMap::new();
     for (i, node) in graph.nodes.iter().enumerate() {
         node.outputs.iter().for_each(|o| makers.entry(o).or_default().push(i));
@@ -212,7 +191,48 @@ fn pruned_to(graph: &SourceGraph, kept: &[usize]) -> SourceGraph {
 }
 
 impl State {
-    fn outputs(&mut self, graph: &SourceGraph, kept: &[usize], entries: Vec<Entry>) {
+    pub(crate) fn new(graph: &SourceGraph, table: &'static Table, request: &Request) -> Self {
+        let mut problems = Problems::default();
+        graph.notes.iter().cloned().for_each(|d| problems.plain(d));
+        Self {
+            f: Function::new("main", request.opset.unwrap_or_default()),
+            origins: Origins::default(),
+            symbols: Symbols::default(),
+            table,
+            frames: vec![],
+            budget: Budget::new(graph.constants.values().map(Tensor::count).fold(0, usize::saturating_add)),
+            nested: 0,
+            problems,
+            unjudged: vec![],
+            stand_ins: HashSet::new(),
+            returned: None,
+            wrapped: false,
+            known_bounds: HashMap::new(),
+            left_out: vec![],
+        }
+    }
+
+    /// What has been lowered, with what the source says of itself.
+    pub(crate) fn finish(self, graph: &SourceGraph) -> Lowering {
+        let mut user: IndexMap<String, String> =
+            graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect();
+        if !self.left_out.is_empty() {
+            user.insert(LEFT_OUT_KEY.to_owned(), self.left_out.join(", "));
+        }
+        let module = Module {
+            functions: vec![self.f],
+            symbols: self.symbols,
+            origins: self.origins,
+            meta: mlconv_mil::ir::Meta {
+                description: graph.meta.get("description").cloned().unwrap_or_default(),
+                user,
+                ..Default::default()
+            },
+        };
+        Lowering { module, diagnostics: self.problems.into_diagnostics(), unjudged: self.unjudged }
+    }
+
+    pub(crate) fn outputs(&mut self, graph: &SourceGraph, kept: &[usize], entries: Vec<Entry>) {
         let body = self.f.body();
         let mut entries: Vec<Option<Entry>> = entries.into_iter().map(Some).collect();
         for i in kept {
@@ -291,7 +311,42 @@ impl State {
         Ok(returned)
     }
 
-    fn node(&mut self, node: &Node, block: Block) {
+    /// Lowers a node, and gives its results their names.
+    pub(crate) fn node(&mut self, node: &Node, block: Block) {
+        let guessed = self.is_guessed(node);
+        let mut entries = self.entries(node, block).into_iter();
+        for name in &node.outputs {
+            let entry = entries.next().unwrap_or(Entry::Poisoned);
+            if name.is_empty() {
+                continue;
+            }
+            let entry = match entry {
+                Entry::Poisoned if self.problems.has_error() || !self.unjudged.is_empty() => self.stand_in(name),
+                entry => entry,
+            };
+            if guessed || matches!(entry, Entry::Poisoned) {
+                self.stand_ins.insert(name.clone());
+            }
+            if let Some(frame) = self.frames.last_mut() {
+                frame.define(name.clone(), entry);
+            }
+        }
+    }
+
+    /// Whether a node reads what stands in for a value that is not known.
+    fn is_guessed(&self, node: &Node) -> bool {
+        !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name))
+    }
+
+    /// Says why a node was not lowered.
+    pub(crate) fn report(&mut self, node: &Node, e: &LowerError) {
+        let mut problems = std::mem::take(&mut self.problems);
+        problems.failed(node, e, |at| self.line(node, at));
+        self.problems = problems;
+    }
+
+    /// Lowers a node; what it gives, nothing where it was not lowered.
+    pub(crate) fn entries(&mut self, node: &Node, block: Block) -> Vec<Entry> {
         let outermost = self.frames.len() == 1;
         let mut judged = true;
         let origin = self.origins.intern(Origin::Source(SourceInfo {
@@ -300,7 +355,7 @@ impl State {
             module: node.module.clone(),
             line: node.line.clone(),
         }));
-        let guessed = !self.stand_ins.is_empty() && deep_reads(node).iter().any(|name| self.stand_ins.contains(*name));
+        let guessed = self.is_guessed(node);
         let mut made = None;
         self.wrapped = false;
         let lowered = match self.table.row(&node.domain, &node.op, node.version) {
@@ -311,6 +366,7 @@ impl State {
             Ok(row) => {
                 let mut n = Lower {
                     node,
+                    row,
                     state: self,
                     block,
                     origin,
@@ -330,7 +386,7 @@ impl State {
                 let missing = node.outputs.iter().skip(entries.len()).any(|o| !o.is_empty());
                 if missing && !guessed {
                     let e = LowerError::Results { found: entries.len(), want: node.outputs.len() };
-                    self.failed(node, &e);
+                    self.report(node, &e);
                 }
                 entries
             }
@@ -338,7 +394,7 @@ impl State {
             Err(e) => {
                 // What a stand-in is not known for is not the node's fault.
                 if !guessed || e.is_own() {
-                    self.failed(node, &e);
+                    self.report(node, &e);
                 } else {
                     judged = false;
                 }
@@ -363,29 +419,7 @@ impl State {
         if let (Some(dtype), Some(name), Some(frame)) = (made, node.outputs.first(), self.frames.last_mut()) {
             frame.types.entry(name.clone()).or_insert(SourceType { dtype, shape: None });
         }
-        let mut entries = entries.into_iter();
-        for name in &node.outputs {
-            let entry = entries.next().unwrap_or(Entry::Poisoned);
-            if name.is_empty() {
-                continue;
-            }
-            let entry = match entry {
-                Entry::Poisoned if self.problems.has_error() || !self.unjudged.is_empty() => self.stand_in(name),
-                entry => entry,
-            };
-            if guessed || matches!(entry, Entry::Poisoned) {
-                self.stand_ins.insert(name.clone());
-            }
-            if let Some(frame) = self.frames.last_mut() {
-                frame.define(name.clone(), entry);
-            }
-        }
-    }
-
-    fn failed(&mut self, node: &Node, e: &LowerError) {
-        let mut problems = std::mem::take(&mut self.problems);
-        problems.failed(node, e, |at| self.line(node, at));
-        self.problems = problems;
+        entries
     }
 
     /// A node as a line of text, with the types of what it reads.

@@ -48,6 +48,12 @@ pub enum LowerError {
         /// Its position.
         index: usize,
     },
+    /// An argument must be known before the program runs.
+    #[error("argument `{name}` must be known before the program runs")]
+    NotKnown {
+        /// Its name.
+        name: &'static str,
+    },
     /// A constant does not fit the type that Core ML has for it.
     #[error("`{name}` holds {value}, which does not fit {dtype}")]
     DoesNotFit {
@@ -141,7 +147,9 @@ impl LowerError {
     /// What the user can do about it, where that is known.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::NotFixed { .. } => Some("give the input a fixed size, as in `--input x=1x3x224x224`"),
+            Self::NotFixed { .. } | Self::NotKnown { .. } => {
+                Some("give the input a fixed size, as in `--input x=1x3x224x224`")
+            }
             Self::NotConstant { .. } => {
                 Some("fold the model's constants first, or give inputs fixed sizes with `--input`")
             }

@@ -1,6 +1,7 @@
 //! The source graph: what a model file says, whatever its format.
 
 use indexmap::IndexMap;
+use mlconv_mil::diagnostic::Diagnostic;
 use mlconv_tensor::{DType, Tensor};
 use std::{fmt, sync::Arc};
 
@@ -17,12 +18,18 @@ pub struct SourceGraph {
     pub constants: IndexMap<Arc<str>, Tensor>,
     /// Constants of which there is no tensor, by name.
     pub absent: IndexMap<Arc<str>, Absent>,
+    /// Buffers that outlive a call.
+    pub states: Vec<SourceState>,
     /// What the file states of the types of values in between.
     pub types: IndexMap<Arc<str>, SourceType>,
     /// Shapes that follow from these, of values whose type is not stated.
     pub shapes: IndexMap<Arc<str>, Vec<SourceDim>>,
     /// Its nodes.
     pub nodes: Vec<Node>,
+    /// The least and the greatest value of symbols in shapes.
+    pub symbols: IndexMap<Arc<str>, (i64, Option<i64>)>,
+    /// What a reader has to say of the model.
+    pub notes: Vec<Diagnostic>,
     /// Descriptive text: keys such as `producer` and `description`.
     pub meta: IndexMap<String, String>,
 }
@@ -47,6 +54,19 @@ pub struct SourceValue {
     pub other: Option<String>,
     /// One line for a person.
     pub description: String,
+}
+
+/// A buffer that a program reads and writes, and that the next call finds as this one leaves it.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The value that is its content when a call begins.
+    pub before: Arc<str>,
+    /// The value that is its content when a call ends.
+    pub after: Arc<str>,
+    /// Its content before the first call.
+    pub initial: Tensor,
 }
 
 /// The type of an input or output as the file states it.
@@ -105,6 +125,8 @@ pub enum Arg {
     Int(i64),
     /// A float.
     Float(f64),
+    /// A complex number, as its parts.
+    Complex(f64, f64),
     /// A boolean.
     Bool(bool),
     /// A string.
@@ -117,6 +139,10 @@ pub enum Arg {
     Strs(Vec<String>),
     /// A tensor.
     Tensor(Tensor),
+    /// An element type.
+    DType(DType),
+    /// Arguments, each of its own kind.
+    List(Vec<Arg>),
     /// A nested graph.
     Graph(Box<SourceGraph>),
     /// Something that has no place here, by its kind.
@@ -147,16 +173,41 @@ impl Node {
 
     /// The names of the values it reads itself, in order.
     pub fn reads(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.inputs.iter().chain(self.attrs.values()).flat_map(|a| match a {
-            Arg::Value(v) => vec![v],
-            Arg::Values(v) => v.iter().flatten().collect(),
-            _ => vec![],
-        })
+        self.inputs.iter().chain(self.attrs.values()).flat_map(Arg::reads)
     }
 
     /// The operator with its domain, such as `com.microsoft::Gelu`.
     pub fn operator(&self) -> String {
         if self.domain.is_empty() { self.op.to_string() } else { format!("{}::{}", self.domain, self.op) }
+    }
+}
+
+impl Arg {
+    /// The names of the values that it is.
+    fn reads(&self) -> Vec<&Arc<str>> {
+        match self {
+            Self::Value(v) => vec![v],
+            Self::Values(v) => v.iter().flatten().collect(),
+            Self::List(v) => v.iter().flat_map(Self::reads).collect(),
+            _ => vec![],
+        }
+    }
+
+    /// Whether both are the same literal; values, tensors and graphs are the same as nothing.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a == b,
+            (Self::Int(a), Self::Float(b)) | (Self::Float(b), Self::Int(a)) => *a as f64 == *b,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Str(a), Self::Str(b)) => a == b,
+            (Self::Ints(a), Self::Ints(b)) => a == b,
+            (Self::Floats(a), Self::Floats(b)) => a == b,
+            (Self::Strs(a), Self::Strs(b)) => a == b,
+            (Self::DType(a), Self::DType(b)) => a == b,
+            _ => false,
+        }
     }
 }
 
@@ -169,6 +220,9 @@ impl fmt::Display for SourceGraph {
         writeln!(f, "graph {:?} ({}) {{", self.name, self.inputs.iter().map(value).collect::<Vec<_>>().join(", "))?;
         for (name, t) in &self.constants {
             writeln!(f, "  %{name} = {t:?}")?;
+        }
+        for state in &self.states {
+            writeln!(f, "  state {:?}: %{} becomes %{}", state.name, state.before, state.after)?;
         }
         for node in &self.nodes {
             writeln!(f, "  {node}")?;
@@ -197,12 +251,17 @@ impl fmt::Display for Arg {
             }
             Self::Int(i) => i.fmt(f),
             Self::Float(x) => write!(f, "{x:?}"),
+            Self::Complex(re, im) => write!(f, "{re:?}+{im:?}i"),
             Self::Bool(b) => b.fmt(f),
             Self::Str(s) => write!(f, "{s:?}"),
             Self::Ints(v) => write!(f, "{v:?}"),
             Self::Floats(v) => write!(f, "{v:?}"),
             Self::Strs(v) => write!(f, "{v:?}"),
             Self::Tensor(t) => write!(f, "{t:?}"),
+            Self::DType(d) => d.fmt(f),
+            Self::List(v) => {
+                write!(f, "[{}]", v.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
             Self::Graph(g) => write!(f, "graph {:?}", g.name),
             Self::Other(kind) => f.write_str(kind),
         }

@@ -22,6 +22,11 @@ impl State {
         let wanted: Vec<_> = graph.inputs.iter().filter(|i| !graph.constants.contains_key(&i.name)).collect();
         let mut used = vec![false; request.inputs.len()];
         let shared = self.shared_sizes(&wanted, request);
+        for (name, (min, max)) in &graph.symbols {
+            // Without elements there is nothing to compute.
+            let (min, max) = ((*min).max(1), Some(max.unwrap_or(OPEN_MAX)));
+            self.symbols.set(name.clone(), SymbolInfo { min, max, default: None });
+        }
         for input in &wanted {
             let spec = specs_of(input, request, wanted.len() == 1).next();
             let mut given = 0;

@@ -1,7 +1,7 @@
 //! The context in which one node is lowered.
 
 use crate::{
-    Arg, LowerError, Node, SourceDim, SourceGraph, SourceType,
+    Arg, LowerError, Node, Row, SourceDim, SourceGraph, SourceType,
     driver::{Entry, Frame, State},
 };
 use mlconv_mil::{
@@ -24,6 +24,7 @@ pub type Lowered = Result<Vec<Entry>, LowerError>;
 pub struct Lower<'a> {
     /// The node.
     pub node: &'a Node,
+    pub(crate) row: &'static Row,
     pub(crate) state: &'a mut State,
     pub(crate) block: Block,
     pub(crate) origin: OriginId,
@@ -232,12 +233,14 @@ impl<'a> Lower<'a> {
 
     // Attributes.
 
-    fn attr(&self, name: &'static str) -> Option<&'a Arg> {
+    pub(crate) fn attr(&self, name: &'static str) -> Option<&'a Arg> {
         self.read_attrs.borrow_mut().insert(name.to_owned());
-        self.node.attrs.get(name)
+        let given = self.node.attrs.get(name);
+        let default = || self.row.defaults.iter().find(|(n, _)| *n == name).map(|(_, arg)| arg);
+        given.or_else(default).filter(|arg| !matches!(arg, Arg::None))
     }
 
-    fn wrong<T>(name: &'static str, found: &Arg, want: &'static str) -> Result<T> {
+    pub(crate) fn wrong<T>(name: &'static str, found: &Arg, want: &'static str) -> Result<T> {
         Err(LowerError::Attr { name: name.into(), found: found.to_string(), want: want.into() })
     }
 
@@ -252,6 +255,10 @@ impl<'a> Lower<'a> {
             None => Ok(None),
             Some(Arg::Int(i)) => Ok(Some(*i)),
             Some(Arg::Bool(b)) => Ok(Some(i64::from(*b))),
+            Some(arg @ Arg::Value(_)) => match self.known_number(arg)? {
+                Some(i) => Ok(Some(i)),
+                None => Err(LowerError::NotKnown { name }),
+            },
             Some(other) => Self::wrong(name, other, "an integer"),
         }
     }
@@ -296,6 +303,10 @@ impl<'a> Lower<'a> {
             None => Ok(None),
             Some(Arg::Ints(v)) => Ok(Some(v.clone())),
             Some(Arg::Int(i)) => Ok(Some(vec![*i])),
+            Some(Arg::List(all)) => {
+                let known = all.iter().map(|a| self.known_number(a)?.ok_or(LowerError::NotKnown { name }));
+                known.collect::<Result<_>>().map(Some)
+            }
             Some(other) => Self::wrong(name, other, "integers"),
         }
     }
@@ -446,6 +457,13 @@ impl<'a> Lower<'a> {
             [v] => Ok(*v),
             _ => Err(LowerError::Results { found: values.len(), want: 1 }),
         }
+    }
+
+    /// As [`Self::op`], of an op whose type is not known here.
+    pub fn boxed(&mut self, op: Box<dyn Op>) -> Result<Value> {
+        let hint = self.node.outputs.first().filter(|o| !o.is_empty()).unwrap_or(&self.node.name).clone();
+        let values = self.state.insert(Place::End(self.block), &[&hint], op, Some(self.origin))?;
+        values.first().copied().ok_or(LowerError::Results { found: 0, want: 1 })
     }
 
     /// Adds the op that is the node's own result.

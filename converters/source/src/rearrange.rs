@@ -67,19 +67,21 @@ impl Lower<'_> {
         let mut known = 1i64;
         let mut open: Option<Value> = None;
         for size in sizes {
-            let (v, axis) = match *size {
-                Size::Known(n) => {
-                    known = known.saturating_mul(n);
-                    continue;
-                }
-                Size::Of(v, axis) => (v, axis),
+            let number = match *size {
+                Size::Known(n) => Some(n),
+                Size::Of(v, axis) => self.shape(v)?.get(axis).and_then(Dim::as_known),
+                Size::Held(v) => self.known_ints(v).and_then(|ints| ints.first().copied()),
                 Size::Rest => return Err(LowerError::not_yet("a product of sizes that are left open")),
             };
-            if let Some(n) = self.shape(v)?.get(axis).and_then(Dim::as_known) {
+            if let Some(n) = number {
                 known = known.saturating_mul(n);
                 continue;
             }
-            let size = self.size_of(v, axis)?;
+            let size = match *size {
+                Size::Of(v, axis) => self.size_of(v, axis)?,
+                Size::Held(v) => self.at_least_1d(v)?,
+                Size::Known(_) | Size::Rest => continue,
+            };
             open = Some(match open {
                 Some(product) => self.mul(product, size)?,
                 None => size,

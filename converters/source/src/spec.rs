@@ -1,7 +1,7 @@
 //! What a user asks of a conversion: shapes and types of inputs, and which outputs to keep.
 
 use mlconv_mil::schema::Opset;
-use mlconv_tensor::DType;
+use mlconv_tensor::{DType, Tensor};
 
 /// A request to a frontend.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +12,12 @@ pub struct Request {
     pub inputs: Vec<InputSpec>,
     /// The outputs to keep, in this order; empty is all.
     pub outputs: Vec<String>,
+    /// Numbers for parameters that are no tensors, by name.
+    pub numbers: Vec<(String, Tensor)>,
+    /// Whether buffers that outlive a call are inputs and outputs, and not states.
+    pub no_state: bool,
+    /// Inputs that are states, each with the output that it becomes.
+    pub states: Vec<(String, String)>,
 }
 
 /// What a user says of one input: `NAME=SHAPE[:DTYPE]`.

@@ -1,6 +1,6 @@
 //! Tables of lowerings.
 
-use crate::{Lower, Lowered};
+use crate::{Arg, Lower, Lowered};
 use mlconv_mil::diagnostic::Limit;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,6 +17,8 @@ pub struct Row {
     pub versions: RangeInclusive<i64>,
     /// Makes MIL of one node.
     pub lower: fn(&mut Lower<'_>) -> Lowered,
+    /// What named arguments are where a node does not have them.
+    pub defaults: Vec<(&'static str, Arg)>,
 }
 
 /// Operators that have no row, and why.

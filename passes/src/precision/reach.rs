@@ -5,7 +5,7 @@ use mlconv_mil::{
     ops::Cast,
     schema::{Arg, NamedArg},
 };
-use mlconv_tensor::{Tensor, f16};
+use mlconv_tensor::{Simd, Tensor, WithSimd, f16, vectorized};
 
 /// Where a value may lie beyond half precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +208,34 @@ const INFINITE: u32 = 0x7f80_0000;
 /// The least number that half precision rounds to infinity.
 const OVERFLOWS: f32 = 65520.0;
 
+/// The greatest magnitude of the finite numbers among single-precision ones.
+struct Greatest<'a>(&'a [u8]);
+
+impl WithSimd for Greatest<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f32 {
+        // Magnitudes compare as their bits do, and the greatest of integers is found many at a time.
+        let mut lanes = [0u32; 32];
+        let mut rows = self.0.chunks_exact(4 * lanes.len());
+        for row in &mut rows {
+            for (lane, b) in lanes.iter_mut().zip(row.chunks_exact(4)) {
+                *lane = (*lane).max(finite(b));
+            }
+        }
+        let rest = rows.remainder().chunks_exact(4).map(finite);
+        f32::from_bits(lanes.into_iter().chain(rest).fold(0, u32::max))
+    }
+}
+
+/// The bits of a number's magnitude, and none where it is not finite.
+#[inline(always)]
+fn finite(b: &[u8]) -> u32 {
+    let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & MAGNITUDE;
+    if bits < INFINITE { bits } else { 0 }
+}
+
 /// A number in `t` that does not fit, where it matters.
 pub(super) fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     if t.count() <= FEW {
@@ -216,12 +244,10 @@ pub(super) fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     let (mut found, mut greatest) = (None, 0f32);
     // Weights are seen a chunk at a time: they may be larger than memory.
     let _ = t.blob().chunks(&mut |bytes| {
-        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        // Magnitudes compare as their bits do, and the greatest of integers is found many at a time.
-        let finite = |b: &[u8]| Some(value(b).to_bits() & MAGNITUDE).filter(|m| *m < INFINITE).unwrap_or(0);
-        let here = f32::from_bits(bytes.chunks_exact(4).map(finite).fold(0, u32::max));
+        let here = vectorized(Greatest(bytes));
         if here >= OVERFLOWS {
-            found = bytes.chunks_exact(4).map(value).find(|x| x.is_finite() && x.abs() >= OVERFLOWS);
+            let mut values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            found = values.find(|x| x.is_finite() && x.abs() >= OVERFLOWS);
             return Err(());
         }
         greatest = greatest.max(here);

@@ -56,7 +56,7 @@ codes! {
     N0003 "input does not fit" "An array given for an input has a shape or type other than declared, or no input has its name.";
     N0004 "arrays may not be what was meant" "An array is not used as no input has its name, arrays or outputs are matched in order as no name matches, or an array holds NaN. The run was made all the same.";
     N0005 "not finite" "An op gave an infinity or NaN although nothing that it reads has one: its result is beyond the range of the precision, or not defined.";
-    N0006 "witness not available" "onnxruntime, which runs the source of a comparison where its library is found, could not be loaded, or does not take the model. Unless it was asked for, the source's own lowering was the witness instead.";
+    N0006 "witness not available" "What runs the source of a comparison, which is onnxruntime where its library is found, or PyTorch where that is asked for, could not be loaded, or does not take the model. Unless it was asked for, the source's own lowering was the witness instead.";
     N0007 "not compared" "The source does not run on the inputs, so the package was not compared with it. Made-up inputs need not be what the model is for: give samples with `--sample`.";
     T0001 "fault of the tool" "The tool came upon something that it should have foreseen. Nothing was written. Please report it, with the model if it may be shared.";
     L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";

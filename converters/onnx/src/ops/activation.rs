@@ -3,7 +3,7 @@
 use super::recurrent;
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops, schema::Op};
-use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_source::{Lower, LowerError, Lowered, layers::activation as layers};
 use mlconv_tensor::DType;
 
 rows! {
@@ -11,9 +11,9 @@ rows! {
     "Elu" 6..=LATEST => |n| { let alpha = n.float_or("alpha", 1.0)?; simple(n, |x| ops::Elu { x, alpha }) };
     "Gelu" 20..=LATEST => gelu;
     "HardSigmoid" 6..=LATEST => hard_sigmoid;
-    "HardSwish" 14..=LATEST => hard_swish;
+    "HardSwish" 14..=LATEST => |n| { let x = n.input(0)?; let y = layers::hard_swish(n, x)?; n.done(y) };
     "LeakyRelu" 6..=LATEST => leaky_relu;
-    "Mish" 18..=LATEST => mish;
+    "Mish" 18..=LATEST => |n| { let x = n.input(0)?; let y = layers::mish(n, x)?; n.done(y) };
     "PRelu" 1..=LATEST => prelu;
     "Relu" 6..=LATEST => relu;
     "Selu" 6..=LATEST => selu;
@@ -38,25 +38,6 @@ fn simple<O: Op>(n: &mut Lower<'_>, op: impl Fn(Value) -> O) -> Lowered {
     n.emit(op(x))
 }
 
-fn celu(n: &mut Lower<'_>) -> Lowered {
-    let (x, alpha) = (n.input(0)?, n.float_or("alpha", 1.0)?);
-    if alpha == 0.0 {
-        return n.bad_attr("alpha", "a number other than 0");
-    }
-    let scaled = n.scale(x, 1.0 / f64::from(alpha))?;
-    if alpha > 0.0 {
-        let y = n.op(ops::Elu { x: scaled, alpha: 1.0 })?;
-        let y = n.scale(y, alpha.into())?;
-        return n.done(y);
-    }
-    let grown = n.exp(scaled)?;
-    let grown = n.add_number(grown, -1.0)?;
-    let grown = n.scale(grown, alpha.into())?;
-    let zero = n.scalar_like(x, 0.0)?;
-    let (above, below) = (n.maximum(x, zero)?, n.minimum(grown, zero)?);
-    n.emit(ops::Add { x: above, y: below })
-}
-
 /// `x` after the function that another operator names as its own last step, with that function's numbers.
 pub(super) fn fused(n: &mut Lower<'_>, x: Value, name: &str, numbers: [Option<f32>; 2]) -> Result<Value, LowerError> {
     match (name, numbers) {
@@ -65,10 +46,7 @@ pub(super) fn fused(n: &mut Lower<'_>, x: Value, name: &str, numbers: [Option<f3
             let (alpha, beta) = (least.unwrap_or(f32::MIN), most.unwrap_or(f32::MAX));
             n.op(ops::Clip { x, alpha, beta })
         }
-        ("HardSwish", _) => {
-            let gate = n.op(ops::SigmoidHard { x, alpha: 1.0 / 6.0, beta: 0.5 })?;
-            n.mul(x, gate)
-        }
+        ("HardSwish", _) => layers::hard_swish(n, x),
         _ => match recurrent::apply_named(n, x, name, numbers)? {
             Some(y) => Ok(y),
             None => n.bad_attr("activation", "a function that is fused with an operator"),
@@ -147,54 +125,9 @@ fn hard_sigmoid(n: &mut Lower<'_>) -> Lowered {
     simple(n, |x| ops::SigmoidHard { x, alpha, beta })
 }
 
-fn hard_swish(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let gate = n.op(ops::SigmoidHard { x, alpha: 1.0 / 6.0, beta: 0.5 })?;
-    n.emit(ops::Mul { x, y: gate })
-}
-
 fn leaky_relu(n: &mut Lower<'_>) -> Lowered {
     let alpha = n.float_or("alpha", 0.01)?;
     simple(n, |x| ops::LeakyRelu { x, alpha })
-}
-
-fn mish(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let softplus = n.op(ops::Softplus { x })?;
-    let gate = n.op(ops::Tanh { x: softplus })?;
-    n.emit(ops::Mul { x, y: gate })
-}
-
-fn prelu(n: &mut Lower<'_>) -> Lowered {
-    n.ignore("consumed_inputs");
-    let (x, mut slope) = (n.input(0)?, n.input(1)?);
-    if n.node.version < 7 && n.rank(slope)? == 1 && !n.shape(slope)?[0].is(1) {
-        // There is a slope for each channel, not for each element along the last axis.
-        let axes: Vec<i64> = (1..n.rank(x)?.saturating_sub(1) as i64).collect();
-        slope = n.expand_dims(slope, &axes)?;
-    }
-    if let Some(alpha) = channel_slopes(n, x, slope)? {
-        return n.emit(ops::Prelu { x, alpha });
-    }
-    let zero = n.scalar_like(x, 0.0)?;
-    let (above, below) = (n.maximum(x, zero)?, n.minimum(x, zero)?);
-    let below = n.mul(below, slope)?;
-    n.emit(ops::Add { x: above, y: below })
-}
-
-/// The slopes as one number for each channel of an image, where they are constant and have that form.
-fn channel_slopes(n: &mut Lower<'_>, x: Value, slope: Value) -> Result<Option<Value>, LowerError> {
-    let Some(slopes) = n.const_of(slope).cloned() else { return Ok(None) };
-    let shape = n.shape(x)?;
-    if shape.rank() != 4 || !n.dtype(x)?.is_float() {
-        return Ok(None);
-    }
-    let Some(channels) = shape[1].as_usize() else { return Ok(None) };
-    let form: Vec<usize> = slopes.shape().iter().copied().skip_while(|d| *d == 1).collect();
-    if form != [channels, 1, 1] {
-        return Ok(None);
-    }
-    n.add_given(slopes.reshape(&[channels])).map(Some)
 }
 
 fn relu(n: &mut Lower<'_>) -> Lowered {
@@ -213,21 +146,6 @@ fn selu(n: &mut Lower<'_>) -> Lowered {
     let gamma = n.float_or("gamma", 1.050_701)?;
     let y = n.op(ops::Elu { x, alpha })?;
     let y = n.scale(y, gamma.into())?;
-    n.done(y)
-}
-
-fn shrink(n: &mut Lower<'_>) -> Lowered {
-    let (bias, lambd) = (n.float_or("bias", 0.0)?, n.float_or("lambd", 0.5)?);
-    let x = n.input(0)?;
-    let dtype = n.dtype(x)?;
-    let x = n.as_float(x)?;
-    let (low, high, zero) =
-        (n.scalar_like(x, -f64::from(lambd))?, n.scalar_like(x, lambd.into())?, n.scalar_like(x, 0.0)?);
-    let (below, above) = (n.less(x, low)?, n.less(high, x)?);
-    let (raised, lowered) = (n.add_number(x, bias.into())?, n.add_number(x, -f64::from(bias))?);
-    let y = n.select(above, lowered, zero)?;
-    let y = n.select(below, raised, y)?;
-    let y = n.cast(y, dtype)?;
     n.done(y)
 }
 
@@ -263,4 +181,32 @@ fn thresholded_relu(n: &mut Lower<'_>) -> Lowered {
     let (limit, zero) = (n.scalar_like(x, alpha.into())?, n.scalar_like(x, 0.0)?);
     let above = n.less(limit, x)?;
     n.emit(ops::Select { cond: above, a: x, b: zero })
+}
+
+fn celu(n: &mut Lower<'_>) -> Lowered {
+    let (x, alpha) = (n.input(0)?, n.float_or("alpha", 1.0)?);
+    if alpha == 0.0 {
+        return n.bad_attr("alpha", "a number other than 0");
+    }
+    let y = layers::celu(n, x, alpha)?;
+    n.done(y)
+}
+
+fn prelu(n: &mut Lower<'_>) -> Lowered {
+    n.ignore("consumed_inputs");
+    let (x, mut slope) = (n.input(0)?, n.input(1)?);
+    if n.node.version < 7 && n.rank(slope)? == 1 && !n.shape(slope)?[0].is(1) {
+        // There is a slope for each channel, not for each element along the last axis.
+        let axes: Vec<i64> = (1..n.rank(x)?.saturating_sub(1) as i64).collect();
+        slope = n.expand_dims(slope, &axes)?;
+    }
+    let y = layers::prelu(n, x, slope)?;
+    n.done(y)
+}
+
+fn shrink(n: &mut Lower<'_>) -> Lowered {
+    let (bias, lambd) = (n.float_or("bias", 0.0)?, n.float_or("lambd", 0.5)?);
+    let x = n.input(0)?;
+    let y = layers::shrink(n, x, [bias.into(), lambd.into()])?;
+    n.done(y)
 }

@@ -9,11 +9,11 @@ use mlconv_tensor::{DType, Tensor};
 rows! {
     "Abs" 6..=LATEST => |n| { let x = n.input(0)?; let y = n.abs(x)?; own_range(n, y) };
     "Acos" 7..=LATEST => |n| unary(n, |x| ops::Acos { x });
-    "Acosh" 9..=LATEST => acosh;
+    "Acosh" 9..=LATEST => |n| { let x = n.input(0)?; let y = n.acosh(x)?; n.done(y) };
     "Add" 1..=LATEST => |n| arithmetic(n, |a, b| Some(a.wrapping_add(b)), |x, y| ops::Add { x, y });
     "And" 1..=LATEST => |n| binary(n, |x, y| ops::LogicalAnd { x, y });
     "Asin" 7..=LATEST => |n| unary(n, |x| ops::Asin { x });
-    "Asinh" 9..=LATEST => asinh;
+    "Asinh" 9..=LATEST => |n| { let x = n.input(0)?; let y = n.asinh(x)?; n.done(y) };
     "Atan" 7..=LATEST => |n| unary(n, |x| ops::Atan { x });
     "Atanh" 9..=LATEST => |n| unary(n, |x| ops::Atanh { x });
     "BitCast" 26..=LATEST => bit_cast;
@@ -120,7 +120,7 @@ pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
     let Some(source) = source.filter(|_| n.dtype(y).is_ok_and(|d| d == DType::I32)) else { return n.done(y) };
     n.makes(source);
     let y = match source {
-        DType::U8 | DType::I8 | DType::U16 | DType::I16 => wrapped(n, y, source)?,
+        DType::U8 | DType::I8 | DType::U16 | DType::I16 => n.wrapped(y, source)?,
         // The bits are right; what they mean from 2^31 on is not.
         DType::U32 => {
             n.warn("unsigned integers are computed as signed ones: results from 2^31 on come out negative");
@@ -129,20 +129,6 @@ pub(super) fn own_range(n: &mut Lower<'_>, y: Value) -> Lowered {
         _ => y,
     };
     n.done(y)
-}
-
-/// Integers wrapped into a smaller type; as they are where they are known to fit.
-fn wrapped(n: &mut Lower<'_>, y: Value, to: DType) -> Result<Value, LowerError> {
-    let (bits, signed) = (to.bits(), matches!(to, DType::I8 | DType::I16));
-    let range = 1i64 << bits;
-    let low = if signed { -(range / 2) } else { 0 };
-    if n.known_ints(y).is_some_and(|v| v.iter().all(|i| (low..low + range).contains(i))) {
-        return Ok(y);
-    }
-    let modulus = n.const_int(range)?;
-    let y = if signed { n.add_number(y, -low as f64)? } else { y };
-    let y = n.op(ops::Mod { x: y, y: modulus })?;
-    if signed { n.add_number(y, low as f64) } else { Ok(y) }
 }
 
 fn divide(n: &mut Lower<'_>) -> Lowered {
@@ -163,35 +149,6 @@ fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
         return n.emit(op(x, y));
     }
     n.emit(op(x, y))
-}
-
-/// `log(x + sqrt(x^2 - 1))`, the root in two factors, which do not overflow.
-fn acosh(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let (below, above) = (n.add_number(x, -1.0)?, n.add_number(x, 1.0)?);
-    let (below, above) = (n.sqrt(below)?, n.sqrt(above)?);
-    let root = n.mul(below, above)?;
-    let sum = n.add(x, root)?;
-    n.emit(ops::Log { x: sum, epsilon: 1e-45 })
-}
-
-/// `sign(x) * log(|x| + sqrt(x^2 + 1))`, of which the logarithm loses precision near 0; there
-/// `atanh(x / sqrt(x^2 + 1))`, the same number, does not.
-fn asinh(n: &mut Lower<'_>) -> Lowered {
-    let x = n.input(0)?;
-    let size = n.abs(x)?;
-    let square = n.mul(x, x)?;
-    let square = n.add_number(square, 1.0)?;
-    let root = n.sqrt(square)?;
-    let ratio = n.div(x, root)?;
-    let near = n.op(ops::Atanh { x: ratio })?;
-    let sum = n.add(size, root)?;
-    let far = n.log(sum)?;
-    let sign = n.op(ops::Sign { x })?;
-    let far = n.mul(far, sign)?;
-    let limit = n.scalar_like(x, 0.5)?;
-    let small = n.less(size, limit)?;
-    n.emit(ops::Select { cond: small, a: near, b: far })
 }
 
 /// The element type that a cast of this kind is to.
@@ -277,7 +234,7 @@ fn convert(n: &mut Lower<'_>, x: Value, to: DType) -> Result<Value, LowerError> 
             let whole = n.dtype(x)? == DType::I32;
             let y = n.cast(x, DType::I32)?;
             // Integers wrap into a smaller type; of floats that do not fit, nothing is promised.
-            if whole { wrapped(n, y, to) } else { Ok(y) }
+            if whole { n.wrapped(y, to) } else { Ok(y) }
         }
         other => Err(LowerError::core_ml(format!("a cast to {other}"))),
     }

@@ -29,18 +29,7 @@ fn gather(n: &mut Lower<'_>) -> Lowered {
 fn gather_elements(n: &mut Lower<'_>) -> Lowered {
     let (x, indices, axis) = (n.input(0)?, n.input(1)?, n.int_or("axis", 0)?);
     let axis = n.axis(x, axis)?;
-    let indices = n.indices(x, indices, &[axis])?;
-    // Core ML wants equal sizes along the other axes; ONNX lets the indices have fewer.
-    let (own, picked) = (n.shape(x)?, n.shape(indices)?);
-    let smaller = |i: &usize| *i != axis && own[*i] != picked[*i] && own[*i].as_known().is_some();
-    let cuts: Vec<_> = (0..own.rank().min(picked.rank()))
-        .filter(smaller)
-        .filter_map(|i| Some((i, 0, Some(picked[i].as_known()?), 1)))
-        .collect();
-    let x = if cuts.is_empty() { x } else { n.slice_by(x, &cuts)? };
-    let y = n.without_bool(x, |n, x| {
-        n.op(ops::GatherAlongAxis { x, indices, axis: axis as i64, validate_indices: false })
-    })?;
+    let y = n.gather_elements(x, indices, axis)?;
     n.done(y)
 }
 
@@ -101,58 +90,8 @@ fn scatter_elements(n: &mut Lower<'_>) -> Lowered {
     let (data, indices, updates) = (n.input(0)?, n.input(1)?, n.input(2)?);
     let (axis, mode) = (n.int_or("axis", 0)?, scatter_mode(n)?);
     let axis = n.axis(data, axis)?;
-    let indices = n.indices(data, indices, &[axis])?;
-    let (own, picked) = (n.shape(data)?, n.shape(indices)?);
-    let fits = own.rank() == picked.rank()
-        && (0..own.rank()).all(|i| i == axis || own[i] == picked[i] || own[i].as_known().is_none());
-    let dtype = n.dtype(data)?;
-    let [data, updates] = without_bools(n, [data, updates])?;
-    let y = if fits {
-        n.op(ops::ScatterAlongAxis { data, indices, updates, axis: axis as i64, mode, validate_indices: false })?
-    } else {
-        scatter_part(n, data, indices, updates, axis, mode)?
-    };
-    let y = n.cast(y, dtype)?;
+    let y = n.scatter_elements(data, indices, updates, axis, mode)?;
     n.done(y)
-}
-
-/// Scatters along an axis of which other axes are only written in part.
-fn scatter_part(
-    n: &mut Lower<'_>,
-    data: Value,
-    indices: Value,
-    updates: Value,
-    axis: usize,
-    mode: ScatterMode,
-) -> Result<Value, LowerError> {
-    let rank = n.rank(indices)?;
-    let mut parts = vec![];
-    for i in 0..rank {
-        let part = if i == axis {
-            indices
-        } else {
-            let count = n.counted(indices, i, DType::I32)?;
-            let others: Vec<i64> = (0..rank as i64).filter(|k| *k != i as i64).collect();
-            let count = n.expand_dims(count, &others)?;
-            n.broadcast_like(count, indices)?
-        };
-        let flat = n.reshape_to(part, &[-1, 1])?;
-        parts.push(flat);
-    }
-    let indices = n.concat(parts, 1)?;
-    let updates = n.reshape_to(updates, &[-1])?;
-    n.op(ops::ScatterNd { data, indices, updates, mode, validate_indices: false })
-}
-
-/// The values as integers, where they are boolean.
-fn without_bools<const N: usize>(n: &mut Lower<'_>, values: [Value; N]) -> Result<[Value; N], LowerError> {
-    let mut out = values;
-    for v in &mut out {
-        if n.dtype(*v)? == DType::Bool {
-            *v = n.cast(*v, DType::I32)?;
-        }
-    }
-    Ok(out)
 }
 
 fn scatter_nd(n: &mut Lower<'_>) -> Lowered {
@@ -161,7 +100,7 @@ fn scatter_nd(n: &mut Lower<'_>) -> Lowered {
     let axes = indexed_axes(n, data, indices, 0)?;
     let indices = n.indices(data, indices, &axes)?;
     let dtype = n.dtype(data)?;
-    let [data, updates] = without_bools(n, [data, updates])?;
+    let [data, updates] = n.without_bools([data, updates])?;
     let y = n.op(ops::ScatterNd { data, indices, updates, mode, validate_indices: false })?;
     let y = n.cast(y, dtype)?;
     n.done(y)
@@ -190,7 +129,7 @@ fn tensor_scatter(n: &mut Lower<'_>) -> Lowered {
     }
     let indices = n.broadcast_like(places, updates)?;
     let dtype = n.dtype(data)?;
-    let [data, updates] = without_bools(n, [data, updates])?;
+    let [data, updates] = n.without_bools([data, updates])?;
     let mode = ScatterMode::Update;
     let y = n.op(ops::ScatterAlongAxis { data, indices, updates, axis: axis as i64, mode, validate_indices: false })?;
     let y = n.cast(y, dtype)?;

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 macro_rules! rows {
     ($($(#[$domain:literal])? $op:literal $versions:expr => $lower:expr;)*) => {
         pub(crate) static ROWS: &[mlconv_source::Row] = &[$(mlconv_source::Row {
-            domain: rows!(@domain $($domain)?), op: $op, versions: $versions, lower: $lower,
+            domain: rows!(@domain $($domain)?), op: $op, versions: $versions, lower: $lower, defaults: Vec::new(),
         }),*];
     };
     (@domain) => { "" };
@@ -69,7 +69,6 @@ families! {
 
 mod alike;
 mod exact;
-mod walk;
 mod without;
 
 pub use without::WITHOUT;

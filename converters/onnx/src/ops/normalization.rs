@@ -4,7 +4,13 @@ mod fused;
 
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
+use mlconv_source::{
+    Entry, Lower, LowerError, Lowered,
+    layers::normalization::{
+        across_channels, covers, group_normalized, normalize_channels, per_channel, rms_normalized, scaled,
+        standardized,
+    },
+};
 use mlconv_tensor::DType;
 
 rows! {
@@ -31,17 +37,6 @@ rows! {
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
 
-/// `v`, one element per channel, so that it broadcasts to `x`.
-fn per_channel(n: &mut Lower<'_>, v: Value, x: Value) -> Result<Value> {
-    let rank = n.rank(x)?;
-    if rank <= 2 {
-        return Ok(v);
-    }
-    let mut sizes = vec![1; rank];
-    sizes[1] = -1;
-    n.reshape_to(v, &sizes)
-}
-
 fn batch_norm(n: &mut Lower<'_>) -> Lowered {
     n.ignore("momentum");
     n.ignore("is_test");
@@ -51,7 +46,8 @@ fn batch_norm(n: &mut Lower<'_>) -> Lowered {
     }
     let x = n.input(0)?;
     let (epsilon, parameters) = (n.float_or("epsilon", 1e-5)?, parameters(n, x)?);
-    normalize_channels(n, x, parameters, epsilon, together)
+    let y = normalize_channels(n, x, parameters, epsilon, together)?;
+    n.done(y)
 }
 
 /// Scale, bias, mean and variance, in the type of `x`.
@@ -64,28 +60,13 @@ fn parameters(n: &mut Lower<'_>, x: Value) -> Result<[Value; 4]> {
     Ok([read(1)?, read(2)?, read(3)?, read(4)?])
 }
 
-fn normalize_channels(n: &mut Lower<'_>, x: Value, p: [Value; 4], epsilon: f32, together: bool) -> Lowered {
-    let [gamma, beta, mean, variance] = p;
-    let constant = p.iter().all(|v| n.const_of(*v).is_some());
-    if constant && together && matches!(n.rank(x)?, 3 | 4) {
-        return n.emit(ops::BatchNorm { x, mean, variance, gamma: Some(gamma), beta: Some(beta), epsilon });
-    }
-    // Of constants, nothing but one product and one sum remain.
-    let scale = n.op(ops::Rsqrt { x: variance, epsilon })?;
-    let scale = n.mul(gamma, scale)?;
-    let shift = n.mul(mean, scale)?;
-    let shift = n.sub(beta, shift)?;
-    let (scale, shift) = if together { (per_channel(n, scale, x)?, per_channel(n, shift, x)?) } else { (scale, shift) };
-    let y = n.mul(x, scale)?;
-    n.emit(ops::Add { x: y, y: shift })
-}
-
 fn batch_norm_or_training(n: &mut Lower<'_>) -> Lowered {
     let momentum = f64::from(n.float_or("momentum", 0.9)?);
     let x = n.input(0)?;
     let (epsilon, p) = (n.float_or("epsilon", 1e-5)?, parameters(n, x)?);
     if !n.flag("training_mode", false)? {
-        return normalize_channels(n, x, p, epsilon, true);
+        let y = normalize_channels(n, x, p, epsilon, true)?;
+        return n.done(y);
     }
     let axes: Vec<i64> = (0..n.rank(x)? as i64).filter(|a| *a != 1).collect();
     let mean = n.mean_over(x, &axes)?;
@@ -93,23 +74,13 @@ fn batch_norm_or_training(n: &mut Lower<'_>) -> Lowered {
     let square = n.mul(centered, centered)?;
     let variance = n.mean_over(square, &axes)?;
     let (mean, variance) = (n.squeeze(mean, &axes)?, n.squeeze(variance, &axes)?);
-    let mut results = normalize_channels(n, x, [p[0], p[1], mean, variance], epsilon, true)?;
+    let y = normalize_channels(n, x, [p[0], p[1], mean, variance], epsilon, true)?;
+    let mut results = n.done(y)?;
     for (old, new) in [(p[2], mean), (p[3], variance)] {
         let (old, new) = (n.scale(old, momentum)?, n.scale(new, 1.0 - momentum)?);
         results.push(Entry::Value(n.add(old, new)?));
     }
     Ok(results)
-}
-
-/// `x` less its mean over `axes`, the mean, and what a deviation of 1 is divided by: `1 / sqrt(variance + epsilon)`.
-fn standardized(n: &mut Lower<'_>, x: Value, axes: &[i64], epsilon: f32) -> Result<[Value; 3]> {
-    let mean = n.mean_over(x, axes)?;
-    let centered = n.sub(x, mean)?;
-    let square = n.mul(centered, centered)?;
-    let variance = n.mean_over(square, axes)?;
-    let inverse = n.op(ops::Rsqrt { x: variance, epsilon })?;
-    let y = n.mul(centered, inverse)?;
-    Ok([y, mean, inverse])
 }
 
 fn instance_norm(n: &mut Lower<'_>) -> Lowered {
@@ -125,13 +96,6 @@ fn instance_norm(n: &mut Lower<'_>) -> Lowered {
     let (gamma, beta) = (per_channel(n, gamma, x)?, per_channel(n, beta, x)?);
     let y = n.mul(y, gamma)?;
     n.emit(ops::Add { x: y, y: beta })
-}
-
-/// Whether `v` is a constant that has exactly the sizes of `x` from `axis` on.
-fn covers(n: &Lower<'_>, v: Value, x: Value, axis: usize) -> Result<bool> {
-    let shape = n.shape(x)?;
-    let sizes: Option<Vec<usize>> = shape.iter().skip(axis).map(|d| d.as_usize()).collect();
-    Ok(n.const_of(v).is_some_and(|t| sizes.is_some_and(|s| s == t.shape())) && n.dtype(v)? == n.dtype(x)?)
 }
 
 fn layer_norm(n: &mut Lower<'_>) -> Lowered {
@@ -170,14 +134,6 @@ fn layer_normalized(
     n.done(y)
 }
 
-fn scaled(n: &mut Lower<'_>, y: Value, gamma: Value, beta: Option<Value>) -> Result<Value> {
-    let y = n.mul(y, gamma)?;
-    match beta {
-        Some(beta) => n.add(y, beta),
-        None => Ok(y),
-    }
-}
-
 fn rms_norm(n: &mut Lower<'_>) -> Lowered {
     let (x, gamma) = (n.input(0)?, n.input(1)?);
     let epsilon = n.float_or("epsilon", 1e-5)?;
@@ -190,26 +146,6 @@ fn rms_norm(n: &mut Lower<'_>) -> Lowered {
         results.push(Entry::Value(inverse));
     }
     Ok(results)
-}
-
-/// `x` divided by the root of its mean square over the axes from `axis` on, times `gamma`; and what it was multiplied by.
-/// `wide`, it is computed in single precision.
-pub(super) fn rms_normalized(
-    n: &mut Lower<'_>,
-    x: Value,
-    gamma: Value,
-    axis: usize,
-    (epsilon, wide): (f32, bool),
-) -> Result<[Value; 2]> {
-    let axes: Vec<i64> = (axis as i64..n.rank(x)? as i64).collect();
-    let result = n.dtype(gamma)?;
-    let x = if wide { n.cast(x, DType::F32)? } else { x };
-    let square = n.mul(x, x)?;
-    let mean = n.mean_over(square, &axes)?;
-    let inverse = n.op(ops::Rsqrt { x: mean, epsilon })?;
-    let y = n.mul(x, inverse)?;
-    let y = n.cast(y, result)?;
-    Ok([n.mul(y, gamma)?, inverse])
 }
 
 /// `by_group`, older versions have a scale for each group, newer ones for each channel.
@@ -238,20 +174,6 @@ fn groups(n: &Lower<'_>, name: &'static str) -> Result<i64> {
         Some(groups) if groups > 0 => Ok(groups),
         _ => n.bad_attr(name, "at least 1"),
     }
-}
-
-/// `x` normalized by groups of its channels, which stand second; `change` sees it with an axis of the groups.
-fn group_normalized(
-    n: &mut Lower<'_>,
-    x: Value,
-    groups: i64,
-    epsilon: f32,
-    change: impl FnOnce(&mut Lower<'_>, Value) -> Result<Value>,
-) -> Result<Value> {
-    let grouped = n.reshape(x, &[Size::Of(x, 0), Size::Known(groups), Size::Rest])?;
-    let y = n.op(ops::LayerNorm { x: grouped, axes: vec![2], gamma: None, beta: None, epsilon })?;
-    let y = change(n, y)?;
-    n.reshape_as(y, x)
 }
 
 fn lp_norm(n: &mut Lower<'_>) -> Lowered {
@@ -292,30 +214,6 @@ fn lrn(n: &mut Lower<'_>) -> Lowered {
         Some(size) if (1..1 << 20).contains(&size) => size,
         _ => return n.bad_attr("size", "at least 1"),
     };
-    let rank = n.rank(x)?;
-    if rank == 4 && size % 2 == 1 {
-        return n.emit(ops::LocalResponseNorm { x, size, alpha, beta, k });
-    }
-    if rank < 2 {
-        return Err(LowerError::form(format!("a normalization across channels of rank {rank}")));
-    }
-    // A mean over neighbours along the channels, which come to stand as rows of an image.
-    let square = n.mul(x, x)?;
-    let image = n.reshape(square, &[Size::Of(x, 0), Size::Known(1), Size::Of(x, 1), Size::Rest])?;
-    let before = (size - 1) / 2;
-    let mean = n.op(ops::AvgPool {
-        x: image,
-        kernel_sizes: vec![size, 1],
-        strides: vec![1, 1],
-        pad_type: ops::PadType::Custom,
-        pad: vec![before, size - 1 - before, 0, 0],
-        ceil_mode: false,
-        exclude_padding_from_average: false,
-    })?;
-    let mean = n.reshape_as(mean, x)?;
-    let y = n.scale(mean, alpha.into())?;
-    let y = n.add_number(y, k.into())?;
-    let beta = n.scalar_like(x, beta.into())?;
-    let y = n.op(ops::Pow { x: y, y: beta })?;
-    n.emit(ops::RealDiv { x, y })
+    let y = across_channels(n, x, size, [alpha, beta, k])?;
+    n.done(y)
 }

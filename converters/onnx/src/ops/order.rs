@@ -2,14 +2,13 @@
 
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Lower, LowerError, Lowered, Size};
-use mlconv_tensor::{DType, Tensor};
+use mlconv_source::{Diagonal, Entry, Lower, LowerError, Lowered, Size};
 
 rows! {
     "TopK" 1..=9 => |n| {
         let (k, axis) = (n.int("k")?.ok_or(LowerError::MissingAttr { name: "k" })?, n.int_or("axis", -1)?);
         let x = n.input(0)?;
-        top(n, x, Count::Known(k), axis, true)
+        top(n, x, Size::Known(k), axis, true)
     };
     "TopK" 10..=LATEST => top_k;
     "CumSum" 11..=LATEST => cum_sum;
@@ -19,65 +18,21 @@ rows! {
     #["com.microsoft"] "Trilu" 1..=LATEST => trilu;
 }
 
-enum Count {
-    Known(i64),
-    Open(Value),
-}
-
 fn top_k(n: &mut Lower<'_>) -> Lowered {
     let (axis, largest) = (n.int_or("axis", -1)?, n.flag("largest", true)?);
     n.ignore("sorted");
     let x = n.input(0)?;
     let k = match n.ints_input(1) {
-        Ok(Some(k)) => Count::Known(k.first().copied().ok_or(LowerError::MissingInput { index: 1 })?),
+        Ok(Some(k)) => Size::Known(k.first().copied().ok_or(LowerError::MissingInput { index: 1 })?),
         Ok(None) => return Err(LowerError::MissingInput { index: 1 }),
-        Err(_) => Count::Open(n.input(1)?),
+        Err(_) => Size::Held(n.input(1)?),
     };
     top(n, x, k, axis, largest)
 }
 
-fn top(n: &mut Lower<'_>, x: Value, k: Count, axis: i64, largest: bool) -> Lowered {
+fn top(n: &mut Lower<'_>, x: Value, k: Size, axis: i64, largest: bool) -> Lowered {
     let axis = n.axis(x, axis)?;
-    match k {
-        Count::Known(k) => {
-            let k = Some(n.const_int(k)?);
-            n.emit(ops::Topk {
-                x,
-                k,
-                axis: axis as i64,
-                ascending: !largest,
-                sort: true,
-                return_indices: true,
-                output_indices_dtype: None,
-            })
-        }
-        Count::Open(k) => {
-            let order = n.op(ops::Argsort { x, axis: axis as i64, ascending: !largest })?;
-            let indices = slice_to(n, order, axis, k)?;
-            let values = n.op(ops::GatherAlongAxis { x, indices, axis: axis as i64, validate_indices: false })?;
-            Ok(vec![mlconv_source::Entry::Value(values), mlconv_source::Entry::Value(indices)])
-        }
-    }
-}
-
-/// `x[..end]` along an axis, where `end` is a value.
-fn slice_to(n: &mut Lower<'_>, x: Value, axis: usize, end: Value) -> Result<Value, LowerError> {
-    let rank = n.rank(x)?;
-    let end = n.reshape_to(end, &[1])?;
-    let mut ends = vec![];
-    for i in 0..rank {
-        ends.push(if i == axis { end } else { n.const_ints(&[0])? });
-    }
-    let (begin, end) = (n.const_ints(&vec![0; rank])?, n.concat(ends, 0)?);
-    n.op(ops::SliceByIndex {
-        x,
-        begin,
-        end,
-        stride: None,
-        begin_mask: None,
-        end_mask: Some((0..rank).map(|i| i != axis).collect()),
-        squeeze_mask: None,
-    })
+    Ok(n.top(x, k, axis, largest)?.map(Entry::Value).to_vec())
 }
 
 /// `f` of the axis that input 1 names; where that is only known when the program runs, of each, the right one selected.
@@ -119,7 +74,6 @@ fn cum_prod(n: &mut Lower<'_>) -> Lowered {
     along(n, x, &|n, axis| running_product(n, x, axis, exclusive, reverse))
 }
 
-/// Running products: each round doubles the number of elements that a product is of.
 fn running_product(
     n: &mut Lower<'_>,
     x: Value,
@@ -130,28 +84,20 @@ fn running_product(
     let size =
         n.shape(x)?[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the running product".into() })?;
     let mut y = x;
-    let shifted = |n: &mut Lower<'_>, y: Value, by: i64| {
+    if exclusive {
         let mut sizes = n.own_sizes(y)?;
-        sizes[axis] = Size::Known(by);
+        sizes[axis] = Size::Known(1);
         let (shape, one) = (n.sizes_exactly(&sizes)?, n.scalar_like(y, 1.0)?);
         let ones = n.op(ops::Fill { shape, value: Some(one) })?;
-        let kept = if reverse { n.slice(y, axis, by, None)? } else { n.slice(y, axis, 0, Some(size - by))? };
-        n.concat(if reverse { vec![kept, ones] } else { vec![ones, kept] }, axis as i64)
-    };
-    if exclusive {
         y = if size > 1 {
-            shifted(n, y, 1)?
+            let kept = if reverse { n.slice(y, axis, 1, None)? } else { n.slice(y, axis, 0, Some(size - 1))? };
+            n.concat(if reverse { vec![kept, ones] } else { vec![ones, kept] }, axis as i64)?
         } else {
-            n.scalar_like(y, 1.0).and_then(|one| n.broadcast_like(one, x))?
+            ones
         };
     }
-    let mut by = 1;
-    while by < size {
-        let other = shifted(n, y, by)?;
-        y = n.mul(y, other)?;
-        by *= 2;
-    }
-    Ok(y)
+    let products = n.running(vec![y], axis, reverse, &|n, later, earlier| Ok(vec![n.mul(later[0], earlier[0])?]))?;
+    Ok(products[0])
 }
 
 fn reverse_sequence(n: &mut Lower<'_>) -> Lowered {
@@ -160,48 +106,16 @@ fn reverse_sequence(n: &mut Lower<'_>) -> Lowered {
     n.emit(ops::ReverseSequence { x, lengths, seq_axis, batch_axis })
 }
 
-/// No axis is as long.
-const FAR: i64 = i32::MAX as i64 / 2;
-
 fn trilu(n: &mut Lower<'_>) -> Lowered {
     let upper = n.flag("upper", true)?;
     let x = n.input(0)?;
-    let rank = n.rank(x)?;
-    if rank < 2 {
-        return Err(LowerError::form(format!("{}, which has no matrices", n.ty(x)?)));
-    }
-    let shift = match n.ints_input(1) {
-        // Beyond any matrix, one diagonal is like the other.
-        Ok(k) => Some(k.and_then(|k| k.first().copied()).unwrap_or(0).clamp(-FAR, FAR)),
-        Err(_) => None,
-    };
-    // The op keeps a band that holds the main diagonal.
-    let band = match shift {
-        Some(k) if upper && k <= 0 => Some((-k, -1)),
-        Some(k) if !upper && k >= 0 => Some((-1, k)),
-        _ => None,
-    };
-    if let Some((lower, upper)) = band {
-        return n.emit(ops::BandPart { x, lower, upper });
-    }
-    let rows = n.counted(x, rank - 2, DType::I32)?;
-    let rows = n.expand_dims(rows, &[1])?;
-    let columns = n.counted(x, rank - 1, DType::I32)?;
-    let shift = match shift {
-        Some(k) => n.const_int(k)?,
-        None => {
+    let diagonal = match n.ints_input(1) {
+        Ok(k) => Diagonal::Known(k.and_then(|k| k.first().copied()).unwrap_or(0)),
+        Err(_) => {
             let k = n.input(1)?;
-            n.as_scalar(k)?
+            Diagonal::Held(n.as_scalar(k)?)
         }
     };
-    let diagonal = n.add(rows, shift)?;
-    let kept = if upper {
-        n.op(ops::GreaterEqual { x: columns, y: diagonal })?
-    } else {
-        n.op(ops::LessEqual { x: columns, y: diagonal })?
-    };
-    let zero = n.dtype(x)?;
-    let zero = n.add_const(Tensor::splat(zero, &[], 0.0))?;
-    let y = n.select(kept, x, zero)?;
+    let y = n.triangle(x, diagonal, upper)?;
     n.done(y)
 }

@@ -1,12 +1,9 @@
 //! Quantized numbers. Programs compute with them as 32-bit integers, so that nothing is lost between operators.
 
-use super::{
-    convolution::{channels_behind, channels_second, convolved},
-    linear::product,
-};
+use super::convolution::{channels_behind, channels_second, convolved};
 use crate::{LATEST, tensor};
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Entry, Lower, LowerError, Lowered};
+use mlconv_source::{Entry, Lower, LowerError, Lowered, layers::linear::product};
 use mlconv_tensor::DType;
 
 rows! {

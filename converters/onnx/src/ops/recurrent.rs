@@ -1,16 +1,16 @@
 //! Recurrent layers.
 //!
-//! A layer becomes Core ML's own op where that says the same, else plain arithmetic.
+//! What the attributes and inputs say.
 
 use crate::LATEST;
-use function::Function;
 use mlconv_mil::{ir::Value, ops, schema::Opset};
-use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
-use mlconv_tensor::{Blob, Bytes, DType, Tensor};
+use mlconv_source::{
+    Entry, Lower, LowerError, Lowered, Size,
+    layers::recurrent::{Direction, Kind, Layer, runs},
+};
+use mlconv_tensor::DType;
 
 mod function;
-mod native;
-mod steps;
 
 rows! {
     "GRU" 7..=LATEST => |n| lower(n, Kind::Gru);
@@ -20,79 +20,9 @@ rows! {
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Gru,
-    Lstm,
-    Rnn,
-}
-
-impl Kind {
-    /// How many gates have weights.
-    fn gates(self) -> i64 {
-        match self {
-            Self::Gru => 3,
-            Self::Lstm => 4,
-            Self::Rnn => 1,
-        }
-    }
-
-    /// The functions of one direction where the node names none.
-    fn functions(self) -> &'static [Function] {
-        match self {
-            Self::Gru => &[Function::Sigmoid, Function::Tanh],
-            Self::Lstm => &[Function::Sigmoid, Function::Tanh, Function::Tanh],
-            Self::Rnn => &[Function::Tanh],
-        }
-    }
-}
-
 /// What the function called `name`, with these numbers in place of its own, makes of `x`; `None` where there is none.
 pub(super) fn apply_named(n: &mut Lower<'_>, x: Value, name: &str, numbers: [Option<f32>; 2]) -> Result<Option<Value>> {
     function::named(name, numbers).map(|function| function.apply(n, x)).transpose()
-}
-
-/// A layer, time first.
-struct Layer {
-    kind: Kind,
-    /// `[t, b, i]`.
-    x: Value,
-    hidden: i64,
-    directions: Vec<Direction>,
-    /// `[b]`: the length of each sequence, where they may differ from `t`.
-    lengths: Option<Value>,
-    /// Bounds what functions are given.
-    clip: Option<f32>,
-    /// Whether the forget gate is one less the input gate.
-    coupled: bool,
-    /// Whether the reset gate is applied to the product with the state, not to the state.
-    reset_after: bool,
-    /// Whether the sequence of results is wanted.
-    sequence: bool,
-}
-
-/// What a layer does in one direction. Gates are in the order of ONNX.
-struct Direction {
-    reverse: bool,
-    /// `[gates * hidden, i]`.
-    w: Value,
-    /// `[gates * hidden, hidden]`.
-    r: Value,
-    /// `[gates * hidden]`, of the input and of the state.
-    biases: Option<[Value; 2]>,
-    /// `[3 * hidden]`.
-    peephole: Option<Value>,
-    /// `[b, hidden]` each: the first output, and the first cell of an LSTM.
-    state: Vec<Value>,
-    functions: Vec<Function>,
-}
-
-/// What a direction comes to.
-struct Run {
-    /// `[t, b, hidden]`, where wanted.
-    sequence: Option<Value>,
-    /// The last state.
-    state: Vec<Value>,
 }
 
 fn lower(n: &mut Lower<'_>, kind: Kind) -> Lowered {
@@ -103,10 +33,7 @@ fn lower(n: &mut Lower<'_>, kind: Kind) -> Lowered {
         _ => return n.bad_attr("layout", "0 or 1"),
     };
     let layer = read(n, kind, batch_first)?;
-    let runs = match native::runs(n, &layer)? {
-        Some(runs) => runs,
-        None => layer.directions.iter().map(|d| steps::run(n, &layer, d)).collect::<Result<_>>()?,
-    };
+    let runs = runs(n, &layer)?;
     let mut results = vec![];
     if layer.sequence {
         let mut values: Vec<Value> = runs.iter().filter_map(|r| r.sequence).collect();
@@ -163,7 +90,7 @@ fn read(n: &mut Lower<'_>, kind: Kind, batch_first: bool) -> Result<Layer> {
         let biases = match bias {
             Some(bias) => {
                 let bias = item(n, bias, 0, at)?;
-                Some([range(n, bias, 0, size)?, range(n, bias, size, 2 * size)?])
+                Some([n.slice(bias, 0, 0, Some(size))?, n.slice(bias, 0, size, Some(2 * size))?])
             }
             None => None,
         };
@@ -176,7 +103,7 @@ fn read(n: &mut Lower<'_>, kind: Kind, batch_first: bool) -> Result<Layer> {
         }
         let (w, r) = (item(n, w, 0, at)?, item(n, r, 0, at)?);
         let peephole = peephole.map(|p| item(n, p, 0, at)).transpose()?;
-        directions.push(Direction { reverse: *reverse, w, r, biases, peephole, state, functions });
+        directions.push(Direction { reverse: *reverse, w, r, biases, peephole, projection: None, state, functions });
     }
     Ok(Layer {
         kind,
@@ -217,31 +144,6 @@ fn item(n: &mut Lower<'_>, v: Value, axis: usize, at: usize) -> Result<Value> {
     let at = at as i64;
     let part = n.slice(v, axis, at, Some(at + 1))?;
     n.squeeze(part, &[axis as i64])
-}
-
-/// `v[begin..end]`.
-fn range(n: &mut Lower<'_>, v: Value, begin: i64, end: i64) -> Result<Value> {
-    n.slice(v, 0, begin, Some(end))
-}
-
-/// The gates of `v` in the order that `order` says, each being `hidden` rows of it. Constants stay so, however large.
-fn gates(n: &mut Lower<'_>, v: Value, hidden: i64, order: &[i64]) -> Result<Value> {
-    if let Some(t) = n.const_of(v)
-        && let Some(t) = rows_in_order(t, hidden, order)
-    {
-        return n.add_const(t);
-    }
-    let parts = order.iter().map(|g| range(n, v, g * hidden, (g + 1) * hidden)).collect::<Result<_>>()?;
-    n.concat(parts, 0)
-}
-
-fn rows_in_order(t: &Tensor, hidden: i64, order: &[i64]) -> Option<Tensor> {
-    let mut bytes = vec![];
-    for gate in order {
-        let (begin, end) = (usize::try_from(gate * hidden).ok()?, usize::try_from((gate + 1) * hidden).ok()?);
-        bytes.extend_from_slice(&t.rows(begin..end)?.blob().read());
-    }
-    Tensor::new(t.dtype(), t.shape(), Blob::from(Bytes::from(bytes))).ok()
 }
 
 /// The values along a new axis.

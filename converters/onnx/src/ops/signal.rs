@@ -2,9 +2,8 @@
 
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_source::{Lower, LowerError, Lowered, Transform};
 use mlconv_tensor::Dim;
-use std::f64::consts::PI;
 
 rows! {
     "DFT" 17..=19 => |n| { let axis = n.int_or("axis", 1)?; dft(n, Some(axis)) };
@@ -21,16 +20,8 @@ rows! {
 
 type Result<T> = std::result::Result<T, LowerError>;
 
-/// Samples beyond which a transform is refused: its matrices have their square.
-const MAX_LENGTH: i64 = 1 << 13;
-
-#[derive(Clone, Copy)]
-struct Transform {
-    inverse: bool,
-    onesided: bool,
-    /// Samples on the side of time.
-    length: i64,
-}
+/// Samples beyond which a transform is refused.
+const MAX_LENGTH: i64 = Transform::MAX_LENGTH;
 
 fn dft(n: &mut Lower<'_>, axis: Option<i64>) -> Lowered {
     let (inverse, onesided) = (n.flag("inverse", false)?, n.flag("onesided", false)?);
@@ -97,93 +88,18 @@ fn transformed(n: &mut Lower<'_>, x: Value, axis: usize, t: Transform) -> Result
         Some(2) => true,
         _ => return Err(LowerError::form(format!("complex numbers in {}", n.ty(x)?))),
     };
-    let own = shape[axis].as_known().ok_or_else(|| LowerError::NotFixed { what: "the transform".to_owned() })?;
-    let half = t.length / 2 + 1;
-    let wanted = if t.inverse && t.onesided { half } else { t.length };
-    let x = if own > wanted { n.slice(x, axis, 0, Some(wanted))? } else { x };
-    // Samples that are missing are zero: the matrices leave them out.
-    let taken = own.min(wanted);
     let part = |n: &mut Lower<'_>, i: i64| -> Result<Value> {
         let part = n.slice(x, rank - 1, i, Some(i + 1))?;
-        let part = n.squeeze(part, &[rank as i64 - 1])?;
-        // The axis last.
-        n.permute(part, &swapped(rank - 1, axis))
+        n.squeeze(part, &[rank as i64 - 1])
     };
     let real = part(n, 0)?;
     let imaginary = if complex { Some(part(n, 1)?) } else { None };
-    let counts = match (t.inverse, t.onesided) {
-        (false, true) => half,
-        _ => t.length,
-    };
-    let (cos, sin) = waves(n, real, t, taken, counts)?;
-    // (a + ib)(c + is) = (ac - bs) + i(as + bc).
-    let product = |n: &mut Lower<'_>, x: Value, m: Value| rows_times(n, x, m);
-    let mut re = product(n, real, cos)?;
-    if let Some(b) = imaginary {
-        let bs = product(n, b, sin)?;
-        re = n.sub(re, bs)?;
+    let (re, im) = n.transformed(real, imaginary, axis, t)?;
+    let mut parts = vec![];
+    for part in [Some(re), im].into_iter().flatten() {
+        parts.push(n.expand_dims(part, &[-1])?);
     }
-    let mut parts = vec![re];
-    if !(t.inverse && t.onesided) {
-        let mut im = product(n, real, sin)?;
-        if let Some(b) = imaginary {
-            let bc = product(n, b, cos)?;
-            im = n.add(im, bc)?;
-        }
-        parts.push(im);
-    }
-    let mut back = vec![];
-    for part in parts {
-        // Divided last: what cancels out among the waves still does.
-        let part = if t.inverse { n.scale(part, 1.0 / t.length as f64)? } else { part };
-        let part = n.permute(part, &swapped(rank - 1, axis))?;
-        back.push(n.expand_dims(part, &[-1])?);
-    }
-    n.concat(back, -1)
-}
-
-/// The order of axes in which `axis` and the last one have changed places.
-fn swapped(rank: usize, axis: usize) -> Vec<i64> {
-    let mut perm: Vec<i64> = (0..rank as i64).collect();
-    perm.swap(axis, rank - 1);
-    perm
-}
-
-/// Multiplies the vectors along the last axis with a matrix.
-fn rows_times(n: &mut Lower<'_>, x: Value, matrix: Value) -> Result<Value> {
-    if n.rank(x)? > 1 {
-        return n.matmul(x, matrix, false, false);
-    }
-    let row = n.expand_dims(x, &[0])?;
-    let y = n.matmul(row, matrix, false, false)?;
-    n.squeeze(y, &[0])
-}
-
-/// Matrices `[taken, made]` of cosines and sines, of the element type of `like`.
-fn waves(n: &mut Lower<'_>, like: Value, t: Transform, taken: i64, made: i64) -> Result<(Value, Value)> {
-    let count = usize::try_from(taken.saturating_mul(made)).unwrap_or(0);
-    let (mut cos, mut sin) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let sign = if t.inverse { 1.0 } else { -1.0 };
-    for i in 0..taken {
-        // A half spectrum stands for the other half too, but for what has no mirror image.
-        let mirrored = t.inverse && t.onesided && i != 0 && 2 * i != t.length;
-        let factor = if mirrored { 2.0 } else { 1.0 };
-        for k in 0..made {
-            let (s, c) = exact_turn((i * k) % t.length, t.length);
-            cos.push(factor * c);
-            sin.push(factor * sign * s);
-        }
-    }
-    let shape = [taken as usize, made as usize];
-    Ok((n.const_like(like, &shape, &cos)?, n.const_like(like, &shape, &sin)?))
-}
-
-/// Sine and cosine of `part / whole` of a turn, exact at its quarters.
-fn exact_turn(part: i64, whole: i64) -> (f64, f64) {
-    if (4 * part) % whole == 0 {
-        return [(0.0, 1.0), (1.0, 0.0), (0.0, -1.0), (-1.0, 0.0)][((4 * part / whole) % 4) as usize];
-    }
-    (2.0 * PI * part as f64 / whole as f64).sin_cos()
+    n.concat(parts, -1)
 }
 
 fn stft(n: &mut Lower<'_>) -> Lowered {

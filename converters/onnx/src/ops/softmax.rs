@@ -2,7 +2,7 @@
 
 use crate::LATEST;
 use mlconv_mil::{ir::Value, ops};
-use mlconv_source::{Lower, LowerError, Lowered, Size};
+use mlconv_source::{Lower, LowerError, Lowered, Size, layers::loss::log_softmax};
 use mlconv_tensor::{DType, Tensor};
 
 rows! {
@@ -88,15 +88,6 @@ fn bias_softmax(n: &mut Lower<'_>) -> Lowered {
 
 fn softmax(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value, LowerError> {
     n.op(ops::Softmax { x, axis: axis as i64 })
-}
-
-/// The logarithm of the softmax along an axis, computed so that no exponential overflows.
-pub(super) fn log_softmax(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value, LowerError> {
-    let axes = Some(vec![axis as i64]);
-    let max = n.op(ops::ReduceMax { x, axes: axes.clone(), keep_dims: true })?;
-    let x = n.sub(x, max)?;
-    let sum = n.op(ops::ReduceLogSumExp { x, axes, keep_dims: true })?;
-    n.sub(x, sum)
 }
 
 fn hardmax(n: &mut Lower<'_>, x: Value, axis: usize) -> Result<Value, LowerError> {

@@ -4,9 +4,11 @@ use crate::LATEST;
 use mlconv_mil::{
     ir::{Fact, Value},
     ops,
-    schema::Opset,
 };
-use mlconv_source::{Lower, LowerError, Lowered};
+use mlconv_source::{
+    Lower, LowerError, Lowered,
+    layers::suppression::{like, suppressed},
+};
 use mlconv_tensor::DType;
 
 rows! {
@@ -62,7 +64,7 @@ fn suppress(n: &mut Lower<'_>) -> Lowered {
     let corners = corners(n, boxes, centred)?;
     let boxes = per_row(n, &corners, batch, &task)?;
     let picked = match (most, overlap) {
-        (Some(most), Some(overlap)) => by_op(n, &task, &boxes, most.min(count), overlap)?,
+        (Some(most), Some(overlap)) => suppressed(n, &boxes, (scores, least), (most.min(count), overlap))?,
         _ => by_loop(n, &task, &boxes)?,
     };
     selected(n, &task, picked)
@@ -98,55 +100,7 @@ fn per_row(n: &mut Lower<'_>, corners: &[Value; 4], batch: i64, task: &Task) -> 
     Ok(out)
 }
 
-/// The numbers of the boxes kept in each row, best first, `[rows, most]`, or -1.
-fn by_op(n: &mut Lower<'_>, task: &Task, corners: &[Value; 4], most: i64, overlap: f64) -> Result<Value> {
-    let mut centres = vec![];
-    let mut extents = vec![];
-    for pair in corners.chunks(2) {
-        let [low, high] = *pair else { return Err(LowerError::Poisoned) };
-        let sum = n.add(low, high)?;
-        centres.push(n.scale(sum, 0.5)?);
-        extents.push(n.sub(high, low)?);
-    }
-    centres.extend(extents);
-    let iou_threshold = overlap as f32;
-    let indices = if n.opset() < Opset::Ios17 {
-        let boxes = n.op(ops::Stack { values: centres, axis: 2 })?;
-        let scores = n.expand_dims(task.scores, &[2])?;
-        let (score_threshold, per_class_suppression) = (f32::MIN, false);
-        let op = ops::NonMaximumSuppressionIos15 {
-            boxes,
-            scores,
-            iou_threshold,
-            score_threshold,
-            max_boxes: most,
-            per_class_suppression,
-        };
-        n.ops(op)?.get(2).copied().ok_or(LowerError::Poisoned)?
-    } else {
-        let boxes = n.op(ops::Stack { values: centres, axis: 1 })?;
-        let scores = n.expand_dims(task.scores, &[1])?;
-        let per_class_suppression = false;
-        let op = ops::NonMaximumSuppression { boxes, scores, iou_threshold, max_boxes: most, per_class_suppression };
-        n.ops(op)?.get(2).copied().ok_or(LowerError::Poisoned)?
-    };
-    let Some(least) = task.least else { return Ok(indices) };
-    // Boxes of low scores come last, and suppress none that comes before.
-    let (zero, none) = (n.const_int(0)?, n.const_int(-1)?);
-    let places = n.maximum(indices, zero)?;
-    let scores = n.op(ops::GatherAlongAxis { x: task.scores, indices: places, axis: 1, validate_indices: false })?;
-    let least = like(n, least, scores)?;
-    let good = n.less(least, scores)?;
-    n.select(good, indices, none)
-}
-
-/// `v`, a scalar, in the element type of `other`.
-fn like(n: &mut Lower<'_>, v: Value, other: Value) -> Result<Value> {
-    let dtype = n.dtype(other)?;
-    n.cast(v, dtype)
-}
-
-/// As [`by_op`], with limits that are only known when the program runs: each turn keeps the best box that is left of
+/// As [`suppressed`], with limits that are only known when the program runs: each turn keeps the best box that is left of
 /// each row, and drops what overlaps it.
 fn by_loop(n: &mut Lower<'_>, task: &Task, corners: &[Value; 4]) -> Result<Value> {
     let Task { rows, count, scores, .. } = *task;

@@ -34,8 +34,8 @@ const RULES: &str = "\
   read; which ops half precision cannot hold is then left to `convert`.
 - `convert` checks samples and labels against the model before any work. Where the source does not run on made-up inputs, the
   package is written and a warning (`N0007`) says that nothing was compared: exit status 0, as no comparison on them was asked
-  for. Where it does not run on inputs of `--sample`, or in onnxruntime with `--source-runtime onnxruntime`, which were asked
-  for, the exit status is 1.
+  for. Where it does not run on inputs of `--sample`, or in what `--source-runtime` names, which were asked for, the exit
+  status is 1.
 - An output passes with a signal over noise of 40 dB, or a greatest difference of 0.01 of its greatest value, where half
   precision is used; else with 80 dB, or 0.0001. Integers and booleans must be equal.
 - Arrays are matched to inputs by name, that of the source or that of the package; a name that is both, of two inputs, is the
@@ -48,6 +48,10 @@ const RULES: &str = "\
   Python package; without it, the system's loader is asked. Where the library that it names is of no use, or a model does
   not load or run there, a warning says why; with `--source-runtime onnxruntime`, a library or model that does not load is an
   error. A source that computes in half precision is held to the tolerance of half precision there.
+- A source of PyTorch runs in PyTorch only with `--source-runtime python`, which starts `python3`, or what `MLCONV_PYTHON`
+  names, or, for TorchScript, `torch`, which starts `mlconv-torch`, or what `MLCONV_TORCH` names. That may run code of the
+  model, so it is for models that you trust ([pytorch.md](pytorch.md#comparing-with-pytorch)).
+- A model with states takes several samples as calls that follow each other.
 - Every failure is a diagnostic with a code; [errors.md](errors.md) explains them.
 - Outputs appear whole or not at all. A package that exists is replaced with `--force` only; a link is followed: the
   package that it leads to is replaced, and the link stays. Nothing is written into another package. `run` replaces a

@@ -22,7 +22,13 @@ const HEADER: &str = "<!-- Written by `cargo xtask gen`; do not edit. -->\n\n";
 pub fn generate(root: &Path, output: &mut Output) -> Result<()> {
     let docs = root.join("docs");
     output.folder(&docs.join("ops"), &ops(root)?)?;
-    let pages = [("cli.md", cli::page()), ("errors.md", errors()), ("onnx.md", onnx()), ("passes.md", passes(root)?)];
+    let pages = [
+        ("cli.md", cli::page()),
+        ("errors.md", errors()),
+        ("onnx.md", onnx()),
+        ("pytorch-operators.md", pytorch()),
+        ("passes.md", passes(root)?),
+    ];
     for (name, text) in pages {
         output.file(&docs.join(name), &format!("{HEADER}{}\n", text.trim_end()))?;
     }
@@ -258,6 +264,29 @@ fn onnx() -> String {
             Limit::NotYet => "mlconv's, so far",
         };
         let _ = writeln!(out, "| {} | {whose} | {} | {} |", names.join(", "), w.why, w.help);
+    }
+    out
+}
+
+/// The operators of PyTorch, each with its overloads.
+fn pytorch() -> String {
+    let mut rows: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for (domain, signature) in mlconv_pytorch::signatures() {
+        let (base, overload) = signature.name.split_once('.').unwrap_or((signature.name, "default"));
+        rows.entry((domain, base)).or_default().push(overload);
+    }
+    let mut out = format!(
+        "# Operators of PyTorch\n\nThe {} operators that are lowered, with their overloads; [PyTorch](pytorch.md) says how. The \
+         twins that write their first argument (`add_` of `add`), and views and copies that only say where a tensor lies, are \
+         read as well. A node whose form Core ML cannot express is reported with the node, the operator and the reason; `mlconv \
+         check MODEL` lists all of them at once.\n\n| operator | overloads |\n|---|---|\n",
+        rows.len()
+    );
+    for ((domain, base), mut overloads) in rows {
+        overloads.sort_unstable();
+        overloads.dedup();
+        let list: Vec<String> = overloads.iter().map(|o| format!("`{o}`")).collect();
+        let _ = writeln!(out, "| `{domain}::{base}` | {} |", list.join(", "));
     }
     out
 }

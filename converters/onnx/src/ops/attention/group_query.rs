@@ -4,8 +4,8 @@ use super::{
     Result, Scoring, ahead, attend, excluding, fused::pairs, heads, join_heads, repeat_heads, rotated, scalar_size,
     short_of, split_heads,
 };
-use crate::ops::normalization::rms_normalized;
 use mlconv_mil::{ir::Value, ops};
+use mlconv_source::layers::normalization::rms_normalized;
 use mlconv_source::{Entry, Lower, LowerError, Lowered, Size, SourceDim};
 use mlconv_tensor::{DType, Dim};
 

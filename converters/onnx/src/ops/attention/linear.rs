@@ -1,8 +1,8 @@
 //! Attention by a state that every step writes to and reads from.
 
 use super::{Result, heads};
-use crate::ops::walk::Walk;
 use mlconv_mil::ir::Value;
+use mlconv_source::layers::walk::Walk;
 use mlconv_source::{Entry, Lower, LowerError, Lowered, Size};
 use mlconv_tensor::DType;
 

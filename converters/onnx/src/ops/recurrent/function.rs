@@ -1,27 +1,7 @@
-//! The functions of gates.
+//! The functions of gates, by name.
 
 use super::Result;
-use mlconv_mil::{
-    ir::Value,
-    ops::{self, Activation},
-};
-use mlconv_source::{Lower, LowerError};
-
-/// A function with its numbers, `alpha` before `beta`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Function {
-    Affine(f32, f32),
-    Elu(f32),
-    HardSigmoid(f32, f32),
-    LeakyRelu(f32),
-    Relu,
-    ScaledTanh(f32, f32),
-    Sigmoid,
-    Softplus,
-    Softsign,
-    Tanh,
-    ThresholdedRelu(f32),
-}
+use mlconv_source::{Lower, layers::recurrent::Function};
 
 /// The functions of each of `directions`; `default` are those of one direction where the node names none.
 pub(super) fn read(n: &Lower<'_>, default: &[Function], directions: usize) -> Result<Vec<Vec<Function>>> {
@@ -70,34 +50,4 @@ fn function(name: &str, alphas: &mut Vec<f32>, betas: &mut Vec<f32>) -> Option<F
         "thresholdedrelu" => Function::ThresholdedRelu(alpha(1.0)),
         _ => return None,
     })
-}
-
-impl Function {
-    /// The name by which Core ML's recurrent layers know it.
-    pub(super) fn native(self) -> Option<Activation> {
-        match self {
-            Self::Affine(1.0, 0.0) => Some(Activation::Linear),
-            Self::HardSigmoid(0.2, 0.5) => Some(Activation::HardSigmoid),
-            Self::Relu => Some(Activation::Relu),
-            Self::ScaledTanh(1.0, 1.0) | Self::Tanh => Some(Activation::Tanh),
-            Self::Sigmoid => Some(Activation::Sigmoid),
-            _ => None,
-        }
-    }
-
-    pub(super) fn apply(self, n: &mut Lower<'_>, x: Value) -> Result<Value, LowerError> {
-        match self {
-            Self::Affine(alpha, beta) => n.op(ops::LinearActivation { x, alpha, beta }),
-            Self::Elu(alpha) => n.op(ops::Elu { x, alpha }),
-            Self::HardSigmoid(alpha, beta) => n.op(ops::SigmoidHard { x, alpha, beta }),
-            Self::LeakyRelu(alpha) => n.op(ops::LeakyRelu { x, alpha }),
-            Self::Relu => n.op(ops::Relu { x }),
-            Self::ScaledTanh(alpha, beta) => n.op(ops::ScaledTanh { x, alpha, beta }),
-            Self::Sigmoid => n.op(ops::Sigmoid { x }),
-            Self::Softplus => n.op(ops::Softplus { x }),
-            Self::Softsign => n.op(ops::Softsign { x }),
-            Self::Tanh => n.op(ops::Tanh { x }),
-            Self::ThresholdedRelu(alpha) => n.op(ops::ThresholdedRelu { x, alpha }),
-        }
-    }
 }

@@ -1,0 +1,724 @@
+//! Interprets the code of TorchScript: what is known is computed, what is not becomes nodes, which are lowered at once,
+//! so that sizes are known to the code that follows.
+
+mod ends;
+
+use super::{
+    archive::Script,
+    binding::bound,
+    builtins,
+    memory::{Kept, Key, Memory, copied},
+    syntax::{Expr, Function, Kind, Statement},
+    value::Item,
+};
+use crate::{complex::Pass, functional::Functional, ops, pickle::Id, pt2::ReadError};
+use mlconv_source::{Arg, Known, Node, Walk};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+    sync::Arc,
+};
+
+pub(super) type Result<T, E = ReadError> = std::result::Result<T, E>;
+
+/// Statements that may be run: loops are written out, and may be long.
+const MAX_STATEMENTS: usize = 1 << 21;
+/// Calls within calls.
+const MAX_CALLS: usize = 64;
+
+/// The variables of a function.
+pub(super) type Frame = HashMap<Rc<str>, Item>;
+
+/// How a block of statements ended.
+pub(super) enum Flow {
+    On,
+    Return(Item),
+    Break,
+    Continue,
+}
+
+pub(crate) struct Interpreter {
+    script: Script,
+    pub(crate) walk: Walk,
+    pub(super) functional: Functional,
+    pub(super) complex: Pass,
+    /// Attributes that were written.
+    pub(super) changed: HashMap<Key, Item>,
+    /// Attributes that were read, as they were when the call began.
+    begun: HashMap<Key, Item>,
+    /// What attributes are when the call begins.
+    pub(super) memory: Memory,
+    /// The tensors of inputs.
+    inputs: Vec<Arc<str>>,
+    /// Where modules lie in the model.
+    paths: HashMap<Id, Rc<str>>,
+    /// Tensors of the archive that the graph has.
+    defined: BTreeSet<Arc<str>>,
+    statements: usize,
+    calls: usize,
+    names: usize,
+    /// The function and line at hand.
+    place: (Rc<str>, usize),
+    /// The module at hand.
+    module: Rc<str>,
+}
+
+impl Interpreter {
+    /// Begins a call in which attributes are as `memory` has them.
+    pub(crate) fn new(script: Script, mut walk: Walk, memory: Memory) -> Self {
+        let root = script.root();
+        let (mut changed, mut begun, mut paths) = (HashMap::new(), HashMap::new(), HashMap::from([(root, "".into())]));
+        for (path, (key, kept)) in &memory.kept {
+            changed.insert(key.clone(), kept.item());
+            begun.insert(key.clone(), kept.item());
+            let module = path.rsplit_once('.').map_or("", |(module, _)| module);
+            paths.entry(key.0).or_insert_with(|| module.into());
+            kept.visit(&mut |part| {
+                if let Kept::Constant(name, t) = part {
+                    walk.define(name.clone(), t.clone());
+                }
+            });
+        }
+        Self {
+            script,
+            walk,
+            functional: Functional::default(),
+            complex: Pass::default(),
+            changed,
+            begun,
+            memory,
+            inputs: vec![],
+            paths,
+            defined: BTreeSet::new(),
+            statements: 0,
+            calls: 0,
+            names: 0,
+            place: ("".into(), 0),
+            module: "".into(),
+        }
+    }
+
+    /// The code asks for what is not there: which may follow from a node that was not lowered, and that is said already.
+    pub(super) fn fail<T>(&self, why: impl std::fmt::Display) -> Result<T> {
+        if self.walk.has_error() {
+            return Err(ReadError::Stopped);
+        }
+        Err(ReadError::Graph(format!("{}, line {}: {why}", self.place.0, self.place.1)))
+    }
+
+    pub(super) fn fresh(&mut self, hint: &str) -> Arc<str> {
+        self.names += 1;
+        format!("{hint}_{}", self.names).into()
+    }
+
+    /// Calls the model's `forward`.
+    pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
+        let (root, forward) = (self.script.root(), self.script.forward()?);
+        self.inputs =
+            args.iter().filter_map(|i| if let Item::Tensor(n) = i { Some(n.clone()) } else { None }).collect();
+        let result = self.method(root, &forward.name, args, vec![])?;
+        self.bounded(&result)?;
+        Ok(result)
+    }
+
+    fn method(&mut self, module: Id, name: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        let Some(class) = self.script.class_of(module) else { return self.fail("a method of what is no module") };
+        let Some(function) = self.script.method(&class, name)? else {
+            return self.fail(format!("`{class}` has no method `{name}`"));
+        };
+        let path = self.paths.get(&module).cloned().unwrap_or_default();
+        let outer = std::mem::replace(&mut self.module, path);
+        let all = std::iter::once(Item::Module(module)).chain(args).collect();
+        let done = self.call(&function, &class, all, named);
+        self.module = outer;
+        done
+    }
+
+    fn call(&mut self, f: &Function, file: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        if self.calls >= MAX_CALLS {
+            return self.fail("functions call each other too deeply");
+        }
+        let mut frame = Frame::new();
+        let mut given = args.into_iter();
+        for p in &f.params {
+            let by_name = named.iter().find(|(n, _)| **n == *p.name).map(|(_, item)| item.clone());
+            let item = match (given.next().or(by_name), &p.default) {
+                (Some(item), _) => item,
+                (None, Some(default)) => self.eval(default, &frame)?,
+                (None, None) => return self.fail(format!("`{}` is called without `{}`", f.name, p.name)),
+            };
+            frame.insert(p.name.as_str().into(), item);
+        }
+        let short = file.strip_prefix("__torch__.").unwrap_or(file);
+        let outer = std::mem::replace(&mut self.place, (format!("{short}.{}", f.name).into(), 0));
+        self.calls += 1;
+        let done = self.block(&f.body, &mut frame);
+        self.calls -= 1;
+        let flow = done?;
+        self.place = outer;
+        Ok(if let Flow::Return(item) = flow { item } else { Item::None })
+    }
+
+    /// Refuses containers that are too large, and counts the work that it is to go through them.
+    fn bounded(&mut self, item: &Item) -> Result<()> {
+        match item.parts() {
+            Some(n) => self.worked(n / 16),
+            None => self.fail("a list, tuple, dictionary or text of too many parts"),
+        }
+    }
+
+    fn worked(&mut self, statements: usize) -> Result<()> {
+        self.statements += statements;
+        if self.statements > MAX_STATEMENTS {
+            return self.fail("the model runs too many statements, written out");
+        }
+        Ok(())
+    }
+
+    pub(super) fn block(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
+        for statement in body {
+            self.place.1 = statement.line;
+            self.worked(1)?;
+            match self.statement(&statement.kind, frame)? {
+                Flow::On => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    fn statement(&mut self, kind: &Kind, frame: &mut Frame) -> Result<Flow> {
+        match kind {
+            Kind::Pass => {}
+            Kind::Break => return Ok(Flow::Break),
+            Kind::Continue => return Ok(Flow::Continue),
+            Kind::Return(None) => return Ok(Flow::Return(Item::None)),
+            Kind::Return(Some(e)) => return Ok(Flow::Return(self.eval(e, frame)?)),
+            Kind::Expr(e) => drop(self.eval(e, frame)?),
+            Kind::With(body) => return self.block(body, frame),
+            Kind::Assign(targets, apart, value) => {
+                let item = self.eval(value, frame)?;
+                match targets.as_slice() {
+                    [one] if !apart => self.assign(one, item, frame)?,
+                    targets => {
+                        let Some(items) = item.elements().filter(|i| i.len() == targets.len()) else {
+                            return self.fail(format!("{} is taken apart into {} values", item.kind(), targets.len()));
+                        };
+                        for (target, item) in targets.iter().zip(items) {
+                            self.assign(target, item, frame)?;
+                        }
+                    }
+                }
+            }
+            Kind::If(cond, yes, no) => {
+                let cond = self.eval(cond, frame)?;
+                return match self.truth(&cond) {
+                    Some(true) => self.block(yes, frame),
+                    Some(false) => self.block(no, frame),
+                    None => self.branches(&cond, yes, no, frame),
+                };
+            }
+            Kind::While(cond, body) => loop {
+                let now = self.eval(cond, frame)?;
+                match self.truth(&now) {
+                    Some(false) => break,
+                    Some(true) => {}
+                    None => return self.fail("a loop whose number of turns is known only when the program runs"),
+                }
+                match self.block(body, frame)? {
+                    Flow::On | Flow::Continue => {}
+                    Flow::Break => break,
+                    done @ Flow::Return(_) => return Ok(done),
+                }
+            },
+            Kind::For(target, over, body) => {
+                for item in self.range(over, frame)? {
+                    self.assign(target, item, frame)?;
+                    match self.block(body, frame)? {
+                        Flow::On | Flow::Continue => {}
+                        Flow::Break => break,
+                        done @ Flow::Return(_) => return Ok(done),
+                    }
+                }
+            }
+        }
+        Ok(Flow::On)
+    }
+
+    /// What a loop goes over.
+    fn range(&mut self, over: &Expr, frame: &Frame) -> Result<Vec<Item>> {
+        if let Expr::Call(f, args, _) = over
+            && matches!(&**f, Expr::Name(n) if &**n == "range")
+        {
+            let mut bounds = vec![];
+            for arg in args {
+                let item = self.eval(arg, frame)?;
+                let Some(i) = self.int(&item) else {
+                    return self.fail("a loop whose number of turns is known only when the program runs");
+                };
+                bounds.push(i);
+            }
+            let (from, to, step) = match bounds.as_slice() {
+                [to] => (0, *to, 1),
+                [from, to] => (*from, *to, 1),
+                [from, to, step] if *step != 0 => (*from, *to, *step),
+                _ => return self.fail("a range that is none"),
+            };
+            if to.saturating_sub(from).saturating_abs() / step.saturating_abs() > MAX_STATEMENTS as i64 {
+                return self.fail("a loop of too many turns");
+            }
+            let mut all = vec![];
+            let mut i = from;
+            while if step > 0 { i < to } else { i > to } {
+                all.push(Item::Int(i));
+                i = i.saturating_add(step);
+            }
+            return Ok(all);
+        }
+        let item = self.eval(over, frame)?;
+        match item.elements() {
+            Some(all) => Ok(all),
+            None => self.fail(format!("a loop over {}", item.kind())),
+        }
+    }
+
+    fn assign(&mut self, target: &Expr, item: Item, frame: &mut Frame) -> Result<()> {
+        match target {
+            Expr::Name(name) => drop(frame.insert(name.clone(), item)),
+            Expr::Attr(of, name) => match self.eval(of, frame)? {
+                Item::Module(module) => drop(self.changed.insert((module, name.clone()), item)),
+                Item::Memory => {}
+                other => return self.fail(format!("an attribute of {} is written", other.kind())),
+            },
+            Expr::Index(of, at) => {
+                let (of, at) = (self.eval(of, frame)?, self.eval(at, frame)?);
+                self.builtin("aten", "_set_item", vec![of, at, item], vec![])?;
+            }
+            _ => return self.fail("an assignment to what is no variable"),
+        }
+        Ok(())
+    }
+
+    /// Whether a condition holds, where that is known now.
+    fn truth(&self, item: &Item) -> Option<bool> {
+        match item {
+            Item::Tensor(name) | Item::Number(name) => match self.walk.known(name)? {
+                Known::Bool(b) => Some(b),
+                Known::Int(i) => Some(i != 0),
+                Known::Float(x) => Some(x != 0.0),
+            },
+            other => other.truth(),
+        }
+    }
+
+    /// The integer that a value is, where it is known now.
+    pub(super) fn int(&self, item: &Item) -> Option<i64> {
+        match item {
+            Item::Number(name) => match self.walk.known(name)? {
+                Known::Int(i) => Some(i),
+                Known::Bool(b) => Some(i64::from(b)),
+                Known::Float(_) => None,
+            },
+            other => other.int(),
+        }
+    }
+
+    /// A value whose number is known by now, as that number.
+    fn settled(&self, item: Item) -> Item {
+        let Item::Number(name) = &item else { return item };
+        match self.walk.known(name) {
+            Some(Known::Int(i)) => Item::Int(i),
+            Some(Known::Bool(b)) => Item::Bool(b),
+            Some(Known::Float(x)) => Item::Float(x),
+            None => item,
+        }
+    }
+
+    fn eval(&mut self, e: &Expr, frame: &Frame) -> Result<Item> {
+        let item = match e {
+            Expr::None => Item::None,
+            Expr::Bool(b) => Item::Bool(*b),
+            Expr::Int(i) => Item::Int(*i),
+            Expr::Float(x) => Item::Float(*x),
+            Expr::Str(s) => Item::Str(s.clone()),
+            Expr::List(all) => Item::list(all.iter().map(|e| self.eval(e, frame)).collect::<Result<_>>()?),
+            Expr::Tuple(all) => Item::Tuple(all.iter().map(|e| self.eval(e, frame)).collect::<Result<_>>()?),
+            Expr::Dict(pairs) => {
+                let mut out = vec![];
+                for (k, v) in pairs {
+                    out.push((self.eval(k, frame)?, self.eval(v, frame)?));
+                }
+                Item::Dict(Rc::new(std::cell::RefCell::new(out)))
+            }
+            Expr::Name(name) => match frame.get(name) {
+                Some(item) => item.clone(),
+                None => return self.fail(format!("`{name}` is not defined")),
+            },
+            Expr::Attr(of, name) => match path(e) {
+                Some(path) => self.global(&path)?,
+                None => {
+                    let of = self.eval(of, frame)?;
+                    self.attribute(of, name)?
+                }
+            },
+            Expr::Index(of, at) => {
+                let (of, at) = (self.eval(of, frame)?, self.eval(at, frame)?);
+                if let (Item::Tensor(_), Some(_)) = (&of, at.int()) {
+                    return self.builtin("aten", "select.int", vec![of, Item::Int(0), at], vec![]);
+                }
+                let at = self.settled(at);
+                match builtins::known("__getitem__", &[of.clone(), at]) {
+                    Some(Ok(item)) => item,
+                    Some(Err(why)) => return self.fail(why),
+                    None => return self.fail(format!("an element of {}", of.kind())),
+                }
+            }
+            Expr::Call(f, args, named) => return self.call_of(f, args, named, frame),
+        };
+        if matches!(e, Expr::List(_) | Expr::Tuple(_) | Expr::Dict(_)) {
+            self.bounded(&item)?;
+        }
+        Ok(self.settled(item))
+    }
+
+    /// What a path such as `CONSTANTS.c0` or `__torch__.pad` stands for.
+    fn global(&mut self, path: &str) -> Result<Item> {
+        if let Some(index) = path.strip_prefix("CONSTANTS.c").and_then(|i| i.parse().ok()) {
+            let item = self.script.constant(index)?;
+            self.define(&item);
+            return Ok(item);
+        }
+        match path {
+            "torch.inf" | "math.inf" => return Ok(Item::Float(f64::INFINITY)),
+            "torch.nan" | "math.nan" => return Ok(Item::Float(f64::NAN)),
+            _ => {}
+        }
+        match self.script.function(path)? {
+            Some(f) => Ok(Item::Function(f, path.into())),
+            None => self.fail(format!("`{path}` is not known")),
+        }
+    }
+
+    /// Gives the graph the tensors of the archive that a value holds.
+    fn define(&mut self, item: &Item) {
+        match item {
+            Item::Tensor(name) => {
+                if self.defined.insert(name.clone())
+                    && let Some(t) = self.script.tensors.get(name)
+                {
+                    self.walk.define(name.clone(), t.clone());
+                }
+            }
+            Item::Dict(d) => d.borrow().iter().for_each(|(_, v)| self.define(v)),
+            other => other.elements().unwrap_or_default().iter().for_each(|i| self.define(i)),
+        }
+    }
+
+    pub(super) fn attribute(&mut self, of: Item, name: &Rc<str>) -> Result<Item> {
+        match &of {
+            Item::Module(module) => {
+                if let Some(item) = self.changed.get(&(*module, name.clone())) {
+                    return Ok(item.clone());
+                }
+                let path = self.paths.get(module).cloned().unwrap_or_default();
+                let Some(item) = self.script.attribute(*module, name, &path)? else {
+                    return self.fail(format!("a module has no attribute `{name}`"));
+                };
+                if let Item::Module(inner) = &item {
+                    let path = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+                    self.paths.entry(*inner).or_insert_with(|| path.into());
+                }
+                self.define(&item);
+                self.begun.entry((*module, name.clone())).or_insert_with(|| copied(&item));
+                // A list that is read twice is one list.
+                if matches!(item, Item::List(_) | Item::Dict(_)) {
+                    self.changed.insert((*module, name.clone()), item.clone());
+                }
+                Ok(item)
+            }
+            Item::Named(class, items) => {
+                let at = self.script.class(class, |c| c.fields.iter().position(|(n, _)| **n == **name))?.flatten();
+                match at.and_then(|i| items.get(i)) {
+                    Some(item) => Ok(item.clone()),
+                    None => self.fail(format!("`{class}` has no field `{name}`")),
+                }
+            }
+            Item::Memory => Ok(Item::Memory),
+            other => self.fail(format!("the attribute `{name}` of {}", other.kind())),
+        }
+    }
+
+    fn call_of(&mut self, f: &Expr, args: &[Expr], named: &[(Rc<str>, Expr)], frame: &Frame) -> Result<Item> {
+        // Types are no values.
+        if let Expr::Name(n) = f {
+            match (&**n, args) {
+                ("annotate" | "unchecked_cast", [_, e]) => return self.eval(e, frame),
+                ("uninitialized", _) => return Ok(Item::Uninitialized),
+                ("isinstance", [e, ty]) => return self.is_instance(e, ty, frame),
+                ("getattr", [of, Expr::Str(name)]) => {
+                    let of = self.eval(of, frame)?;
+                    return self.attribute(of, name);
+                }
+                ("hasattr", [of, Expr::Str(name)]) => {
+                    let Item::Module(module) = self.eval(of, frame)? else { return Ok(Item::Bool(false)) };
+                    let has = self.script.attributes(module).iter().any(|a| **a == **name);
+                    return Ok(Item::Bool(has));
+                }
+                _ => {}
+            }
+        }
+        let mut items = vec![];
+        for arg in args {
+            // `X.__new__(X)`: a class is no value either.
+            if matches!(path(arg), Some(p) if p.starts_with("__torch__."))
+                && matches!(f, Expr::Attr(_, n) if &**n == "__new__")
+            {
+                return Ok(Item::Memory);
+            }
+            items.push(self.eval(arg, frame)?);
+        }
+        let mut by_name = vec![];
+        for (name, e) in named {
+            by_name.push((name.clone(), self.eval(e, frame)?));
+        }
+        if let Expr::Name(n) = f {
+            if let Some(Item::Function(function, path)) = frame.get(n).cloned() {
+                return self.call(&function, &path, items, by_name);
+            }
+            return match &**n {
+                "int" => self.builtin("aten", "Int", items, by_name),
+                "float" => self.builtin("aten", "Float", items, by_name),
+                "bool" => self.builtin("aten", "Bool", items, by_name),
+                other => self.builtin("aten", other, items, by_name),
+            };
+        }
+        if let Some(path) = path(f) {
+            if let Some(op) = path.strip_prefix("torch.") {
+                return self.builtin("aten", op, items, by_name);
+            }
+            if let Some((domain, op)) = path.strip_prefix("ops.").and_then(|p| p.split_once('.')) {
+                return self.builtin(domain, op, items, by_name);
+            }
+            if let Some(f) = self.script.function(&path)? {
+                return self.call(&f, &path, items, by_name);
+            }
+            let is_tuple = self.script.class(&path, |c| c.base == "NamedTuple")?;
+            return match is_tuple {
+                Some(true) => {
+                    items.extend(by_name.into_iter().map(|(_, item)| item));
+                    Ok(Item::Named(path.into(), items.into()))
+                }
+                Some(false) => Ok(Item::Memory),
+                None => self.fail(format!("`{path}` is not known")),
+            };
+        }
+        let Expr::Attr(of, name) = f else { return self.fail("a call of what is no function") };
+        match self.eval(of, frame)? {
+            Item::Module(module) => self.method(module, name, items, by_name),
+            Item::Memory => Ok(Item::None),
+            other => self.fail(format!("the method `{name}` of {}", other.kind())),
+        }
+    }
+
+    fn is_instance(&mut self, e: &Expr, ty: &Expr, frame: &Frame) -> Result<Item> {
+        let item = self.eval(e, frame)?;
+        let name = match ty {
+            Expr::Name(n) => n.to_string(),
+            Expr::Index(of, _) => match &**of {
+                Expr::Name(n) => n.to_string(),
+                _ => String::new(),
+            },
+            _ => String::new(),
+        };
+        let is = match (name.as_str(), &item) {
+            ("Tensor", Item::Tensor(_))
+            | ("int", Item::Int(_))
+            | ("float", Item::Float(_))
+            | ("bool", Item::Bool(_)) => true,
+            ("str", Item::Str(_)) | ("List", Item::List(_)) | ("Tuple", Item::Tuple(_)) | ("Dict", Item::Dict(_)) => {
+                true
+            }
+            ("Tensor" | "int" | "float" | "bool" | "str" | "List" | "Tuple" | "Dict" | "NoneType", i) => {
+                name == "NoneType" && matches!(i, Item::None)
+            }
+            _ => return self.fail("a question for a type that is not known"),
+        };
+        Ok(Item::Bool(is))
+    }
+
+    pub(super) fn node_of(&self, domain: &str, op: &str) -> Node {
+        let (file, line) = &self.place;
+        Node {
+            domain: domain.into(),
+            op: op.into(),
+            module: (&*self.module).into(),
+            line: format!("{file}:{line}").into(),
+            ..Node::default()
+        }
+    }
+
+    /// Hands the nodes that were made to the walk.
+    pub(super) fn flush(&mut self) {
+        for node in self.functional.take() {
+            self.send(&node);
+        }
+    }
+
+    /// Hands a node to the walk; one of complex numbers as what it is on their parts.
+    fn send(&mut self, node: &Node) {
+        match self.complex.replaced(node) {
+            Ok(None) => self.walk.node(node),
+            Ok(Some(nodes)) => nodes.iter().for_each(|node| self.walk.node(node)),
+            Err(why) => self.walk.fail(why),
+        }
+    }
+
+    pub(super) fn builtin(
+        &mut self,
+        domain: &str,
+        op: &str,
+        args: Vec<Item>,
+        named: Vec<(Rc<str>, Item)>,
+    ) -> Result<Item> {
+        let args: Vec<Item> = args.into_iter().map(|i| self.settled(i)).collect();
+        if named.is_empty() {
+            args.iter().try_for_each(|item| self.bounded(item))?;
+            match builtins::known(op, &args) {
+                Some(Ok(item)) => {
+                    // What it was called on may have grown.
+                    args.first().into_iter().chain([&item]).try_for_each(|item| self.bounded(item))?;
+                    return Ok(item);
+                }
+                Some(Err(why)) => return self.fail(why),
+                None => {}
+            }
+            if let Some(item) = self.about(domain, op, &args)? {
+                return Ok(item);
+            }
+        }
+        self.operator(domain, op, args, named)
+    }
+
+    fn operator(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
+        let mut node = self.node_of(domain, op);
+        let result = self.fresh(op.split('.').next().unwrap_or(op).trim_end_matches('_'));
+        node.name = result.clone();
+        // Where an overload takes them all as it says, it goes before those that take some in order that are given by name.
+        let find = |args: &[Item]| {
+            let all = |in_order: bool| {
+                ops::overloads(domain, op).find_map(|s| bound(s, args, &named, in_order).map(|bound| (s, bound)))
+            };
+            all(false).or_else(|| all(true))
+        };
+        // A tensor of one number stands for it, where nothing takes a tensor.
+        let found = find(&args).or_else(|| {
+            let number = |i: &Item| match i {
+                Item::Tensor(name) if self.walk.rank(name) == Some(0) => self.settled(Item::Number(name.clone())),
+                other => other.clone(),
+            };
+            find(&args.iter().map(number).collect::<Vec<_>>())
+        });
+        let Some((signature, args)) = found else {
+            // Numbers that are known late are computed as sizes are.
+            if domain == "aten" && named.is_empty() && args.iter().all(is_number) {
+                let (domain, op) = arithmetic(op);
+                return self.operator(domain, op, args, named);
+            }
+            if ops::overloads(domain, op).next().is_some() {
+                let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
+                return self.fail(format!("`{op}` is not known for {}", kinds.join(", ")));
+            }
+            // The driver says that it has no lowering, with its place.
+            node.outputs = vec![result.clone()];
+            self.send(&node);
+            return Ok(Item::Tensor(result));
+        };
+        let in_place = op.split('.').next().is_some_and(|n| n.ends_with('_') && !n.starts_with('_'));
+        node.op = if in_place { ops::in_place(signature.name).into() } else { signature.name.into() };
+        ops::bind(&mut node, args).map_err(ReadError::Graph)?;
+        if node.op.starts_with("as_strided")
+            && matches!(node.attrs.get("self"), Some(Arg::Value(of)) if !self.functional.is_in_order(of))
+        {
+            node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
+        }
+        let original = node.clone();
+        let returns: Vec<&str> = signature.returns.iter().map(|r| r.ty.as_str()).collect();
+        if in_place {
+            node.outputs = vec![result.clone()];
+            self.functional.node(node).map_err(ReadError::Graph)?;
+            self.flush();
+            return Ok(Item::Tensor(result));
+        }
+        self.functional.read(&mut node);
+        self.flush();
+        let names = match returns.as_slice() {
+            [list] if list.ends_with("[]") => {
+                let names = self.walk.list(&node, &result);
+                node.outputs = names.clone();
+                self.functional.made(&node, &original);
+                return Ok(Item::list(names.into_iter().map(Item::Tensor).collect()));
+            }
+            [_] | [] => vec![result.clone()],
+            several => (0..several.len()).map(|i| Arc::from(format!("{result}_{i}"))).collect(),
+        };
+        node.outputs = names.clone();
+        self.send(&node);
+        self.functional.made(&node, &original);
+        let item = |(name, ty): (Arc<str>, &&str)| match *ty {
+            "Scalar" | "SymInt" | "int" | "float" | "bool" => Item::Number(name),
+            _ => Item::Tensor(name),
+        };
+        let mut items: Vec<Item> = names.into_iter().zip(&returns).map(item).collect();
+        Ok(match items.len() {
+            0 => Item::None,
+            1 => {
+                let one = items.remove(0);
+                self.settled(one)
+            }
+            _ => Item::Tuple(items.into()),
+        })
+    }
+}
+
+/// What arithmetic on numbers that are known late is called for sizes: the domain, and the operator.
+fn arithmetic(op: &str) -> (&'static str, &str) {
+    match op.split('.').next().unwrap_or(op) {
+        "div" => ("_operator", "truediv"),
+        "remainder" => ("_operator", "mod"),
+        "__and__" => ("_operator", "and"),
+        "__or__" => ("_operator", "or"),
+        "__not__" => ("_operator", "not_"),
+        "Float" => ("torch", "sym_float"),
+        "Int" => ("torch", "sym_int"),
+        "max" => ("torch", "sym_max"),
+        "min" => ("torch", "sym_min"),
+        "sqrt" => ("math", "sqrt"),
+        "floor" => ("math", "floor"),
+        "ceil" => ("math", "ceil"),
+        plain => ("_operator", plain),
+    }
+}
+
+fn is_number(item: &Item) -> bool {
+    matches!(item, Item::Number(_)) || item.number().is_some()
+}
+
+/// A path of names from one of the roots that are no variables.
+pub(super) fn path(e: &Expr) -> Option<String> {
+    let mut parts = vec![];
+    let mut at = e;
+    loop {
+        match at {
+            Expr::Attr(of, name) => {
+                parts.push(&**name);
+                at = of;
+            }
+            Expr::Name(root) if matches!(&**root, "torch" | "ops" | "CONSTANTS" | "__torch__" | "math") => {
+                parts.push(&**root);
+                parts.reverse();
+                return Some(parts.join("."));
+            }
+            _ => return None,
+        }
+    }
+}

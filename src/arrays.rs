@@ -1,0 +1,53 @@
+//! Arrays in files: `.npy`, and `.npz` archives of them.
+
+use crate::{Diagnostic, codes};
+pub use mlconv_arrays::{Arrays, npz_bytes, parse_npy, parse_npz};
+use mlconv_tensor::Tensor;
+use std::{io::BufWriter, path::Path};
+
+/// Reads the array in a `.npy` file.
+pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
+    let bytes = std::fs::read(path).map_err(|e| unreadable(path, &e))?;
+    parse_npy(&bytes).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+}
+
+/// Reads every array of a `.npz` file.
+pub fn read_npz(path: &Path) -> Result<Arrays, Diagnostic> {
+    let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
+    mlconv_arrays::read_npz(file).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
+}
+
+/// Writes a `.npz` file, whole or not at all. The same arrays give the same bytes.
+pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
+    let fail = |why: String| {
+        let title = format!("the arrays cannot be written: {why}");
+        Diagnostic::error(&codes::X0001, title).at(path.display().to_string())
+    };
+    // A link leads to the file that is meant; a device or a pipe is written to, never replaced.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if std::fs::metadata(&real).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        let whole = npz_bytes(arrays).map_err(&fail)?;
+        return std::fs::write(&real, whole).map_err(|e| fail(e.to_string()));
+    }
+    let folder = real.parent().filter(|p| !p.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+        return Err(fail(format!("there is no folder `{}`", folder.display())));
+    }
+    let Some(name) = real.file_name() else { return Err(fail("the path names no file".to_owned())) };
+    let mut staged = real.clone();
+    staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
+    let io = |e: std::io::Error| e.to_string();
+    let written = std::fs::File::create(&staged)
+        .map_err(io)
+        .and_then(|f| mlconv_arrays::write_npz(BufWriter::new(f), arrays))
+        .and_then(|()| std::fs::rename(&staged, &real).map_err(io));
+    written.map_err(|why| {
+        // The staged file may not be there; nothing can be done about one that stays.
+        let _ = std::fs::remove_file(&staged);
+        fail(why)
+    })
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {
+    Diagnostic::error(&codes::R0001, format!("cannot read the file: {e}")).at(path.display().to_string())
+}

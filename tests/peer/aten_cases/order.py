@@ -1,0 +1,57 @@
+import torch
+from aten_cases import bools, case, floats, ints
+
+X, I, B = floats(3, 7), ints(3, 7), bools(3, 7)
+T = torch.tensor([[1, 3, 3, 0, 1], [2, 2, 1, 2, 5]])
+P = floats(3, 7, low=0.2, high=1.5)
+N = torch.tensor([1.0, float("nan"), 0.5, 3.0])
+SORTED = torch.tensor([-2.0, -1.0, 0.0, 0.0, 1.0, 2.0])
+CASES = [
+    case("sort", lambda x: torch.sort(x), X),
+    case("sort_descending", lambda x: torch.sort(x, dim=0, descending=True), X),
+    case("sort_stable", lambda x: torch.sort(x, stable=True), T),
+    case("sort_stable_descending", lambda x: torch.sort(x, stable=True, descending=True), T),
+    case("sort_bool", lambda x: torch.sort(x, stable=True)[0], B),
+    case("sort_scalar", lambda x: torch.sort(x), torch.tensor(3.0)),
+    case("argsort", lambda x: torch.argsort(x), X),
+    case("argsort_stable", lambda x: torch.argsort(x, dim=0, stable=True), I),
+    case("msort", torch.msort, X),
+    case("topk", lambda x: torch.topk(x, 3), X),
+    case("topk_least", lambda x: torch.topk(x, 2, dim=0, largest=False), X),
+    case("topk_int", lambda x: torch.topk(x, 2)[0], I),
+    case("topk_scalar", lambda x: torch.topk(x, 1), torch.tensor(3.0)),
+    case("kthvalue", lambda x: torch.kthvalue(x, 3), X),
+    case("kthvalue_keep", lambda x: torch.kthvalue(x, 2, dim=0, keepdim=True), X),
+    case("cumsum", lambda x: torch.cumsum(x, 1), X),
+    case("cumsum_int", lambda x: torch.cumsum(x, -2), I),
+    case("cumsum_bool", lambda x: torch.cumsum(x, 1), B),
+    case("cumsum_dtype", lambda x: torch.cumsum(x, 1, dtype=torch.float32), I),
+    case("cumsum_scalar", lambda x: torch.cumsum(x, 0), torch.tensor(3.0)),
+    case("cumprod", lambda x: torch.cumprod(x, 1), P),
+    case("cumprod_int", lambda x: torch.cumprod(x, 0), I),
+    case("cumprod_scalar", lambda x: torch.cumprod(x, 0), torch.tensor(3.0)),
+    case("logcumsumexp", lambda x: torch.logcumsumexp(x, 1), X),
+    case("logcumsumexp_inf", lambda x: torch.logcumsumexp(x, 0), torch.tensor([-float("inf"), -float("inf"), 1.0, float("inf")])),
+    case("cummax", lambda x: torch.cummax(x, 1), X),
+    case("cummax_ties", lambda x: torch.cummax(x, 1), T),
+    case("cummax_nan", lambda x: torch.cummax(x, 0), N),
+    case("cummin", lambda x: torch.cummin(x, 0), X),
+    case("cummin_bool", lambda x: torch.cummin(x, 1)[0], B),
+    case("diff", lambda x: torch.diff(x), X),
+    case("diff_twice", lambda x: torch.diff(x, n=2, dim=0), X),
+    case("diff_ends", lambda x, y: torch.diff(x, prepend=y, append=y), X, X[:, :1]),
+    case("diff_bool", lambda x: torch.diff(x), B),
+    case("searchsorted", lambda s, v: torch.searchsorted(s, v), SORTED, X),
+    case("searchsorted_right", lambda s, v: torch.searchsorted(s, v, right=True), SORTED, torch.tensor([[0.0, 1.0], [-3.0, 3.0]])),
+    case("searchsorted_side", lambda s, v: torch.searchsorted(s, v, side="right", out_int32=True), SORTED, SORTED),
+    case("searchsorted_rows", lambda s, v: torch.searchsorted(s.sort(1)[0], v), X, X[:, :4] + 0.1),
+    case("searchsorted_number", lambda s: torch.searchsorted(s, 0.5), SORTED),
+    case("searchsorted_sorter", lambda s, v: torch.searchsorted(s, v, sorter=s.argsort(1)), X, X[:, :4] + 0.1),
+    case("bucketize", lambda v, s: torch.bucketize(v, s), X, SORTED),
+    case("bucketize_right", lambda v, s: torch.bucketize(v, s, right=True), SORTED, SORTED),
+    case("bucketize_scalar", lambda s: torch.bucketize(0.0, s), SORTED),
+    case("histc", lambda x: torch.histc(x, bins=5, min=-2, max=2), X),
+    case("histc_own", lambda x: torch.histc(x, bins=4), X),
+    case("bincount", lambda x: torch.bincount(x, minlength=4), torch.tensor([0, 3, 3, 1, 6])),
+    case("bincount_weights", lambda x, w: torch.bincount(x, w), torch.tensor([0, 3, 3, 1, 6]), floats(5)),
+]
