@@ -1,17 +1,17 @@
 //! Archives of PyTorch that were made to harm whoever reads them: each is one diagnostic and exit 2, nothing that they ask
 //! for happens, and they take little time and memory.
 
+#[path = "support/archive.rs"]
+mod archive;
 mod support;
 
+use archive::{Entries, archived};
 use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
 };
-use support::{
-    archive::{self, Entries, archived},
-    fixtures,
-};
+use support::fixtures;
 use zip::CompressionMethod;
 
 /// The entries of the digits' model.

@@ -4,10 +4,7 @@
 mod bodies;
 mod support;
 
-use bodies::{
-    Depth,
-    archive::{archived, entries},
-};
+use bodies::{Depth, archive::entries};
 use mlconv::arrays::{Arrays, write_npz};
 use mlconv_mil::{
     ir::{Function, Module},
@@ -23,7 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{damage::Numbers, files, fixtures, onnx::Onnx};
-use zip::CompressionMethod;
 
 /// What one file may take, on a machine that does other things as well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -144,41 +140,44 @@ fn onnx_files() {
     damage("onnx", 2000, &make, &bodies::onnx);
 }
 
-/// Archives with an entry damaged whose name ends in one of `parts`, or damaged as a whole.
-fn damaged_archives(suffix: &str, parts: &[&str]) -> impl Fn(u64) -> Vec<u8> {
-    let good: Vec<Vec<u8>> =
-        files(&fixtures().join("models"), suffix).iter().map(|p| fs::read(p).expect("readable")).collect();
-    let apart: Vec<_> = good.iter().map(|bytes| entries(bytes)).collect();
-    let parts: Vec<String> = parts.iter().map(|p| (*p).to_owned()).collect();
+/// The entries of an archive whose names end so.
+fn parts(archive: &[u8], part: &str) -> Vec<Vec<u8>> {
+    entries(archive).into_iter().filter(|(name, _)| name.ends_with(part)).map(|(_, bytes)| bytes).collect()
+}
+
+/// One of several files, damaged as bytes or, where it is one, as a text.
+fn damaged_one(good: Vec<Vec<u8>>) -> impl Fn(u64) -> Vec<u8> {
     assert!(!good.is_empty());
     move |seed: u64| {
         let mut n = Numbers::new(seed);
-        let at = n.below(good.len());
-        if n.below(8) == 0 {
-            let other = n.below(good.len());
-            return n.damaged(&good[at], &good[other]);
+        let (i, k) = (n.below(good.len()), n.below(good.len()));
+        match (std::str::from_utf8(&good[i]), std::str::from_utf8(&good[k])) {
+            (Ok(text), Ok(other)) if n.below(4) > 0 => n.damaged_text(text, other).into_bytes(),
+            _ => n.damaged(&good[i], &good[k]),
         }
-        let mut all = apart[at].clone();
-        let meant: Vec<usize> =
-            (0..all.len()).filter(|i| parts.iter().any(|p| all[*i].0.ends_with(p.as_str()))).collect();
-        let one = meant[n.below(meant.len())];
-        let text = std::str::from_utf8(&all[one].1).ok().filter(|_| n.below(4) > 0).map(str::to_owned);
-        all[one].1 = match text {
-            Some(text) => n.damaged_text(&text, &text).into_bytes(),
-            None => n.damaged(&all[one].1, &all[one].1),
-        };
-        archived(&all, CompressionMethod::Stored)
     }
 }
 
 #[test]
 fn exported_programs() {
-    damage("pt2", 600, &damaged_archives("pt2", &["model.json", "_config.json"]), &bodies::pt2);
+    damage("json", 600, &damaged_one(parts(bodies::DIGITS_PT2, "models/model.json")), &bodies::pt2_json);
 }
 
 #[test]
-fn torchscript_modules() {
-    damage("pt", 800, &damaged_archives("pt", &[".py", ".pkl"]), &bodies::torchscript);
+fn torchscript_code() {
+    damage("py", 600, &damaged_one(parts(bodies::DIGITS_PT, "code/__torch__.py")), &bodies::torchscript_code);
+}
+
+#[test]
+fn pickles() {
+    damage("pkl", 600, &damaged_one(parts(bodies::DIGITS_PT, "/data.pkl")), &bodies::pickle);
+}
+
+#[test]
+fn archives() {
+    let of = |suffix: &str| files(&fixtures().join("models"), suffix);
+    let good = of("pt").into_iter().chain(of("pt2")).map(|p| fs::read(p).expect("readable")).collect();
+    damage("zip", 600, &damaged_one(good), &bodies::zip);
 }
 
 #[test]
@@ -271,13 +270,9 @@ fn seeds() {
     put("onnx", [read("onnx"), vec![small_model()]].concat());
     put("tensors", read("npz"));
     put("zip", [read("pt"), read("pt2")].concat());
-    let of = |archives: Vec<Vec<u8>>, suffix: &str| {
-        let all = archives.iter().flat_map(|bytes| entries(bytes));
-        all.filter(|(name, _)| name.ends_with(suffix)).map(|(_, bytes)| bytes).collect::<Vec<_>>()
-    };
-    put("pt2_json", of(read("pt2"), "models/model.json"));
-    put("torchscript_code", of(read("pt"), ".py"));
-    put("pickle", of(read("pt"), ".pkl"));
+    put("pt2_json", parts(bodies::DIGITS_PT2, "models/model.json"));
+    put("torchscript_code", parts(bodies::DIGITS_PT, ".py"));
+    put("pickle", parts(bodies::DIGITS_PT, ".pkl"));
 }
 
 /// Arguments that make no sense, at every operator that has a lowering.

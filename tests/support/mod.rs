@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-pub(crate) mod archive;
 pub(crate) mod damage;
 pub(crate) mod lowered;
 pub(crate) mod nodes;
