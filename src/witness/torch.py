@@ -148,6 +148,8 @@ class Model:
             (kind, which), = what.items()
             if kind == "buffer":
                 out.append(buffers[which].clone())
+            elif kind == "input":
+                out.append(self.inputs[which].clone())
             elif kind == "at" and which < len(returned):
                 out.append(returned[which])
             else:
@@ -166,6 +168,7 @@ class Script(Model):
         for kind, _, t in given:
             # Core ML has no 64-bit integers, and PyTorch makes no others unless it is told.
             args.append(t.long() if kind == "input" and t.dtype == self.torch.int32 else t)
+        self.inputs = {name: t for (_, name, _), t in zip(given, args)}
         with self.torch.jit.optimized_execution(False):
             result = self.module(*args)
         values, todo = [], [result]
@@ -214,13 +217,14 @@ class Program(Model):
     def returned(self, given, count):
         from torch.utils import _pytree
 
-        given, flat = {name: t for _, name, t in given}, []
+        given, flat, self.inputs = {name: t for _, name, t in given}, [], {}
         for name, constant, is_constant, value in self.takes:
             is_tensor = isinstance(value, self.torch.Tensor)
             if is_constant:
                 flat.append(constant)
             elif name in given:
                 flat.append(exactly(given[name], value.dtype, name) if is_tensor else given[name].item())
+                self.inputs[name] = flat[-1]
             elif is_tensor and 0 in [n for n in value.shape if isinstance(n, int)]:
                 # A package leaves out what has no elements.
                 flat.append(self.torch.empty([n if isinstance(n, int) else 1 for n in value.shape], dtype=value.dtype))

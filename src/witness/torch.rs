@@ -213,7 +213,14 @@ impl Plan {
             buffers.push(name);
         }
         let mut returned = 0;
+        let is_tensor = |name: &str| self.takes.iter().any(|p| p.name == name && matches!(p.takes, Takes::Tensor));
+        // What a model writes into an input is an output of the lowering alone.
+        let written = |port: &str| port.strip_suffix("_out").filter(|name| is_tensor(name)).map(str::to_owned);
         for port in &f.sig.outputs {
+            if let Some(input) = written(&port.name) {
+                asked.outputs.push(Wanted::Input(input));
+                continue;
+            }
             let buffer = port.name.strip_suffix("_out").filter(|b| buffers.iter().any(|n| n == b));
             let at = match &self.returns {
                 Some(names) => names.iter().position(|n| *n == *port.name),
@@ -228,7 +235,8 @@ impl Plan {
                 (None, None) => return fault(format!("the source returns no `{}`", port.name)),
             });
         }
-        asked.returned = Some(self.returns.as_ref().map_or(returned, Vec::len));
+        let own = |names: &Vec<String>| names.iter().filter(|n| written(n).is_none()).count();
+        asked.returned = Some(self.returns.as_ref().map_or(returned, own));
         Ok((asked, given))
     }
 }
@@ -266,6 +274,14 @@ mod tests {
         assert_eq!(asked.inputs, [Given::Input("x".to_owned()), Given::Buffer("seen".to_owned())]);
         assert_eq!(asked.outputs, [Wanted::At(1), Wanted::Buffer("seen".to_owned())]);
         assert_eq!(asked.returned, Some(2));
+    }
+
+    #[test]
+    fn what_is_written_into_an_input_is_read_from_it() {
+        let taken = [("x", Takes::Tensor), ("seen", Takes::Tensor)];
+        let asked = asked(&plan(&taken, Some(&["y", "seen_out"]))).expect("all is there");
+        assert_eq!(asked.outputs, [Wanted::At(0), Wanted::Input("seen".to_owned())]);
+        assert_eq!(asked.returned, Some(1));
     }
 
     #[test]
