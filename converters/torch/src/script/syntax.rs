@@ -90,8 +90,8 @@ type Arguments = (Vec<Expr>, Vec<(Rc<str>, Expr)>);
 
 /// Nesting of expressions and of blocks beyond which code is refused.
 const MAX_DEPTH: usize = 100;
-/// Attributes, calls and indices that may follow each other in one expression: each is one level of nesting.
-const MAX_LINKS: usize = 100;
+/// Levels of an expression as it is evaluated: each attribute, call and index that follows another one is one.
+const MAX_HEIGHT: usize = 200;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
@@ -109,7 +109,7 @@ enum Token {
 /// Reads a file of code.
 pub(crate) fn parse(text: &str) -> Result<Code> {
     let tokens = tokens(text)?;
-    let mut p = Parser { tokens, at: 0, depth: 0 };
+    let mut p = Parser { tokens, at: 0, depth: 0, height: 0 };
     let mut code = Code::default();
     loop {
         match p.peek().clone() {
@@ -236,6 +236,8 @@ struct Parser {
     tokens: Vec<(Token, usize)>,
     at: usize,
     depth: usize,
+    /// Levels of the expression that was read last.
+    height: usize,
 }
 
 impl Parser {
@@ -523,19 +525,29 @@ impl Parser {
     fn expr(&mut self) -> Result<Expr> {
         self.deeper(|p| {
             let mut e = p.atom()?;
-            for _ in 0..MAX_LINKS {
+            loop {
+                let own = p.height;
+                if own >= MAX_HEIGHT {
+                    return p.fail("code is nested too deeply");
+                }
                 if p.takes(".") {
                     e = Expr::Attr(Box::new(e), p.name()?);
+                    p.height = own + 1;
                 } else if p.takes("(") {
                     let (args, named) = p.arguments()?;
                     e = Expr::Call(Box::new(e), args, named);
+                    p.height = own.max(p.height) + 1;
                 } else if p.takes("[") {
                     let index = p.expr()?;
+                    let mut height = own.max(p.height);
                     // A type such as `Dict[str, Tensor]`.
                     let mut all = vec![index];
                     while p.takes(",") {
                         all.push(p.expr()?);
+                        height = height.max(p.height);
                     }
+                    // A tuple of several is a level too.
+                    p.height = height + 2;
                     p.wants("]")?;
                     let index = match all.pop() {
                         Some(one) if all.is_empty() => one,
@@ -550,12 +562,11 @@ impl Parser {
                     return Ok(e);
                 }
             }
-            p.fail("code is nested too deeply")
         })
     }
 
     fn arguments(&mut self) -> Result<Arguments> {
-        let (mut args, mut named) = (vec![], vec![]);
+        let (mut args, mut named, mut height) = (vec![], vec![], 0);
         while !self.takes(")") {
             let is_named = matches!(self.peek(), Token::Name(_))
                 && matches!(self.tokens.get(self.at + 1), Some((Token::Sign("="), _)));
@@ -566,26 +577,31 @@ impl Parser {
             } else {
                 args.push(self.expr()?);
             }
+            height = height.max(self.height);
             if !self.takes(",") && !self.is(")") {
                 return self.fail("wanted `,` or `)`");
             }
         }
+        self.height = height;
         Ok((args, named))
     }
 
     fn list(&mut self, close: &str) -> Result<(Vec<Expr>, bool)> {
-        let (mut all, mut comma) = (vec![], false);
+        let (mut all, mut comma, mut height) = (vec![], false, 0);
         while !self.takes(close) {
             all.push(self.expr()?);
+            height = height.max(self.height);
             comma = self.takes(",");
             if !comma && !self.is(close) {
                 return self.fail(format!("wanted `,` or `{close}`"));
             }
         }
+        self.height = height + 1;
         Ok((all, comma))
     }
 
     fn atom(&mut self) -> Result<Expr> {
+        self.height = 0;
         match self.next() {
             Token::Int(i) => Ok(Expr::Int(i)),
             Token::Float(x) => Ok(Expr::Float(x)),
@@ -619,15 +635,18 @@ impl Parser {
             }
             Token::Sign("[") => Ok(Expr::List(self.list("]")?.0)),
             Token::Sign("{") => {
-                let mut pairs = vec![];
+                let (mut pairs, mut height) = (vec![], 0);
                 while !self.takes("}") {
                     let key = self.expr()?;
+                    height = height.max(self.height);
                     self.wants(":")?;
                     pairs.push((key, self.expr()?));
+                    height = height.max(self.height);
                     if !self.takes(",") && !self.is("}") {
                         return self.fail("wanted `,` or `}`");
                     }
                 }
+                self.height = height + 1;
                 Ok(Expr::Dict(pairs))
             }
             _ => {
@@ -690,6 +709,12 @@ def pad(x: Tensor) -> Tensor:
 
     #[test]
     fn what_is_no_code_is_refused() {
+        // Arguments of the first of many links are below all others.
+        let mut links = "1".to_owned();
+        for _ in 0..20 {
+            links = format!("f({links}){}", ".a".repeat(30));
+        }
+        let links = format!("def f():\n  return {links}\n");
         let deep = format!("def f():\n  return {}1{}\n", "(".repeat(500), ")".repeat(500));
         for text in [
             "x +",
@@ -699,6 +724,7 @@ def pad(x: Tensor) -> Tensor:
             "class",
             "def f():\n  1 2\n",
             &deep,
+            &links,
         ] {
             assert!(parse(text).is_err(), "{text:.40}");
         }
