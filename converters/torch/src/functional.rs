@@ -509,3 +509,59 @@ impl Functional {
         Ok(result)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_source::SourceValue;
+
+    fn node(op: &str, of: &str, to: &str) -> Node {
+        let mut node = Node { domain: "aten".into(), op: op.into(), name: to.into(), ..Node::default() };
+        node.attrs.insert("self".into(), Arg::Value(of.into()));
+        node.outputs = vec![to.into()];
+        node
+    }
+
+    fn done(nodes: Vec<Node>, outputs: &[&str]) -> Result<SourceGraph, String> {
+        let value = |name: &str| SourceValue { name: name.into(), ty: None, other: None, description: String::new() };
+        let graph = SourceGraph {
+            inputs: vec![value("x"), value("relu__v1")],
+            outputs: outputs.iter().map(|o| value(o)).collect(),
+            nodes,
+            ..SourceGraph::default()
+        };
+        functionalized(graph).map(|(graph, _)| graph)
+    }
+
+    #[test]
+    fn names_that_are_made_are_new() {
+        let graph = done(vec![node("relu_", "x", "relu_")], &["relu_", "relu__v1"]).expect("a graph");
+        let outputs: Vec<&str> = graph.outputs.iter().map(|o| &*o.name).collect();
+        assert_eq!(outputs, ["relu__v2", "relu__v1"]);
+    }
+
+    #[test]
+    fn what_may_be_a_copy_is_not_guessed() {
+        let nodes = |last: &str| vec![node("t", "x", "y"), node("ravel", "y", "z"), node("relu_", last, "w")];
+        assert!(done(nodes("z"), &["w"]).is_ok());
+        assert!(done(nodes("z"), &["w", "y"]).expect_err("is read").contains("clone"));
+        assert!(done(nodes("y"), &["z"]).expect_err("is read").contains("clone"));
+        let mut sure = node("ravel", "x", "z");
+        sure.outputs = vec!["z".into()];
+        let graph = done(vec![sure, node("relu_", "z", "w")], &["x"]).expect("a graph");
+        assert_ne!(&*graph.outputs[0].name, "x");
+    }
+
+    #[test]
+    fn long_chains_of_views_take_little() {
+        let chain = |op: &str, n: usize| {
+            let mut all: Vec<Node> = (0..n)
+                .map(|i| node(op, &if i == 0 { "x".to_owned() } else { format!("y{i}") }, &format!("y{}", i + 1)))
+                .collect();
+            all.push(node("relu_", &format!("y{n}"), "w"));
+            done(all, &["x"])
+        };
+        assert!(chain("detach", 20_000).expect("one tensor").nodes.len() < 20_010);
+        assert!(chain("t", 20_000).expect_err("too many").contains("deep"));
+    }
+}

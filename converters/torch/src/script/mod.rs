@@ -8,6 +8,7 @@ mod builtins;
 mod interpret;
 mod memory;
 mod syntax;
+mod tokens;
 mod value;
 
 use crate::{archive::Archive, ops, pt2::ReadError};
