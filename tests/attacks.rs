@@ -286,9 +286,19 @@ fn code_that_is_no_torchscript_is_refused() {
         "    x = \"a\"\n    for _0 in range(64):\n      x = torch.format(\"{}{}\", x, x)\n    return image\n",
         "    x = [image]\n    for _0 in range(64):\n      x = [x, x]\n    return x\n",
         "    x = (image,)\n    for _0 in range(64):\n      x = (x, x)\n    return x\n",
+        "    x = image\n    for _0 in range(1000000):\n      x = __torch__.Pair(x)\n    return x\n",
     ] {
-        code(forward(again).as_bytes(), &["too many parts"]);
+        let pair = "class Pair(NamedTuple):\n  a : Tensor\n";
+        code((forward(again) + pair).as_bytes(), &["too many parts"]);
     }
+    // Each call is within 90 others, and these are within the calls before.
+    let within = |times: usize, inside: &str| "torch.neg(".repeat(times) + inside + &")".repeat(times);
+    code(forward(&format!("    return {}\n", within(90, "self.forward(image, )"))).as_bytes(), &["too deeply"]);
+    let links: String = (0..60).fold("image".to_owned(), |x, _| format!("torch.neg({x}){}", ".a".repeat(60)));
+    code(forward(&format!("    return {links}\n")).as_bytes(), &["too deeply"]);
+    let views = |op: &str| format!("    x = image\n    for _0 in range(20000):\n      x = {op}\n    return x\n");
+    code(forward(&views("torch.slice(x, 0, 0, 1, 1)")).as_bytes(), &["more than 256 deep"]);
+    code(forward(&views("torch.add_(torch.detach(x), torch.nowhere(x))")).as_bytes(), &["nowhere"]);
     let deep: Vec<String> = (2..5002).map(|depth| "  ".repeat(depth) + "if True:\n").collect();
     code(forward(&format!("{}{}return image\n", deep.concat(), "  ".repeat(5002))).as_bytes(), &[]);
 }

@@ -6,6 +6,7 @@
 mod archive;
 mod complex;
 mod functional;
+mod inlined;
 mod ops;
 mod pickle;
 mod pt2;

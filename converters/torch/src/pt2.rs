@@ -4,6 +4,7 @@ use crate::{
     archive::{Archive, ArchiveError},
     complex::in_parts,
     functional::functionalized,
+    inlined::inlined,
     ops, saved, script, symbols, tree,
 };
 use bytes::Bytes;
@@ -386,6 +387,8 @@ struct Reader {
     titles: Vec<String>,
     /// Values that are complex.
     complex: HashSet<Arc<str>>,
+    /// A graph among the arguments of the node at hand that writes into what it is given, and one name of that.
+    writing: Option<(SourceGraph, Arc<str>)>,
 }
 
 impl Reader {
@@ -516,6 +519,10 @@ impl Reader {
         out.outputs = graph.outputs.iter().filter_map(value).collect();
         for node in &graph.nodes {
             let mut node = self.node(node, depth)?;
+            if let Some((inner, written)) = self.writing.take() {
+                inlined(&node, inner, &written, &mut out).map_err(ReadError::Graph)?;
+                continue;
+            }
             if node.op.starts_with("as_strided") {
                 mark_layout(&mut node, graph);
             }
@@ -591,7 +598,11 @@ impl Reader {
                 let graph = v.get("graph").cloned().unwrap_or_default();
                 let graph: Graph = serde_json::from_value(graph)
                     .map_err(|why| ReadError::Json { entry: "a nested graph".to_owned(), why: why.to_string() })?;
-                let (graph, _) = functionalized(self.graph(&graph, depth + 1)?).map_err(ReadError::Graph)?;
+                let own = self.graph(&graph, depth + 1)?;
+                let (graph, written) = functionalized(own.clone()).map_err(ReadError::Graph)?;
+                if let Some(name) = own.inputs.iter().map(|i| &i.name).find(|name| written.contains_key(*name)) {
+                    self.writing = Some((own.clone(), name.clone()));
+                }
                 Arg::Graph(Box::new(graph))
             }
             "as_complex" => match (v.get("real").and_then(float), v.get("imag").and_then(float)) {

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     archive::Archive,
+    functional::Names,
     pickle::{self, Id, Object, Pickle},
     pt2::{ReadError, Storage},
     saved::parts,
@@ -33,6 +34,8 @@ pub(crate) struct Script {
     storages: HashMap<(String, String), Bytes>,
     /// How many parts of containers were made; an object that is read twice counts twice.
     parts: usize,
+    /// Names that values of the graph have.
+    pub(super) names: Names,
     /// Names of tensors of the pickles by object: an object that is read twice is one tensor.
     named: HashMap<(bool, Id), Arc<str>>,
 }
@@ -55,6 +58,7 @@ impl Script {
             tensors: HashMap::new(),
             storages: HashMap::new(),
             parts: 0,
+            names: Names::default(),
             named: HashMap::new(),
         })
     }
@@ -177,7 +181,8 @@ impl Script {
         let t = Storage { bytes: &bytes, dtype: parts.dtype }.tensor(&parts.sizes, &parts.strides, parts.offset);
         let t = t.map_err(|why| ReadError::Weight { name: path.to_owned(), why })?;
         let mut name: Arc<str> = path.into();
-        while self.tensors.contains_key(&name) {
+        // An input may be called as an attribute is.
+        while self.tensors.contains_key(&name) || !self.names.take(&name) {
             name = format!("{name}_").into();
         }
         self.tensors.insert(name.clone(), t);
