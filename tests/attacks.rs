@@ -175,6 +175,31 @@ fn archives_that_unpack_to_much_are_refused() {
 }
 
 #[test]
+fn archives_of_several_models_are_refused() {
+    let mut all = entries("model.pt2");
+    let (name, graph) = all.iter().find(|(n, _)| n.ends_with("models/model.json")).expect("a graph").clone();
+    all.push((name.replace("model.json", "another.json"), graph));
+    refused("model.pt2", &archived(&all, CompressionMethod::Stored), &["several models"]);
+}
+
+#[test]
+fn text_that_is_too_long_is_refused() {
+    let long = vec![b' '; (128 << 20) + 1];
+    refused("model.pt2", &with("model.pt2", "/model.json", &long), &["134217729 bytes of text"]);
+}
+
+#[test]
+fn weights_that_are_unpacked_again_and_again_are_refused() {
+    // Each name has the same few bytes, spread out to a mebibyte.
+    let meta =
+        r#"{"dtype": 7, "sizes": [{"as_int": 262144}], "strides": [{"as_int": 0}], "storage_offset": {"as_int": 0}}"#;
+    let weight = |i: usize| format!(r#""w{i}": {{"path_name": "weight_0", "tensor_meta": {meta}}}"#);
+    let config = format!("{{\"config\": {{{}}}}}", (0..10_000).map(weight).collect::<Vec<_>>().join(", "));
+    let bytes = with("model.pt2", "model_weights_config.json", config.as_bytes());
+    refused("model.pt2", &bytes, &["very often"]);
+}
+
+#[test]
 fn damaged_archives_are_refused() {
     for model in ["model.pt", "model.pt2"] {
         let good = archived(&entries(model), CompressionMethod::Stored);

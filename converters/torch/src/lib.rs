@@ -13,6 +13,7 @@ mod pt2;
 mod saved;
 mod schema;
 mod script;
+mod storage;
 mod symbols;
 mod tree;
 

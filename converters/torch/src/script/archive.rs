@@ -8,8 +8,9 @@ use crate::{
     archive::Archive,
     functional::Names,
     pickle::{self, Id, Object, Pickle},
-    pt2::{ReadError, Storage},
+    pt2::ReadError,
     saved::parts,
+    storage::Storage,
 };
 use bytes::Bytes;
 use mlconv_tensor::Tensor;
@@ -19,6 +20,8 @@ type Result<T, E = ReadError> = std::result::Result<T, E>;
 
 /// Nesting of containers beyond which an attribute is refused.
 const MAX_NESTING: usize = 32;
+/// Bytes that the name of an attribute may have: each key is part of the names of all that it leads to.
+const MAX_NAME: usize = 1 << 12;
 /// Parts of all attributes that are read: containers that hold one another many times come to much in few bytes.
 const MAX_PARTS: usize = 1 << 20;
 
@@ -115,6 +118,9 @@ impl Script {
         if depth > MAX_NESTING {
             return Err(ReadError::Graph(format!("`{path}` is nested too deeply")));
         }
+        if path.len() > MAX_NAME {
+            return Err(ReadError::Graph("an attribute has a longer name than a model needs".to_owned()));
+        }
         self.parts += 1;
         if self.parts > MAX_PARTS {
             return Err(ReadError::Graph(format!("`{path}` has more parts than a model needs")));
@@ -178,7 +184,12 @@ impl Script {
                 bytes
             }
         };
-        let t = Storage { bytes: &bytes, dtype: parts.dtype }.tensor(&parts.sizes, &parts.strides, parts.offset);
+        let room = self.archive.room();
+        let t = Storage { bytes: &bytes, dtype: parts.dtype, room: &room }.tensor(
+            &parts.sizes,
+            &parts.strides,
+            parts.offset,
+        );
         let t = t.map_err(|why| ReadError::Weight { name: path.to_owned(), why })?;
         let mut name: Arc<str> = path.into();
         // An input may be called as an attribute is.
