@@ -329,6 +329,23 @@ fn code_that_is_no_torchscript_is_refused() {
 }
 
 #[test]
+fn inputs_of_torchscript_are_known_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = fixtures().join("models/digits_cnn/model.pt");
+    let said = |input: &str| {
+        let run = Command::new(env!("CARGO_BIN_EXE_mlconv"))
+            .args(["convert", "-o", "out.mlpackage", "--input", input])
+            .arg(&model)
+            .current_dir(dir.path())
+            .output()
+            .expect("mlconv");
+        assert_eq!(run.status.code(), Some(2));
+        String::from_utf8_lossy(&run.stderr).into_owned()
+    };
+    assert!(said("picture=1x1x8x8").contains("there is no input `picture`; `forward` takes `image`"));
+}
+
+#[test]
 fn what_holds_no_graph_says_how_to_export_it() {
     let saved = |pickle: &[u8], says: &[&str]| {
         let all = [("a/data.pkl".to_owned(), pickle.to_vec()), ("a/version".to_owned(), b"3\n".to_vec())];

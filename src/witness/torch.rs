@@ -291,7 +291,10 @@ mod tests {
         let both = asked(&script).expect("all is there");
         let names = ["x", "seen"].map(|n| Given::Input(n.to_owned()));
         assert_eq!(both.inputs, [names[0].clone(), Given::Number("k".to_owned()), names[1].clone()]);
-        assert_eq!((both.outputs.as_slice(), both.returned), (&[Wanted::At(0), Wanted::At(1)][..], Some(2)));
+        assert_eq!(
+            (both.outputs.as_slice(), both.returned),
+            (&[Wanted::At(0), Wanted::Input("seen".to_owned())][..], Some(1))
+        );
         let gap = plan(&[("x", Takes::Tensor), ("k", Takes::Default), ("seen", Takes::Tensor)], None);
         assert!(asked(&gap).expect_err("`k` is not given").contains("none for `k`"));
         assert!(

@@ -59,7 +59,15 @@ pub enum ReadError {
         /// What is wrong.
         why: String,
     },
-    /// A shape that the file does not say.
+    /// Shapes are asked for of what the model does not take.
+    #[error("there is no input `{name}`; `forward` takes `{inputs}`")]
+    NoInput {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        inputs: String,
+    },
+    /// Shapes that the file does not say.
     #[error("the shape of input `{0}` is not in the file")]
     Shapes(String),
     /// There are errors already, and nothing more can be said.

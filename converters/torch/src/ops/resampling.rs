@@ -1,6 +1,6 @@
 //! Resizing, and reading images at computed places.
 
-use mlconv_mil::ir::Value;
+use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
     Lower, LowerError, Lowered, Size,
     layers::{
@@ -107,7 +107,13 @@ fn upsample(n: &mut Lower<'_>, input: &'static str, kernel: Kernel, coordinates:
             (axes, Target::Counted(factors.unwrap_or_default(), counts))
         }
         _ => {
-            let target = target(n, &axes, asked.as_deref(), factors.as_deref())?;
+            let target = match &factors {
+                // Where corners meet, factors say nothing but the sizes.
+                Some(factors) if factors.len() == axes.len() && coordinates == Coordinates::AlignCorners => {
+                    Target::Sizes(scaled(n, x, &axes, factors)?, Policy::Stretch)
+                }
+                _ => target(n, &axes, asked.as_deref(), factors.as_deref())?,
+            };
             (axes, target)
         }
     };
@@ -139,6 +145,17 @@ fn counts(n: &Lower<'_>, x: Value, asked: Option<&[Size]>, factors: Option<&[f64
         (Some(sizes), Some(counts)) => Err(LowerError::form(format!("resizing {sizes:?} elements to {counts:?}"))),
         _ => Ok(None),
     }
+}
+
+/// The sizes along axes times factors, rounded down.
+fn scaled(n: &mut Lower<'_>, x: Value, axes: &[usize], factors: &[f64]) -> Result<Value> {
+    let sizes: Vec<Size> = axes.iter().map(|axis| Size::Of(x, *axis)).collect();
+    let sizes = n.sizes_exactly(&sizes)?;
+    let sizes = n.cast(sizes, DType::F32)?;
+    let factors = n.add_const(Tensor::from_f64(DType::F32, &[factors.len()], factors))?;
+    let sizes = n.mul(sizes, factors)?;
+    let sizes = n.op(ops::Floor { x: sizes })?;
+    n.cast(sizes, DType::I32)
 }
 
 /// What is said of the new sizes.

@@ -182,7 +182,7 @@ impl Interpreter {
     }
 
     /// Refuses containers that are too large, and counts the work that it is to go through them.
-    fn bounded(&mut self, item: &Item) -> Result<()> {
+    pub(super) fn bounded(&mut self, item: &Item) -> Result<()> {
         match item.parts() {
             Some(n) => self.worked(n / 16),
             None => self.fail("a list, tuple, dictionary or text of too many parts"),

@@ -8,6 +8,7 @@ mod builtins;
 mod interpret;
 mod memory;
 mod syntax;
+mod tensors;
 mod tokens;
 mod value;
 
@@ -51,6 +52,10 @@ impl Parameter {
 pub fn parameters(bytes: Bytes) -> Result<Vec<Parameter>, ReadError> {
     let mut script = Script::open(Archive::open(bytes)?)?;
     let forward = script.forward()?;
+    Ok(parameters_of(&forward))
+}
+
+fn parameters_of(forward: &syntax::Function) -> Vec<Parameter> {
     let mut all = vec![];
     for p in forward.params.iter().skip(1) {
         let tensors = Taken::of(&p.name, &p.ty).map(|t| t.tensors());
@@ -60,7 +65,7 @@ pub fn parameters(bytes: Bytes) -> Result<Vec<Parameter>, ReadError> {
             None => all.push(parameter(p.name.clone(), false)),
         }
     }
-    Ok(all)
+    all
 }
 
 /// A parameter made of tensors, each an input of the program.
@@ -159,6 +164,11 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
     };
     let mut skipped = false;
     let taken: Vec<Option<Taken>> = forward.params.iter().skip(1).map(|p| Taken::of(&p.name, &p.ty)).collect();
+    let known: Vec<String> = parameters_of(&forward).into_iter().map(|p| p.name).collect();
+    if let Some(name) = request.inputs.iter().filter_map(|s| s.name.as_ref()).find(|n| !known.contains(n)) {
+        return Err(ReadError::NoInput { name: name.clone(), inputs: known.join("`, `") });
+    }
+    let mut missing = vec![];
     let alone = taken.iter().flatten().map(|t| t.tensors().len()).sum::<usize>() == 1;
     for (p, taken) in forward.params.iter().skip(1).zip(&taken) {
         let Some(taken) = taken else {
@@ -192,11 +202,17 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
             continue;
         }
         for name in names {
-            let Some(spec) = spec_of(&name) else { return Err(ReadError::Shapes(name)) };
+            let Some(spec) = spec_of(&name) else {
+                missing.push(name);
+                continue;
+            };
             let ty = spec.dtype.map(|dtype| SourceType { dtype, shape: None });
             graph.inputs.push(SourceValue { name: name.into(), ty, other: None, description: String::new() });
         }
         give(&p.name, taken.item(), skipped);
+    }
+    if !missing.is_empty() {
+        return Err(ReadError::Shapes(missing.join("`, `")));
     }
     let mut memory = Memory::default();
     let mut first = None;

@@ -66,6 +66,9 @@ impl Interpreter {
                 return Ok(item);
             }
         }
+        if domain == "aten" && op == "tensor" {
+            return self.tensor_of(&args, &named);
+        }
         self.operator(domain, op, args, named)
     }
 
