@@ -359,6 +359,7 @@ fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
         E::Weight { .. } => (&codes::R0005, None),
         E::Other { help, .. } => (&codes::R0002, Some(*help)),
         E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED)),
+        E::NoInput { .. } => (&codes::L0001, None),
         E::Shapes(_) => (
             &codes::L0001,
             Some(

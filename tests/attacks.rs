@@ -175,6 +175,31 @@ fn archives_that_unpack_to_much_are_refused() {
 }
 
 #[test]
+fn archives_of_several_models_are_refused() {
+    let mut all = entries("model.pt2");
+    let (name, graph) = all.iter().find(|(n, _)| n.ends_with("models/model.json")).expect("a graph").clone();
+    all.push((name.replace("model.json", "another.json"), graph));
+    refused("model.pt2", &archived(&all, CompressionMethod::Stored), &["several models"]);
+}
+
+#[test]
+fn text_that_is_too_long_is_refused() {
+    let long = vec![b' '; (128 << 20) + 1];
+    refused("model.pt2", &with("model.pt2", "/model.json", &long), &["134217729 bytes of text"]);
+}
+
+#[test]
+fn weights_that_are_unpacked_again_and_again_are_refused() {
+    // Each name has the same few bytes, spread out to a mebibyte.
+    let meta =
+        r#"{"dtype": 7, "sizes": [{"as_int": 262144}], "strides": [{"as_int": 0}], "storage_offset": {"as_int": 0}}"#;
+    let weight = |i: usize| format!(r#""w{i}": {{"path_name": "weight_0", "tensor_meta": {meta}}}"#);
+    let config = format!("{{\"config\": {{{}}}}}", (0..10_000).map(weight).collect::<Vec<_>>().join(", "));
+    let bytes = with("model.pt2", "model_weights_config.json", config.as_bytes());
+    refused("model.pt2", &bytes, &["very often"]);
+}
+
+#[test]
 fn damaged_archives_are_refused() {
     for model in ["model.pt", "model.pt2"] {
         let good = archived(&entries(model), CompressionMethod::Stored);
@@ -286,11 +311,38 @@ fn code_that_is_no_torchscript_is_refused() {
         "    x = \"a\"\n    for _0 in range(64):\n      x = torch.format(\"{}{}\", x, x)\n    return image\n",
         "    x = [image]\n    for _0 in range(64):\n      x = [x, x]\n    return x\n",
         "    x = (image,)\n    for _0 in range(64):\n      x = (x, x)\n    return x\n",
+        "    x = image\n    for _0 in range(1000000):\n      x = __torch__.Pair(x)\n    return x\n",
     ] {
-        code(forward(again).as_bytes(), &["too many parts"]);
+        let pair = "class Pair(NamedTuple):\n  a : Tensor\n";
+        code((forward(again) + pair).as_bytes(), &["too many parts"]);
     }
+    // Each call is within 90 others, and these are within the calls before.
+    let within = |times: usize, inside: &str| "torch.neg(".repeat(times) + inside + &")".repeat(times);
+    code(forward(&format!("    return {}\n", within(90, "self.forward(image, )"))).as_bytes(), &["too deeply"]);
+    let links: String = (0..60).fold("image".to_owned(), |x, _| format!("torch.neg({x}){}", ".a".repeat(60)));
+    code(forward(&format!("    return {links}\n")).as_bytes(), &["too deeply"]);
+    let views = |op: &str| format!("    x = image\n    for _0 in range(20000):\n      x = {op}\n    return x\n");
+    code(forward(&views("torch.slice(x, 0, 0, 1, 1)")).as_bytes(), &["more than 256 deep"]);
+    code(forward(&views("torch.add_(torch.detach(x), torch.nowhere(x))")).as_bytes(), &["nowhere"]);
     let deep: Vec<String> = (2..5002).map(|depth| "  ".repeat(depth) + "if True:\n").collect();
     code(forward(&format!("{}{}return image\n", deep.concat(), "  ".repeat(5002))).as_bytes(), &[]);
+}
+
+#[test]
+fn inputs_of_torchscript_are_known_by_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = fixtures().join("models/digits_cnn/model.pt");
+    let said = |input: &str| {
+        let run = Command::new(env!("CARGO_BIN_EXE_mlconv"))
+            .args(["convert", "-o", "out.mlpackage", "--input", input])
+            .arg(&model)
+            .current_dir(dir.path())
+            .output()
+            .expect("mlconv");
+        assert_eq!(run.status.code(), Some(2));
+        String::from_utf8_lossy(&run.stderr).into_owned()
+    };
+    assert!(said("picture=1x1x8x8").contains("there is no input `picture`; `forward` takes `image`"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The model: an .onnx file or an .mlpackage
+    /// The model: a .pt2 or .pt file of PyTorch, an .onnx file, or an .mlpackage
     model: PathBuf,
     /// Where to write the package
     #[arg(short, value_name = "OUT.mlpackage")]

@@ -6,7 +6,7 @@ import sys
 # Not from the folder that this runs in.
 sys.path[:] = [p for p in sys.path if p]
 
-import ast, ctypes, io, json, logging, os, struct, traceback, warnings, zipfile
+import ast, ctypes, io, json, logging, os, re, struct, traceback, warnings, zipfile
 
 
 class Fault(Exception):
@@ -148,6 +148,8 @@ class Model:
             (kind, which), = what.items()
             if kind == "buffer":
                 out.append(buffers[which].clone())
+            elif kind == "input":
+                out.append(self.inputs[which].clone())
             elif kind == "at" and which < len(returned):
                 out.append(returned[which])
             else:
@@ -166,6 +168,7 @@ class Script(Model):
         for kind, _, t in given:
             # Core ML has no 64-bit integers, and PyTorch makes no others unless it is told.
             args.append(t.long() if kind == "input" and t.dtype == self.torch.int32 else t)
+        self.inputs = {name: t for (_, name, _), t in zip(given, args)}
         with self.torch.jit.optimized_execution(False):
             result = self.module(*args)
         values, todo = [], [result]
@@ -199,7 +202,8 @@ class Program(Model):
         self.takes = [(spec.arg.name, spec.arg.value if is_constant(spec) else None, is_constant(spec), values.get(spec.arg.name))
                       for spec in signature.input_specs if spec.kind == InputKind.USER_INPUT]
         outputs = [spec for spec in signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
-        self.kept = [None if is_constant(spec) else spec.arg.name for spec in outputs]
+        # A result that is None is no output.
+        self.kept = [not (is_constant(spec) and spec.arg.value is None) for spec in outputs]
         self.in_spec = program.call_spec.in_spec
 
     def hello(self, arrays):
@@ -214,13 +218,14 @@ class Program(Model):
     def returned(self, given, count):
         from torch.utils import _pytree
 
-        given, flat = {name: t for _, name, t in given}, []
+        given, flat, self.inputs = {name: t for _, name, t in given}, [], {}
         for name, constant, is_constant, value in self.takes:
             is_tensor = isinstance(value, self.torch.Tensor)
             if is_constant:
                 flat.append(constant)
             elif name in given:
                 flat.append(exactly(given[name], value.dtype, name) if is_tensor else given[name].item())
+                self.inputs[name] = flat[-1]
             elif is_tensor and 0 in [n for n in value.shape if isinstance(n, int)]:
                 # A package leaves out what has no elements.
                 flat.append(self.torch.empty([n if isinstance(n, int) else 1 for n in value.shape], dtype=value.dtype))
@@ -229,7 +234,7 @@ class Program(Model):
         args, kwargs = _pytree.tree_unflatten(flat, self.in_spec)
         leaves = _pytree.tree_leaves(self.module(*args, **kwargs))
         if len(leaves) == len(self.kept):
-            leaves = [leaf for leaf, name in zip(leaves, self.kept) if name is not None]
+            leaves = [leaf for leaf, kept in zip(leaves, self.kept) if kept]
         if len(leaves) != count:
             raise Fault("Run", "the model returns %d tensors, and the package's are %d" % (len(leaves), count))
         return [self.tensor(leaf) for leaf in leaves]
@@ -245,6 +250,11 @@ def opened(torch, kind, path):
         return Script(torch, torch.jit.load(path, map_location="cpu"))
     if not hasattr(getattr(torch, "export", None), "load"):
         raise Fault("Library", "PyTorch %s has no `torch.export.load`, which exported programs need" % torch.__version__)
+    try:
+        # The operators of quantized programs.
+        import torch.ao.quantization.fx._decomposed
+    except Exception:
+        pass
     # The error that it raises may be another one than that which it logs before.
     reasons = []
 
@@ -254,13 +264,39 @@ def opened(torch, kind, path):
                 reasons.append(record.exc_info[1])
 
     logging.getLogger("torch.export").addHandler(Reasons())
-    try:
-        # As a file, whatever its name ends in.
-        with open(path, "rb") as file:
-            program = torch.export.load(file)
-    except Exception as error:
-        raise reasons[0] if reasons else error
-    return Program(torch, program)
+    for _ in range(MOST_CONTAINERS):
+        try:
+            # As a file, whatever its name ends in.
+            with open(path, "rb") as file:
+                return Program(torch, torch.export.load(file))
+        except Exception as error:
+            reason = reasons[0] if reasons else error
+            container = UNKNOWN_CONTAINER.search(str(reason))
+            if container is None:
+                raise reason
+            stand_in(container[1])
+            reasons.clear()
+    raise reason
+
+
+# Classes of what models take and return, such as those of transformers, which this process does not know.
+UNKNOWN_CONTAINER = re.compile(r"Deserializing (\S+) in pytree failed")
+MOST_CONTAINERS = 64
+
+
+def stand_in(name):
+    """A list in the place of a class: what is compared is in it, and the rest of the class is not needed."""
+    from torch.utils import _pytree
+
+    kind = type("StandIn", (list,), {})
+    _pytree.register_pytree_node(
+        kind,
+        lambda values: (list(values), None),
+        lambda values, context: kind(values),
+        serialized_type_name=name,
+        to_dumpable_context=lambda context: context,
+        from_dumpable_context=lambda context: context,
+    )
 
 
 def main():

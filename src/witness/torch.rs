@@ -213,7 +213,14 @@ impl Plan {
             buffers.push(name);
         }
         let mut returned = 0;
+        let is_tensor = |name: &str| self.takes.iter().any(|p| p.name == name && matches!(p.takes, Takes::Tensor));
+        // What a model writes into an input is an output of the lowering alone.
+        let written = |port: &str| port.strip_suffix("_out").filter(|name| is_tensor(name)).map(str::to_owned);
         for port in &f.sig.outputs {
+            if let Some(input) = written(&port.name) {
+                asked.outputs.push(Wanted::Input(input));
+                continue;
+            }
             let buffer = port.name.strip_suffix("_out").filter(|b| buffers.iter().any(|n| n == b));
             let at = match &self.returns {
                 Some(names) => names.iter().position(|n| *n == *port.name),
@@ -228,7 +235,8 @@ impl Plan {
                 (None, None) => return fault(format!("the source returns no `{}`", port.name)),
             });
         }
-        asked.returned = Some(self.returns.as_ref().map_or(returned, Vec::len));
+        let own = |names: &Vec<String>| names.iter().filter(|n| written(n).is_none()).count();
+        asked.returned = Some(self.returns.as_ref().map_or(returned, own));
         Ok((asked, given))
     }
 }
@@ -269,13 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_into_an_input_is_read_from_it() {
+        let taken = [("x", Takes::Tensor), ("seen", Takes::Tensor)];
+        let asked = asked(&plan(&taken, Some(&["y", "seen_out"]))).expect("all is there");
+        assert_eq!(asked.outputs, [Wanted::At(0), Wanted::Input("seen".to_owned())]);
+        assert_eq!(asked.returned, Some(1));
+    }
+
+    #[test]
     fn torchscript_takes_arguments_in_order() {
         let k = ("k", Takes::Number(Tensor::scalar(3i64)));
         let script = plan(&[("x", Takes::Tensor), k, ("seen", Takes::Tensor), ("flag", Takes::Default)], None);
         let both = asked(&script).expect("all is there");
         let names = ["x", "seen"].map(|n| Given::Input(n.to_owned()));
         assert_eq!(both.inputs, [names[0].clone(), Given::Number("k".to_owned()), names[1].clone()]);
-        assert_eq!((both.outputs.as_slice(), both.returned), (&[Wanted::At(0), Wanted::At(1)][..], Some(2)));
+        assert_eq!(
+            (both.outputs.as_slice(), both.returned),
+            (&[Wanted::At(0), Wanted::Input("seen".to_owned())][..], Some(1))
+        );
         let gap = plan(&[("x", Takes::Tensor), ("k", Takes::Default), ("seen", Takes::Tensor)], None);
         assert!(asked(&gap).expect_err("`k` is not given").contains("none for `k`"));
         assert!(

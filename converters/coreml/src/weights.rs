@@ -8,6 +8,7 @@
 //! A program refers to a blob by the offset of its metadata. Writers before iOS 18 left garbage in the reserved fields,
 //! and in the padding bits of types of whole bytes, so both are ignored.
 
+mod ahead;
 mod plan;
 
 pub use plan::Plan;

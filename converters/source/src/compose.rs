@@ -2,7 +2,7 @@
 
 use crate::{Lower, LowerError};
 use mlconv_mil::{ir::Value, ops};
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::{DType, Dim, Tensor};
 
 /// One size of a shape that is made while lowering.
 #[derive(Clone, Copy, Debug)]
@@ -165,6 +165,15 @@ impl Lower<'_> {
     /// `x` under another shape.
     pub fn reshape(&mut self, x: Value, sizes: &[Size]) -> Result<Value> {
         let shape = self.sizes(sizes)?;
+        let y = self.op(ops::Reshape { x, shape })?;
+        // Core ML's tools infer a size of numbers alone: what follows from other sizes is said to be what it is.
+        let known: Vec<Option<i64>> = self.shape(y)?.iter().map(Dim::as_known).collect();
+        let follows = |(size, known): (&Size, &Option<i64>)| known.is_some() && !matches!(size, Size::Known(_));
+        if known.iter().all(Option::is_some) || !sizes.iter().zip(&known).any(follows) {
+            return Ok(y);
+        }
+        let sizes: Vec<Size> = sizes.iter().zip(&known).map(|(size, n)| n.map_or(*size, Size::Known)).collect();
+        let shape = self.sizes(&sizes)?;
         self.op(ops::Reshape { x, shape })
     }
 

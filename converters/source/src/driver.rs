@@ -113,6 +113,8 @@ pub(crate) struct State {
     wrapped: bool,
     /// Between which numbers values lie, as far as that was asked.
     pub(crate) known_bounds: HashMap<Value, Bounds>,
+    /// Whether there are constants whose data are not at hand, so that what follows from them is not known.
+    pub(crate) unread: bool,
     /// Names of inputs without elements, which the function does not have.
     pub(crate) left_out: Vec<String>,
 }
@@ -208,6 +210,7 @@ impl State {
             returned: None,
             wrapped: false,
             known_bounds: HashMap::new(),
+            unread: false,
             left_out: vec![],
         }
     }
@@ -242,6 +245,10 @@ impl State {
                 continue;
             }
             let entry = entries.get_mut(*i).and_then(Option::take).unwrap_or(Entry::Poisoned);
+            let title = format!("output `{}`", source.name);
+            if self.is_lost(&source.name, &entry, title) {
+                continue;
+            }
             match self.materialize(&source.name, entry, body) {
                 Ok(v) => {
                     let mut port = Port::new(source.name.clone());
@@ -256,6 +263,19 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether what is returned follows from a node that was not lowered. Where nothing was said of that, says it: else the
+    /// module would lack it silently.
+    pub(crate) fn is_lost(&mut self, name: &Arc<str>, entry: &Entry, title: String) -> bool {
+        let lost = matches!(entry, Entry::Poisoned) || self.stand_ins.contains(name);
+        if lost && !self.unread && !self.problems.has_error() {
+            let why = format!("{title} follows from a node that has no lowering in this form");
+            let nodes = self.unjudged.iter().take(3).map(|node| format!("node `{node}`"));
+            let d = nodes.fold(Diagnostic::error(&codes::F0102, why), |d, node| d.at(node));
+            self.problems.plain(d);
+        }
+        matches!(entry, Entry::Poisoned)
     }
 
     /// Lowers the nodes of `graph` into `block`; what the graph returns.
@@ -284,6 +304,7 @@ impl State {
                 let d = Diagnostic::error(&codes::F0101, format!("a constant that is {what} is not supported"));
                 self.problems.plain(d.limit(Limit::CoreMl).at(format!("constant `{name}`")));
             }
+            self.unread |= *absent == Absent::Unread;
         }
         let ends = graph.inputs.iter().chain(&graph.outputs).filter_map(|v| Some((&v.name, v.ty.as_ref()?)));
         frame.types = ends.chain(&graph.types).map(|(name, ty)| (name.clone(), ty.clone())).collect();

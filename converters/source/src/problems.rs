@@ -80,8 +80,11 @@ impl Problems {
                 let known = table.domains().into_iter().map(name).collect::<Vec<_>>().join(", ");
                 let title =
                     format!("`{operator}` is not supported: no operator of the domain `{}` is known", node.domain);
-                let help =
-                    format!("known domains are {known}; an operator that the model has as a function needs none");
+                let mut help = format!("known domains are {known}");
+                // Of the formats that have functions.
+                if table.domains().contains("") {
+                    help += "; an operator that the model has as a function needs none";
+                }
                 Diagnostic::error(&codes::F0101, title).help(help)
             }
         };

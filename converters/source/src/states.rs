@@ -109,6 +109,9 @@ impl State {
     pub(crate) fn ends(&mut self, graph: &SourceGraph, held: &[Held], after: Vec<Entry>) {
         let body = self.f.body();
         for ((s, held), entry) in graph.states.iter().zip(held).zip(after) {
+            if self.is_lost(&s.after, &entry, format!("the new content of buffer `{}`", s.name)) {
+                continue;
+            }
             let written = self.materialize(&s.after, entry, body).and_then(|v| match held {
                 Held::State(state) => self.write(s, *state, v, Place::End(body)),
                 Held::Pair(name) => {

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use mlconv_tensor::Blob;
 use std::{
+    cell::Cell,
     collections::HashMap,
     convert::Infallible,
     io::{Cursor, Read},
+    path::Path,
+    rc::Rc,
 };
 use zip::{
     CompressionMethod, ZipArchive,
@@ -44,10 +47,32 @@ pub enum ArchiveError {
 /// What a compressed entry may come to: 64 times what the whole archive holds, and a mebibyte.
 const MAX_RATIO: u64 = 64;
 
+/// What text that is read may come to: it comes to far more once it is read.
+const MAX_TEXT: u64 = 128 << 20;
+
+/// What a file may come to in memory, all that is unpacked or spread out together.
+#[derive(Debug)]
+pub(crate) struct Room(Cell<u64>);
+
+impl Room {
+    /// Of a file of so many bytes.
+    pub(crate) fn of(size: usize) -> Self {
+        Self(Cell::new((size as u64).saturating_mul(MAX_RATIO).saturating_add(64 << 20)))
+    }
+
+    /// Takes some of it; whether there was as much.
+    pub(crate) fn take(&self, size: u64) -> bool {
+        let left = self.0.get().checked_sub(size);
+        self.0.set(left.unwrap_or(0));
+        left.is_some()
+    }
+}
+
 /// An archive in memory, mostly a mapped file.
 pub(crate) struct Archive {
     bytes: Bytes,
     zip: ZipArchive<Cursor<Bytes>>,
+    room: Rc<Room>,
     /// The folder that all entries lie in, with a slash; empty where there is none.
     root: String,
     /// Positions by name, without the root.
@@ -56,6 +81,17 @@ pub(crate) struct Archive {
 
 impl Archive {
     pub(crate) fn open(bytes: Bytes) -> Result<Self, ArchiveError> {
+        let room = Rc::new(Room::of(bytes.len()));
+        Self::within(bytes, room)
+    }
+
+    /// What the file that the archive is, or lies in, may still come to.
+    pub(crate) fn room(&self) -> Rc<Room> {
+        self.room.clone()
+    }
+
+    /// An archive that lies in another, or is one.
+    pub(crate) fn within(bytes: Bytes, room: Rc<Room>) -> Result<Self, ArchiveError> {
         // Nothing lies before PyTorch's archives. Where the library looks for that, it takes an entry for the directory's first
         // whose header is as long as the records that PyTorch writes behind the directory.
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
@@ -87,7 +123,7 @@ impl Archive {
         for (i, name) in names.into_iter().enumerate() {
             index.insert(name[root.len()..].to_owned(), i);
         }
-        Ok(Self { bytes, zip, root, index })
+        Ok(Self { bytes, zip, room, root, index })
     }
 
     /// Whether there is an entry of this name.
@@ -109,6 +145,10 @@ impl Archive {
         let fail = |why: String| ArchiveError::Entry { name: full.clone(), why };
         let total = self.bytes.len();
         let mut entry = self.zip.by_index(at)?;
+        let is_text = Path::new(name).extension().is_some_and(|e| e == "json" || e == "py" || e == "pkl");
+        if is_text && entry.size() > MAX_TEXT {
+            return Err(fail(format!("it says that it comes to {} bytes of text", entry.size())));
+        }
         if entry.compression() == CompressionMethod::Stored {
             let start = entry.data_start().and_then(|s| usize::try_from(s).ok());
             let size = usize::try_from(entry.size()).ok();
@@ -136,6 +176,9 @@ impl Archive {
         let read = (&mut entry).take(most + 1).read_to_end(&mut out).map_err(|e| fail(e.to_string()))?;
         if read as u64 > most {
             return Err(fail("it comes to more than its archive can hold".to_owned()));
+        }
+        if !self.room.take(read as u64) || (is_text && read as u64 > MAX_TEXT) {
+            return Err(fail("with all that was unpacked before, it comes to more than the file can hold".to_owned()));
         }
         Ok(out.into())
     }

@@ -2,6 +2,7 @@
 //!
 //! A value that the file says is complex becomes two, its parts; each operator on such values becomes operators on these.
 
+use crate::pt2::unused;
 use mlconv_source::{Arg, Node, SourceGraph};
 use std::{
     collections::{HashMap, HashSet},
@@ -90,6 +91,9 @@ const OF_PARTS: &[&str] = &[
     "diag_embed",
 ];
 
+/// Arguments of these that are data, of which each part takes a part.
+const DATA: &[&str] = &["tensors", "self", "src", "source", "other", "value", "values", "prepend", "append"];
+
 /// The graph without complex numbers; `complex` are the names of values that are such.
 pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> Result<SourceGraph, String> {
     if complex.is_empty() && !graph.nodes.iter().any(|n| transformation(n).is_some()) {
@@ -99,7 +103,9 @@ pub(crate) fn in_parts(mut graph: SourceGraph, complex: &HashSet<Arc<str>>) -> R
         let what = "give the model the parts, and put them together with `torch.view_as_complex`";
         return Err(format!("input `{}` is complex, which Core ML has no inputs for: {what}", input.name));
     }
-    let mut pass = Pass { complex: complex.clone(), ..Pass::default() };
+    let mut used: HashSet<Arc<str>> = graph.nodes.iter().flat_map(|n| n.outputs.iter().cloned()).collect();
+    used.extend(graph.inputs.iter().map(|i| i.name.clone()).chain(graph.constants.keys().cloned()));
+    let mut pass = Pass { complex: complex.clone(), used, ..Pass::default() };
     let constants: Vec<Arc<str>> = graph.constants.keys().filter(|n| complex.contains(*n)).cloned().collect();
     for name in constants {
         // The file's reader gives these another axis, of two parts.
@@ -128,6 +134,10 @@ pub(crate) struct Pass {
     /// Values that are complex.
     complex: HashSet<Arc<str>>,
     parts: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
+    /// What the parts of values are called, those of values to come too.
+    named: HashMap<Arc<str>, (Arc<str>, Arc<str>)>,
+    /// Names that something has.
+    used: HashSet<Arc<str>>,
     out: Vec<Node>,
 }
 
@@ -140,10 +150,6 @@ fn makes_complex(node: &Node) -> bool {
         "stft" => matches!(node.attrs.get("return_complex"), Some(Arg::Bool(true) | Arg::Int(1))),
         _ => false,
     }
-}
-
-fn names(z: &str) -> (Arc<str>, Arc<str>) {
-    (format!("{z}_re").into(), format!("{z}_im").into())
 }
 
 impl Pass {
@@ -169,6 +175,16 @@ impl Pass {
         self.complex.contains(name) || self.parts.contains_key(name)
     }
 
+    /// The names of the parts of `z`.
+    fn names(&mut self, z: &Arc<str>) -> (Arc<str>, Arc<str>) {
+        if let Some(named) = self.named.get(z) {
+            return named.clone();
+        }
+        let [re, im] = ["re", "im"].map(|part| unused(&mut self.used, &format!("{z}_{part}")));
+        self.named.insert(z.clone(), (re.clone(), im.clone()));
+        (re, im)
+    }
+
     fn reads_complex(&self, node: &Node) -> bool {
         let literal = |a: &Arg| matches!(a, Arg::Complex(..));
         node.reads().any(|n| self.is_complex(n)) || node.attrs.values().any(literal)
@@ -176,7 +192,10 @@ impl Pass {
 
     /// Adds an operator in the place of `like`; its result.
     fn emit(&mut self, like: &Node, op: &str, args: &[(&str, Arg)], result: Option<&Arc<str>>) -> Arg {
-        let result = result.cloned().unwrap_or_else(|| format!("{}_part{}", like.name, self.out.len()).into());
+        let result = match result {
+            Some(result) => result.clone(),
+            None => unused(&mut self.used, &format!("{}_part{}", like.name, self.out.len())),
+        };
         let (domain, op) = op.split_once("::").unwrap_or(("aten", op));
         self.out.push(Node {
             domain: domain.into(),
@@ -190,13 +209,7 @@ impl Pass {
     }
 
     fn pair(&mut self, like: &Node, op: &str, x: &Arg, y: &Arg, result: Option<&Arc<str>>) -> Arg {
-        let second = if matches!(op, "matmul") {
-            "other"
-        } else if op == "bmm" || op == "mm" {
-            "mat2"
-        } else {
-            "other"
-        };
+        let second = if op == "bmm" || op == "mm" { "mat2" } else { "other" };
         self.emit(like, op, &[("self", x.clone()), (second, y.clone())], result)
     }
 
@@ -206,7 +219,7 @@ impl Pass {
 
     /// The parts of `z` from the last axis of a tensor.
     fn split(&mut self, like: &Node, x: &Arg, z: &Arc<str>) {
-        let (re, im) = names(z);
+        let (re, im) = self.names(z);
         for (i, name) in [&re, &im].into_iter().enumerate() {
             let args = [("self", x.clone()), ("dim", Arg::Int(-1)), ("index", Arg::Int(i as i64))];
             self.emit(like, "select.int", &args, Some(name));
@@ -234,7 +247,7 @@ impl Pass {
         }
         let base = node.op.split('.').next().unwrap_or_default().to_owned();
         let result = node.outputs.first().cloned().unwrap_or_default();
-        let (re, im) = names(&result);
+        let (re, im) = self.names(&result);
         if &*node.domain == "aten" && self.transform(&node, &base)? {
             return Ok(());
         }
@@ -333,6 +346,11 @@ impl Pass {
 
     /// The same operator on each part.
     fn of_parts(&mut self, node: &Node) -> Result<(), String> {
+        // A part of a product is not the product of parts.
+        if node.attrs.contains_key("reduce") {
+            return unsupported(node);
+        }
+        let outputs: Vec<(Arc<str>, Arc<str>)> = node.outputs.iter().map(|o| self.names(o)).collect();
         let mut twins = [node.clone(), node.clone()];
         for (i, twin) in twins.iter_mut().enumerate() {
             let part = |name: &Arc<str>| {
@@ -340,20 +358,23 @@ impl Pass {
                     .get(name)
                     .map_or_else(|| name.clone(), |(re, im)| if i == 0 { re.clone() } else { im.clone() })
             };
-            for arg in twin.attrs.values_mut() {
+            for (name, arg) in &mut twin.attrs {
                 match arg {
+                    // Of a number that is written, the imaginary part is zero, if it has no other.
+                    Arg::Complex(re, im) => *arg = Arg::Float(if i == 0 { *re } else { *im }),
+                    Arg::Int(_) | Arg::Float(_) | Arg::Bool(_) if i == 1 && DATA.contains(&&**name) => {
+                        *arg = Arg::Float(0.0);
+                    }
                     Arg::Value(name) => *name = part(name),
                     Arg::Values(names) => names.iter_mut().flatten().for_each(|name| *name = part(name)),
                     _ => {}
                 }
             }
-            for output in &mut twin.outputs {
-                let (re, im) = names(output);
-                *output = if i == 0 { re } else { im };
-            }
+            let own = outputs.iter().map(|(re, im)| if i == 0 { re } else { im });
+            twin.outputs = own.cloned().collect();
         }
         // A real operand beside complex ones has no imaginary part, but would be taken for it.
-        let mixed = ["tensors", "self", "src", "other", "values"].iter().any(|name| match node.attrs.get(*name) {
+        let mixed = DATA.iter().any(|name| match node.attrs.get(*name) {
             Some(Arg::Value(v)) => !self.is_complex(v),
             Some(Arg::Values(all)) => all.iter().flatten().any(|v| !self.is_complex(v)),
             _ => false,
@@ -362,9 +383,7 @@ impl Pass {
         if mixed && !shape_only {
             return unsupported(node);
         }
-        for output in &node.outputs {
-            self.parts.insert(output.clone(), names(output));
-        }
+        self.parts.extend(node.outputs.iter().cloned().zip(outputs));
         self.out.extend(twins);
         Ok(())
     }
@@ -429,7 +448,7 @@ impl Pass {
         let size = self.square_of_size(node, y)?;
         let minus = self.one(node, "neg", d, None);
         let conjugate = Parts { re: y.re.clone(), im: Some(minus) };
-        let (a, b): (Arc<str>, Arc<str>) = (format!("{re}_whole").into(), format!("{im}_whole").into());
+        let [a, b] = [re, im].map(|part| unused(&mut self.used, &format!("{part}_whole")));
         let like = Node { op: "mul.Tensor".into(), ..node.clone() };
         self.product(&like, x, &conjugate, &a, &b);
         self.pair(node, "div.Tensor", &Arg::Value(a), &size, Some(re));
@@ -463,7 +482,7 @@ impl Pass {
             twin.attrs.insert("imag".into(), im);
         }
         if self.complex.contains(&result) {
-            let (re, im) = names(&result);
+            let (re, im) = self.names(&result);
             twin.outputs = vec![re.clone(), im.clone()];
             self.parts.insert(result, (re, im));
         }
@@ -495,4 +514,56 @@ fn transformation(node: &Node) -> Option<&'static str> {
 
 fn unsupported<T>(node: &Node) -> Result<T, String> {
     Err(format!("node `{}`: `{}` of complex numbers is not supported", node.name, node.operator()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_source::SourceValue;
+
+    fn node(op: &str, attrs: &[(&str, Arg)], output: &str) -> Node {
+        let attrs = attrs.iter().map(|(name, arg)| (Arc::from(*name), arg.clone())).collect();
+        Node { domain: "aten".into(), op: op.into(), attrs, outputs: vec![output.into()], ..Node::default() }
+    }
+
+    fn value(name: &str) -> Arg {
+        Arg::Value(name.into())
+    }
+
+    /// The nodes that come of these, of which `z` and `y` are complex.
+    fn parts(nodes: Vec<Node>) -> Result<Vec<Node>, String> {
+        let input = SourceValue { name: "x".into(), ..SourceValue::default() };
+        let graph = SourceGraph { inputs: vec![input], nodes, ..SourceGraph::default() };
+        let complex = ["z", "y"].map(Arc::from).into_iter().collect();
+        in_parts(graph, &complex).map(|graph| graph.nodes)
+    }
+
+    #[test]
+    fn numbers_are_written_into_the_real_part() {
+        let z = node("view_as_complex", &[("self", value("x"))], "z");
+        let pad = node("constant_pad_nd", &[("self", value("z")), ("value", Arg::Int(1))], "y");
+        let made = parts(vec![z.clone(), pad]).expect("parts");
+        let written: Vec<_> = made.iter().filter_map(|n| n.attrs.get("value")).collect();
+        assert!(matches!(written[..], [Arg::Int(1), Arg::Float(0.0)]), "{written:?}");
+        let chosen = [("condition", value("x")), ("self", value("z")), ("other", Arg::Complex(2.0, 3.0))];
+        let made = parts(vec![z.clone(), node("where.ScalarOther", &chosen, "y")]).expect("parts");
+        let written: Vec<_> = made.iter().filter_map(|n| n.attrs.get("other")).collect();
+        assert!(matches!(written[..], [Arg::Float(2.0), Arg::Float(3.0)]), "{written:?}");
+        for name in ["append", "source"] {
+            let real = node("diff", &[("self", value("z")), (name, value("x"))], "y");
+            assert!(parts(vec![z.clone(), real]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn parts_have_names_of_their_own() {
+        let taken = node("relu", &[("self", value("x"))], "z_re");
+        let z = node("view_as_complex", &[("self", value("z_re"))], "z");
+        let made = parts(vec![taken, z]).expect("parts");
+        let mut names: Vec<_> = made.iter().flat_map(|n| n.outputs.iter()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
 }

@@ -1,16 +1,19 @@
 //! The PyTorch frontend: readers that turn files into source graphs, and one table that lowers ATen operators.
 //!
-//! An exported program (`.pt2`) is an archive of JSON and raw tensors. No code of PyTorch or of the model is run.
+//! An exported program (`.pt2`) is an archive of JSON and raw tensors, a module of TorchScript (`.pt`) one of code, a pickle and
+//! tensors. The code is interpreted as it is lowered. No code of PyTorch runs, and no pickle calls anything.
 
 mod archive;
 mod complex;
 mod functional;
+mod inlined;
 mod ops;
 mod pickle;
 mod pt2;
 mod saved;
 mod schema;
 mod script;
+mod storage;
 mod symbols;
 mod tree;
 

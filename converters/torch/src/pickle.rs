@@ -83,6 +83,9 @@ const FUNCTIONS: &[&str] = &[
     "_codecs.encode",
 ];
 
+/// Bytes of a name of a class or function: texts are recalled at little cost, and each name is one of its own.
+const MAX_NAME: usize = 1 << 10;
+
 /// Classes of the model bear names that begin so.
 const OF_MODEL: &str = "__torch__.";
 
@@ -259,13 +262,21 @@ impl Machine<'_> {
     }
 
     fn global(&mut self, module: &str, name: &str) -> Result<()> {
+        if module.len().saturating_add(name.len()) > MAX_NAME {
+            return self.fail("the name of a class or function is too long");
+        }
         self.push(Object::Global(format!("{module}.{name}").into()))
     }
 
-    fn arguments(&self, id: Id) -> Result<Vec<Id>> {
+    fn arguments(&mut self, id: Id) -> Result<Vec<Id>> {
+        let Object::Tuple(args) = &self.objects[id.0] else {
+            return self.fail("a call without a tuple of arguments");
+        };
+        let count = args.len();
+        self.charge(count)?;
         match &self.objects[id.0] {
             Object::Tuple(args) => Ok(args.clone()),
-            _ => self.fail("a call without a tuple of arguments"),
+            _ => Ok(vec![]),
         }
     }
 
@@ -274,18 +285,23 @@ impl Machine<'_> {
         let Object::Global(name) = self.objects[function.0].clone() else {
             return self.fail("a call of what is no function");
         };
-        self.charge(args.len())?;
         let made = match &*name {
             "collections.OrderedDict" => {
                 let pairs = args.first().and_then(|a| match &self.objects[a.0] {
-                    Object::List(v) | Object::Tuple(v) => Some(v.clone()),
+                    Object::List(v) | Object::Tuple(v) => Some(v),
+                    _ => None,
+                });
+                let count = pairs.map_or(0, Vec::len).saturating_mul(2);
+                self.charge(count)?;
+                let pairs = args.first().and_then(|a| match &self.objects[a.0] {
+                    Object::List(v) | Object::Tuple(v) => Some(v.as_slice()),
                     _ => None,
                 });
                 let pair = |id: Id| match &self.objects[id.0] {
                     Object::List(v) | Object::Tuple(v) if v.len() == 2 => Some((v[0], v[1])),
                     _ => None,
                 };
-                Object::Dict(pairs.unwrap_or_default().into_iter().filter_map(pair).collect())
+                Object::Dict(pairs.unwrap_or_default().iter().copied().filter_map(pair).collect())
             }
             // The tag says of what type a container is, which its elements say too.
             "torch.jit._pickle.restore_type_tag" => match args.first() {
@@ -596,6 +612,15 @@ mod tests {
         for bytes in [&b""[..], b".", b"(", b"t.", b"h\x00.", b"X\xff\xff\xff\x7fab", b"K\x01a.", b"\xff", b"]K\x01s."]
         {
             assert!(matches!(read(bytes), Err(PickleError::Damaged { .. })), "{bytes:?}");
+        }
+        let long = [b"(X\x58\x02\x00\x00".as_slice(), &[b'a'; 600], b"q\x000h\x00h\x00\x93."].concat();
+        assert!(matches!(read(&long), Err(PickleError::Damaged { why, .. }) if why.contains("too long")));
+        // A list, and many dictionaries and instances of what it holds.
+        let mut many = [b"\x80\x02(".as_slice(), &b"N".repeat(2000), b"tq\x000"].concat();
+        many.extend(b"ccollections\nOrderedDict\nq\x01h\x00\x85q\x020".iter());
+        for call in [b"h\x01h\x02R0".as_slice(), b"h\x01h\x00\x810"] {
+            let many = [many.as_slice(), &call.repeat(500), b"N."].concat();
+            assert!(matches!(read(&many), Err(PickleError::TooLarge)), "{call:?}");
         }
         // A list that holds itself is fine, and is never walked without end.
         let circle = read(b"]q\x00h\x00a.").expect("a list");

@@ -1,21 +1,29 @@
 //! Reads exported programs (`.pt2`): an archive with the graph as JSON and the weights as raw bytes.
 
+mod arguments;
+mod weights;
+
 use crate::{
     archive::{Archive, ArchiveError},
     complex::in_parts,
     functional::functionalized,
-    ops, saved, script, symbols, tree,
+    inlined::inlined,
+    ops, saved, script,
+    storage::in_order,
+    tree,
 };
+use arguments::{argument_name, source_type};
 use bytes::Bytes;
 use indexmap::IndexMap;
-use mlconv_source::{Arg, Node, SourceDim, SourceGraph, SourceState, SourceType, SourceValue};
-use mlconv_tensor::{DType, Tensor};
+use mlconv_source::{Arg, Node, SourceGraph, SourceState, SourceValue};
+use mlconv_tensor::Tensor;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
+use weights::{Meta, complex_parts, known_size, weights};
 
 /// Why a file is no exported program that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +59,15 @@ pub enum ReadError {
         /// What is wrong.
         why: String,
     },
-    /// A shape that the file does not say.
+    /// Shapes are asked for of what the model does not take.
+    #[error("there is no input `{name}`; `forward` takes `{inputs}`")]
+    NoInput {
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        inputs: String,
+    },
+    /// Shapes that the file does not say.
     #[error("the shape of input `{0}` is not in the file")]
     Shapes(String),
     /// There are errors already, and nothing more can be said.
@@ -138,38 +154,14 @@ struct NamedArgument {
     arg: Json,
 }
 
-/// What is known of a tensor.
-#[derive(Clone, Deserialize)]
-struct Meta {
-    dtype: i64,
-    sizes: Vec<Json>,
-    #[serde(default)]
-    strides: Vec<Json>,
-    #[serde(default)]
-    storage_offset: Json,
-}
-
-#[derive(Deserialize)]
-struct WeightsConfig {
-    config: IndexMap<String, WeightConfig>,
-}
-
-#[derive(Deserialize)]
-struct WeightConfig {
-    path_name: String,
-    #[serde(default)]
-    use_pickle: bool,
-    tensor_meta: Option<Meta>,
-}
-
 /// Reads an exported program.
 pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     let mut archive = Archive::open(bytes)?;
-    let entry = program_entry(&mut archive)?;
+    let (entry, model) = program_entry(&mut archive)?;
     let text = archive.read(&entry)?;
     let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
     let program: Program = serde_json::from_slice(&text).map_err(json)?;
-    let mut reader = Reader { weights: weights(&mut archive)?, ..Reader::default() };
+    let mut reader = Reader { weights: weights(&mut archive, &model)?, ..Reader::default() };
     let mut graph = reader.program(&program)?;
     if let Some(version) = &program.torch_version {
         graph.meta.insert("source".to_owned(), format!("torch {version}"));
@@ -201,176 +193,25 @@ pub fn read(bytes: Bytes) -> Result<SourceGraph> {
     Ok(graph)
 }
 
-/// The entry that holds the graph.
-fn program_entry(archive: &mut Archive) -> Result<String> {
-    let found = archive
-        .names()
-        .into_iter()
-        .find(|n| n.starts_with("models/") && n.rsplit_once('.').is_some_and(|(_, e)| e == "json"));
-    if let Some(name) = found {
-        return Ok(name.to_owned());
+/// The entry that holds the graph, and the model's name in the archive.
+fn program_entry(archive: &mut Archive) -> Result<(String, String)> {
+    let model = |n: &str| Some((n.to_owned(), n.strip_prefix("models/")?.strip_suffix(".json")?.to_owned()));
+    let mut models = archive.names().into_iter().filter_map(model);
+    match (models.next(), models.next()) {
+        (Some(_), Some(_)) => {
+            let help = "export each by itself: `torch.export.save(program, \"model.pt2\")`";
+            return Err(ReadError::Other { what: "one of several models", help });
+        }
+        (Some(found), None) => return Ok(found),
+        (None, _) => {}
     }
     if archive.has("serialized_exported_program.json") {
-        return Ok("serialized_exported_program.json".to_owned());
+        return Ok(("serialized_exported_program.json".to_owned(), "model".to_owned()));
     }
     if archive.names().iter().any(|n| n.starts_with("code/")) {
         return Err(ReadError::Other { what: "TorchScript, which is no graph", help: "convert it with `--input`" });
     }
     Err(saved::described(archive))
-}
-
-/// All weights, by name.
-fn weights(archive: &mut Archive) -> Result<HashMap<String, Tensor>> {
-    let mut out = HashMap::new();
-    let configs: Vec<String> = archive
-        .names()
-        .into_iter()
-        .filter(|n| n.starts_with("data/") && n.ends_with("_config.json"))
-        .map(str::to_owned)
-        .collect();
-    for entry in configs {
-        let text = archive.read(&entry)?;
-        let json = |why: serde_json::Error| ReadError::Json { entry: entry.clone(), why: why.to_string() };
-        let config: WeightsConfig = serde_json::from_slice(&text).map_err(json)?;
-        let folder = entry.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for (name, weight) in config.config {
-            let fail = |why: String| ReadError::Weight { name: name.clone(), why };
-            let path = format!("{folder}/{}", weight.path_name);
-            if weight.use_pickle {
-                let saved = saved::tensors(archive.read(&path)?, &path)?;
-                out.extend(saved.into_iter().next().map(|(_, t)| (name, t)));
-                continue;
-            }
-            let Some(meta) = &weight.tensor_meta else { continue };
-            let bytes = archive.read(&path)?;
-            let t = strided(meta, &bytes).map_err(fail)?;
-            out.insert(name, t);
-        }
-    }
-    // Earlier releases saved all weights together.
-    let together = |n: &&str| match n.strip_suffix(".pt") {
-        Some(n) if n.starts_with("data/weights/") || n.starts_with("data/constants/") => true,
-        Some(n) => matches!(n, "serialized_state_dict" | "serialized_constants"),
-        None => false,
-    };
-    let saved: Vec<String> = archive.names().into_iter().filter(together).map(str::to_owned).collect();
-    for entry in saved {
-        out.extend(saved::tensors(archive.read(&entry)?, &entry)?);
-    }
-    Ok(out)
-}
-
-/// The type of the parts of complex numbers, where elements are such.
-fn complex_parts(code: i64) -> Option<DType> {
-    match code {
-        9 => Some(DType::F16),
-        10 => Some(DType::F32),
-        11 => Some(DType::F64),
-        _ => None,
-    }
-}
-
-/// A tensor of which a file has the storage. Complex numbers are pairs along a further axis.
-fn strided(meta: &Meta, bytes: &Bytes) -> std::result::Result<Tensor, String> {
-    let parts = complex_parts(meta.dtype);
-    let dtype =
-        dtype(meta.dtype).or(parts).ok_or_else(|| format!("elements of type {} are not supported", meta.dtype))?;
-    let sizes: Option<Vec<usize>> = meta.sizes.iter().map(known_size).collect();
-    let strides: Option<Vec<usize>> = meta.strides.iter().map(known_size).collect();
-    let offset = match &meta.storage_offset {
-        Json::Null => Some(0),
-        v => known_size(v),
-    };
-    let (Some(mut sizes), Some(mut strides), Some(mut offset)) = (sizes, strides, offset) else {
-        return Err("its sizes are not numbers".to_owned());
-    };
-    if parts.is_some() {
-        strides = strides.into_iter().map(|s| s.saturating_mul(2)).collect();
-        sizes.push(2);
-        strides.push(1);
-        offset = offset.saturating_mul(2);
-    }
-    Storage { bytes, dtype }.tensor(&sizes, &strides, offset)
-}
-
-/// The memory that one or more tensors lie in.
-pub(crate) struct Storage<'a> {
-    pub(crate) bytes: &'a Bytes,
-    pub(crate) dtype: DType,
-}
-
-impl Storage<'_> {
-    /// The tensor of these sizes whose elements lie `strides` apart, from `offset` on.
-    pub(crate) fn tensor(
-        &self,
-        sizes: &[usize],
-        strides: &[usize],
-        offset: usize,
-    ) -> std::result::Result<Tensor, String> {
-        let beyond = || format!("its {} bytes are too few for {sizes:?} from {offset} on", self.bytes.len());
-        let width = self.dtype.bits() as usize / 8;
-        let count = sizes.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(beyond)?;
-        let size = count.checked_mul(width).ok_or_else(beyond)?;
-        let start = offset.checked_mul(width).ok_or_else(beyond)?;
-        let own: Vec<usize> = mlconv_tensor::strides(sizes).to_vec();
-        let in_order = sizes.iter().zip(strides).zip(&own).all(|((n, s), own)| *n <= 1 || s == own);
-        if count == 0 || (in_order && strides.len() == sizes.len()) {
-            let end = start.checked_add(size).filter(|e| *e <= self.bytes.len()).ok_or_else(beyond)?;
-            let range = if count == 0 { 0..0 } else { start..end };
-            return Tensor::new(self.dtype, sizes, self.bytes.slice(range).into()).map_err(|e| e.to_string());
-        }
-        if strides.len() != sizes.len() {
-            return Err("it has not as many strides as sizes".to_owned());
-        }
-        let last = sizes.iter().zip(strides).try_fold(offset, |at, (n, s)| at.checked_add((n - 1).checked_mul(*s)?));
-        let fits = last.and_then(|l| l.checked_add(1)).and_then(|l| l.checked_mul(width));
-        if fits.is_none_or(|end| end > self.bytes.len()) {
-            return Err(beyond());
-        }
-        // Repeated elements are few in files that PyTorch writes, and may be many in others.
-        if size > self.bytes.len().saturating_mul(16).saturating_add(1 << 20) {
-            return Err("it repeats few elements very often".to_owned());
-        }
-        let mut out = Vec::with_capacity(size);
-        let mut index = vec![0usize; sizes.len()];
-        for _ in 0..count {
-            let at: usize = offset + index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
-            out.extend_from_slice(&self.bytes[at * width..(at + 1) * width]);
-            for (i, n) in index.iter_mut().zip(sizes).rev() {
-                *i += 1;
-                if *i < *n {
-                    break;
-                }
-                *i = 0;
-            }
-        }
-        Tensor::new(self.dtype, sizes, Bytes::from(out).into()).map_err(|e| e.to_string())
-    }
-}
-
-fn known_size(v: &Json) -> Option<usize> {
-    let n = v.as_u64().or_else(|| v.get("as_int").and_then(Json::as_u64))?;
-    usize::try_from(n).ok()
-}
-
-/// The element type of a number in an exported program.
-fn dtype(code: i64) -> Option<DType> {
-    Some(match code {
-        1 => DType::U8,
-        2 => DType::I8,
-        3 => DType::I16,
-        4 => DType::I32,
-        5 => DType::I64,
-        6 => DType::F16,
-        7 => DType::F32,
-        8 => DType::F64,
-        12 => DType::Bool,
-        13 => DType::Bf16,
-        28 => DType::U16,
-        29 => DType::F8E4M3,
-        30 => DType::F8E5M2,
-        _ => return None,
-    })
 }
 
 #[derive(Default)]
@@ -386,6 +227,8 @@ struct Reader {
     titles: Vec<String>,
     /// Values that are complex.
     complex: HashSet<Arc<str>>,
+    /// A graph among the arguments of the node at hand that writes into what it is given, and one name of that.
+    writing: Option<(SourceGraph, Arc<str>)>,
 }
 
 impl Reader {
@@ -393,9 +236,13 @@ impl Reader {
         let module = &program.graph_module;
         let mut out = self.graph(&module.graph, 0)?;
         let mut inputs = vec![];
+        let mut used: HashSet<Arc<str>> = out.nodes.iter().flat_map(|n| n.outputs.iter().cloned()).collect();
         for spec in &module.signature.input_specs {
             let Some((kind, spec)) = spec.first() else { continue };
             let Some(name) = argument_name(spec.get("arg").unwrap_or(spec)) else { continue };
+            if !used.insert(name.into()) {
+                return Err(ReadError::Graph(format!("two inputs or results are called `{name}`")));
+            }
             let key = match kind.as_str() {
                 "user_input" => {
                     inputs.extend(out.inputs.iter().find(|v| *v.name == *name).cloned());
@@ -429,9 +276,14 @@ impl Reader {
                     let title = titles.get(returned).cloned().unwrap_or_default();
                     returned += 1;
                     // What is None is no output; what is a number is the same one in every call.
-                    let Some(value) = name.map(Arc::<str>::from).or_else(|| constant_output(arg, returned, &mut out))
-                    else {
-                        continue;
+                    let value = match (name, arguments::constant(arg)?) {
+                        (Some(name), _) => name.into(),
+                        (None, None) => continue,
+                        (None, Some(t)) => {
+                            let name = unused(&mut used, &format!("output_{returned}"));
+                            out.constants.insert(name.clone(), t);
+                            name
+                        }
                     };
                     let ty = out.types.get(&value).cloned();
                     out.outputs.push(SourceValue { name: value, ty, other: None, description: String::new() });
@@ -477,12 +329,7 @@ impl Reader {
             }
             // Each output is a value with a name of its own.
             let wanted = if title.is_empty() { format!("{value}_again{i}") } else { title };
-            let mut name: Arc<str> = wanted.as_str().into();
-            let mut count = 0usize;
-            while !used.insert(name.clone()) {
-                name = if count == 0 { format!("{wanted}_out") } else { format!("{wanted}_out{count}") }.into();
-                count += 1;
-            }
+            let name = unused(&mut used, &wanted);
             let attrs = [("self".into(), Arg::Value(value))].into_iter().collect();
             let (domain, op) = ("aten".into(), "clone".into());
             let node = Node { domain, op, name: name.clone(), attrs, outputs: vec![name.clone()], ..Node::default() };
@@ -503,7 +350,7 @@ impl Reader {
             if depth == 0 && complex_parts(graph.tensor_values[name].dtype).is_some() {
                 self.complex.insert(name.as_str().into());
             }
-            if let Some(ty) = source_type(&graph.tensor_values[name]) {
+            if let Some(ty) = source_type(name, &graph.tensor_values[name])? {
                 out.types.insert(name.as_str().into(), ty);
             }
         }
@@ -516,6 +363,10 @@ impl Reader {
         out.outputs = graph.outputs.iter().filter_map(value).collect();
         for node in &graph.nodes {
             let mut node = self.node(node, depth)?;
+            if let Some((inner, written)) = self.writing.take() {
+                inlined(&node, inner, &written, &mut out).map_err(ReadError::Graph)?;
+                continue;
+            }
             if node.op.starts_with("as_strided") {
                 mark_layout(&mut node, graph);
             }
@@ -558,115 +409,35 @@ impl Reader {
     }
 
     fn argument(&mut self, arg: &Json, depth: usize) -> Result<Arg> {
-        let Some((kind, v)) = arg.as_object().and_then(|o| o.iter().next()) else { return Ok(Arg::None) };
-        let name = |v: &Json| v.get("name").and_then(Json::as_str).map(Arc::<str>::from);
-        let list = || v.as_array().map(Vec::as_slice).unwrap_or_default();
-        let text = |v: &Json| v.as_str().unwrap_or_default().to_owned();
+        let Some((kind, v)) = arg.as_object().and_then(|o| o.iter().next()) else {
+            return Ok(Arg::Other("an argument of no kind"));
+        };
         Ok(match kind.as_str() {
-            "as_none" => Arg::None,
-            "as_tensor" => name(v).map_or(Arg::None, Arg::Value),
-            "as_tensors" => Arg::Values(list().iter().map(name).collect()),
-            "as_optional_tensor" => v.get("as_tensor").and_then(name).map_or(Arg::None, Arg::Value),
-            "as_optional_tensors" => Arg::Values(list().iter().map(|t| t.get("as_tensor").and_then(name)).collect()),
-            "as_int" => v.as_i64().map_or(Arg::Other("a number beyond 64 bits"), Arg::Int),
-            "as_ints" => Arg::Ints(list().iter().filter_map(Json::as_i64).collect()),
-            "as_float" => float(v).map_or(Arg::Other("a number"), Arg::Float),
-            "as_floats" => Arg::Floats(list().iter().filter_map(float).collect()),
-            "as_bool" => v.as_bool().map_or(Arg::None, Arg::Bool),
-            "as_bools" => Arg::Ints(list().iter().filter_map(Json::as_bool).map(i64::from).collect()),
-            "as_string" | "as_operator" => Arg::Str(text(v)),
-            "as_strings" => Arg::Strs(list().iter().map(text).collect()),
-            "as_scalar_type" => match v.as_i64().and_then(dtype) {
-                Some(d) => Arg::DType(d),
-                None => Arg::Other("an element type that is not supported"),
-            },
-            "as_sym_int" | "as_sym_bool" | "as_sym_float" => scalar(v),
-            "as_sym_ints" | "as_sym_bools" | "as_sym_floats" => {
-                let all: Vec<Arg> = list().iter().map(scalar).collect();
-                let known = |a: &Arg| if let Arg::Int(i) = a { Some(*i) } else { None };
-                all.iter().map(known).collect::<Option<Vec<i64>>>().map_or(Arg::List(all), Arg::Ints)
-            }
-            "as_memory_format" | "as_layout" | "as_device" => Arg::Other("a place in memory"),
             "as_graph" => {
                 let graph = v.get("graph").cloned().unwrap_or_default();
                 let graph: Graph = serde_json::from_value(graph)
                     .map_err(|why| ReadError::Json { entry: "a nested graph".to_owned(), why: why.to_string() })?;
-                let (graph, _) = functionalized(self.graph(&graph, depth + 1)?).map_err(ReadError::Graph)?;
+                let own = self.graph(&graph, depth + 1)?;
+                let (graph, written) = functionalized(own.clone()).map_err(ReadError::Graph)?;
+                if let Some(name) = own.inputs.iter().map(|i| &i.name).find(|name| written.contains_key(*name)) {
+                    self.writing = Some((own.clone(), name.clone()));
+                }
                 Arg::Graph(Box::new(graph))
             }
-            "as_complex" => match (v.get("real").and_then(float), v.get("imag").and_then(float)) {
-                (Some(re), Some(im)) => Arg::Complex(re, im),
-                _ => Arg::Other("a complex number"),
-            },
-            "as_custom_obj" => Arg::Other("an object of a class"),
-            "as_nested_tensors" => Arg::Other("lists of tensors"),
-            _ => Arg::Other("an argument of a kind that is not known"),
+            kind => arguments::argument(kind, v),
         })
     }
 }
 
-/// A number; those that JSON has not are texts.
-fn float(v: &Json) -> Option<f64> {
-    v.as_f64().or_else(|| match v.as_str()? {
-        "Infinity" | "inf" => Some(f64::INFINITY),
-        "-Infinity" | "-inf" => Some(f64::NEG_INFINITY),
-        "NaN" | "nan" => Some(f64::NAN),
-        other => other.parse().ok(),
-    })
-}
-
-/// A number that may be a value of the graph.
-fn scalar(v: &Json) -> Arg {
-    let Some((kind, v)) = v.as_object().and_then(|o| o.iter().next()) else { return Arg::None };
-    match kind.as_str() {
-        "as_int" => v.as_i64().map_or(Arg::None, Arg::Int),
-        "as_float" => float(v).map_or(Arg::None, Arg::Float),
-        "as_bool" => v.as_bool().map_or(Arg::None, Arg::Bool),
-        _ => v.as_str().map_or(Arg::None, |name| Arg::Value(name.into())),
+/// A name that nothing has: the one that is wanted, or one made of it.
+pub(crate) fn unused(used: &mut HashSet<Arc<str>>, wanted: &str) -> Arc<str> {
+    let mut name: Arc<str> = wanted.into();
+    let mut count = 0usize;
+    while !used.insert(name.clone()) {
+        name = if count == 0 { format!("{wanted}_out") } else { format!("{wanted}_out{count}") }.into();
+        count += 1;
     }
-}
-
-/// A result that is a number, as a constant of the graph; `at` is its place.
-fn constant_output(arg: &Json, at: usize, graph: &mut SourceGraph) -> Option<Arc<str>> {
-    let t = match scalar(arg) {
-        Arg::Int(i) => Tensor::scalar(i),
-        Arg::Float(x) => Tensor::scalar(x as f32),
-        Arg::Bool(b) => Tensor::from_bools(&[], [b]),
-        _ => return None,
-    };
-    let name: Arc<str> = format!("output_{at}").into();
-    graph.constants.insert(name.clone(), t);
-    Some(name)
-}
-
-/// The name of a value that an argument is.
-fn argument_name(arg: &Json) -> Option<&str> {
-    let (kind, v) = arg.as_object()?.iter().next()?;
-    match kind.as_str() {
-        "name" | "as_name" => v.as_str(),
-        "as_tensor" => v.get("name")?.as_str(),
-        "as_sym_int" | "as_sym_bool" | "as_sym_float" => v.get("as_name")?.as_str(),
-        _ => None,
-    }
-}
-
-fn source_type(meta: &Meta) -> Option<SourceType> {
-    let dim = |d: &Json| match d.get("as_int").and_then(Json::as_i64) {
-        Some(n) => SourceDim::Known(n),
-        None => match d.get("as_expr").and_then(|e| e.get("expr_str")).and_then(Json::as_str) {
-            Some(expr) => symbolic(expr),
-            None => SourceDim::Unknown,
-        },
-    };
-    Some(SourceType { dtype: dtype(meta.dtype)?, shape: Some(meta.sizes.iter().map(dim).collect()) })
-}
-
-/// A symbolic size as we spell it; of one that we cannot, nothing is known.
-fn symbolic(expr: &str) -> SourceDim {
-    match symbols::parse(expr) {
-        Some(dim) => dim.as_known().map_or_else(|| SourceDim::Named(dim.to_string()), SourceDim::Known),
-        None => SourceDim::Unknown,
-    }
+    name
 }
 
 /// Says of a view of memory if the tensor that it is of does not lie there in order.
@@ -674,15 +445,10 @@ fn mark_layout(node: &mut Node, graph: &Graph) {
     let of = node.attrs.get("self").and_then(|a| if let Arg::Value(v) = a { Some(v) } else { None });
     let Some(meta) = of.and_then(|name| graph.tensor_values.get(&**name)) else { return };
     let read = |all: &[Json]| all.iter().map(known_size).collect::<Option<Vec<usize>>>();
-    let in_order = match (read(&meta.sizes), read(&meta.strides)) {
-        (Some(sizes), Some(strides)) => {
-            let own = mlconv_tensor::strides(&sizes);
-            sizes.iter().zip(&strides).zip(own.iter()).all(|((n, s), own)| *n <= 1 || s == own)
-        }
-        _ => false,
-    };
+    let lies_in_order =
+        matches!((read(&meta.sizes), read(&meta.strides)), (Some(sizes), Some(strides)) if in_order(&sizes, &strides));
     let from_start = meta.storage_offset.is_null() || known_size(&meta.storage_offset) == Some(0);
-    if !in_order || !from_start {
+    if !lies_in_order || !from_start {
         node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
     }
 }

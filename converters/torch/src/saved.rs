@@ -1,18 +1,20 @@
 //! Tensors as `torch.save` writes them: an archive with a pickle that says where each lies in which storage.
 
 use crate::{
-    archive::Archive,
+    archive::{Archive, Room},
     pickle::{self, Id, Object, Pickle},
-    pt2::{ReadError, Storage},
+    pt2::ReadError,
+    storage::Storage,
 };
 use bytes::Bytes;
 use mlconv_tensor::{DType, Tensor};
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
-/// The tensors of a saved dictionary, by name; of a saved tensor by itself, it under no name.
-pub(crate) fn tensors(bytes: Bytes, entry: &str) -> Result<Vec<(String, Tensor)>, ReadError> {
+/// The tensors of a saved dictionary, by name; of a saved tensor by itself, it under no name. `room` is what the file that it
+/// lies in may come to.
+pub(crate) fn tensors(bytes: Bytes, entry: &str, room: &Rc<Room>) -> Result<Vec<(String, Tensor)>, ReadError> {
     let fail = |why: String| ReadError::Json { entry: entry.to_owned(), why };
-    let mut archive = Archive::open(bytes)?;
+    let mut archive = Archive::within(bytes, room.clone())?;
     if archive.has("byteorder") && &*archive.read("byteorder")? != b"little" {
         return Err(fail("its numbers are big-endian, which is not supported".to_owned()));
     }
@@ -38,7 +40,7 @@ pub(crate) fn tensors(bytes: Bytes, entry: &str) -> Result<Vec<(String, Tensor)>
                 bytes
             }
         };
-        let storage = Storage { bytes: &bytes, dtype: parts.dtype };
+        let storage = Storage { bytes: &bytes, dtype: parts.dtype, room };
         let t = storage.tensor(&parts.sizes, &parts.strides, parts.offset).map_err(wrong)?;
         out.push((name, t));
     }

@@ -1,8 +1,7 @@
 //! Signatures of operators, as PyTorch writes them.
 //!
 //! `add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor` gives an operator its arguments' names, order and
-//! defaults, and says which results share memory with which arguments: `(a)` where they do, `(a!)` where the argument is
-//! written.
+//! defaults, and says which results share memory with which arguments.
 
 use mlconv_source::Arg;
 
@@ -22,8 +21,8 @@ pub struct Signature {
 pub struct Return {
     /// Its type, without alias sets.
     pub ty: String,
-    /// The memory that it shares.
-    pub alias: Option<Alias>,
+    /// The set of what shares memory with it.
+    pub alias: Option<String>,
 }
 
 /// A parameter.
@@ -37,17 +36,8 @@ pub struct Param {
     pub default: Option<Arg>,
     /// Whether it is given by name only.
     pub by_name: bool,
-    /// The memory that it shares.
-    pub alias: Option<Alias>,
-}
-
-/// Memory that arguments and results share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alias {
-    /// The set.
-    pub set: String,
-    /// Whether it is written.
-    pub written: bool,
+    /// The set of what shares memory with it.
+    pub alias: Option<String>,
 }
 
 impl Signature {
@@ -130,7 +120,7 @@ fn split_default(part: &'static str) -> Option<(&'static str, &'static str)> {
 }
 
 /// A type without its alias set, and the set.
-fn without_alias(ty: &str) -> (String, Option<Alias>) {
+fn without_alias(ty: &str) -> (String, Option<String>) {
     let Some((open, close)) = ty.find('(').and_then(|open| Some((open, open + ty[open..].find(')')?))) else {
         let name = ty.split(' ').next().unwrap_or(ty);
         return (name.to_owned(), None);
@@ -138,7 +128,7 @@ fn without_alias(ty: &str) -> (String, Option<Alias>) {
     let inside = &ty[open + 1..close];
     let set: String = inside.chars().take_while(char::is_ascii_alphanumeric).collect();
     let plain = format!("{}{}", &ty[..open], &ty[close + 1..]);
-    (plain, Some(Alias { set, written: inside.contains('!') }))
+    (plain, Some(set))
 }
 
 /// A default; enumerations are integers there.
@@ -195,8 +185,6 @@ mod tests {
         let view = Signature::parse("view(Tensor(a) self, SymInt[] size) -> Tensor(a)").expect("a signature");
         assert_eq!(view.params[0].ty, "Tensor");
         assert_eq!(view.params[0].alias, view.returns[0].alias);
-        let add = Signature::parse("add_.Tensor(Tensor(a!) self, Tensor other, *, Scalar alpha=1) -> Tensor(a!)");
-        assert!(add.expect("a signature").params[0].alias.as_ref().is_some_and(|a| a.written));
         let split = Signature::parse("split.Tensor(Tensor(a -> *) self, SymInt split_size, int dim=0) -> Tensor(a)[]");
         let split = split.expect("a signature");
         assert_eq!((split.params[0].ty.as_str(), split.returns[0].ty.as_str()), ("Tensor", "Tensor[]"));

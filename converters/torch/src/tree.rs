@@ -9,6 +9,8 @@ use serde_json::Value as Json;
 const MAX_DEPTH: usize = 32;
 /// Values that a tree may have.
 const MAX_LEAVES: usize = 1 << 16;
+/// Bytes that a name may have: each key is part of the names of all that it leads to.
+const MAX_NAME: usize = 1 << 10;
 
 /// A name for each value of a tree, in order; empty for what no key or field leads to. `None` where the tree is of a form
 /// that is not known.
@@ -22,7 +24,7 @@ pub(crate) fn names(spec: &str) -> Option<Vec<String>> {
 }
 
 fn walk(tree: &Json, path: &str, depth: usize, out: &mut Vec<String>) -> Option<()> {
-    if depth > MAX_DEPTH || out.len() >= MAX_LEAVES {
+    if depth > MAX_DEPTH || out.len() >= MAX_LEAVES || path.len() > MAX_NAME {
         return None;
     }
     if tree.get("type").is_none_or(Json::is_null) {
@@ -100,5 +102,8 @@ mod tests {
         }
         let deep = (0..200).fold(LEAF.to_owned(), |t, _| tree("builtins.tuple", "null", &[t]));
         assert_eq!(read(&deep), None);
+        let long = |count: usize| tree("builtins.dict", &format!("[\"{}\"]", "k".repeat(count)), &[LEAF.to_owned()]);
+        assert!(read(&long(MAX_NAME)).is_some());
+        assert_eq!(read(&long(MAX_NAME + 1)), None);
     }
 }

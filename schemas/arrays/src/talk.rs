@@ -85,6 +85,8 @@ pub enum Wanted {
     At(usize),
     /// What a buffer of the model holds after the run.
     Buffer(String),
+    /// What the tensor that was given for an input holds after the run.
+    Input(String),
 }
 
 /// What is asked of a run, besides the arrays.

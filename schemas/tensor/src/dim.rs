@@ -191,7 +191,8 @@ impl Dim {
                 let at = m.iter().position(|a| a == atom)?;
                 m.remove(at);
             }
-            (c % coeff == 0).then_some((m, c / coeff))
+            // The least integer has no opposite.
+            (c.checked_rem(*coeff)? == 0).then_some((m, c / coeff))
         });
         Some(Self::collect(quotient.collect::<Option<Vec<_>>>()?))
     }
@@ -764,6 +765,15 @@ mod tests {
         assert_eq!(a.maximum(&(&a + 1)), &a + 1);
         assert_eq!(a.maximum(&b).maximum(&a), b.maximum(&a));
         assert_eq!((&a * 2).modulo(&Dim::from(2)), Dim::from(0));
+    }
+
+    #[test]
+    fn numbers_at_the_ends_of_integers_do_not_panic() {
+        let least = s("a") * i64::MIN;
+        let quotient = least.div_floor(&-&s("a"));
+        assert_eq!(quotient.as_known(), None);
+        let text = "floor(-9223372036854775807*a - a, -a)";
+        assert!(Dim::parse(text).is_some());
     }
 
     #[test]

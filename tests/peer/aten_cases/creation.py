@@ -5,6 +5,10 @@ X, I = floats(3, 4), ints(3, 4)
 N = torch.export.Dim("n", min=2, max=64)
 DYN = (({0: N},),)
 CASES = [
+    case("tensor", lambda x: (x + torch.tensor([1, 2, 3, 4]), torch.where(torch.tensor([True, False, True, True]), x, -x)), X),
+    case("tensor_rows", lambda x: x @ torch.tensor([[1.5, 2.0], [0.0, 4.0], [1.0, -1.0], [0.5, 0.25]]), X),
+    case("tensor_number", lambda x: x * torch.tensor(2.5) + torch.tensor([3, 1, 2, 5], dtype=torch.float32), X),
+    case("tensor_of_sizes", lambda x: (x * 1, torch.tensor([x.shape[0], 7, x.shape[1]])), X),
     case("arange", lambda x: x + torch.arange(4), X),
     case("arange_start", lambda x: x + torch.arange(2, 6), X),
     case("arange_step", lambda x: (x, torch.arange(1, 10, 3), torch.arange(0.5, 3, 0.5), torch.arange(5, 0, -2)), X),

@@ -42,3 +42,7 @@ for corners in [False, True]:
         case(f"affine_grid_2d_{corners}", lambda t, c=corners: F.affine_grid(t, (2, 3, 4, 5), align_corners=c), floats(2, 2, 3)),
         case(f"affine_grid_3d_{corners}", lambda t, c=corners: F.affine_grid(t, (2, 3, 4, 5, 3), align_corners=c), floats(2, 3, 4)),
     ]
+# A factor whose product with the size is a bit less than a whole number: sizes are rounded down in double precision.
+LONG = floats(1, 2, 100, 10)
+for mode, smooth in [("nearest", False), ("nearest-exact", False), ("bilinear", False), ("bicubic", False), ("bilinear", True), ("bicubic", True)]:
+    CASES.append(case(f"{mode}_below_whole" + ("_smooth" if smooth else ""), lambda x, m=mode, s=smooth: F.interpolate(x, scale_factor=(0.29, 0.7), mode=m, antialias=s), LONG))

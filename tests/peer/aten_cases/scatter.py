@@ -56,6 +56,8 @@ CASES += [
     case("write_split", put(lambda x: x.split(2, dim=1)[1].mul_(3)), M),
     case("write_chunk", put(lambda x: x.chunk(2, dim=1)[1].fill_(3)), M),
     case("write_unbind", put(lambda x: x.unbind(1)[2].add_(3)), M),
+    case("write_tensor_split_from_end", put(lambda x: x.tensor_split((-4, -1), dim=1)[2].fill_(3)), M),
+    case("write_tensor_split", put(lambda x: x.tensor_split(3, dim=1)[1].fill_(3)), M),
     case("write_split_sizes", put(lambda x: x.split([1, 3, 1], dim=1)[1].zero_()), M),
     case("write_diagonal", put(lambda x: x.diagonal().fill_(9)), M),
     case("fill_diagonal_wrap", put(lambda x: x.fill_diagonal_(9, wrap=True)), floats(7, 3)),

@@ -35,13 +35,19 @@ impl Model {
     /// One run: arrays in, in the order of the parameters, and arrays out.
     pub(crate) fn run(&mut self, _: &Hello, asked: &Asked, arrays: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
         let fault = |why: String| Fault { stage: Stage::Run, why };
-        let mut args = vec![];
+        let (mut args, mut given) = (vec![], vec![]);
         for (what, t) in asked.inputs.iter().zip(&arrays) {
-            args.push(match what {
-                Given::Input(name) => IValue::Tensor(theirs(t).map_err(|why| fault(format!("input `{name}`: {why}")))?),
-                Given::Number(name) => number(t).ok_or_else(|| fault(format!("input `{name}` is no number")))?,
+            let (arg, tensor) = match what {
+                Given::Input(name) => {
+                    let t = theirs(t).map_err(|why| fault(format!("input `{name}`: {why}")))?;
+                    // The same memory, which the model may write.
+                    (IValue::Tensor(t.shallow_clone()), Some(t))
+                }
+                Given::Number(name) => (number(t).ok_or_else(|| fault(format!("input `{name}` is no number")))?, None),
                 Given::Buffer(name) => return Err(fault(unreachable_buffer(name))),
-            });
+            };
+            args.push(arg);
+            given.push(tensor);
         }
         let result = self.0.forward_is(&args).map_err(|e| fault(said(&e)))?;
         let returned = returned(result, asked.returned).map_err(fault)?;
@@ -49,6 +55,13 @@ impl Model {
         for what in &asked.outputs {
             let at = match what {
                 Wanted::At(at) => *at,
+                Wanted::Input(name) => {
+                    let mut inputs = asked.inputs.iter().zip(&given);
+                    let tensor = inputs.find_map(|(i, t)| t.as_ref().filter(|_| *i == Given::Input(name.clone())));
+                    let t = tensor.ok_or_else(|| fault(format!("there is no input `{name}`")))?;
+                    found.push(ours(t).map_err(|why| fault(format!("input `{name}`: {why}")))?);
+                    continue;
+                }
                 Wanted::Named(name) => return Err(fault(format!("outputs have no names, such as `{name}`"))),
                 Wanted::Buffer(name) => return Err(fault(unreachable_buffer(name))),
             };

@@ -1,12 +1,12 @@
 //! Writing weights in two phases: first every blob gets its offset, then all stream out in order.
 
-use super::{ALIGNMENT, Entry, VERSION, Weights, metadata, padding};
+use super::{ALIGNMENT, Entry, VERSION, Weights, ahead::write_ahead, metadata, padding};
 use crate::{Error, Result, dtypes::blob_code};
 use mlconv_tensor::{Blob, DType};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
 };
 
 /// The weight file to be written. Equal blobs share an entry.
@@ -33,7 +33,6 @@ type Hash = [u8; 32];
 
 /// Bytes that are hashed first, since blobs that differ mostly differ here.
 const HEAD: usize = 1 << 16;
-const BUFFER: usize = 1 << 20;
 
 impl Plan {
     /// Plans `count` elements of `dtype` and returns where a program finds them: the offset of their metadata.
@@ -83,13 +82,16 @@ impl Plan {
     /// # Panics
     /// Where a blob yields more or fewer bytes than its length: a recipe that misstates its output is a bug.
     pub fn write_to(&self, w: &mut dyn Write) -> io::Result<()> {
-        let mut w = BufWriter::with_capacity(BUFFER, w);
+        write_ahead(w, |w| self.make(w))
+    }
+
+    fn make(&self, w: &mut dyn Write) -> io::Result<()> {
         let count = u32::try_from(self.blobs.len()).expect("`add` keeps the count in 32 bits");
         w.write_all(&count.to_le_bytes())?;
         w.write_all(&VERSION.to_le_bytes())?;
         let mut at = 8;
         for b in &self.blobs {
-            pad(&mut w, b.offset - at)?;
+            pad(w, b.offset - at)?;
             w.write_all(&metadata(b.offset, b.dtype, b.count, b.blob.len()).expect("`add` checks the type"))?;
             let mut written = 0;
             b.blob.chunks(&mut |chunk| {
@@ -100,9 +102,9 @@ impl Plan {
             at = b.offset + ALIGNMENT + written as u64;
         }
         if self.blobs.is_empty() {
-            pad(&mut w, ALIGNMENT - at)?;
+            pad(w, ALIGNMENT - at)?;
         }
-        w.flush()
+        Ok(())
     }
 }
 

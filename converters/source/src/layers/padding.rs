@@ -9,6 +9,11 @@ use mlconv_mil::{
 /// Bounds beyond this are the ends of an axis, whatever its size.
 pub const FAR: i64 = i32::MAX as i64;
 
+/// Whether padding by so much is beyond any axis.
+pub fn is_far(by: i64) -> bool {
+    by.unsigned_abs() > FAR.unsigned_abs()
+}
+
 /// How the outside of a tensor is filled.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Fill {
@@ -24,7 +29,7 @@ pub enum Fill {
 
 /// `x` with `pairs` of elements before and after each axis; what is negative is cut off.
 pub fn pad(n: &mut Lower<'_>, x: Value, pairs: &[(i64, i64)], fill: Fill) -> Result<Value, LowerError> {
-    if let Some(far) = pairs.iter().flat_map(|p| [p.0, p.1]).find(|p| p.abs() > FAR) {
+    if let Some(far) = pairs.iter().flat_map(|p| [p.0, p.1]).find(|p| is_far(*p)) {
         return Err(LowerError::form(format!("padding by {far}")));
     }
     let cut = pairs.iter().enumerate().filter(|(_, p)| p.0 < 0 || p.1 < 0);
@@ -58,14 +63,28 @@ pub fn pad(n: &mut Lower<'_>, x: Value, pairs: &[(i64, i64)], fill: Fill) -> Res
             y = pad_open_axis(n, y, axis, *pair, fill)?;
             continue;
         };
-        let places: Vec<i64> = (-pair.0..size + pair.1).map(|i| inside(i, size, fill)).collect();
-        y = n.gather_at(y, axis, &places)?;
+        y = pad_by_places(n, y, axis, size, *pair, fill)?;
     }
     Ok(y)
 }
 
+/// `x` with an axis of `size` elements padded, each new element by the place that it stands for.
+pub fn pad_by_places(
+    n: &mut Lower<'_>,
+    x: Value,
+    axis: usize,
+    size: i64,
+    (before, after): (i64, i64),
+    fill: Fill,
+) -> Result<Value, LowerError> {
+    let end = size.saturating_add(after);
+    n.affords(usize::try_from(end.saturating_add(before).max(0)).unwrap_or(usize::MAX))?;
+    let places: Vec<i64> = (before.saturating_neg()..end).map(|i| inside(i, size, fill)).collect();
+    n.gather_at(x, axis, &places)
+}
+
 /// The place inside of `0..size` that `i` stands for.
-pub fn inside(i: i64, size: i64, fill: Fill) -> i64 {
+fn inside(i: i64, size: i64, fill: Fill) -> i64 {
     match fill {
         Fill::Edge | Fill::Constant(_) => i.clamp(0, (size - 1).max(0)),
         Fill::Wrap => i.rem_euclid(size.max(1)),

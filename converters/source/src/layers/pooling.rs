@@ -54,12 +54,13 @@ impl Grid {
         let mut all = vec![1.0];
         for i in 0..self.counts.len() {
             let (before, after) = self.pads[i];
-            let inside = if padded { -before..self.sizes[i] + after } else { 0..self.sizes[i] };
+            let (start, end) = if padded { (-before, self.sizes[i] + after) } else { (0, self.sizes[i]) };
+            let (kernel, step) = (self.window.kernel[i], self.window.dilations[i].max(1));
             let of = |count: i64| {
                 let first = count * self.window.strides[i] - before;
-                let taps =
-                    (0..self.window.kernel[i]).filter(|k| inside.contains(&(first + k * self.window.dilations[i])));
-                taps.count() as f64
+                // The taps before the start, and those before the end.
+                let until = |bound: i64| (bound - first + step - 1).div_euclid(step).clamp(0, kernel);
+                (until(end) - until(start)).max(0) as f64
             };
             let along: Vec<f64> = (0..self.counts[i]).map(of).collect();
             all = all.iter().flat_map(|a| along.iter().map(move |b| a * b)).collect();

@@ -28,6 +28,8 @@ pub struct How {
 pub enum Target {
     /// What sizes are multiplied by.
     Scales(Value),
+    /// What sizes are multiplied by, and what they come to, as the source rounds: all are known.
+    Counted(Vec<f64>, Vec<i64>),
     /// The sizes, and what they are to the ratio of the axes.
     Sizes(Value, Policy),
 }
@@ -78,6 +80,7 @@ pub fn resize_to(
     let fixed: Option<Vec<f64>> = axes.iter().map(|a| shape[*a].as_known().map(|d| d as f64)).collect();
     let asked = match &target {
         Target::Scales(v) => numbers(n, *v),
+        Target::Counted(scales, _) => Some(scales.clone()),
         Target::Sizes(v, policy) => {
             let stated = n.stated_sizes(0).filter(|s| *policy == Policy::Stretch && s.len() == shape.rank());
             let of_axes = |sizes: Vec<i64>| axes.iter().filter_map(|a| sizes.get(*a).copied()).collect::<Vec<i64>>();
@@ -91,7 +94,9 @@ pub fn resize_to(
         return Err(LowerError::form(format!("{} numbers for {} axes", asked.len(), axes.len())));
     }
     // An axis of open size that stays as it is does not matter.
-    let stays = |i: usize| matches!(&target, Target::Scales(_)) && asked.as_ref().is_some_and(|a| a[i] == 1.0);
+    let stays = |i: usize| {
+        matches!(&target, Target::Scales(_) | Target::Counted(..)) && asked.as_ref().is_some_and(|a| a[i] == 1.0)
+    };
     let mut kept = vec![];
     for (i, axis) in axes.iter().enumerate() {
         if stays(i) && how.coordinates != Coordinates::Crop {
@@ -148,6 +153,10 @@ fn known_lines(
             (Target::Scales(_), _) => {
                 let width = single(asked[*i] * size);
                 (asked[*i], width, width.floor())
+            }
+            (Target::Counted(_, counts), _) => {
+                let count = counts.get(*i).map_or(0.0, |count| *count as f64);
+                (asked[*i], count, count)
             }
             (Target::Sizes(..), Some(ratio)) => {
                 let width = single(ratio * size);
@@ -214,6 +223,7 @@ fn open_resize(
                 let width = n.mul(scale, size)?;
                 (scale, width, Calc::floor(n, &width)?)
             }
+            (Target::Counted(..), _) => return Err(LowerError::NotFixed { what: "what is resized".to_owned() }),
             (Target::Sizes(..), Some(ratio)) => {
                 let width = n.mul(ratio, size)?;
                 let count = n.add_number(width, 0.5)?;

@@ -9,18 +9,15 @@ aten! {
     "bitwise_not(Tensor self) -> Tensor" => bitwise_not;
     "bitwise_and.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_and.Scalar(Tensor self, Scalar other) -> Tensor",
     "bitwise_and.Scalar_Tensor(Scalar self, Tensor other) -> Tensor",
-    "__and__.Tensor(Tensor self, Tensor other) -> Tensor", "__and__.Scalar(Tensor self, Scalar other) -> Tensor",
-    "__iand__.Tensor(Tensor self, Tensor other) -> Tensor", "__iand__.Scalar(Tensor self, Scalar other) -> Tensor" =>
+    "__and__.Tensor(Tensor self, Tensor other) -> Tensor", "__and__.Scalar(Tensor self, Scalar other) -> Tensor" =>
         |n| joined(n, |x, y| Box::new(ops::LogicalAnd { x, y }), |_, _, _, both| Ok(both));
     "bitwise_or.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_or.Scalar(Tensor self, Scalar other) -> Tensor",
     "bitwise_or.Scalar_Tensor(Scalar self, Tensor other) -> Tensor",
-    "__or__.Tensor(Tensor self, Tensor other) -> Tensor", "__or__.Scalar(Tensor self, Scalar other) -> Tensor",
-    "__ior__.Tensor(Tensor self, Tensor other) -> Tensor", "__ior__.Scalar(Tensor self, Scalar other) -> Tensor" =>
+    "__or__.Tensor(Tensor self, Tensor other) -> Tensor", "__or__.Scalar(Tensor self, Scalar other) -> Tensor" =>
         |n| joined(n, |x, y| Box::new(ops::LogicalOr { x, y }), |n, x, y, both| { let alone = n.sub(y, both)?; n.add(x, alone) });
     "bitwise_xor.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_xor.Scalar(Tensor self, Scalar other) -> Tensor",
     "bitwise_xor.Scalar_Tensor(Scalar self, Tensor other) -> Tensor",
-    "__xor__.Tensor(Tensor self, Tensor other) -> Tensor", "__xor__.Scalar(Tensor self, Scalar other) -> Tensor",
-    "__ixor__.Tensor(Tensor self, Tensor other) -> Tensor", "__ixor__.Scalar(Tensor self, Scalar other) -> Tensor" =>
+    "__xor__.Tensor(Tensor self, Tensor other) -> Tensor", "__xor__.Scalar(Tensor self, Scalar other) -> Tensor" =>
         |n| joined(n, |x, y| Box::new(ops::LogicalXor { x, y }), |n, x, y, both| { let (x, y) = (n.sub(x, both)?, n.sub(y, both)?); n.add(x, y) });
     "bitwise_left_shift.Tensor(Tensor self, Tensor other) -> Tensor", "bitwise_left_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor",
     "bitwise_left_shift.Scalar_Tensor(Scalar self, Tensor other) -> Tensor",

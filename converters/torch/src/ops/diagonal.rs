@@ -57,11 +57,9 @@ type Result<T, E = LowerError> = std::result::Result<T, E>;
 
 /// Where the elements of a diagonal lie in a matrix, row by row.
 pub(super) fn places(rows: i64, columns: i64, offset: i64) -> Vec<i64> {
-    (0..rows)
-        .filter_map(|row| Some((row, row.checked_add(offset)?)))
-        .filter(|(_, column)| (0..columns).contains(column))
-        .map(|(row, column)| row * columns + column)
-        .collect()
+    let (first, column) = ((-offset.max(-i64::MAX)).max(0), offset.max(0));
+    let count = rows.saturating_sub(first).min(columns.saturating_sub(column)).max(0);
+    (0..count).map(|i| (first + i).saturating_mul(columns).saturating_add(column + i)).collect()
 }
 
 /// The diagonal of matrices along two axes, as the last axis.
@@ -84,10 +82,10 @@ fn diagonal(n: &mut Lower<'_>, x: Value, offset: i64, a: i64, b: i64) -> Result<
 
 /// Matrices along the last two axes that have the rows of `x` on a diagonal.
 fn embedded(n: &mut Lower<'_>, x: Value, offset: i64) -> Result<Value> {
-    let axis = n.rank(x)? - 1;
+    let Some(axis) = n.rank(x)?.checked_sub(1) else { return Err(LowerError::form("a diagonal of a scalar")) };
     let size = n.shape(x)?[axis].as_known();
     let size = size.ok_or_else(|| LowerError::NotFixed { what: "the diagonal".to_owned() })?;
-    let more = offset.abs();
+    let more = offset.saturating_abs();
     let whole = size.saturating_add(more);
     let side = usize::try_from(whole).unwrap_or(usize::MAX);
     n.affords(side.saturating_mul(side))?;
@@ -197,6 +195,16 @@ fn block_diag(n: &mut Lower<'_>) -> Lowered {
     for v in &blocks {
         dtype = super::promote::joined(dtype, n.dtype(*v)?);
     }
+    let mut widths = vec![];
+    for v in &blocks {
+        widths.push(n.shape(*v)?.get(1).and_then(mlconv_tensor::Dim::as_known));
+    }
+    if let Some(widths) = widths.into_iter().collect::<Option<Vec<i64>>>() {
+        return fixed_block_diag(n, &blocks, &widths, dtype);
+    }
+    if blocks.len() > MAX_BLOCKS {
+        return Err(LowerError::form(format!("more than {MAX_BLOCKS} blocks of open sizes")));
+    }
     let mut rows = vec![];
     for (i, block) in blocks.iter().enumerate() {
         let block = n.cast(*block, dtype)?;
@@ -211,6 +219,33 @@ fn block_diag(n: &mut Lower<'_>) -> Lowered {
             }
         }
         rows.push(n.concat(parts, 1)?);
+    }
+    let y = n.concat(rows, 0)?;
+    n.done(y)
+}
+
+/// Blocks of open sizes beyond which they are refused: each has an op for each other one.
+const MAX_BLOCKS: usize = 64;
+
+/// Blocks of known widths: zeros on either side of each.
+fn fixed_block_diag(n: &mut Lower<'_>, blocks: &[Value], widths: &[i64], dtype: DType) -> Lowered {
+    let zero = n.const_scalar(dtype, 0.0)?;
+    let (mut before, mut after) = (0i64, widths.iter().fold(0, |all: i64, width| all.saturating_add(*width)));
+    let mut rows = vec![];
+    for (block, width) in blocks.iter().zip(widths) {
+        after = after.saturating_sub(*width);
+        let mut parts = vec![];
+        for (i, count) in [before, after].into_iter().enumerate() {
+            if i == 1 {
+                parts.push(n.cast(*block, dtype)?);
+            }
+            if count > 0 {
+                let shape = n.sizes_exactly(&[Size::Of(*block, 0), Size::Known(count)])?;
+                parts.push(n.op(ops::Fill { shape, value: Some(zero) })?);
+            }
+        }
+        rows.push(n.concat(parts, 1)?);
+        before = before.saturating_add(*width);
     }
     let y = n.concat(rows, 0)?;
     n.done(y)
@@ -301,5 +336,11 @@ mod tests {
         assert_eq!(places(2, 3, 0), [0, 4]);
         assert_eq!(places(2, 3, 1), [1, 5]);
         assert_eq!(places(3, 2, -1), [2, 5]);
+        // No row is gone through that has no place.
+        assert_eq!(places(i64::MAX, 2, -1), [2, 5]);
+        assert_eq!(places(2, i64::MAX, 1).len(), 2);
+        for offset in [i64::MIN, i64::MAX] {
+            assert!(places(3, 3, offset).is_empty());
+        }
     }
 }

@@ -69,7 +69,7 @@ fn transform(n: &mut Lower<'_>, inverse: bool, ends: Ends) -> Lowered {
     for (i, axis) in axes.iter().enumerate() {
         let own = shape[*axis].as_known();
         let end = i + 1 == axes.len() && inverse && ends == Ends::Real;
-        let natural = own.map(|own| if end { last.unwrap_or(2 * (own - 1)) } else { own });
+        let natural = own.map(|own| if end { last.unwrap_or(own.saturating_sub(1).saturating_mul(2)) } else { own });
         let length = given.as_ref().and_then(|g| g.get(i).copied()).filter(|l| *l > 0).or(natural);
         lengths.push(length.ok_or_else(|| LowerError::NotFixed { what: "the transform".to_owned() })?);
     }
@@ -135,7 +135,8 @@ fn frames(n: &mut Lower<'_>, like: Value) -> Result<(i64, i64, Value)> {
     let size = n.int_or("n_fft", 1)?;
     let step = n.int("hop_length")?.unwrap_or(size / 4);
     let width = n.int("win_length")?.unwrap_or(size);
-    if !(1..=Transform::MAX_LENGTH).contains(&size) || step < 1 || !(1..=size).contains(&width) {
+    let steps = 1..=i64::from(i32::MAX);
+    if !(1..=Transform::MAX_LENGTH).contains(&size) || !steps.contains(&step) || !(1..=size).contains(&width) {
         return n.bad_attr("n_fft", "frames of 1 to 8192 samples, a step of at least 1 and a window that fits");
     }
     let dtype = n.dtype(like)?;
@@ -158,13 +159,13 @@ fn stft(n: &mut Lower<'_>) -> Lowered {
     }
     let x = n.as_float(x)?;
     let (size, step, window) = frames(n, x)?;
-    let axis = n.rank(x)? - 1;
+    let Some(axis) = n.rank(x)?.checked_sub(1) else { return Err(LowerError::form("frames of a scalar")) };
     let samples = n.shape(x)?[axis].as_known();
     let samples = samples.ok_or_else(|| LowerError::NotFixed { what: "the number of frames".to_owned() })?;
-    let count = (samples - size) / step + 1;
     if samples < size {
         return Err(LowerError::form(format!("frames of {size} of {samples} samples")));
     }
+    let count = (samples - size) / step + 1;
     n.affords(usize::try_from(count.saturating_mul(size)).unwrap_or(usize::MAX))?;
     let places: Vec<i64> = (0..count).flat_map(|i| (0..size).map(move |k| i * step + k)).collect();
     let places = n.add_const(Tensor::from_i64(DType::I32, &[count as usize, size as usize], &places))?;
@@ -193,14 +194,17 @@ fn istft(n: &mut Lower<'_>) -> Lowered {
     let (size, step, window) = frames(n, re)?;
     let rank = n.rank(re)?;
     let sizes = n.fixed_shape(re, "the number of frames")?;
-    let (bins, count) = (sizes[rank - 2], sizes[rank - 1]);
+    let [.., bins, count] = sizes[..] else { return Err(LowerError::form(format!("frames of {}", n.ty(re)?))) };
+    let total = (count - 1).saturating_mul(step).saturating_add(size);
+    if count < 1 || total > i64::from(i32::MAX) {
+        return Err(LowerError::form(format!("{count} frames that begin {step} samples apart")));
+    }
     let onesided = n.flag("onesided", bins != size)?;
     let turn = |n: &mut Lower<'_>, v: Value| super::movement::swapped(n, v, -2, -1);
     let (re, im) = (turn(n, re)?, im.map(|v| turn(n, v)).transpose()?);
     let (framed, _) = n.transformed(re, im, rank - 1, Transform { inverse: true, onesided, length: size })?;
     let framed = if normalized { n.scale(framed, (size as f64).sqrt())? } else { framed };
     let framed = n.mul(framed, window)?;
-    let total = size + step * (count - 1);
     n.affords(usize::try_from(count.saturating_mul(size)).unwrap_or(usize::MAX))?;
     let places: Vec<i64> = (0..count).flat_map(|i| (0..size).map(move |k| i * step + k)).collect();
     let indices = n.const_ints(&places)?;
@@ -229,7 +233,7 @@ fn istft(n: &mut Lower<'_>) -> Lowered {
     let (signal, envelope) =
         (n.slice(signal, axis, start, Some(end.min(total)))?, n.slice(envelope, 0, start, Some(end.min(total)))?);
     let y = n.div(signal, envelope)?;
-    let missing = end - total;
+    let missing = end.saturating_sub(total);
     let mut pad = vec![0; 2 * (axis + 1)];
     pad[2 * axis + 1] = missing.max(0);
     let y = n.pad(y, &pad, 0.0)?;

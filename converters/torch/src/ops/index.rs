@@ -335,8 +335,9 @@ fn as_strided(n: &mut Lower<'_>) -> Lowered {
     }
     let count = size.iter().try_fold(1usize, |n, d| n.checked_mul(usize::try_from(*d).ok()?)).unwrap_or(usize::MAX);
     n.affords(count)?;
-    let mut places = vec![offset];
-    for (size, stride) in size.iter().zip(&stride) {
+    // Of no elements there are no places, however long the other axes are.
+    let mut places = if count == 0 { vec![] } else { vec![offset] };
+    for (size, stride) in size.iter().zip(&stride).filter(|_| count > 0) {
         let step = |at: &i64| (0..*size).map(|i| at.saturating_add(i.saturating_mul(*stride))).collect::<Vec<_>>();
         places = places.iter().flat_map(step).collect();
     }

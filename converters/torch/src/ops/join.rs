@@ -129,10 +129,11 @@ fn combinations(n: &mut Lower<'_>) -> Lowered {
     let mut all: Vec<Vec<i64>> = vec![vec![]];
     for _ in 0..r {
         let first = |c: &Vec<i64>| c.last().map_or(0, |last| if again { *last } else { last + 1 });
-        all = all.iter().flat_map(|c| (first(c)..count).map(move |i| [c.as_slice(), &[i]].concat())).collect();
-        if all.len() > MAX_CHOICES {
+        let more = all.iter().fold(0i64, |sum, c| sum.saturating_add(count.saturating_sub(first(c)).max(0)));
+        if more > MAX_CHOICES {
             return Err(LowerError::form(format!("all choices of {r} of {count} elements")));
         }
+        all = all.iter().flat_map(|c| (first(c)..count).map(move |i| [c.as_slice(), &[i]].concat())).collect();
     }
     let places: Vec<i64> = all.iter().flatten().copied().collect();
     let y = n.without_bool(x, |n, x| n.gather_at(x, 0, &places))?;
@@ -141,4 +142,4 @@ fn combinations(n: &mut Lower<'_>) -> Lowered {
 }
 
 /// Choices beyond which they are refused.
-const MAX_CHOICES: usize = 1 << 16;
+const MAX_CHOICES: i64 = 1 << 16;

@@ -3,7 +3,7 @@
 //! A file holds a family: its rows on top, and below them the functions that are longer than a line. A row reads its
 //! arguments by the names that the signature gives them.
 
-use crate::schema::Signature;
+use crate::{functional, schema::Signature};
 use mlconv_source::{Arg, Lower, Lowered, Node, Row, Table};
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -114,30 +114,62 @@ pub fn signatures() -> impl Iterator<Item = (&'static str, &'static Signature)> 
 /// twins.
 pub(crate) fn overloads(domain: &str, op: &str) -> impl Iterator<Item = &'static Signature> {
     let (base, overload) = op.split_once('.').map_or((op, None), |(base, o)| (base, Some(o.to_owned())));
-    let plain = if base.ends_with('_') && !base.ends_with("__") { base.trim_end_matches('_') } else { base };
-    let (base, plain, domain) = (base.to_owned(), plain.to_owned(), domain.to_owned());
+    let plain = twin(domain, base).unwrap_or_else(|| base.to_owned());
+    let (base, domain) = (base.to_owned(), domain.to_owned());
     SIGNATURES.iter().filter(move |(d, ..)| *d == domain).map(|(_, s, _)| s).filter(move |s| {
         let (name, own) = s.name.split_once('.').map_or((s.name, None), |(n, o)| (n, Some(o)));
         (name == base || name == plain) && overload.as_deref().is_none_or(|o| own == Some(o))
     })
 }
 
-/// The name of the twin of an operator that writes its argument.
-pub(crate) fn in_place(name: &str) -> String {
-    let (base, overload) = name.split_once('.').map_or((name, None), |(b, o)| (b, Some(o)));
-    overload.map_or_else(|| format!("{base}_"), |o| format!("{base}_.{o}"))
+/// Operators of Python that write their argument, each with the one that does not.
+const IN_PLACE: &[(&str, &str)] = &[
+    ("__iand__", "__and__"),
+    ("__ior__", "__or__"),
+    ("__ixor__", "__xor__"),
+    ("__ilshift__", "__lshift__"),
+    ("__irshift__", "__rshift__"),
+];
+
+/// The operator, with its overload, that computes what one that writes its argument puts there; of others nothing.
+pub(crate) fn twin(domain: &str, op: &str) -> Option<String> {
+    let (name, overload) = op.split_once('.').map_or((op, None), |(n, o)| (n, Some(o)));
+    // Python calls `and` and `or` so where they are functions.
+    if domain == "_operator" {
+        return None;
+    }
+    let plain = match IN_PLACE.iter().find(|(own, _)| *own == name) {
+        Some((_, plain)) => plain,
+        None if name.starts_with('_') || name.ends_with("__") => return None,
+        None => name.strip_suffix('_')?,
+    };
+    Some(overload.map_or_else(|| plain.to_owned(), |o| format!("{plain}.{o}")))
+}
+
+/// An operator that writes its argument, of the overload of its twin.
+pub(crate) fn in_place(op: &str, twin: &str) -> String {
+    let base = op.split('.').next().unwrap_or(op);
+    twin.split_once('.').map_or_else(|| base.to_owned(), |(_, overload)| format!("{base}.{overload}"))
 }
 
 /// The signature of a node's operator; of one that writes its argument, that of its twin.
 pub(crate) fn signature(node: &Node) -> Option<&'static Signature> {
     let at = INDEX.get(&(&*node.domain, &*node.op)).copied();
     let twin = || {
-        let (name, overload) = node.op.split_once('.').map_or((&*node.op, None), |(n, o)| (n, Some(o)));
-        let plain = name.strip_suffix('_')?;
-        let twin = overload.map_or_else(|| plain.to_owned(), |o| format!("{plain}.{o}"));
+        let twin = twin(&node.domain, &node.op)?;
         INDEX.get(&(&*node.domain, twin.as_str())).copied()
     };
     Some(&SIGNATURES[at.or_else(twin)?].1)
+}
+
+/// Whether what an operator gives depends on how its argument lies in memory. A node of it has `self_layout` where that is
+/// not in order.
+pub(crate) fn asks_layout(op: &str) -> bool {
+    let base = op.split('.').next().unwrap_or(op);
+    matches!(
+        base,
+        "as_strided" | "as_strided_scatter" | "stride" | "sym_stride" | "sym_storage_offset" | "storage_offset"
+    )
 }
 
 /// Arguments that say where results lie and how, which is nothing that a program computes.
@@ -169,7 +201,11 @@ pub(crate) fn bind(node: &mut Node, args: Vec<(Option<&str>, usize, Arg)>) -> Re
             }
         };
         let is_default = param.and_then(|p| p.default.as_ref()).is_some_and(|d| d.same(&arg));
-        if is_default || ABOUT_MEMORY.contains(&name) {
+        if is_default {
+            continue;
+        }
+        if ABOUT_MEMORY.contains(&name) {
+            functional::note_copies(node, name, &arg);
             continue;
         }
         if node.attrs.insert(name.into(), arg).is_some() {

@@ -424,7 +424,17 @@ fn chunk(n: &mut Lower<'_>) -> Lowered {
         return n.bad_attr("chunks", "a number of parts");
     }
     let total = fixed(n, x, axis)?;
-    parts(n, x, axis, &even(total, (total + count - 1) / count))
+    parts(n, x, axis, &even(total, chunk_size(total, count)))
+}
+
+/// The size of each of so many chunks but for the last ones.
+pub(super) fn chunk_size(total: i64, count: i64) -> i64 {
+    total / count + i64::from(total % count != 0)
+}
+
+/// Where a split at `i` is, which counts from the end below 0.
+pub(super) fn cut_at(i: i64, total: i64) -> i64 {
+    (if i < 0 { i.saturating_add(total) } else { i }).clamp(0, total)
 }
 
 fn tensor_split(n: &mut Lower<'_>) -> Lowered {
@@ -441,8 +451,7 @@ fn tensor_split_along(n: &mut Lower<'_>, axis: usize) -> Lowered {
     let total = fixed(n, x, axis)?;
     let sizes: Vec<i64> = if n.has("indices") {
         let indices = n.ints("indices")?.unwrap_or_default();
-        let at = |i: i64| (if i < 0 { i.saturating_add(total) } else { i }).clamp(0, total);
-        let cuts: Vec<i64> = indices.into_iter().map(at).chain([total]).collect();
+        let cuts: Vec<i64> = indices.into_iter().map(|i| cut_at(i, total)).chain([total]).collect();
         let starts = std::iter::once(0).chain(cuts.iter().copied());
         starts.zip(&cuts).map(|(a, b)| (b - a).max(0)).collect()
     } else {
@@ -492,7 +501,8 @@ fn roll(n: &mut Lower<'_>) -> Lowered {
         // Of an axis whose size is open, a shift by less than it is meant.
         let by = match n.shape(x)?[axis].as_known() {
             Some(size) => shift.rem_euclid(size.max(1)),
-            None => *shift,
+            None if shift.unsigned_abs() < 1 << 31 => *shift,
+            None => return n.bad_attr("shifts", "shifts by less than 2^31"),
         };
         if by == 0 {
             continue;
@@ -581,10 +591,11 @@ pub(super) fn replaced(
     let size = n.shape(x)?[axis].as_known();
     if step != 1 {
         let size = size.ok_or_else(|| LowerError::NotFixed { what: "the slice that is written".to_owned() })?;
-        let count = (end.min(size) - start).max(0);
+        let count = end.min(size).saturating_sub(start).max(0);
         if count == 0 {
             return Ok(x);
         }
+        n.affords(usize::try_from(chunk_size(count, step)).unwrap_or(usize::MAX))?;
         let places: Vec<i64> = (start..start + count).step_by(step as usize).collect();
         let indices = n.const_ints(&places)?;
         let mode = ops::ScatterMode::Update;

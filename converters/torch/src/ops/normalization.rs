@@ -103,6 +103,12 @@ fn batch_norm_of(n: &mut Lower<'_>, eps: &'static str, training: bool) -> Lowere
     let (x, weight, bias) = (n.value("input")?, n.maybe("weight")?, n.maybe("bias")?);
     let (mean, variance) = (n.maybe("running_mean")?, n.maybe("running_var")?);
     let epsilon = epsilon(n, eps)?;
+    if training && mean.is_some() {
+        n.warn(
+            "the model was exported while training: it normalizes by the statistics of each batch, and those that it keeps \
+             stay as they are; call `model.eval()` before it is exported",
+        );
+    }
     match (mean, variance) {
         (Some(mean), Some(variance)) if !training => {
             let p = [

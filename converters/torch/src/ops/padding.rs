@@ -4,7 +4,7 @@ use mlconv_mil::{ir::Value, ops, schema::Opset};
 use mlconv_source::{
     Lower, LowerError, Lowered, Size,
     layers::{
-        padding::{FAR, Fill, inside, pad},
+        padding::{Fill, is_far, pad, pad_by_places},
         space::pixel_unshuffled,
     },
 };
@@ -63,7 +63,7 @@ type Result<T, E = LowerError> = std::result::Result<T, E>;
 fn padded(n: &mut Lower<'_>, name: &'static str, fill: Fill) -> Lowered {
     let (x, given) = (n.value("self")?, n.ints(name)?.unwrap_or_default());
     let rank = n.rank(x)?;
-    if given.len() % 2 != 0 || given.len() / 2 > rank || given.iter().any(|p| p.abs() > FAR) {
+    if given.len() % 2 != 0 || given.len() / 2 > rank || given.iter().any(|p| is_far(*p)) {
         return n.bad_attr(name, format!("pairs of numbers for at most {rank} axes"));
     }
     let mut pairs = vec![(0, 0); rank];
@@ -78,9 +78,7 @@ fn padded(n: &mut Lower<'_>, name: &'static str, fill: Fill) -> Lowered {
         // What is cut off at one end is still there to fill the other.
         let mut y = x;
         for (axis, (pair, size)) in pairs.iter().zip(sizes).enumerate().filter(|(_, (p, _))| **p != (0, 0)) {
-            let size = size as i64;
-            let places: Vec<i64> = (-pair.0..size.saturating_add(pair.1)).map(|i| inside(i, size, fill)).collect();
-            y = n.gather_at(y, axis, &places)?;
+            y = pad_by_places(n, y, axis, size as i64, *pair, fill)?;
         }
         return n.done(y);
     }

@@ -109,6 +109,9 @@ fn counts(n: &Lower<'_>, x: Value, spatial: usize) -> Result<Vec<i64>> {
         return n.bad_attr("output_size", format!("{spatial} sizes of at least 1"));
     }
     let shape = n.shape(x)?;
+    if shape.iter().skip(2).any(|d| d.is(0)) {
+        return Err(LowerError::form(format!("cells of {}", n.ty(x)?)));
+    }
     let count = |(i, c): (usize, i64)| match c {
         -1 => shape[i + 2].as_known().ok_or_else(|| LowerError::NotFixed { what: "the number of cells".into() }),
         c => Ok(c),

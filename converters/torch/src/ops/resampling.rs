@@ -1,6 +1,6 @@
 //! Resizing, and reading images at computed places.
 
-use mlconv_mil::ir::Value;
+use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{
     Lower, LowerError, Lowered, Size,
     layers::{
@@ -95,15 +95,25 @@ fn upsample(n: &mut Lower<'_>, input: &'static str, kernel: Kernel, coordinates:
             let target = match &factors {
                 Some(factors) if coordinates != Coordinates::AlignCorners => {
                     let factors: Vec<f64> = moved.iter().filter_map(|a| factors.get(a - 2).copied()).collect();
-                    Target::Scales(n.add_const(Tensor::from_f64(DType::F32, &[factors.len()], &factors))?)
+                    Target::Counted(factors, of_moved(&counts))
                 }
                 // Where corners meet, factors say nothing but the sizes.
                 _ => Target::Sizes(n.const_ints(&of_moved(&counts))?, Policy::Stretch),
             };
             (moved, target)
         }
+        // Sizes are rounded down in double precision.
+        Some(counts) if factors.as_ref().is_some_and(|f| f.len() == axes.len()) => {
+            (axes, Target::Counted(factors.unwrap_or_default(), counts))
+        }
         _ => {
-            let target = target(n, &axes, asked.as_deref(), factors.as_deref())?;
+            let target = match &factors {
+                // Where corners meet, factors say nothing but the sizes.
+                Some(factors) if factors.len() == axes.len() && coordinates == Coordinates::AlignCorners => {
+                    Target::Sizes(scaled(n, x, &axes, factors)?, Policy::Stretch)
+                }
+                _ => target(n, &axes, asked.as_deref(), factors.as_deref())?,
+            };
             (axes, target)
         }
     };
@@ -127,10 +137,25 @@ fn counts(n: &Lower<'_>, x: Value, asked: Option<&[Size]>, factors: Option<&[f64
     let sizes: Option<Vec<i64>> = (2..shape.rank()).map(|axis| shape[axis].as_known()).collect();
     let counts: Option<Vec<i64>> = (2..shape.rank()).map(count).collect();
     match (sizes, counts) {
-        (Some(_), Some(counts)) if counts.iter().all(|c| (1..1 << 24).contains(c)) => Ok(Some(counts)),
+        (Some(sizes), Some(counts))
+            if sizes.iter().all(|s| *s > 0) && counts.iter().all(|c| (1..1 << 24).contains(c)) =>
+        {
+            Ok(Some(counts))
+        }
         (Some(sizes), Some(counts)) => Err(LowerError::form(format!("resizing {sizes:?} elements to {counts:?}"))),
         _ => Ok(None),
     }
+}
+
+/// The sizes along axes times factors, rounded down.
+fn scaled(n: &mut Lower<'_>, x: Value, axes: &[usize], factors: &[f64]) -> Result<Value> {
+    let sizes: Vec<Size> = axes.iter().map(|axis| Size::Of(x, *axis)).collect();
+    let sizes = n.sizes_exactly(&sizes)?;
+    let sizes = n.cast(sizes, DType::F32)?;
+    let factors = n.add_const(Tensor::from_f64(DType::F32, &[factors.len()], factors))?;
+    let sizes = n.mul(sizes, factors)?;
+    let sizes = n.op(ops::Floor { x: sizes })?;
+    n.cast(sizes, DType::I32)
 }
 
 /// What is said of the new sizes.

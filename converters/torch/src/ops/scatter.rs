@@ -1,7 +1,7 @@
 //! Operators that write elements by index.
 
 use super::index::{adjacent, broadcast, in_front, indices_arg, together};
-use super::movement::replaced;
+use super::movement::{chunk_size, cut_at, replaced};
 use mlconv_mil::{ir::Value, ops, ops::ScatterMode};
 use mlconv_source::{Lower, LowerError, Lowered, Size};
 use mlconv_tensor::DType;
@@ -287,13 +287,15 @@ fn diagonal_scatter(n: &mut Lower<'_>) -> Lowered {
     let (Some(rows), Some(columns)) = (shape[a].as_known(), shape[b].as_known()) else {
         return Err(LowerError::NotFixed { what: "the diagonal that is written".to_owned() });
     };
+    n.affords(usize::try_from(rows.min(columns)).unwrap_or(0))?;
     let places = super::diagonal::places(rows, columns, offset);
     // Both axes in front, as one; the axis of the diagonal in front of what is written.
     let order = in_front(&[a, b], rank);
     let front = n.permute(x, &order)?;
     let merged = n.merge_axes(front, 0, 2)?;
-    let last = n.rank(src)?;
-    let turned = n.permute(src, &in_front(&[last - 1], last))?;
+    let rank_of_src = n.rank(src)?;
+    let Some(last) = rank_of_src.checked_sub(1) else { return Err(LowerError::form("a scalar for a diagonal")) };
+    let turned = n.permute(src, &in_front(&[last], rank_of_src))?;
     let indices = n.const_ints(&places)?;
     let [data, updates] = n.without_bools([merged, turned])?;
     let mode = ScatterMode::Update;
@@ -321,19 +323,19 @@ fn put_part(n: &mut Lower<'_>) -> Lowered {
         "split" if !of.ends_with("sizes") => part.saturating_mul(n.int_or("split_size", 1)?),
         "split" | "split_with_sizes" => {
             let name = if n.has("split_sizes") { "split_sizes" } else { "split_size" };
-            n.ints(name)?.unwrap_or_default().iter().take(at).sum()
+            n.ints(name)?.unwrap_or_default().iter().take(at).fold(0, |all: i64, size| all.saturating_add(*size))
         }
         "chunk" => {
             let count = n.int_or("chunks", 1)?.max(1);
-            part.saturating_mul((total + count - 1) / count)
+            part.saturating_mul(chunk_size(total, count))
         }
         "tensor_split" if n.has("sections") => {
             let count = n.int_or("sections", 1)?.max(1);
-            (total / count).saturating_mul(part) + part.min(total % count)
+            (total / count).saturating_mul(part).saturating_add(part.min(total % count))
         }
         "tensor_split" => {
             let cuts = n.ints("indices")?.unwrap_or_default();
-            at.checked_sub(1).and_then(|i| cuts.get(i).copied()).unwrap_or(0)
+            at.checked_sub(1).and_then(|i| cuts.get(i)).map_or(0, |cut| cut_at(*cut, total))
         }
         _ => return n.bad_attr("of", "an operator that splits"),
     };

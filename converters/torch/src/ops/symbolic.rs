@@ -19,12 +19,13 @@ aten! {
     };
     "sym_stride.int(Tensor self, int dim) -> SymInt", "stride.int(Tensor self, int dim) -> SymInt" => |n| {
         let (x, dim) = (n.value("self")?, n.int_or("dim", 0)?);
+        in_order(n)?;
         let axis = n.axis(x, dim)?;
         let sizes = n.own_sizes(x)?;
-        let y = number(n, &sizes[axis + 1..])?;
+        let y = number(n, sizes.get(axis + 1..).unwrap_or_default())?;
         n.done(y)
     };
-    "sym_storage_offset(Tensor self) -> SymInt" => |n| { n.ignore("self"); let y = n.const_int(0)?; n.done(y) };
+    "sym_storage_offset(Tensor self) -> SymInt", "storage_offset(Tensor self) -> int" => |n| { n.ignore("self"); in_order(n)?; let y = n.const_int(0)?; n.done(y) };
     "sym_is_contiguous(Tensor self, MemoryFormat memory_format=contiguous_format) -> SymBool", "is_contiguous(Tensor self) -> bool" =>
         |n| { n.ignore("self"); n.ignore("memory_format"); let y = n.const_scalar(DType::Bool, 1.0)?; n.done(y) };
     "item(Tensor self) -> Scalar", "_local_scalar_dense(Tensor self) -> Scalar" => |n| { let x = n.value("self")?; let y = n.as_scalar(x)?; n.done(y) };
@@ -53,9 +54,10 @@ aten! {
     "torch::sym_not(Scalar a) -> bool", "_operator::not_(Scalar a) -> bool" => |n| { let x = n.value("a")?; let x = n.cast(x, DType::Bool)?; n.emit(ops::LogicalNot { x }) };
     "torch::sym_max(Scalar a, Scalar b) -> Scalar" => |n| pair(n, |x, y| ops::Maximum { x, y });
     "torch::sym_min(Scalar a, Scalar b) -> Scalar" => |n| pair(n, |x, y| ops::Minimum { x, y });
-    "torch::sym_float(Scalar a) -> Scalar" => |n| { let x = n.value("a")?; let y = n.as_float(x)?; n.done(y) };
+    "torch::sym_float(Scalar a) -> Scalar" => |n| { let x = n.value("a")?; let x = n.as_scalar(x)?; let y = n.as_float(x)?; n.done(y) };
     "torch::sym_int(Scalar a) -> Scalar", "math::trunc(Scalar x) -> Scalar", "builtins::int(Scalar a) -> Scalar" => |n| {
         let x = one(n)?;
+        let x = n.as_scalar(x)?;
         let y = n.cast(x, DType::I32)?;
         n.done(y)
     };
@@ -100,6 +102,11 @@ fn number(n: &mut Lower<'_>, sizes: &[Size]) -> Result<Value> {
         Some(p) => Ok(p),
         None => n.const_int(1),
     }
+}
+
+/// Refuses to say how a tensor lies in memory that is a view of another one, which is a tensor of its own here.
+fn in_order(n: &mut Lower<'_>) -> Result<()> {
+    if n.has("self_layout") { Err(LowerError::form("how a view lies in memory")) } else { Ok(()) }
 }
 
 /// The argument of a function of one, whatever it is called.

@@ -131,20 +131,54 @@ impl Interpreter {
                 [_],
             ) => {
                 let name = self.now(&name);
-                match self.walk.known(&name) {
-                    Some(Known::Int(i)) if op == "Float" => Item::Float(i as f64),
-                    Some(Known::Float(x)) if op == "Int" => Item::Int(x as i64),
-                    Some(Known::Int(i)) if op == "Bool" => Item::Bool(i != 0),
-                    Some(Known::Float(x)) if op == "Bool" => Item::Bool(x != 0.0),
-                    Some(Known::Int(i)) => Item::Int(i),
-                    Some(Known::Bool(b)) if op == "Int" => Item::Int(i64::from(b)),
-                    Some(Known::Bool(b)) => Item::Bool(b),
-                    Some(Known::Float(x)) => Item::Float(x),
-                    None => Item::Number(name),
-                }
+                self.number(op, name)?
             }
+            ("Int" | "Float" | "Bool", None, [Item::Number(name)]) => self.number(op, name.clone())?,
             _ => return Ok(None),
         }))
+    }
+
+    /// The number that a tensor of one element holds, as `op` converts it.
+    fn number(&mut self, op: &str, name: Arc<str>) -> Result<Item> {
+        let wanted = match op {
+            "Int" | "IntImplicit" => Some(DType::I64),
+            "Float" | "FloatImplicit" => Some(DType::F64),
+            "Bool" => Some(DType::Bool),
+            _ => None,
+        };
+        let (int, float) = (wanted == Some(DType::I64), wanted == Some(DType::F64));
+        Ok(match self.walk.known(&name) {
+            Some(Known::Int(i)) if float => Item::Float(i as f64),
+            Some(Known::Bool(b)) if float => Item::Float(f64::from(u8::from(b))),
+            Some(Known::Float(x)) if int => Item::Int(x as i64),
+            Some(Known::Bool(b)) if int => Item::Int(i64::from(b)),
+            Some(Known::Int(i)) if wanted == Some(DType::Bool) => Item::Bool(i != 0),
+            Some(Known::Float(x)) if wanted == Some(DType::Bool) => Item::Bool(x != 0.0),
+            Some(Known::Int(i)) => Item::Int(i),
+            Some(Known::Bool(b)) => Item::Bool(b),
+            Some(Known::Float(x)) => Item::Float(x),
+            None => {
+                let is_so = |dtype: DType| match wanted {
+                    Some(DType::Bool) => dtype == DType::Bool,
+                    Some(DType::I64) => !dtype.is_float() && dtype != DType::Bool,
+                    Some(_) => dtype.is_float(),
+                    None => true,
+                };
+                if self.walk.dtype(&name).is_none_or(is_so) {
+                    return Ok(Item::Number(name));
+                }
+                let (domain, op) = match wanted {
+                    Some(DType::Bool) => ("_operator", "ne"),
+                    Some(DType::I64) => ("torch", "sym_int"),
+                    _ => ("torch", "sym_float"),
+                };
+                let mut args = vec![Item::Number(name)];
+                if op == "ne" {
+                    args.push(Item::Int(0));
+                }
+                self.operator(domain, op, args, vec![])?
+            }
+        })
     }
 
     /// The value that a tensor is now, with every node made so far lowered.

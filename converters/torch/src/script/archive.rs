@@ -6,9 +6,11 @@ use super::{
 };
 use crate::{
     archive::Archive,
+    functional::Names,
     pickle::{self, Id, Object, Pickle},
-    pt2::{ReadError, Storage},
+    pt2::ReadError,
     saved::parts,
+    storage::Storage,
 };
 use bytes::Bytes;
 use mlconv_tensor::Tensor;
@@ -18,6 +20,8 @@ type Result<T, E = ReadError> = std::result::Result<T, E>;
 
 /// Nesting of containers beyond which an attribute is refused.
 const MAX_NESTING: usize = 32;
+/// Bytes that the name of an attribute may have: each key is part of the names of all that it leads to.
+const MAX_NAME: usize = 1 << 12;
 /// Parts of all attributes that are read: containers that hold one another many times come to much in few bytes.
 const MAX_PARTS: usize = 1 << 20;
 
@@ -33,6 +37,8 @@ pub(crate) struct Script {
     storages: HashMap<(String, String), Bytes>,
     /// How many parts of containers were made; an object that is read twice counts twice.
     parts: usize,
+    /// Names that values of the graph have.
+    pub(super) names: Names,
     /// Names of tensors of the pickles by object: an object that is read twice is one tensor.
     named: HashMap<(bool, Id), Arc<str>>,
 }
@@ -55,6 +61,7 @@ impl Script {
             tensors: HashMap::new(),
             storages: HashMap::new(),
             parts: 0,
+            names: Names::default(),
             named: HashMap::new(),
         })
     }
@@ -110,6 +117,9 @@ impl Script {
     fn item(&mut self, constant: bool, id: Id, path: &str, depth: usize) -> Result<Item> {
         if depth > MAX_NESTING {
             return Err(ReadError::Graph(format!("`{path}` is nested too deeply")));
+        }
+        if path.len() > MAX_NAME {
+            return Err(ReadError::Graph("an attribute has a longer name than a model needs".to_owned()));
         }
         self.parts += 1;
         if self.parts > MAX_PARTS {
@@ -174,10 +184,16 @@ impl Script {
                 bytes
             }
         };
-        let t = Storage { bytes: &bytes, dtype: parts.dtype }.tensor(&parts.sizes, &parts.strides, parts.offset);
+        let room = self.archive.room();
+        let t = Storage { bytes: &bytes, dtype: parts.dtype, room: &room }.tensor(
+            &parts.sizes,
+            &parts.strides,
+            parts.offset,
+        );
         let t = t.map_err(|why| ReadError::Weight { name: path.to_owned(), why })?;
         let mut name: Arc<str> = path.into();
-        while self.tensors.contains_key(&name) {
+        // An input may be called as an attribute is.
+        while self.tensors.contains_key(&name) || !self.names.take(&name) {
             name = format!("{name}_").into();
         }
         self.tensors.insert(name.clone(), t);

@@ -118,7 +118,7 @@ const TYPES: &[(i64, DType)] = &[
 /// The number of complex numbers of two single-precision ones.
 pub(super) const COMPLEX: i64 = 9;
 
-fn dtype_of(code: i64) -> Option<DType> {
+pub(super) fn dtype_of(code: i64) -> Option<DType> {
     TYPES.iter().find(|(c, _)| *c == code).map(|(_, d)| *d)
 }
 

@@ -7,7 +7,12 @@ use super::{
     value::Item,
 };
 use mlconv_source::Arg;
-use std::{collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+};
 
 impl Interpreter {
     /// Both branches of a condition that is known only when the program runs. One that raises an error is never taken.
@@ -29,6 +34,10 @@ impl Interpreter {
         let cond = self.functional.current(name);
         self.flush();
         let before = (frame.clone(), self.changed.clone());
+        let held = containers(frame.values().chain(self.changed.values()));
+        self.worked(held.iter().map(|c| c.items().len()).sum::<usize>() / 16)?;
+        let held_before: Vec<Vec<Item>> = held.iter().map(Container::items).collect();
+        let mut held_ends: Vec<Vec<Vec<Item>>> = vec![];
         let memory = self.functional.saved();
         let mut written: Vec<HashMap<Arc<str>, Arc<str>>> = vec![];
         let mut ends = vec![];
@@ -39,6 +48,9 @@ impl Interpreter {
             self.walk.enter();
             let flow = self.block(body, &mut own);
             self.flush();
+            // What a branch does to a list is done to it where the branch is taken.
+            held_ends.push(held.iter().map(Container::items).collect());
+            held.iter().zip(&held_before).for_each(|(c, items)| c.put(items.clone()));
             written.push(self.functional.restore(&memory).into_iter().collect());
             blocks.push(self.walk.leave());
             match flow? {
@@ -92,6 +104,34 @@ impl Interpreter {
             from_b.push(y);
             attributes.push(key);
         }
+        let mut parts = vec![];
+        for (i, container) in held.iter().enumerate() {
+            let ends: Vec<&Vec<Item>> = held_ends.iter().filter_map(|e| e.get(i)).collect();
+            let [x, y] = ends.as_slice() else { continue };
+            if x.len() != y.len() {
+                return self.fail("a list or dictionary that grows in one branch on a condition that is known late");
+            }
+            let mut now = vec![];
+            for (x, y) in x.iter().zip(y.iter()) {
+                if x.same(y) == Some(true) || alike(x, y) {
+                    now.push(x.clone());
+                    continue;
+                }
+                let is_part = |i: &Item| matches!(i, Item::Tensor(_) | Item::Number(_)) || i.number().is_some();
+                if !is_part(x) || !is_part(y) || matches!(x, Item::Tensor(_)) != matches!(y, Item::Tensor(_)) {
+                    return self.fail(format!(
+                        "a part of a list or dictionary is {} or {} on a condition that is known late",
+                        x.kind(),
+                        y.kind()
+                    ));
+                }
+                parts.push((i, now.len()));
+                now.push(Item::Uninitialized);
+                from_a.push(x.clone());
+                from_b.push(y.clone());
+            }
+            container.put(now);
+        }
         // What a branch has made itself is nothing that code behind the condition can read.
         let mut memories: Vec<Arc<str>> = written.iter().flat_map(|w| w.keys().cloned()).collect();
         memories.retain(|first| self.walk.rank(first).is_some());
@@ -109,6 +149,12 @@ impl Interpreter {
         }
         for key in attributes {
             self.changed.insert(key, joined.next().unwrap_or(Item::Uninitialized));
+        }
+        for (container, at) in parts {
+            let item = joined.next().unwrap_or(Item::Uninitialized);
+            if let Some(container) = held.get(container) {
+                container.set(at, item);
+            }
         }
         for (first, item) in memories.iter().zip(joined) {
             if let Item::Tensor(name) = item {
@@ -157,12 +203,73 @@ impl Interpreter {
     }
 }
 
+/// What code can change: a list or a dictionary, of which keys are part.
+enum Container {
+    List(Rc<RefCell<Vec<Item>>>),
+    Dict(Rc<RefCell<Vec<(Item, Item)>>>),
+}
+
+impl Container {
+    /// What it holds; of a dictionary, keys and values in turns.
+    fn items(&self) -> Vec<Item> {
+        match self {
+            Self::List(v) => v.borrow().clone(),
+            Self::Dict(v) => v.borrow().iter().flat_map(|(k, v)| [k.clone(), v.clone()]).collect(),
+        }
+    }
+
+    fn put(&self, items: Vec<Item>) {
+        match self {
+            Self::List(v) => *v.borrow_mut() = items,
+            Self::Dict(v) => {
+                let mut items = items.into_iter();
+                let mut all = vec![];
+                while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                    all.push((key, value));
+                }
+                *v.borrow_mut() = all;
+            }
+        }
+    }
+
+    /// Puts an item where [`items`](Self::items) has the one at `at`.
+    fn set(&self, at: usize, item: Item) {
+        let mut items = self.items();
+        if let Some(place) = items.get_mut(at) {
+            *place = item;
+        }
+        self.put(items);
+    }
+}
+
+/// The lists and dictionaries that can be reached from `items`, each once. Others share them, so that they are changed where
+/// they are, and no copies are made.
+fn containers<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<Container> {
+    let (mut seen, mut out, mut next) = (HashSet::new(), vec![], items.cloned().collect::<Vec<_>>());
+    while let Some(item) = next.pop() {
+        match item {
+            Item::List(v) if seen.insert(Rc::as_ptr(&v).cast::<()>()) => {
+                next.extend(v.borrow().iter().cloned());
+                out.push(Container::List(v));
+            }
+            Item::Dict(v) if seen.insert(Rc::as_ptr(&v).cast::<()>()) => {
+                next.extend(v.borrow().iter().map(|(_, v)| v.clone()));
+                out.push(Container::Dict(v));
+            }
+            Item::Tuple(v) | Item::Named(_, v) => next.extend(v.iter().cloned()),
+            _ => {}
+        }
+    }
+    out
+}
+
 /// Whether both are the same value of the graph.
 pub(super) fn alike(a: &Item, b: &Item) -> bool {
     match (a, b) {
         (Item::Tensor(a), Item::Tensor(b)) | (Item::Number(a), Item::Number(b)) => a == b,
         (Item::Memory, Item::Memory) | (Item::Uninitialized, Item::Uninitialized) => true,
         (Item::List(a), Item::List(b)) => Rc::ptr_eq(a, b),
+        (Item::Dict(a), Item::Dict(b)) => Rc::ptr_eq(a, b),
         (Item::Tuple(a), Item::Tuple(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| alike(a, b)),
         _ => false,
     }

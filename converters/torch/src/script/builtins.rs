@@ -9,8 +9,8 @@ pub(crate) fn known(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
     match (op, args) {
         ("__is__", [a, b]) => return Some(Ok(Item::Bool(is(a, b)?))),
         ("__isnot__", [a, b]) => return Some(Ok(Item::Bool(!is(a, b)?))),
-        ("__not__", [a]) => return done(Item::Bool(!known_truth(a)?)),
-        ("Bool" | "bool", [a]) => return done(Item::Bool(known_truth(a)?)),
+        ("__not__", [a]) => return done(Item::Bool(!a.truth()?)),
+        ("Bool" | "bool", [a]) => return done(Item::Bool(a.truth()?)),
         ("len", [Item::Str(s)]) => return done(Item::Int(s.chars().count() as i64)),
         ("len", [Item::Dict(d)]) => return done(Item::Int(d.borrow().len() as i64)),
         ("len", [a]) => return done(Item::Int(a.elements()?.len() as i64)),
@@ -39,11 +39,6 @@ pub(crate) fn known(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
         _ => {}
     }
     list_op(op, args).or_else(|| number_op(op, args))
-}
-
-/// Whether a value is true, where it is known and no tensor.
-fn known_truth(item: &Item) -> Option<bool> {
-    item.truth()
 }
 
 fn is(a: &Item, b: &Item) -> Option<bool> {
@@ -84,6 +79,14 @@ fn item(all: &Item, at: &Item) -> Option<Result<Item, String>> {
     Some(position(at, elements.len()).map(|i| elements[i].clone()))
 }
 
+/// How many numbers lie in a range.
+pub(super) fn turns(from: i64, to: i64, step: i64) -> i64 {
+    let (from, to, step) = (i128::from(from), i128::from(to), i128::from(step));
+    let way = if step < 0 { from - to } else { to - from };
+    let turns = if way <= 0 || step == 0 { 0 } else { (way - 1) / step.abs() + 1 };
+    i64::try_from(turns).unwrap_or(i64::MAX)
+}
+
 /// Bounds of a slice as Python has them.
 fn bounds(args: &[Item], len: usize) -> Option<(usize, usize, usize)> {
     let at = |i: usize, default: i64| match args.get(i) {
@@ -118,7 +121,8 @@ fn list_op(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
             done(Item::None)
         }
         ("insert", [Item::List(v), at, x]) => {
-            let at = at.int()?.clamp(0, v.borrow().len() as i64) as usize;
+            let (at, len) = (at.int()?, v.borrow().len() as i64);
+            let at = (if at < 0 { at.saturating_add(len) } else { at }).clamp(0, len) as usize;
             v.borrow_mut().insert(at, x.clone());
             done(Item::None)
         }
@@ -210,8 +214,7 @@ fn list_op(op: &str, args: &[Item]) -> Option<Result<Item, String>> {
             let (from, to, step) = (from.int()?, to.int()?, step.int()?);
             Some(match step {
                 0 => Err("a range of steps of 0".to_owned()),
-                s if s > 0 => Ok(Item::Int(if to > from { (to - from - 1) / s + 1 } else { 0 })),
-                s => Ok(Item::Int(if to < from { (from - to - 1) / s.saturating_neg() + 1 } else { 0 })),
+                step => Ok(Item::Int(turns(from, to, step))),
             })
         }
         ("__derive_index", [i, from, step]) => {
@@ -351,7 +354,16 @@ mod tests {
         assert_eq!(value("__getitem__", &[other.clone(), Item::Int(-1)]), "2");
         assert_eq!(value("__getitem__", &[other.clone(), Item::Int(5)]), "element 5 of a list of 2");
         assert_eq!(value("slice", &[other, Item::None, Item::Int(-1)]), "[1]");
-        assert_eq!(value("__range_length", &[Item::Int(0), Item::Int(7), Item::Int(3)]), "3");
+        let length = |from, to, step| value("__range_length", &[from, to, step].map(Item::Int));
+        assert_eq!([length(0, 7, 3), length(7, 0, -3), length(7, 0, 3)], ["3", "3", "0"]);
+        assert_eq!(length(-i64::MAX, i64::MAX, 1), i64::MAX.to_string());
+        assert_eq!(length(i64::MAX, i64::MIN, i64::MIN), "2");
+        let list = || Item::list([1, 2, 3].map(Item::Int).to_vec());
+        for (at, expected) in [(-1, "[1, 2, 9, 3]"), (0, "[9, 1, 2, 3]"), (-7, "[9, 1, 2, 3]"), (7, "[1, 2, 3, 9]")] {
+            let list = list();
+            value("insert", &[list.clone(), Item::Int(at), Item::Int(9)]);
+            assert_eq!(list.to_string(), expected);
+        }
         assert_eq!(value("format", &[Item::Str("{} of {}".into()), Item::Int(1), Item::Int(2)]), "1 of 2");
     }
 }

@@ -2,17 +2,22 @@
 //! so that sizes are known to the code that follows.
 
 mod ends;
+mod operators;
 
 use super::{
     archive::Script,
-    binding::bound,
     builtins,
     memory::{Kept, Key, Memory, copied},
-    syntax::{Expr, Function, Kind, Statement},
+    syntax::{Class, Expr, Function, Kind, Statement},
     value::Item,
 };
-use crate::{complex::Pass, functional::Functional, ops, pickle::Id, pt2::ReadError};
-use mlconv_source::{Arg, Known, Node, Walk};
+use crate::{
+    complex::Pass,
+    functional::{Functional, Names},
+    pickle::Id,
+    pt2::ReadError,
+};
+use mlconv_source::{Known, Walk};
 use std::{
     collections::{BTreeSet, HashMap},
     rc::Rc,
@@ -25,6 +30,8 @@ pub(super) type Result<T, E = ReadError> = std::result::Result<T, E>;
 const MAX_STATEMENTS: usize = 1 << 21;
 /// Calls within calls.
 const MAX_CALLS: usize = 64;
+/// Expressions and blocks within each other, those of all calls together: each takes room on the stack.
+const MAX_LEVELS: usize = 400;
 
 /// The variables of a function.
 pub(super) type Frame = HashMap<Rc<str>, Item>;
@@ -56,7 +63,10 @@ pub(crate) struct Interpreter {
     defined: BTreeSet<Arc<str>>,
     statements: usize,
     calls: usize,
-    names: usize,
+    levels: usize,
+    /// Names made so far, and those that values have.
+    made: usize,
+    names: Names,
     /// The function and line at hand.
     place: (Rc<str>, usize),
     /// The module at hand.
@@ -65,7 +75,12 @@ pub(crate) struct Interpreter {
 
 impl Interpreter {
     /// Begins a call in which attributes are as `memory` has them.
-    pub(crate) fn new(script: Script, mut walk: Walk, memory: Memory) -> Self {
+    pub(crate) fn new(mut script: Script, mut walk: Walk, memory: Memory, inputs: Vec<Arc<str>>) -> Self {
+        let names = Names::default();
+        for name in inputs.iter().chain(script.tensors.keys()) {
+            names.take(name);
+        }
+        script.names = names.clone();
         let root = script.root();
         let (mut changed, mut begun, mut paths) = (HashMap::new(), HashMap::new(), HashMap::from([(root, "".into())]));
         for (path, (key, kept)) in &memory.kept {
@@ -82,17 +97,19 @@ impl Interpreter {
         Self {
             script,
             walk,
-            functional: Functional::default(),
+            functional: Functional::new(names.clone()),
             complex: Pass::default(),
             changed,
             begun,
             memory,
-            inputs: vec![],
+            inputs,
             paths,
             defined: BTreeSet::new(),
             statements: 0,
             calls: 0,
-            names: 0,
+            levels: 0,
+            made: 0,
+            names,
             place: ("".into(), 0),
             module: "".into(),
         }
@@ -106,17 +123,22 @@ impl Interpreter {
         Err(ReadError::Graph(format!("{}, line {}: {why}", self.place.0, self.place.1)))
     }
 
+    /// A name that no value has, and that is not the beginning of an input's: parts of results are named by what they are of.
     pub(super) fn fresh(&mut self, hint: &str) -> Arc<str> {
-        self.names += 1;
-        format!("{hint}_{}", self.names).into()
+        loop {
+            self.made += 1;
+            let name: Arc<str> = format!("{hint}_{}", self.made).into();
+            let begins = |i: &Arc<str>| i.strip_prefix(&*name).is_some_and(|rest| rest.starts_with('_'));
+            if !self.inputs.iter().any(begins) && self.names.take(&name) {
+                return name;
+            }
+        }
     }
 
     /// Calls the model's `forward`.
-    pub(crate) fn forward(&mut self, args: Vec<Item>) -> Result<Item> {
+    pub(crate) fn forward(&mut self, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
         let (root, forward) = (self.script.root(), self.script.forward()?);
-        self.inputs =
-            args.iter().filter_map(|i| if let Item::Tensor(n) = i { Some(n.clone()) } else { None }).collect();
-        let result = self.method(root, &forward.name, args, vec![])?;
+        let result = self.method(root, &forward.name, args, named)?;
         self.bounded(&result)?;
         Ok(result)
     }
@@ -160,14 +182,14 @@ impl Interpreter {
     }
 
     /// Refuses containers that are too large, and counts the work that it is to go through them.
-    fn bounded(&mut self, item: &Item) -> Result<()> {
+    pub(super) fn bounded(&mut self, item: &Item) -> Result<()> {
         match item.parts() {
             Some(n) => self.worked(n / 16),
             None => self.fail("a list, tuple, dictionary or text of too many parts"),
         }
     }
 
-    fn worked(&mut self, statements: usize) -> Result<()> {
+    pub(super) fn worked(&mut self, statements: usize) -> Result<()> {
         self.statements += statements;
         if self.statements > MAX_STATEMENTS {
             return self.fail("the model runs too many statements, written out");
@@ -175,7 +197,22 @@ impl Interpreter {
         Ok(())
     }
 
+    /// One level deeper within code.
+    fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.levels >= MAX_LEVELS {
+            return self.fail("code is nested too deeply, with the functions that it calls");
+        }
+        self.levels += 1;
+        let done = f(self);
+        self.levels -= 1;
+        done
+    }
+
     pub(super) fn block(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
+        self.deeper(|s| s.statements_of(body, frame))
+    }
+
+    fn statements_of(&mut self, body: &[Statement], frame: &mut Frame) -> Result<Flow> {
         for statement in body {
             self.place.1 = statement.line;
             self.worked(1)?;
@@ -246,7 +283,7 @@ impl Interpreter {
     }
 
     /// What a loop goes over.
-    fn range(&mut self, over: &Expr, frame: &Frame) -> Result<Vec<Item>> {
+    fn range(&mut self, over: &Expr, frame: &Frame) -> Result<Box<dyn Iterator<Item = Item>>> {
         if let Expr::Call(f, args, _) = over
             && matches!(&**f, Expr::Name(n) if &**n == "range")
         {
@@ -264,20 +301,14 @@ impl Interpreter {
                 [from, to, step] if *step != 0 => (*from, *to, *step),
                 _ => return self.fail("a range that is none"),
             };
-            if to.saturating_sub(from).saturating_abs() / step.saturating_abs() > MAX_STATEMENTS as i64 {
-                return self.fail("a loop of too many turns");
-            }
-            let mut all = vec![];
-            let mut i = from;
-            while if step > 0 { i < to } else { i > to } {
-                all.push(Item::Int(i));
-                i = i.saturating_add(step);
-            }
-            return Ok(all);
+            let turns = builtins::turns(from, to, step);
+            // In bounds: the last turn is before `to`.
+            let at = move |turn: i64| Item::Int(from.wrapping_add(turn.wrapping_mul(step)));
+            return Ok(Box::new((0..turns).map(at)));
         }
         let item = self.eval(over, frame)?;
         match item.elements() {
-            Some(all) => Ok(all),
+            Some(all) => Ok(Box::new(all.into_iter())),
             None => self.fail(format!("a loop over {}", item.kind())),
         }
     }
@@ -287,7 +318,6 @@ impl Interpreter {
             Expr::Name(name) => drop(frame.insert(name.clone(), item)),
             Expr::Attr(of, name) => match self.eval(of, frame)? {
                 Item::Module(module) => drop(self.changed.insert((module, name.clone()), item)),
-                Item::Memory => {}
                 other => return self.fail(format!("an attribute of {} is written", other.kind())),
             },
             Expr::Index(of, at) => {
@@ -335,6 +365,10 @@ impl Interpreter {
     }
 
     fn eval(&mut self, e: &Expr, frame: &Frame) -> Result<Item> {
+        self.deeper(|s| s.value_of(e, frame))
+    }
+
+    fn value_of(&mut self, e: &Expr, frame: &Frame) -> Result<Item> {
         let item = match e {
             Expr::None => Item::None,
             Expr::Bool(b) => Item::Bool(*b),
@@ -473,7 +507,7 @@ impl Interpreter {
             if matches!(path(arg), Some(p) if p.starts_with("__torch__."))
                 && matches!(f, Expr::Attr(_, n) if &**n == "__new__")
             {
-                return Ok(Item::Memory);
+                return self.fail("instances of classes, which are not supported");
             }
             items.push(self.eval(arg, frame)?);
         }
@@ -502,22 +536,44 @@ impl Interpreter {
             if let Some(f) = self.script.function(&path)? {
                 return self.call(&f, &path, items, by_name);
             }
-            let is_tuple = self.script.class(&path, |c| c.base == "NamedTuple")?;
-            return match is_tuple {
-                Some(true) => {
-                    items.extend(by_name.into_iter().map(|(_, item)| item));
-                    Ok(Item::Named(path.into(), items.into()))
-                }
-                Some(false) => Ok(Item::Memory),
+            let fields = |c: &Class| {
+                let names = c.fields.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+                (c.base == "NamedTuple").then_some(names)
+            };
+            return match self.script.class(&path, fields)? {
+                Some(Some(fields)) => self.named_tuple(path, &fields, items, by_name),
+                Some(None) => self.fail("instances of classes, which are not supported"),
                 None => self.fail(format!("`{path}` is not known")),
             };
         }
         let Expr::Attr(of, name) = f else { return self.fail("a call of what is no function") };
         match self.eval(of, frame)? {
             Item::Module(module) => self.method(module, name, items, by_name),
-            Item::Memory => Ok(Item::None),
             other => self.fail(format!("the method `{name}` of {}", other.kind())),
         }
+    }
+
+    /// A named tuple: what is given by name goes where its class has that field.
+    fn named_tuple(
+        &mut self,
+        class: String,
+        fields: &[String],
+        mut items: Vec<Item>,
+        by_name: Vec<(Rc<str>, Item)>,
+    ) -> Result<Item> {
+        let given = items.len();
+        for field in fields.iter().skip(given) {
+            match by_name.iter().find(|(n, _)| **n == **field) {
+                Some((_, item)) => items.push(item.clone()),
+                None => return self.fail(format!("`{class}` is made without `{field}`")),
+            }
+        }
+        if given.checked_add(by_name.len()) != Some(fields.len()) {
+            return self.fail(format!("`{class}` is made of other fields than it has"));
+        }
+        let item = Item::Named(class.into(), items.into());
+        self.bounded(&item)?;
+        Ok(item)
     }
 
     fn is_instance(&mut self, e: &Expr, ty: &Expr, frame: &Frame) -> Result<Item> {
@@ -545,162 +601,6 @@ impl Interpreter {
         };
         Ok(Item::Bool(is))
     }
-
-    pub(super) fn node_of(&self, domain: &str, op: &str) -> Node {
-        let (file, line) = &self.place;
-        Node {
-            domain: domain.into(),
-            op: op.into(),
-            module: (&*self.module).into(),
-            line: format!("{file}:{line}").into(),
-            ..Node::default()
-        }
-    }
-
-    /// Hands the nodes that were made to the walk.
-    pub(super) fn flush(&mut self) {
-        for node in self.functional.take() {
-            self.send(&node);
-        }
-    }
-
-    /// Hands a node to the walk; one of complex numbers as what it is on their parts.
-    fn send(&mut self, node: &Node) {
-        match self.complex.replaced(node) {
-            Ok(None) => self.walk.node(node),
-            Ok(Some(nodes)) => nodes.iter().for_each(|node| self.walk.node(node)),
-            Err(why) => self.walk.fail(why),
-        }
-    }
-
-    pub(super) fn builtin(
-        &mut self,
-        domain: &str,
-        op: &str,
-        args: Vec<Item>,
-        named: Vec<(Rc<str>, Item)>,
-    ) -> Result<Item> {
-        let args: Vec<Item> = args.into_iter().map(|i| self.settled(i)).collect();
-        if named.is_empty() {
-            args.iter().try_for_each(|item| self.bounded(item))?;
-            match builtins::known(op, &args) {
-                Some(Ok(item)) => {
-                    // What it was called on may have grown.
-                    args.first().into_iter().chain([&item]).try_for_each(|item| self.bounded(item))?;
-                    return Ok(item);
-                }
-                Some(Err(why)) => return self.fail(why),
-                None => {}
-            }
-            if let Some(item) = self.about(domain, op, &args)? {
-                return Ok(item);
-            }
-        }
-        self.operator(domain, op, args, named)
-    }
-
-    fn operator(&mut self, domain: &str, op: &str, args: Vec<Item>, named: Vec<(Rc<str>, Item)>) -> Result<Item> {
-        let mut node = self.node_of(domain, op);
-        let result = self.fresh(op.split('.').next().unwrap_or(op).trim_end_matches('_'));
-        node.name = result.clone();
-        // Where an overload takes them all as it says, it goes before those that take some in order that are given by name.
-        let find = |args: &[Item]| {
-            let all = |in_order: bool| {
-                ops::overloads(domain, op).find_map(|s| bound(s, args, &named, in_order).map(|bound| (s, bound)))
-            };
-            all(false).or_else(|| all(true))
-        };
-        // A tensor of one number stands for it, where nothing takes a tensor.
-        let found = find(&args).or_else(|| {
-            let number = |i: &Item| match i {
-                Item::Tensor(name) if self.walk.rank(name) == Some(0) => self.settled(Item::Number(name.clone())),
-                other => other.clone(),
-            };
-            find(&args.iter().map(number).collect::<Vec<_>>())
-        });
-        let Some((signature, args)) = found else {
-            // Numbers that are known late are computed as sizes are.
-            if domain == "aten" && named.is_empty() && args.iter().all(is_number) {
-                let (domain, op) = arithmetic(op);
-                return self.operator(domain, op, args, named);
-            }
-            if ops::overloads(domain, op).next().is_some() {
-                let kinds: Vec<&str> = args.iter().chain(named.iter().map(|(_, i)| i)).map(Item::kind).collect();
-                return self.fail(format!("`{op}` is not known for {}", kinds.join(", ")));
-            }
-            // The driver says that it has no lowering, with its place.
-            node.outputs = vec![result.clone()];
-            self.send(&node);
-            return Ok(Item::Tensor(result));
-        };
-        let in_place = op.split('.').next().is_some_and(|n| n.ends_with('_') && !n.starts_with('_'));
-        node.op = if in_place { ops::in_place(signature.name).into() } else { signature.name.into() };
-        ops::bind(&mut node, args).map_err(ReadError::Graph)?;
-        if node.op.starts_with("as_strided")
-            && matches!(node.attrs.get("self"), Some(Arg::Value(of)) if !self.functional.is_in_order(of))
-        {
-            node.attrs.insert("self_layout".into(), Arg::Str("a view itself".to_owned()));
-        }
-        let original = node.clone();
-        let returns: Vec<&str> = signature.returns.iter().map(|r| r.ty.as_str()).collect();
-        if in_place {
-            node.outputs = vec![result.clone()];
-            self.functional.node(node).map_err(ReadError::Graph)?;
-            self.flush();
-            return Ok(Item::Tensor(result));
-        }
-        self.functional.read(&mut node);
-        self.flush();
-        let names = match returns.as_slice() {
-            [list] if list.ends_with("[]") => {
-                let names = self.walk.list(&node, &result);
-                node.outputs = names.clone();
-                self.functional.made(&node, &original);
-                return Ok(Item::list(names.into_iter().map(Item::Tensor).collect()));
-            }
-            [_] | [] => vec![result.clone()],
-            several => (0..several.len()).map(|i| Arc::from(format!("{result}_{i}"))).collect(),
-        };
-        node.outputs = names.clone();
-        self.send(&node);
-        self.functional.made(&node, &original);
-        let item = |(name, ty): (Arc<str>, &&str)| match *ty {
-            "Scalar" | "SymInt" | "int" | "float" | "bool" => Item::Number(name),
-            _ => Item::Tensor(name),
-        };
-        let mut items: Vec<Item> = names.into_iter().zip(&returns).map(item).collect();
-        Ok(match items.len() {
-            0 => Item::None,
-            1 => {
-                let one = items.remove(0);
-                self.settled(one)
-            }
-            _ => Item::Tuple(items.into()),
-        })
-    }
-}
-
-/// What arithmetic on numbers that are known late is called for sizes: the domain, and the operator.
-fn arithmetic(op: &str) -> (&'static str, &str) {
-    match op.split('.').next().unwrap_or(op) {
-        "div" => ("_operator", "truediv"),
-        "remainder" => ("_operator", "mod"),
-        "__and__" => ("_operator", "and"),
-        "__or__" => ("_operator", "or"),
-        "__not__" => ("_operator", "not_"),
-        "Float" => ("torch", "sym_float"),
-        "Int" => ("torch", "sym_int"),
-        "max" => ("torch", "sym_max"),
-        "min" => ("torch", "sym_min"),
-        "sqrt" => ("math", "sqrt"),
-        "floor" => ("math", "floor"),
-        "ceil" => ("math", "ceil"),
-        plain => ("_operator", plain),
-    }
-}
-
-fn is_number(item: &Item) -> bool {
-    matches!(item, Item::Number(_)) || item.number().is_some()
 }
 
 /// A path of names from one of the roots that are no variables.

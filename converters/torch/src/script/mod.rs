@@ -8,6 +8,8 @@ mod builtins;
 mod interpret;
 mod memory;
 mod syntax;
+mod tensors;
+mod tokens;
 mod value;
 
 use crate::{archive::Archive, ops, pt2::ReadError};
@@ -20,7 +22,7 @@ use mlconv_source::{
     DimSpec, InputSpec, Lowering, Request, SourceDim, SourceGraph, SourceType, SourceValue, Walk, narrowed,
 };
 use mlconv_tensor::{DType, Tensor};
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 use value::Item;
 
 /// A parameter of a model's `forward`, or an element of one that is a tuple of tensors.
@@ -50,6 +52,10 @@ impl Parameter {
 pub fn parameters(bytes: Bytes) -> Result<Vec<Parameter>, ReadError> {
     let mut script = Script::open(Archive::open(bytes)?)?;
     let forward = script.forward()?;
+    Ok(parameters_of(&forward))
+}
+
+fn parameters_of(forward: &syntax::Function) -> Vec<Parameter> {
     let mut all = vec![];
     for p in forward.params.iter().skip(1) {
         let tensors = Taken::of(&p.name, &p.ty).map(|t| t.tensors());
@@ -59,7 +65,7 @@ pub fn parameters(bytes: Bytes) -> Result<Vec<Parameter>, ReadError> {
             None => all.push(parameter(p.name.clone(), false)),
         }
     }
-    Ok(all)
+    all
 }
 
 /// A parameter made of tensors, each an input of the program.
@@ -151,8 +157,18 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
     let mut request = request.clone();
     let mut graph = SourceGraph { name: "main".to_owned(), ..SourceGraph::default() };
     graph.meta.insert("source".to_owned(), "torchscript".to_owned());
-    let mut args = vec![];
+    let (mut args, mut named) = (vec![], vec![]);
+    // Behind a parameter that keeps its default, others are given by name.
+    let mut give = |name: &str, item: Item, skipped: bool| {
+        if skipped { named.push((name.into(), item)) } else { args.push(item) }
+    };
+    let mut skipped = false;
     let taken: Vec<Option<Taken>> = forward.params.iter().skip(1).map(|p| Taken::of(&p.name, &p.ty)).collect();
+    let known: Vec<String> = parameters_of(&forward).into_iter().map(|p| p.name).collect();
+    if let Some(name) = request.inputs.iter().filter_map(|s| s.name.as_ref()).find(|n| !known.contains(n)) {
+        return Err(ReadError::NoInput { name: name.clone(), inputs: known.join("`, `") });
+    }
+    let mut missing = vec![];
     let alone = taken.iter().flatten().map(|t| t.tensors().len()).sum::<usize>() == 1;
     for (p, taken) in forward.params.iter().skip(1).zip(&taken) {
         let Some(taken) = taken else {
@@ -166,9 +182,8 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
                 (None, None) => None,
             };
             match item {
-                Some(item) => args.push(item),
-                // What has a default keeps it, and what follows it too.
-                None if p.default.is_some() => break,
+                Some(item) => give(&p.name, item, skipped),
+                None if p.default.is_some() => skipped = true,
                 None => {
                     let why = format!(
                         "`forward` takes `{}`, {} that the program is made for: give it with `--input {}=NUMBER`, or with \
@@ -183,19 +198,26 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
         let spec_of = |name: &str| request.inputs.iter().find(|s| s.name.as_ref().map_or(alone, |n| n == name));
         let names = taken.tensors();
         if p.default.is_some() && names.iter().all(|n| spec_of(n).is_none()) {
-            break;
+            skipped = true;
+            continue;
         }
         for name in names {
-            let Some(spec) = spec_of(&name) else { return Err(ReadError::Shapes(name)) };
+            let Some(spec) = spec_of(&name) else {
+                missing.push(name);
+                continue;
+            };
             let ty = spec.dtype.map(|dtype| SourceType { dtype, shape: None });
             graph.inputs.push(SourceValue { name: name.into(), ty, other: None, description: String::new() });
         }
-        args.push(taken.item());
+        give(&p.name, taken.item(), skipped);
+    }
+    if !missing.is_empty() {
+        return Err(ReadError::Shapes(missing.join("`, `")));
     }
     let mut memory = Memory::default();
     let mut first = None;
     for _ in 0..MAX_CALLS {
-        let call = Call { graph: &graph, args: &args, request: &request };
+        let call = Call { graph: &graph, args: &args, named: &named, request: &request };
         let (lowering, left, back) = call.run(script, &memory)?;
         script = back;
         let Some(left) = left.filter(|left| !left.is_same(&memory)) else {
@@ -215,6 +237,7 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
 struct Call<'a> {
     graph: &'a SourceGraph,
     args: &'a [Item],
+    named: &'a [(Rc<str>, Item)],
     request: &'a Request,
 }
 
@@ -222,12 +245,13 @@ impl Call<'_> {
     /// What it does where attributes are as in `memory`, and what it leaves; nothing where it is not whole.
     fn run(&self, script: Script, memory: &Memory) -> Result<(Lowering, Option<Memory>, Script), ReadError> {
         let graph = SourceGraph { states: memory.states(), ..self.graph.clone() };
+        let inputs: Vec<Arc<str>> = graph.inputs.iter().map(|i| i.name.clone()).collect();
         let walk = Walk::new(graph, ops::table(), self.request);
         if walk.has_error() {
             return Ok((walk.finish(vec![], &[]), None, script));
         }
-        let mut interpreter = Interpreter::new(script, walk, memory.clone());
-        let returned = interpreter.forward(self.args.to_vec());
+        let mut interpreter = Interpreter::new(script, walk, memory.clone(), inputs);
+        let returned = interpreter.forward(self.args.to_vec(), self.named.to_vec());
         let ended = returned.and_then(|result| Ok((interpreter.left()?, result)));
         match ended {
             Ok((left, result)) => {

@@ -1,5 +1,6 @@
 //! The code of TorchScript: the small part of Python that its archives hold.
 
+use super::tokens::{Token, tokens};
 use std::rc::Rc;
 
 /// A file of code.
@@ -83,33 +84,20 @@ pub(crate) struct SyntaxError {
     pub(crate) why: String,
 }
 
-type Result<T, E = SyntaxError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = SyntaxError> = std::result::Result<T, E>;
 
 /// The arguments of a call: those in order, and those by name.
 type Arguments = (Vec<Expr>, Vec<(Rc<str>, Expr)>);
 
 /// Nesting of expressions and of blocks beyond which code is refused.
 const MAX_DEPTH: usize = 100;
-/// Attributes, calls and indices that may follow each other in one expression: each is one level of nesting.
-const MAX_LINKS: usize = 100;
-
-#[derive(Clone, Debug, PartialEq)]
-enum Token {
-    Name(Rc<str>),
-    Int(i64),
-    Float(f64),
-    Str(Rc<str>),
-    /// One of `()[]{}:,.=*@` and `->`.
-    Sign(&'static str),
-    /// The end of a line outside of brackets, and how far the next one is indented.
-    Line(usize),
-    End,
-}
+/// Levels of an expression as it is evaluated: each attribute, call and index that follows another one is one.
+const MAX_HEIGHT: usize = 200;
 
 /// Reads a file of code.
 pub(crate) fn parse(text: &str) -> Result<Code> {
     let tokens = tokens(text)?;
-    let mut p = Parser { tokens, at: 0, depth: 0 };
+    let mut p = Parser { tokens, at: 0, depth: 0, height: 0 };
     let mut code = Code::default();
     loop {
         match p.peek().clone() {
@@ -126,116 +114,12 @@ pub(crate) fn parse(text: &str) -> Result<Code> {
     }
 }
 
-fn tokens(text: &str) -> Result<Vec<(Token, usize)>> {
-    const SIGNS: &[&str] = &["->", "(", ")", "[", "]", "{", "}", ":", ",", ".", "=", "*", "@"];
-    let (mut out, mut depth) = (vec![], 0usize);
-    let bytes = text.as_bytes();
-    let (mut at, mut line) = (0, 1);
-    let fail = |line: usize, why: &str| Err(SyntaxError { line, why: why.to_owned() });
-    while at < bytes.len() {
-        let c = bytes[at];
-        match c {
-            b'\n' => {
-                at += 1;
-                line += 1;
-                if depth == 0 {
-                    let indent = bytes[at..].iter().take_while(|b| **b == b' ').count();
-                    let rest = bytes.get(at + indent);
-                    // Empty lines and comments say nothing of indentation.
-                    if !matches!(rest, None | Some(b'\n' | b'#' | b'\r')) {
-                        out.push((Token::Line(indent), line));
-                    }
-                }
-            }
-            b' ' | b'\t' | b'\r' => at += 1,
-            b'#' => at += bytes[at..].iter().take_while(|b| **b != b'\n').count(),
-            b'"' | b'\'' => {
-                let (s, n) = string(&text[at..]).ok_or(SyntaxError { line, why: "a text does not end".to_owned() })?;
-                out.push((Token::Str(s.into()), line));
-                at += n;
-            }
-            b'0'..=b'9' | b'-'
-                if c != b'-'
-                    || bytes.get(at + 1).is_some_and(|b| b.is_ascii_digit() || matches!(b, b'.' | b'i' | b'n')) =>
-            {
-                let n = 1 + bytes[at + 1..]
-                    .iter()
-                    .zip(&bytes[at..])
-                    .take_while(|(b, before)| {
-                        b.is_ascii_alphanumeric()
-                            || **b == b'.'
-                            || (matches!(b, b'-' | b'+') && matches!(before, b'e' | b'E'))
-                    })
-                    .count();
-                let number = &text[at..at + n];
-                let token = match number.parse::<i64>() {
-                    Ok(i) => Token::Int(i),
-                    Err(_) => match number.parse::<f64>() {
-                        Ok(x) => Token::Float(x),
-                        Err(_) => return fail(line, "a number that is none"),
-                    },
-                };
-                out.push((token, line));
-                at += n;
-            }
-            _ if c.is_ascii_alphabetic() || c == b'_' => {
-                let n = bytes[at..].iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
-                out.push((Token::Name(text[at..at + n].into()), line));
-                at += n;
-            }
-            _ => {
-                let rest = &bytes[at..];
-                let Some(sign) = SIGNS.iter().find(|s| rest.starts_with(s.as_bytes())) else {
-                    return fail(line, "a sign that TorchScript does not have");
-                };
-                match *sign {
-                    "(" | "[" | "{" => depth += 1,
-                    ")" | "]" | "}" => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-                out.push((Token::Sign(sign), line));
-                at += sign.len();
-            }
-        }
-    }
-    out.push((Token::Line(0), line));
-    out.push((Token::End, line));
-    Ok(out)
-}
-
-/// A quoted text at the start, and how many bytes it takes.
-fn string(text: &str) -> Option<(String, usize)> {
-    let quote = text.chars().next()?;
-    let mut out = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((i, c)) = chars.next() {
-        match c {
-            _ if c == quote => return Some((out, i + quote.len_utf8())),
-            '\\' => match chars.next()?.1 {
-                'n' => out.push('\n'),
-                't' => out.push('\t'),
-                'r' => out.push('\r'),
-                'x' => {
-                    let (a, b) = (chars.next()?.1.to_digit(16)?, chars.next()?.1.to_digit(16)?);
-                    out.push(char::from(u8::try_from(a * 16 + b).ok()?));
-                }
-                digit @ '0'..='7' => {
-                    let (b, c) = (chars.next()?.1.to_digit(8)?, chars.next()?.1.to_digit(8)?);
-                    out.push(char::from(u8::try_from(digit.to_digit(8)? * 64 + b * 8 + c).ok()?));
-                }
-                other => out.push(other),
-            },
-            '\n' => return None,
-            c => out.push(c),
-        }
-    }
-    None
-}
-
 struct Parser {
     tokens: Vec<(Token, usize)>,
     at: usize,
     depth: usize,
+    /// Levels of the expression that was read last.
+    height: usize,
 }
 
 impl Parser {
@@ -523,19 +407,29 @@ impl Parser {
     fn expr(&mut self) -> Result<Expr> {
         self.deeper(|p| {
             let mut e = p.atom()?;
-            for _ in 0..MAX_LINKS {
+            loop {
+                let own = p.height;
+                if own >= MAX_HEIGHT {
+                    return p.fail("code is nested too deeply");
+                }
                 if p.takes(".") {
                     e = Expr::Attr(Box::new(e), p.name()?);
+                    p.height = own + 1;
                 } else if p.takes("(") {
                     let (args, named) = p.arguments()?;
                     e = Expr::Call(Box::new(e), args, named);
+                    p.height = own.max(p.height) + 1;
                 } else if p.takes("[") {
                     let index = p.expr()?;
+                    let mut height = own.max(p.height);
                     // A type such as `Dict[str, Tensor]`.
                     let mut all = vec![index];
                     while p.takes(",") {
                         all.push(p.expr()?);
+                        height = height.max(p.height);
                     }
+                    // A tuple of several is a level too.
+                    p.height = height + 2;
                     p.wants("]")?;
                     let index = match all.pop() {
                         Some(one) if all.is_empty() => one,
@@ -550,12 +444,11 @@ impl Parser {
                     return Ok(e);
                 }
             }
-            p.fail("code is nested too deeply")
         })
     }
 
     fn arguments(&mut self) -> Result<Arguments> {
-        let (mut args, mut named) = (vec![], vec![]);
+        let (mut args, mut named, mut height) = (vec![], vec![], 0);
         while !self.takes(")") {
             let is_named = matches!(self.peek(), Token::Name(_))
                 && matches!(self.tokens.get(self.at + 1), Some((Token::Sign("="), _)));
@@ -566,26 +459,31 @@ impl Parser {
             } else {
                 args.push(self.expr()?);
             }
+            height = height.max(self.height);
             if !self.takes(",") && !self.is(")") {
                 return self.fail("wanted `,` or `)`");
             }
         }
+        self.height = height;
         Ok((args, named))
     }
 
     fn list(&mut self, close: &str) -> Result<(Vec<Expr>, bool)> {
-        let (mut all, mut comma) = (vec![], false);
+        let (mut all, mut comma, mut height) = (vec![], false, 0);
         while !self.takes(close) {
             all.push(self.expr()?);
+            height = height.max(self.height);
             comma = self.takes(",");
             if !comma && !self.is(close) {
                 return self.fail(format!("wanted `,` or `{close}`"));
             }
         }
+        self.height = height + 1;
         Ok((all, comma))
     }
 
     fn atom(&mut self) -> Result<Expr> {
+        self.height = 0;
         match self.next() {
             Token::Int(i) => Ok(Expr::Int(i)),
             Token::Float(x) => Ok(Expr::Float(x)),
@@ -619,15 +517,18 @@ impl Parser {
             }
             Token::Sign("[") => Ok(Expr::List(self.list("]")?.0)),
             Token::Sign("{") => {
-                let mut pairs = vec![];
+                let (mut pairs, mut height) = (vec![], 0);
                 while !self.takes("}") {
                     let key = self.expr()?;
+                    height = height.max(self.height);
                     self.wants(":")?;
                     pairs.push((key, self.expr()?));
+                    height = height.max(self.height);
                     if !self.takes(",") && !self.is("}") {
                         return self.fail("wanted `,` or `}`");
                     }
                 }
+                self.height = height + 1;
                 Ok(Expr::Dict(pairs))
             }
             _ => {
@@ -690,6 +591,12 @@ def pad(x: Tensor) -> Tensor:
 
     #[test]
     fn what_is_no_code_is_refused() {
+        // Arguments of the first of many links are below all others.
+        let mut links = "1".to_owned();
+        for _ in 0..20 {
+            links = format!("f({links}){}", ".a".repeat(30));
+        }
+        let links = format!("def f():\n  return {links}\n");
         let deep = format!("def f():\n  return {}1{}\n", "(".repeat(500), ")".repeat(500));
         for text in [
             "x +",
@@ -699,6 +606,7 @@ def pad(x: Tensor) -> Tensor:
             "class",
             "def f():\n  1 2\n",
             &deep,
+            &links,
         ] {
             assert!(parse(text).is_err(), "{text:.40}");
         }

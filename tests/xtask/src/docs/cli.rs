@@ -57,7 +57,7 @@ const RULES: &str = "\
   package that it leads to is replaced, and the link stays. Nothing is written into another package. `run` replaces a
   .npz file that exists, and no other file.
 - The same input and options give the same bytes, whatever `--jobs` says.
-- A model is recognised by its content: an ONNX file, an `.mlpackage` folder, or an `.mlmodel` file with an ML program.";
+- A model is recognised by its content: an exported program or TorchScript of PyTorch, an ONNX file, an `.mlpackage` folder, or an `.mlmodel` file with an ML program.";
 
 fn table<'a>(args: impl Iterator<Item = &'a Arg>) -> String {
     let mut out = "| argument | |\n|---|---|\n".to_owned();

@@ -106,7 +106,7 @@ pub(super) fn pack(n: &mut Lower<'_>) -> Lowered {
     if lengths.windows(2).any(|w| w[0] < w[1]) {
         return Err(LowerError::form("sequences that are not sorted by length, the longest first"));
     }
-    let counts: Vec<i64> = (0..steps).map(|t| lengths.iter().filter(|l| **l > t).count() as i64).collect();
+    let counts: Vec<i64> = (0..steps).map(|t| lengths.partition_point(|l| *l > t) as i64).collect();
     let packed = Packed::of(counts)?;
     let x = n.slice(x, 0, 0, Some(steps))?;
     let y = packed.packed(n, x)?;

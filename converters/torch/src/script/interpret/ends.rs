@@ -12,7 +12,7 @@ use super::{
     Interpreter, Result,
 };
 use crate::{complex::no_output, pickle::Id, pt2::ReadError};
-use mlconv_source::{Lowering, SourceValue};
+use mlconv_source::{Lowering, SourceType, SourceValue};
 use mlconv_tensor::{DType, Tensor};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,13 +20,20 @@ use std::{
     sync::Arc,
 };
 
+/// An output, with the value that is to be called so.
+struct Ended {
+    name: Arc<str>,
+    value: Option<Arc<str>>,
+    ty: Option<SourceType>,
+}
+
 impl Interpreter {
     /// Ends with what `forward` returned: each tensor of it is an output. So is what it leaves in the caller's tensors.
     pub(crate) fn finish(mut self, result: &Item) -> (Lowering, Script) {
         let mut returned = vec![];
         self.returned(result, "", &mut returned);
         let mut used: BTreeSet<Arc<str>> = self.inputs.iter().cloned().collect();
-        let mut outputs: Vec<SourceValue> = vec![];
+        let mut outputs: Vec<Ended> = vec![];
         let mut values = vec![];
         for (title, name) in returned {
             let now = self.now(&name);
@@ -35,17 +42,29 @@ impl Interpreter {
                 return (self.walk.finish(vec![], &[]), self.script);
             }
             values.push(now.clone());
-            self.output(&mut outputs, &mut used, if title.is_empty() { now.clone() } else { title.into() }, &now);
+            outputs.push(self.output(&mut used, if title.is_empty() { now.clone() } else { title.into() }, &now));
         }
         for name in self.inputs.clone() {
-            let now = self.now(&name);
+            let now = self.functional.left(&name);
+            self.flush();
             if now != name && !values.contains(&now) {
                 self.walk.warn(written_input(&name));
-                self.output(&mut outputs, &mut used, format!("{name}_out").into(), &now);
+                outputs.push(self.output(&mut used, format!("{name}_out").into(), &now));
             }
         }
-        let after = self.handed_on();
-        (self.walk.finish(outputs, &after), self.script)
+        let mut after = self.handed_on();
+        for name in &mut after {
+            *name = self.aside(name);
+        }
+        // What an output is called may be what another value is called.
+        let mut all = vec![];
+        for Ended { name, value, ty } in outputs {
+            if let Some(value) = value {
+                self.walk.also(name.clone(), &value);
+            }
+            all.push(SourceValue { name, ty, other: None, description: String::new() });
+        }
+        (self.walk.finish(all, &after), self.script)
     }
 
     /// Ends where something stands in the way.
@@ -53,23 +72,22 @@ impl Interpreter {
         (self.walk.finish(vec![], &[]), None, self.script)
     }
 
-    /// Adds an output of a name that none has yet.
-    fn output(
-        &mut self,
-        outputs: &mut Vec<SourceValue>,
-        used: &mut BTreeSet<Arc<str>>,
-        wanted: Arc<str>,
-        value: &Arc<str>,
-    ) {
+    /// An output of a name that none has yet.
+    fn output(&mut self, used: &mut BTreeSet<Arc<str>>, wanted: Arc<str>, value: &Arc<str>) -> Ended {
         let mut name = wanted.clone();
         while !used.insert(name.clone()) {
             name = format!("{wanted}_again{}", used.len()).into();
         }
-        if name != *value {
-            self.walk.also(name.clone(), value);
-        }
         let ty = stated(self.walk.dtype(value));
-        outputs.push(SourceValue { name, ty, other: None, description: String::new() });
+        let value = if name == *value { None } else { Some(self.aside(value)) };
+        Ended { name, value, ty }
+    }
+
+    /// A further name for a value, which no output takes.
+    fn aside(&mut self, value: &Arc<str>) -> Arc<str> {
+        let name = self.fresh(&format!("{value}_ended"));
+        self.walk.also(name.clone(), value);
+        name
     }
 
     /// What was returned: tensors with the names that keys and fields give them.
