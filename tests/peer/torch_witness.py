@@ -11,10 +11,8 @@ end in a diagnostic. With `--runtime torch`, the .pt files run in `mlconv-torch`
 Prints each case that fails; the last line is `N passed, M failed`. Needs torch and numpy.
 """
 import argparse
-import concurrent.futures
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,15 +22,12 @@ from typing import Dict, List
 import numpy as np
 import torch
 from torch.utils import _pytree
+from witnessing import Failed, code_of, describe, files_below, run_all, sample_beside
 
 DIGITS = os.path.join(os.path.dirname(__file__), "../../fixtures/models/digits/test.npz")
 
 # Models that differ from PyTorch, by a part of their path, each with its reason.
 EXCEPTIONS = {}
-
-
-class Failed(Exception):
-    pass
 
 
 def mlconv(args, *words, python=sys.executable, cwd=None):
@@ -41,20 +36,6 @@ def mlconv(args, *words, python=sys.executable, cwd=None):
     if done.returncode not in (0, 1, 2) or "T0001" in done.stderr:
         raise Failed(f"exit {done.returncode}: {done.stderr[-300:]}")
     return done
-
-
-def code_of(done):
-    line = next((line for line in done.stderr.splitlines() if line.startswith("error[")), "")
-    return line[6:11], line
-
-
-def describe(parity):
-    def say(o):
-        far = f"max abs {o['max_abs']:.3g}, SNR {o['snr_db']} dB, {o['unequal']} unequal, {o['non_finite']} not finite alike"
-        return f"{o['name']} {o['ty']}: {o['mismatch'] or far}"
-
-    bad = [say(o) for o in parity["outputs"] if not o["pass"]]
-    return "; ".join(bad) + f" (our lowering agrees with the package: {parity['lowering_agrees']})"
 
 
 def convert(args, folder, model, *more):
@@ -79,18 +60,20 @@ def convert(args, folder, model, *more):
     return report
 
 
+def agreed(args, folder, path, outputs, *more):
+    """A conversion that must be one, with so many outputs where that is said."""
+    report = convert(args, folder, path, *more)
+    if report is None:
+        raise Failed("not converted")
+    n = len(report["parity"]["outputs"])
+    if outputs not in (None, n):
+        raise Failed(f"{n} outputs, wanted {outputs}")
+
+
 def found(args, path):
     with tempfile.TemporaryDirectory() as folder:
-        io, more = os.path.join(os.path.dirname(path), "io.npz"), []
-        if os.path.exists(io):
-            with np.load(io) as z:
-                names = sorted((k for k in z.files if re.fullmatch(r"in_\d+", k)), key=lambda k: int(k[3:]))
-                arrays = {f"in_{i:03}": z[k] for i, k in enumerate(names)}
-            if arrays:
-                sample = os.path.join(folder, "in.npz")
-                np.savez(sample, **arrays)
-                more = ["--sample", sample]
-        elif "digits" in path:
+        more = sample_beside(path, folder)
+        if not more and "digits" in path:
             shape = ["--input", "1x1x8x8" if "cnn" in path else "1x8x8"] if path.endswith(".pt") else []
             more = [*shape, "--sample", DIGITS, "--labels", DIGITS + ":label"]
         return "converted" if convert(args, folder, path, *more) else "not converted"
@@ -146,12 +129,7 @@ def agrees(f, *tensors, outputs=None, kwargs=None, buffers=(), more=(), runs=1):
         sample = os.path.join(folder, "in.npz")
         np.savez(sample, **every)
         for given in (["--sample", sample], []):
-            report = convert(args, folder, path, *given, *more)
-            if report is None:
-                raise Failed("not converted")
-            n = len(report["parity"]["outputs"])
-            if outputs not in (None, n):
-                raise Failed(f"{n} outputs, wanted {outputs}")
+            agreed(args, folder, path, outputs, *given, *more)
 
     return check
 
@@ -162,12 +140,7 @@ def scripted(make, arrays, outputs=None, more=()):
     def check(args, folder):
         path, sample = script(folder, make()), os.path.join(folder, "in.npz")
         np.savez(sample, **arrays)
-        report = convert(args, folder, path, "--sample", sample, *more)
-        if report is None:
-            raise Failed("not converted")
-        n = len(report["parity"]["outputs"])
-        if outputs not in (None, n):
-            raise Failed(f"{n} outputs, wanted {outputs}")
+        agreed(args, folder, path, outputs, "--sample", sample, *more)
 
     return check
 
@@ -339,34 +312,7 @@ def main():
     args = parser.parse_args()
     args.mlconv = os.path.abspath(args.mlconv)
     suffixes = (".pt", ".pt2") if args.runtime == "python" else (".pt",)
-    paths = sorted(os.path.join(root, f) for top in args.folders for root, _, files in os.walk(top) for f in files
-                   if f.endswith(suffixes))
-    cases = [(p, lambda p=p: found(args, p)) for p in paths if args.only in p]
-
-    def of_made(check):
-        with tempfile.TemporaryDirectory() as folder:
-            return check(args, folder) or "made"
-
-    cases += [(name, lambda c=check: of_made(c)) for name, check in made() if args.only in name]
-    counts, failed = {}, 0
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for (name, _), job in zip(cases, [pool.submit(run) for _, run in cases]):
-            excepted = next((why for part, why in EXCEPTIONS.items() if part in name), None)
-            try:
-                kind = job.result()
-                if excepted:
-                    raise Failed(f"agrees now; it is listed as: {excepted}")
-            except Exception as e:
-                if excepted and "listed as" not in str(e):
-                    kind = "excepted"
-                else:
-                    failed += 1
-                    print(f"{name}: {e if isinstance(e, Failed) else repr(e)}", flush=True)
-                    continue
-            counts[kind] = counts.get(kind, 0) + 1
-    print(", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())))
-    print(f"{sum(counts.values())} passed, {failed} failed")
-    return bool(failed)
+    return run_all(args, found, files_below(args.folders, suffixes), made(), EXCEPTIONS)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ libraries that are none, or damaged, which must end in a diagnostic.
 Prints each case that fails; the last line is `N passed, M failed`. Needs onnx and onnxruntime.
 """
 import argparse
-import concurrent.futures
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from witnessing import Failed, code_of, describe, files_below, run_all, sample_beside
 
 CAPI = os.path.join(os.path.dirname(onnxruntime.__file__), "capi")
 
@@ -31,34 +30,12 @@ EXCEPTIONS = {
 }
 
 
-class Failed(Exception):
-    pass
-
-
 def mlconv(args, *words, library=CAPI):
     env = {**os.environ, "ORT_DYLIB_PATH": library}
     done = subprocess.run([args.mlconv, *map(str, words)], capture_output=True, text=True, env=env, timeout=600)
     if done.returncode not in (0, 1, 2):
         raise Failed(f"exit {done.returncode}: {done.stderr[-300:]}")
     return done
-
-
-def code_of(done):
-    for line in done.stderr.splitlines():
-        if line.startswith("error["):
-            return line[6:11], line
-    return None, ""
-
-
-def describe(report):
-    bad = [o for o in report["parity"]["outputs"] if not o["pass"]]
-
-    def say(o):
-        far = f"max abs {o['max_abs']:.3g}, SNR {o['snr_db']} dB, {o['unequal']} unequal, {o['non_finite']} not finite alike"
-        return f"{o['name']} {o['ty']}: {o['mismatch'] or far}"
-
-    agrees = report["parity"]["lowering_agrees"]
-    return "; ".join(map(say, bad)) + f" (our lowering agrees with the package: {agrees})"
 
 
 def convert(args, folder, model, *more):
@@ -78,21 +55,13 @@ def convert(args, folder, model, *more):
     if witness["runtime"] != "onnxruntime" or not onnxruntime.__version__.startswith(witness["version"] + "."):
         raise Failed(f"the witness is {witness}, wanted onnxruntime {onnxruntime.__version__}")
     if not report["parity"]["pass"]:
-        raise Failed(describe(report))
+        raise Failed(describe(report["parity"]))
     return report
 
 
 def found(args, path):
     with tempfile.TemporaryDirectory() as folder:
-        io, more = os.path.join(os.path.dirname(path), "io.npz"), []
-        if os.path.exists(io):
-            with np.load(io) as z:
-                names = sorted((k for k in z.files if re.fullmatch(r"in_\d+", k)), key=lambda k: int(k[3:]))
-                arrays = {f"in_{i:03}": z[k] for i, k in enumerate(names)}
-            if arrays:
-                sample = os.path.join(folder, "in.npz")
-                np.savez(sample, **arrays)
-                more = ["--sample", sample]
+        more = sample_beside(path, folder)
         return "converted" if convert(args, folder, path, *more) else "not converted"
 
 
@@ -317,34 +286,7 @@ def main():
     parser.add_argument("folders", nargs="*")
     args = parser.parse_args()
     args.mlconv = os.path.abspath(args.mlconv)
-    paths = sorted(os.path.join(root, f) for top in args.folders for root, _, files in os.walk(top) for f in files
-                   if f.endswith(".onnx"))
-    cases = [(p, lambda p=p: found(args, p)) for p in paths if args.only in p]
-
-    def of_made(check):
-        with tempfile.TemporaryDirectory() as folder:
-            return check(args, folder) or "made"
-
-    cases += [(name, lambda c=check: of_made(c)) for name, check in made() if args.only in name]
-    counts, failed = {}, 0
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for (name, _), job in zip(cases, [pool.submit(run) for _, run in cases]):
-            excepted = next((why for part, why in EXCEPTIONS.items() if part in name), None)
-            try:
-                kind = job.result()
-                if excepted:
-                    raise Failed(f"agrees now; it is listed as: {excepted}")
-            except (Failed, subprocess.TimeoutExpired) as e:
-                if excepted and "listed as" not in str(e):
-                    kind = "excepted"
-                else:
-                    failed += 1
-                    print(f"{name}: {e}")
-                    continue
-            counts[kind] = counts.get(kind, 0) + 1
-    print(", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())))
-    print(f"{sum(counts.values())} passed, {failed} failed")
-    return bool(failed)
+    return run_all(args, found, files_below(args.folders, (".onnx",)), made(), EXCEPTIONS)
 
 
 if __name__ == "__main__":

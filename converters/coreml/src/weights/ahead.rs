@@ -69,8 +69,20 @@ impl Write for Ahead {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A disk without room.
+    pub(in super::super) struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn bytes_arrive_in_order() {
@@ -82,15 +94,6 @@ mod tests {
 
     #[test]
     fn errors_of_either_side_end_both() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let endless = |w: &mut dyn Write| -> io::Result<()> {
             loop {
                 w.write_all(&[0; 4096])?;

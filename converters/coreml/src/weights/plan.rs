@@ -159,7 +159,7 @@ fn pad(w: &mut dyn Write, len: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::WeightFile;
+    use crate::{WeightFile, weights::ahead::tests::Full};
     use mlconv_tensor::{Bytes, Cast};
     use std::{env, fs, path::PathBuf};
 
@@ -226,15 +226,6 @@ mod tests {
 
     #[test]
     fn a_failing_writer_fails_the_write() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         assert!(Plan::default().write_to(&mut Full).is_err());
     }
 

@@ -1,18 +1,13 @@
-//! Elementwise functions made of others, comparisons under their long names, and quantiles.
+//! Elementwise functions made of others, and quantiles.
 
 use super::pointwise::float;
 use super::promote::{float_operands, operands};
-use mlconv_mil::{ir::Value, ops, schema::Op};
+use mlconv_mil::{ir::Value, ops};
 use mlconv_source::{Lower, LowerError, Lowered};
 use mlconv_tensor::DType;
 use std::f64::consts::PI;
 
 aten! {
-    "not_equal.Tensor(Tensor self, Tensor other) -> Tensor", "not_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::NotEqual { x, y });
-    "greater.Tensor(Tensor self, Tensor other) -> Tensor", "greater.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Greater { x, y });
-    "greater_equal.Tensor(Tensor self, Tensor other) -> Tensor", "greater_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::GreaterEqual { x, y });
-    "less.Tensor(Tensor self, Tensor other) -> Tensor", "less.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Less { x, y });
-    "less_equal.Tensor(Tensor self, Tensor other) -> Tensor", "less_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::LessEqual { x, y });
     "isposinf(Tensor self) -> Tensor" => |n| infinite(n, f64::INFINITY);
     "isneginf(Tensor self) -> Tensor" => |n| infinite(n, f64::NEG_INFINITY);
     "isreal(Tensor self) -> Tensor" => |n| {
@@ -84,12 +79,6 @@ aten! {
 }
 
 type Result<T, E = LowerError> = std::result::Result<T, E>;
-
-fn compare<O: Op>(n: &mut Lower<'_>, op: fn(Value, Value) -> O) -> Lowered {
-    let ([x, y], _) = operands(n, ["self", "other"])?;
-    let [x, y] = n.without_bools([x, y])?;
-    n.emit(op(x, y))
-}
 
 fn infinite(n: &mut Lower<'_>, which: f64) -> Lowered {
     let x = float(n)?;

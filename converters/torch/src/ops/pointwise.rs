@@ -45,12 +45,15 @@ aten! {
         |n| { let (all, _) = operands(n, ["self", "other"])?; floor_divide(n, all) };
     "fmod.Tensor(Tensor self, Tensor other) -> Tensor", "fmod.Scalar(Tensor self, Scalar other) -> Tensor" => fmod;
     "frac(Tensor self) -> Tensor" => |n| { let x = float(n)?; let t = trunc(n, x)?; n.emit(ops::Sub { x, y: t }) };
-    "ge.Tensor(Tensor self, Tensor other) -> Tensor", "ge.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::GreaterEqual { x, y });
-    "gt.Tensor(Tensor self, Tensor other) -> Tensor", "gt.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Greater { x, y });
+    "ge.Tensor(Tensor self, Tensor other) -> Tensor", "ge.Scalar(Tensor self, Scalar other) -> Tensor",
+    "greater_equal.Tensor(Tensor self, Tensor other) -> Tensor", "greater_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::GreaterEqual { x, y });
+    "gt.Tensor(Tensor self, Tensor other) -> Tensor", "gt.Scalar(Tensor self, Scalar other) -> Tensor",
+    "greater.Tensor(Tensor self, Tensor other) -> Tensor", "greater.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Greater { x, y });
     "isinf(Tensor self) -> Tensor" => |n| { let x = float(n)?; let x = n.abs(x)?; let y = n.scalar_like(x, f64::INFINITY)?; n.emit(ops::Equal { x, y }) };
     "isnan(Tensor self) -> Tensor" => |n| { let x = float(n)?; n.emit(ops::NotEqual { x, y: x }) };
     "isfinite(Tensor self) -> Tensor" => |n| { let x = float(n)?; let x = n.abs(x)?; let y = n.scalar_like(x, f64::INFINITY)?; n.emit(ops::Less { x, y }) };
-    "le.Tensor(Tensor self, Tensor other) -> Tensor", "le.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::LessEqual { x, y });
+    "le.Tensor(Tensor self, Tensor other) -> Tensor", "le.Scalar(Tensor self, Scalar other) -> Tensor",
+    "less_equal.Tensor(Tensor self, Tensor other) -> Tensor", "less_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::LessEqual { x, y });
     "lerp.Scalar(Tensor self, Tensor end, Scalar weight) -> Tensor", "lerp.Tensor(Tensor self, Tensor end, Tensor weight) -> Tensor" => lerp;
     "log(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.log(x)?; n.done(y) };
     "log10(Tensor self) -> Tensor" => |n| { let x = float(n)?; let y = n.log(x)?; let y = n.scale(y, std::f64::consts::LOG10_E)?; n.done(y) };
@@ -60,7 +63,8 @@ aten! {
     "logical_not(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let x = n.cast(x, DType::Bool)?; n.emit(ops::LogicalNot { x }) };
     "logical_or(Tensor self, Tensor other) -> Tensor" => |n| logical(n, |x, y| ops::LogicalOr { x, y });
     "logical_xor(Tensor self, Tensor other) -> Tensor" => |n| logical(n, |x, y| ops::LogicalXor { x, y });
-    "lt.Tensor(Tensor self, Tensor other) -> Tensor", "lt.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Less { x, y });
+    "lt.Tensor(Tensor self, Tensor other) -> Tensor", "lt.Scalar(Tensor self, Scalar other) -> Tensor",
+    "less.Tensor(Tensor self, Tensor other) -> Tensor", "less.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::Less { x, y });
     "masked_fill.Scalar(Tensor self, Tensor mask, Scalar value) -> Tensor",
     "masked_fill.Tensor(Tensor self, Tensor mask, Tensor value) -> Tensor" => masked_fill;
     "maximum(Tensor self, Tensor other) -> Tensor", "max.other(Tensor self, Tensor other) -> Tensor",
@@ -72,7 +76,8 @@ aten! {
     "addcmul(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor" => |n| add_combined(n, false);
     "addcdiv(Tensor self, Tensor tensor1, Tensor tensor2, *, Scalar value=1) -> Tensor" => |n| add_combined(n, true);
     "nan_to_num(Tensor self, float? nan=None, float? posinf=None, float? neginf=None) -> Tensor" => nan_to_num;
-    "ne.Tensor(Tensor self, Tensor other) -> Tensor", "ne.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::NotEqual { x, y });
+    "ne.Tensor(Tensor self, Tensor other) -> Tensor", "ne.Scalar(Tensor self, Scalar other) -> Tensor",
+    "not_equal.Tensor(Tensor self, Tensor other) -> Tensor", "not_equal.Scalar(Tensor self, Scalar other) -> Tensor" => |n| compare(n, |x, y| ops::NotEqual { x, y });
     "neg(Tensor self) -> Tensor", "negative(Tensor self) -> Tensor", "_neg_view_copy(Tensor self) -> Tensor" => |n| { let x = n.value("self")?; let y = n.scale(x, -1.0)?; n.done(y) };
     "positive(Tensor(a) self) -> Tensor(a)" => |n| { let x = n.value("self")?; n.done(x) };
     "pow.Tensor_Tensor(Tensor self, Tensor exponent) -> Tensor", "pow.Scalar(Scalar self, Tensor exponent) -> Tensor",

@@ -89,12 +89,16 @@ fn normal(n: &mut Lower<'_>, shape: Value) -> Result<Value> {
     n.op(ops::RandomNormal { shape, mean: Some(mean), stddev: Some(stddev), seed: -1 })
 }
 
-/// Numbers of a distribution; a tensor without axes is one of them.
-fn drawn(n: &mut Lower<'_>, sizes: &[Size], draw: Draw) -> Result<Value> {
+fn warn_of_chance(n: &mut Lower<'_>) {
     n.warn_of_chance(
         "random numbers are drawn anew in every run",
         "feed the numbers as an input of the model where they matter",
     );
+}
+
+/// Numbers of a distribution; a tensor without axes is one of them.
+fn drawn(n: &mut Lower<'_>, sizes: &[Size], draw: Draw) -> Result<Value> {
+    warn_of_chance(n);
     if sizes.is_empty() {
         let one = n.const_ints(&[1])?;
         let y = draw(n, one)?;
@@ -168,10 +172,7 @@ fn multinomial(n: &mut Lower<'_>) -> Lowered {
     let x = if vector { n.expand_dims(x, &[0])? } else { x };
     let logits = n.log(x)?;
     let y = if again || count == 1 {
-        n.warn_of_chance(
-            "random numbers are drawn anew in every run",
-            "feed the numbers as an input of the model where they matter",
-        );
+        warn_of_chance(n);
         n.op(ops::RandomCategorical { x: logits, mode: ops::CategoricalMode::Logits, size: count, seed: -1 })?
     } else {
         // The greatest of logarithms of probabilities, each with noise of Gumbel's distribution, are drawn without

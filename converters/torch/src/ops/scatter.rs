@@ -80,28 +80,42 @@ fn finished(n: &mut Lower<'_>, y: Value, scalar: bool) -> Lowered {
 fn scatter_reduce(n: &mut Lower<'_>) -> Lowered {
     let (scalar, include) = (is_scalar(n)?, n.flag("include_self", true)?);
     let reduce = n.str_or("reduce", "")?;
-    let (mut x, index, src, axis) = scatter_args(n)?;
+    let (x, index, src, axis) = scatter_args(n)?;
+    let write = |n: &mut Lower<'_>, data, updates, mode| n.scatter_elements(data, index, updates, axis, mode);
+    let y = reduced(n, reduce, include, [x, src, index], write)?;
+    finished(n, y, scalar)
+}
+
+/// `x` with `updates` written to it and reduced with what else is written to a place, and with what was there where that is to be
+/// included. As many numbers are written as `like` has.
+fn reduced(
+    n: &mut Lower<'_>,
+    reduce: &str,
+    include: bool,
+    [mut x, updates, like]: [Value; 3],
+    write: impl Fn(&mut Lower<'_>, Value, Value, ScatterMode) -> Result<Value>,
+) -> Result<Value> {
     let float = n.dtype(x)?.is_float();
     let (mode, neutral) = reducing(n, reduce, float)?;
-    let original = x;
-    let like = |n: &mut Lower<'_>, v: Value, number: f64| {
-        let one = n.scalar_like(original, number)?;
-        broadcast(n, one, v)
+    let one_like = x;
+    let filled = |n: &mut Lower<'_>, like: Value, number: f64| {
+        let one = n.scalar_like(one_like, number)?;
+        broadcast(n, one, like)
     };
     if !include {
         // What is written to begins anew.
-        let start = like(n, index, neutral)?;
-        x = n.scatter_elements(x, index, start, axis, ScatterMode::Update)?;
+        let start = filled(n, like, neutral)?;
+        x = write(n, x, start, ScatterMode::Update)?;
     }
-    let mut y = n.scatter_elements(x, index, src, axis, mode)?;
-    if reduce == "mean" {
-        let (ones, first) = (like(n, index, 1.0)?, like(n, x, if include { 1.0 } else { 0.0 })?);
-        let count = n.scatter_elements(first, index, ones, axis, ScatterMode::Add)?;
-        let one = n.scalar_like(count, 1.0)?;
-        let count = n.maximum(count, one)?;
-        y = if float { n.div(y, count)? } else { n.op(ops::FloorDiv { x: y, y: count })? };
+    let y = write(n, x, updates, mode)?;
+    if reduce != "mean" {
+        return Ok(y);
     }
-    finished(n, y, scalar)
+    let (ones, first) = (filled(n, like, 1.0)?, filled(n, x, f64::from(u8::from(include)))?);
+    let count = write(n, first, ones, ScatterMode::Add)?;
+    let one = n.scalar_like(count, 1.0)?;
+    let count = n.maximum(count, one)?;
+    if float { n.div(y, count) } else { n.op(ops::FloorDiv { x: y, y: count }) }
 }
 
 /// How elements of one place become one, and what changes nothing there.
@@ -120,29 +134,14 @@ fn reducing(n: &Lower<'_>, reduce: &str, float: bool) -> Result<(ScatterMode, f6
 fn index_reduce(n: &mut Lower<'_>) -> Lowered {
     let (x, index, source, dim) = (n.value("self")?, n.value("index")?, n.value("source")?, n.int_or("dim", 0)?);
     let (scalar, include, reduce) = (is_scalar(n)?, n.flag("include_self", true)?, n.str_or("reduce", "")?);
-    let float = n.dtype(x)?.is_float();
-    let (mode, neutral) = reducing(n, reduce, float)?;
     let source = n.cast(source, n.dtype(x)?)?;
-    let (mut data, index, updates) = (n.at_least_1d(x)?, n.at_least_1d(index)?, n.at_least_1d(source)?);
+    let (data, index, updates) = (n.at_least_1d(x)?, n.at_least_1d(index)?, n.at_least_1d(source)?);
     let place = n.axis(data, dim)?;
     let (axis, indices, validate_indices) = (place as i64, n.indices(data, index, &[place])?, false);
-    let alike = |n: &mut Lower<'_>, like: Value, number: f64| {
-        let one = n.scalar_like(like, number)?;
-        broadcast(n, one, like)
+    let write = |n: &mut Lower<'_>, data, updates, mode| {
+        n.op(ops::Scatter { data, indices, updates, axis, mode, validate_indices })
     };
-    if !include {
-        let updates = alike(n, updates, neutral)?;
-        data = n.op(ops::Scatter { data, indices, updates, axis, mode: ScatterMode::Update, validate_indices })?;
-    }
-    let mut y = n.op(ops::Scatter { data, indices, updates, axis, mode, validate_indices })?;
-    if reduce == "mean" {
-        let (ones, first) = (alike(n, updates, 1.0)?, alike(n, data, f64::from(u8::from(include)))?);
-        let mode = ScatterMode::Add;
-        let count = n.op(ops::Scatter { data: first, indices, updates: ones, axis, mode, validate_indices })?;
-        let one = n.scalar_like(count, 1.0)?;
-        let count = n.maximum(count, one)?;
-        y = if float { n.div(y, count)? } else { n.op(ops::FloorDiv { x: y, y: count })? };
-    }
+    let y = reduced(n, reduce, include, [data, updates, updates], write)?;
     finished(n, y, scalar)
 }
 
