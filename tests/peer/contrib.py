@@ -188,10 +188,10 @@ def products():
     case("plain", "FusedMatMulActivation", [a, C(b)], activation="Relu", alpha=0.5, reference=lambda a, b: [np.maximum(0.5 * (a @ b), 0)])
     case("squared", "CDist", [floats(3, 4), floats(5, 4)], metric="sqeuclidean")
     case("rooted", "CDist", [floats(3, 4), floats(5, 4)], metric="euclidean")
-    for size in (1, 2, 3, 4):
+    for size in (1, 2, 3, 4, 7):
         case(f"{size} rows", "Inverse", [floats(2, size, size) + 3 * np.eye(size, dtype=F32)])
     case("without a batch", "Inverse", [floats(3, 3) + 3 * np.eye(3, dtype=F32)])
-    refused("too large", "Inverse", [floats(5, 5)], "the inverse of f32[5, 5]")
+    refused("too large", "Inverse", [floats(65, 65)], "the inverse of f32[65, 65]")
     refused("oblong", "Inverse", [floats(2, 3)], "the inverse of f32[2, 3]")
     refused("function", "FusedGemm", [a, C(b), C(c)], "attribute `activation`", activation="Bogus")
     refused("metric", "CDist", [a, a], "attribute `metric`", metric="cosine")
