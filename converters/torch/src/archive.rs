@@ -5,7 +5,6 @@ use mlconv_tensor::Blob;
 use std::{
     cell::Cell,
     collections::HashMap,
-    convert::Infallible,
     io::{Cursor, Read},
     path::Path,
     rc::Rc,
@@ -155,12 +154,16 @@ impl Archive {
             let range = start.zip(size).and_then(|(s, n)| Some(s..s.checked_add(n)?)).filter(|r| r.end <= total);
             let range = range.ok_or_else(|| fail("it reaches beyond the end of the file".to_owned()))?;
             let stored = self.bytes.slice(range);
-            let mut sum = crc32fast::Hasher::new();
-            // A chunk at a time, whose memory is given back: archives may be larger than memory.
+            // By parts, whose memory is given back: archives may be larger than memory.
             let stored = Blob::from(stored);
-            let Ok(()) = stored.chunks::<Infallible>(&mut |chunk| {
-                sum.update(chunk);
-                Ok(())
+            let sums = stored.map_chunks(|part| {
+                let mut sum = crc32fast::Hasher::new();
+                sum.update(part);
+                sum
+            });
+            let sum = sums.iter().fold(crc32fast::Hasher::new(), |mut sum, part| {
+                sum.combine(part);
+                sum
             });
             if sum.finalize() != entry.crc32() {
                 return Err(ArchiveError::Checksum(full));

@@ -217,22 +217,26 @@ impl WithSimd for Greatest<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f32 {
         // Magnitudes compare as their bits do, and the greatest of integers is found many at a time.
-        let mut lanes = [0u32; 32];
-        let mut rows = self.0.chunks_exact(4 * lanes.len());
+        let mut lanes = [0u32; LANES];
+        let mut rows = self.0.chunks_exact(4 * LANES);
         for row in &mut rows {
-            for (lane, b) in lanes.iter_mut().zip(row.chunks_exact(4)) {
-                *lane = (*lane).max(finite(b));
+            let row: [u32; LANES] = bytemuck::pod_read_unaligned(row);
+            for (lane, bits) in lanes.iter_mut().zip(row) {
+                *lane = (*lane).max(finite(u32::from_le(bits)));
             }
         }
-        let rest = rows.remainder().chunks_exact(4).map(finite);
+        let rest = rows.remainder().chunks_exact(4).map(|b| finite(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
         f32::from_bits(lanes.into_iter().chain(rest).fold(0, u32::max))
     }
 }
 
+/// Numbers that are looked at together.
+const LANES: usize = 32;
+
 /// The bits of a number's magnitude, and none where it is not finite.
 #[inline(always)]
-fn finite(b: &[u8]) -> u32 {
-    let bits = u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & MAGNITUDE;
+fn finite(bits: u32) -> u32 {
+    let bits = bits & MAGNITUDE;
     if bits < INFINITE { bits } else { 0 }
 }
 
@@ -241,18 +245,17 @@ pub(super) fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
     if t.count() <= FEW {
         return t.to_f32().iter().find_map(|x| unfit_value(*x));
     }
-    let (mut found, mut greatest) = (None, 0f32);
     // Weights are seen a chunk at a time: they may be larger than memory.
-    let _ = t.blob().chunks(&mut |bytes| {
+    let parts = t.blob().map_chunks(|bytes| {
         let here = vectorized(Greatest(bytes));
-        if here >= OVERFLOWS {
+        let first = |bytes: &[u8]| {
             let mut values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            found = values.find(|x| x.is_finite() && x.abs() >= OVERFLOWS);
-            return Err(());
-        }
-        greatest = greatest.max(here);
-        Ok(())
+            values.find(|x| x.is_finite() && x.abs() >= OVERFLOWS)
+        };
+        (here, if here >= OVERFLOWS { first(bytes) } else { None })
     });
+    let found = parts.iter().find_map(|(_, found)| *found);
+    let greatest = parts.iter().fold(0f32, |greatest, (here, _)| greatest.max(*here));
     let found = found.map(Unfit::Overflows);
     // One epsilon for each element is an epsilon.
     found.or_else(|| unfit_value(greatest))

@@ -2,6 +2,7 @@
 
 use crate::{DType, bits::packed_len, maps, tensor::convert};
 use bytes::Bytes;
+use rayon::{iter::ParallelIterator, slice::ParallelSlice};
 use std::{
     borrow::Cow,
     fmt,
@@ -66,6 +67,9 @@ impl Recipe for Cast {
 /// Bytes of input a recipe sees at once.
 const CHUNK: usize = 1 << 20;
 
+/// Bytes of a map whose memory is given back at once: each time all threads must hear of it.
+const WINDOW: usize = 16 << 20;
+
 impl Blob {
     /// Shares `range` of `bytes`; `None` where it does not fit.
     pub fn new(bytes: &Bytes, range: Range<usize>) -> Option<Self> {
@@ -116,20 +120,44 @@ impl Blob {
     /// most a few MiB; stops at the first error.
     pub fn chunks<E>(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut out = Vec::new();
-        for chunk in self.bytes.chunks(CHUNK) {
-            match &self.recipe {
-                None => visit(chunk)?,
-                Some(recipe) => {
-                    out.clear();
-                    recipe.chunk(chunk, &mut out);
-                    visit(&out)?;
+        for window in self.bytes.chunks(WINDOW) {
+            for chunk in window.chunks(CHUNK) {
+                match &self.recipe {
+                    None => visit(chunk)?,
+                    Some(recipe) => {
+                        out.clear();
+                        recipe.chunk(chunk, &mut out);
+                        visit(&out)?;
+                    }
                 }
             }
             if self.bytes.len() > CHUNK {
-                maps::release(chunk);
+                maps::release(window);
             }
         }
         Ok(())
+    }
+
+    /// What `of` makes of consecutive pieces of the bytes, in order. The pieces are as in [`Blob::chunks`], and threads share
+    /// them.
+    pub fn map_chunks<T: Send>(&self, of: impl Fn(&[u8]) -> T + Sync) -> Vec<T> {
+        let one = |chunk: &[u8]| match &self.recipe {
+            None => of(chunk),
+            Some(recipe) => {
+                let mut out = Vec::new();
+                recipe.chunk(chunk, &mut out);
+                of(&out)
+            }
+        };
+        if self.bytes.len() <= CHUNK {
+            return self.bytes.chunks(CHUNK).map(one).collect();
+        }
+        let several = |window: &[u8]| {
+            let made: Vec<T> = window.par_chunks(CHUNK).map(one).collect();
+            maps::release(window);
+            made
+        };
+        self.bytes.chunks(WINDOW).flat_map(several).collect()
     }
 
     /// Gives back the memory that holds the bytes, where they are of a file's map: what is read again is read from the
