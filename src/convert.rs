@@ -98,11 +98,11 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
-    let options = Options { keep_fp32: job.keep_fp32.clone() };
+    let options = Options { keep_fp32: job.keep_fp32.clone(), ..Options::default() };
     let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
     let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
     let report = pipeline.run(&mut module, &options).map_err(pass_failed)?;
-    let kept: Vec<Note> = report.notes.into_iter().filter(|n| n.weight != Weight::Explains).collect();
+    let kept: Vec<Note> = report.notes.into_iter().filter(|n| n.weight >= Weight::Asked).collect();
     all.extend(kept_warnings(&kept));
     let mut unapplied: Vec<Diagnostic> = job.keep_fp32.iter().filter_map(|p| unmatched(&source, p)).collect();
     if format == Format::Package && job.single && has_halves(&module) {

@@ -3,17 +3,26 @@
 use crate::pipeline::{PassCx, PassError};
 use mlconv_mil::{
     ir::{Function, OpId, Place, Use, Value},
-    schema::Op,
+    ops::Const,
+    schema::{Op, Opset},
 };
 use mlconv_tensor::{Tensor, Type};
+use smallvec::SmallVec;
+use std::{cell::RefCell, mem};
 
-/// What a rule wants done.
+/// What a rule wants done: ops to be made, and what stands for the results of the op at the root then.
 #[derive(Debug)]
-pub enum Edit {
-    /// Whoever reads the op's result reads this value instead.
-    Alias(Value),
-    /// Another op takes the op's place.
-    Replace(Box<dyn Op>),
+pub struct Edit {
+    made: Vec<Draft>,
+    /// Values of the function, or provisional ones of `made`; one for each result of the root.
+    results: SmallVec<[Value; 1]>,
+}
+
+/// An op to be made, and how many results it has.
+#[derive(Debug)]
+struct Draft {
+    op: Box<dyn Op>,
+    results: usize,
 }
 
 /// Why a rule did nothing.
@@ -39,19 +48,50 @@ pub struct For<T: 'static>(pub fn(&T, &Matcher<'_>) -> Fit);
 
 impl<T: Op> Rule for For<T> {
     fn fit(&self, f: &Function, root: OpId) -> Option<Fit> {
-        Some((self.0)(f.op::<T>(root)?, &Matcher { f, root }))
+        Some((self.0)(f.op::<T>(root)?, &Matcher::new(f, root)))
     }
 }
 
+/// A rule and what it is called.
+pub struct Named {
+    /// In snake case.
+    pub name: &'static str,
+    /// The rule.
+    pub rule: &'static dyn Rule,
+}
+
+/// Functions as rules that bear their names.
+macro_rules! rules {
+    ($($name:ident),* $(,)?) => {
+        &[$($crate::Named { name: stringify!($name), rule: &$crate::For($name) }),*]
+    };
+}
+pub(crate) use rules;
+
 /// The read-only view that a rule matches in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Matcher<'f> {
     /// The function.
     pub f: &'f Function,
     root: OpId,
+    made: RefCell<Vec<Draft>>,
 }
 
 impl<'f> Matcher<'f> {
+    fn new(f: &'f Function, root: OpId) -> Self {
+        Self { f, root, made: RefCell::default() }
+    }
+
+    /// The op at the root.
+    pub fn root(&self) -> OpId {
+        self.root
+    }
+
+    /// The op set.
+    pub fn opset(&self) -> Opset {
+        self.f.opset
+    }
+
     /// The first result of the op at the root.
     pub fn result(&self) -> Option<Value> {
         self.f.op_data(self.root).results.first().copied()
@@ -62,9 +102,46 @@ impl<'f> Matcher<'f> {
         self.f.def(v).ok_or(Miss::No)
     }
 
+    /// As [`Matcher::def`], of a value that is read in one place only, so that its op goes when the reader does.
+    pub fn sole<T: Op>(&self, v: Value) -> Result<&'f T, Miss> {
+        let op = self.def(v)?;
+        self.require(self.f.uses(v).len() == 1, "a value in between is read elsewhere")?;
+        Ok(op)
+    }
+
     /// The constant that `v` is.
     pub fn constant(&self, v: Value) -> Result<&'f Tensor, Miss> {
         self.f.constant(v).ok_or(Miss::No)
+    }
+
+    /// Whether `v` is a constant.
+    pub fn is_constant(&self, v: Value) -> bool {
+        self.f.constant(v).is_some()
+    }
+
+    /// The number that every element of the constant `v` is.
+    pub fn uniform(&self, v: Value) -> Result<f64, Miss> {
+        let t = self.constant(v)?;
+        if t.count() == 0 || t.count() > MAX_UNIFORM {
+            return Err(Miss::No);
+        }
+        let values = t.to_f64();
+        if values.iter().all(|x| *x == values[0]) { Ok(values[0]) } else { Err(Miss::No) }
+    }
+
+    /// Goes on where every element of the constant `v` is `x`, as far as half precision tells.
+    pub fn is(&self, v: Value, x: f64) -> Result<(), Miss> {
+        let near = |u: f64| u == x || (u - x).abs() <= 1e-3 * x.abs();
+        if self.uniform(v).is_ok_and(near) { Ok(()) } else { Err(Miss::No) }
+    }
+
+    /// What fits of both orders of two operands.
+    pub fn either<T>(&self, a: Value, b: Value, f: impl Fn(Value, Value) -> Result<T, Miss>) -> Result<T, Miss> {
+        match f(a, b) {
+            Ok(t) => Ok(t),
+            // A reason of either order is a reason; what is about neither is none.
+            Err(first) => f(b, a).map_err(|second| if first == Miss::No { second } else { first }),
+        }
     }
 
     /// The type of `v`.
@@ -72,35 +149,79 @@ impl<'f> Matcher<'f> {
         self.f.ty(v)
     }
 
+    /// The number of axes of `v`.
+    pub fn rank(&self, v: Value) -> Result<usize, Miss> {
+        Ok(self.ty(v).tensor().ok_or(Miss::No)?.shape.rank())
+    }
+
+    /// The sizes of `v`, where all are numbers.
+    pub fn sizes(&self, v: Value) -> Result<Vec<usize>, Miss> {
+        let shape = &self.ty(v).tensor().ok_or(Miss::No)?.shape;
+        Ok(shape.known().ok_or(Miss::No)?.to_vec())
+    }
+
+    /// Whether two values have one type.
+    pub fn alike(&self, a: Value, b: Value) -> bool {
+        self.ty(a) == self.ty(b)
+    }
+
     /// Goes on only where `holds`.
     pub fn require(&self, holds: bool, why: &'static str) -> Result<(), Miss> {
         if holds { Ok(()) } else { Err(Miss::Because(why)) }
     }
 
+    /// The result of an op that is made where the root stands.
+    pub fn make(&self, op: impl Op) -> Value {
+        self.make_several(op, 1)[0]
+    }
+
+    /// The results of an op that has so many.
+    pub fn make_several(&self, op: impl Op, results: usize) -> Vec<Value> {
+        let mut made = self.made.borrow_mut();
+        // Numbers that no value of the function has.
+        let first = self.f.value_slots() + made.iter().map(|d| d.results).sum::<usize>();
+        made.push(Draft { op: Box::new(op), results });
+        (first..first + results).map(Value::new).collect()
+    }
+
+    /// A constant that is made where the root stands.
+    pub fn make_constant(&self, val: Tensor) -> Value {
+        self.make(Const { val })
+    }
+
     /// Whoever reads the root reads `v` instead.
     pub fn alias(&self, v: Value) -> Edit {
-        Edit::Alias(v)
+        self.alias_all([v])
+    }
+
+    /// Whoever reads the results of the root reads these values instead.
+    pub fn alias_all(&self, results: impl IntoIterator<Item = Value>) -> Edit {
+        Edit { made: mem::take(&mut self.made.borrow_mut()), results: results.into_iter().collect() }
     }
 
     /// `op` takes the place of the root.
     pub fn replace(&self, op: impl Op) -> Edit {
-        Edit::Replace(Box::new(op))
+        let v = self.make(op);
+        self.alias(v)
     }
 }
 
+/// Elements of a constant up to which it is looked at whether all are the same.
+const MAX_UNIFORM: usize = 1 << 16;
+
 /// Applies `rules` to every op, once, in order.
-pub(crate) fn rewrite(cx: &mut PassCx<'_>, rules: &[&dyn Rule]) -> Result<(), PassError> {
+pub(crate) fn rewrite(cx: &mut PassCx<'_>, rules: &[Named]) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         for id in cx.module.functions[index].all_ops() {
-            for rule in rules {
+            for Named { name, rule } in rules {
                 let f = &cx.module.functions[index];
-                if !f.is_live(id) {
+                if !f.is_live(id) || !cx.may_edit() {
                     break;
                 }
                 match rule.fit(f, id) {
                     None | Some(Err(Miss::No)) => {}
-                    Some(Err(Miss::Because(why))) => cx.skipped(index, id, why),
-                    Some(Ok(edit)) => apply(cx, index, id, edit)?,
+                    Some(Err(Miss::Because(why))) => cx.skipped(index, id, name, why),
+                    Some(Ok(edit)) => apply(cx, index, id, name, edit)?,
                 }
             }
         }
@@ -108,38 +229,62 @@ pub(crate) fn rewrite(cx: &mut PassCx<'_>, rules: &[&dyn Rule]) -> Result<(), Pa
     Ok(())
 }
 
-fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, edit: Edit) -> Result<(), PassError> {
+fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, rule: &str, edit: Edit) -> Result<(), PassError> {
     let data = cx.module.functions[index].op_data(id).clone();
-    let [old] = data.results.as_slice() else { return Ok(()) };
-    let new = match edit {
-        Edit::Alias(v) => {
-            // An output keeps its own value: its name is the interface's.
-            let f = &cx.module.functions[index];
-            let is_output = |v: Value| f.uses(v).contains(&Use::Yield(f.body()));
-            if is_output(*old) && (is_output(v) || f.def_op(v).is_none()) {
-                cx.skipped(index, id, "an output is neither an input nor another output");
-                return Ok(());
-            }
-            v
-        }
-        Edit::Replace(op) => {
-            let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
-            let f = &mut cx.module.functions[index];
-            let hint = f.value(*old).hint.clone();
-            let new = f.insert(Place::Before(id), &[&hint], op, origin).map_err(|e| PassError::new(cx.pass, &e))?;
-            match new.as_slice() {
-                [v] => *v,
-                _ => return Err(PassError::new(cx.pass, &"an edit has one result")),
-            }
-        }
-    };
-    let f = &mut cx.module.functions[index];
-    if f.ty(*old) != f.ty(new) {
-        let why = format!("an edit of `{}` changes {} to {}", data.op.name(), f.ty(*old), f.ty(new));
-        return Err(PassError::new(cx.pass, &why));
+    let pass = cx.pass;
+    let fail = |why: String| PassError { pass, why: format!("rule `{rule}`: {why}") };
+    if edit.results.len() != data.results.len() {
+        return Err(fail(format!("{} values for {} results", edit.results.len(), data.results.len())));
     }
-    f.replace_uses(*old, new);
+    let f = &cx.module.functions[index];
+    let slots = f.value_slots();
+    // An output keeps its own value: its name is the interface's.
+    let is_output = |v: Value| f.uses(v).contains(&Use::Yield(f.body()));
+    let clashes = |(old, new): (&Value, &Value)| {
+        is_output(*old) && new.index() < slots && (is_output(*new) || f.def_op(*new).is_none())
+    };
+    if data.results.iter().zip(&edit.results).any(clashes) {
+        cx.skipped(index, id, rule, "an output is neither an input nor another output");
+        return Ok(());
+    }
+    cx.fired(index, id, rule);
+    let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
+    let f = &mut cx.module.functions[index];
+    let mut real: Vec<Value> = vec![];
+    for Draft { mut op, results } in edit.made {
+        op.visit_operands_mut(&mut |v| {
+            if let Some(at) = v.index().checked_sub(slots) {
+                *v = real[at];
+            }
+        });
+        // What stands for a result is called like it.
+        let hints: Vec<String> = (real.len()..real.len() + results)
+            .map(|at| {
+                let stands_for = edit.results.iter().position(|v| v.index() == slots + at);
+                let hint = |v: &Value| f.value(*v).hint.to_string();
+                let own = || format!("{}_{}", data.results.first().map(hint).unwrap_or_default(), op.name());
+                stands_for.map_or_else(own, |at| hint(&data.results[at]))
+            })
+            .collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
+        let made = f.insert(Place::Before(id), &hints, op, origin).map_err(|e| fail(e.to_string()))?;
+        if made.len() != results {
+            return Err(fail(format!("an op has {} results instead of {results}", made.len())));
+        }
+        real.extend(made);
+    }
+    let new: SmallVec<[Value; 1]> =
+        edit.results.iter().map(|v| v.index().checked_sub(slots).map_or(*v, |at| real[at])).collect();
+    for (old, new) in data.results.iter().zip(&new) {
+        if f.ty(*old) != f.ty(*new) {
+            let (was, is) = (f.ty(*old), f.ty(*new));
+            return Err(fail(format!("an edit of `{}` changes {was} to {is}", data.op.name())));
+        }
+    }
+    for (old, new) in data.results.iter().zip(&new) {
+        f.replace_uses(*old, *new);
+    }
     f.remove(id);
-    cx.applied += 1;
+    cx.edited();
     Ok(())
 }

@@ -11,9 +11,10 @@ mod options;
 mod pipeline;
 mod precision;
 
-pub use engine::{Edit, Fit, For, Matcher, Miss, Rule};
+pub(crate) use engine::rules;
+pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Rule};
 pub use options::{Options, Pattern};
-pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Weight};
+pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Step, Weight};
 
 macro_rules! catalogue {
     ($($folder:ident::$file:ident),* $(,)?) => {

@@ -7,6 +7,10 @@ use mlconv_mil::ir::{Function, Module, OpId};
 pub struct Options {
     /// Ops that stay in 32-bit precision.
     pub keep_fp32: Vec<Pattern>,
+    /// Ops about which to note what rules did with them.
+    pub explain: Option<Pattern>,
+    /// Edits after which passes stop, to find the one that does harm.
+    pub max_edits: Option<usize>,
 }
 
 /// A pattern over ops: `*` stands for any text, and the rest for itself. It is held against the op's type, the names of

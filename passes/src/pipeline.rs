@@ -1,6 +1,7 @@
 //! Passes and the order they run in.
 
-use crate::{Options, Rule, engine::rewrite};
+use crate::{Named, Options, engine::rewrite};
+use indexmap::IndexSet;
 use mlconv_mil::{
     fold::Budget,
     ir::{Module, OpId},
@@ -14,6 +15,8 @@ pub struct Pass {
     pub name: &'static str,
     /// What it does, in a sentence.
     pub doc: &'static str,
+    /// Passes that a pipeline which has both runs first.
+    pub after: &'static [&'static str],
     /// How.
     pub run: Run,
 }
@@ -21,7 +24,7 @@ pub struct Pass {
 /// How a pass works.
 pub enum Run {
     /// Rules, each applied once to every op, in order.
-    Rules(&'static [&'static dyn Rule]),
+    Rules(&'static [Named]),
     /// A function over the whole module.
     Function(fn(&mut PassCx<'_>) -> Result<(), PassError>),
 }
@@ -52,17 +55,21 @@ pub struct PassCx<'a> {
     /// The pass.
     pub pass: &'static str,
     /// Edits applied so far.
-    pub applied: usize,
+    pub(crate) applied: usize,
+    /// Edits that may still be applied, by all passes.
+    left: &'a mut usize,
     /// What may still be computed at once; one for all runs of a pipeline.
     pub(crate) budget: &'a mut Budget,
-    notes: &'a mut Vec<Note>,
+    notes: &'a mut IndexSet<Note>,
 }
 
 /// Something that a pass wants known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     /// The pass.
     pub pass: &'static str,
+    /// The rule, where it is of one.
+    pub rule: String,
     /// The op, as text.
     pub op: String,
     /// Where the op comes from in the source, as far as known.
@@ -74,10 +81,12 @@ pub struct Note {
 }
 
 /// How much a note matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Weight {
     /// It explains why a rule did not apply.
     Explains,
+    /// A rule applied.
+    Fired,
     /// A user asked for it.
     Asked,
     /// The result differs from what was asked for, so that a user must be told.
@@ -85,20 +94,47 @@ pub enum Weight {
 }
 
 impl PassCx<'_> {
+    /// Whether another edit may be applied.
+    pub(crate) fn may_edit(&self) -> bool {
+        *self.left > 0
+    }
+
+    /// Counts an edit.
+    pub(crate) fn edited(&mut self) {
+        self.applied += 1;
+        *self.left = self.left.saturating_sub(1);
+    }
+
     /// A rule nearly fitted.
-    pub(crate) fn skipped(&mut self, function: usize, id: OpId, why: &str) {
-        self.note(function, id, why, Weight::Explains);
+    pub(crate) fn skipped(&mut self, function: usize, id: OpId, rule: &str, why: &str) {
+        self.explain(function, id, rule, why, Weight::Explains);
+    }
+
+    /// A rule is about to be applied.
+    pub(crate) fn fired(&mut self, function: usize, id: OpId, rule: &str) {
+        self.explain(function, id, rule, "", Weight::Fired);
+    }
+
+    /// Notes what a rule did with an op, where a user asks about it.
+    fn explain(&mut self, function: usize, id: OpId, rule: &str, why: &str, weight: Weight) {
+        let asked = self.options.explain.as_ref();
+        if asked.is_some_and(|p| p.matches(self.module, &self.module.functions[function], id)) {
+            self.add(function, id, rule, why, weight);
+        }
     }
 
     /// Records something about an op.
     pub(crate) fn note(&mut self, function: usize, id: OpId, why: &str, weight: Weight) {
+        self.add(function, id, "", why, weight);
+    }
+
+    fn add(&mut self, function: usize, id: OpId, rule: &str, why: &str, weight: Weight) {
         let f = &self.module.functions[function];
         let from = f.op_data(id).origin.map(|o| self.module.origins.sources(o)).unwrap_or_default();
         let sources = from.iter().map(ToString::to_string).collect();
-        let note = Note { pass: self.pass, op: print_op(f, id), sources, why: why.to_owned(), weight };
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
+        let (rule, why) = (rule.to_owned(), why.to_owned());
+        let note = Note { pass: self.pass, rule, op: print_op(f, id), sources, why, weight };
+        self.notes.insert(note);
     }
 }
 
@@ -119,7 +155,7 @@ pub struct Report {
     /// Edits by pass, in the order of the first run.
     pub applied: Vec<(&'static str, usize)>,
     /// What passes want known.
-    pub notes: Vec<Note>,
+    pub notes: IndexSet<Note>,
 }
 
 /// Runs of a group after which it is taken not to settle.
@@ -146,50 +182,116 @@ impl Pipeline {
         Group { fixpoint: true, passes: &["cast_optimization", "noop_elimination", "dead_code_elimination"] },
     ]);
 
+    /// The pipelines by name.
+    pub const ALL: &'static [(&'static str, Self)] = &[("clean", Self::CLEAN), ("fp16", Self::FP16)];
+
     /// Runs every pass.
     pub fn run(&self, module: &mut Module, options: &Options) -> Result<Report, PassError> {
-        let mut report = Report::default();
-        let mut budget = Budget::of(module);
+        self.run_observed(module, options, &mut |_| Ok(()))
+    }
+
+    /// Runs every pass, and shows each step to `observer`, whose first error ends it.
+    pub fn run_observed(
+        &self,
+        module: &mut Module,
+        options: &Options,
+        observer: &mut dyn FnMut(Step<'_>) -> Result<(), PassError>,
+    ) -> Result<Report, PassError> {
+        let mut run = Running::new(module, options);
         for group in self.0 {
             for _ in 0..if group.fixpoint { MAX_ROUNDS } else { 1 } {
                 let mut changed = 0;
                 for name in group.passes {
                     let pass = crate::by_name(name)
                         .ok_or_else(|| PassError { pass: name, why: "there is no such pass".to_owned() })?;
-                    changed += pass.run_within(&mut budget, module, options, &mut report)?;
+                    let applied = run.pass(pass, module, options)?;
+                    observer(Step { pass, applied, module })?;
+                    changed += applied;
                 }
                 if changed == 0 {
                     break;
                 }
             }
         }
-        Ok(report)
+        Ok(run.report)
     }
 }
 
-impl Pass {
-    /// Runs the pass once; how many edits it made.
-    pub fn run(&'static self, module: &mut Module, options: &Options, report: &mut Report) -> Result<usize, PassError> {
-        self.run_within(&mut Budget::of(module), module, options, report)
+/// What a pass did in a pipeline.
+pub struct Step<'a> {
+    /// The pass.
+    pub pass: &'static Pass,
+    /// How many edits it made.
+    pub applied: usize,
+    /// The module behind it.
+    pub module: &'a Module,
+}
+
+/// What all passes of a pipeline share.
+struct Running {
+    budget: Budget,
+    /// Edits that may still be applied.
+    left: usize,
+    report: Report,
+}
+
+impl Running {
+    fn new(module: &Module, options: &Options) -> Self {
+        let left = options.max_edits.unwrap_or(usize::MAX);
+        Self { budget: Budget::of(module), left, report: Report::default() }
     }
 
-    fn run_within(
-        &'static self,
-        budget: &mut Budget,
-        module: &mut Module,
-        options: &Options,
-        report: &mut Report,
-    ) -> Result<usize, PassError> {
-        let mut cx = PassCx { module, options, pass: self.name, applied: 0, budget, notes: &mut report.notes };
-        match &self.run {
+    fn pass(&mut self, pass: &'static Pass, module: &mut Module, options: &Options) -> Result<usize, PassError> {
+        let Self { budget, left, report } = self;
+        let notes = &mut report.notes;
+        let mut cx = PassCx { module, options, pass: pass.name, applied: 0, left, budget, notes };
+        match &pass.run {
             Run::Rules(rules) => rewrite(&mut cx, rules)?,
             Run::Function(run) => run(&mut cx)?,
         }
         let applied = cx.applied;
-        match report.applied.iter_mut().find(|(n, _)| *n == self.name) {
+        match report.applied.iter_mut().find(|(n, _)| *n == pass.name) {
             Some((_, count)) => *count += applied,
-            None => report.applied.push((self.name, applied)),
+            None => report.applied.push((pass.name, applied)),
         }
         Ok(applied)
+    }
+}
+
+impl Pass {
+    /// Runs the pass once.
+    pub fn run(&'static self, module: &mut Module, options: &Options) -> Result<Report, PassError> {
+        let mut run = Running::new(module, options);
+        run.pass(self, module, options)?;
+        Ok(run.report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PASSES;
+
+    #[test]
+    fn pipelines_run_passes_after_those_that_they_follow() {
+        for (name, pipeline) in Pipeline::ALL {
+            let order: Vec<&str> = pipeline.0.iter().flat_map(|g| g.passes).copied().collect();
+            let first = |pass: &str| order.iter().position(|p| *p == pass);
+            for pass in PASSES.iter().filter(|p| first(p.name).is_some()) {
+                for before in pass.after {
+                    assert!(crate::by_name(before).is_some(), "{before} is a pass");
+                    let both = first(before).zip(first(pass.name));
+                    assert!(both.is_none_or(|(b, p)| b < p), "{name}: {before} runs before {}", pass.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_pass_is_in_a_pipeline() {
+        for pass in PASSES {
+            let is_in = |(_, p): &(&str, Pipeline)| p.0.iter().any(|g| g.passes.contains(&pass.name));
+            assert!(Pipeline::ALL.iter().any(is_in), "{}", pass.name);
+        }
     }
 }

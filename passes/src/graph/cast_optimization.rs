@@ -1,13 +1,14 @@
 //! Removes casts that others make useless.
 
-use crate::{Fit, For, Matcher, Miss, Pass, Run};
+use crate::{Fit, Matcher, Miss, Pass, Run, rules};
 use mlconv_mil::ops::Cast;
 use mlconv_tensor::{DType, Type};
 
 pub(crate) static PASS: Pass = Pass {
     name: "cast_optimization",
     doc: "Joins a cast with the cast before it, where the first one loses nothing.",
-    run: Run::Rules(&[&For(after_cast)]),
+    after: &[],
+    run: Run::Rules(rules![after_cast]),
 };
 
 fn after_cast(cast: &Cast, m: &Matcher<'_>) -> Fit {

@@ -6,6 +6,7 @@ use mlconv_mil::{ir::Place, ops::Const};
 pub(crate) static PASS: Pass = Pass {
     name: "const_elimination",
     doc: "Replaces ops whose operands are all constant by their results, where these are not much larger.",
+    after: &[],
     run: Run::Function(run),
 };
 
@@ -13,7 +14,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         for id in cx.module.functions[index].all_ops() {
             let f = &cx.module.functions[index];
-            if !f.is_live(id) || f.op::<Const>(id).is_some() {
+            if !cx.may_edit() || !f.is_live(id) || f.op::<Const>(id).is_some() {
                 continue;
             }
             let Some(folded) = cx.budget.fold(f, id) else { continue };
@@ -27,7 +28,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                 f.replace_uses(*v, new);
             }
             f.remove(id);
-            cx.applied += 1;
+            cx.edited();
         }
     }
     Ok(())

@@ -6,11 +6,13 @@ use mlconv_mil::{ir::OpId, schema::Effect};
 pub(crate) static PASS: Pass = Pass {
     name: "dead_code_elimination",
     doc: "Removes ops whose results nothing reads, unless they change a state.",
+    after: &[],
     run: Run::Function(run),
 };
 
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
-    for f in &mut cx.module.functions {
+    for index in 0..cx.module.functions.len() {
+        let f = &mut cx.module.functions[index];
         // Readers stand after what they read, so one walk from the end finds every dead op outside of blocks that stay.
         let ops: Vec<OpId> = f.all_ops();
         for id in ops.into_iter().rev() {
@@ -21,6 +23,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
             let read = data.results.iter().any(|v| !f.uses(*v).is_empty());
             if !read && !writes(f, id) {
                 f.remove(id);
+                // Not counted among the edits that a user may bound: what nothing reads does no harm.
                 cx.applied += 1;
             }
         }

@@ -1,6 +1,6 @@
 //! Removes ops that return what they are given.
 
-use crate::{Fit, For, Matcher, Miss, Pass, Run};
+use crate::{Fit, Matcher, Miss, Pass, Run, rules};
 use mlconv_mil::{
     ir::Value,
     ops::{Add, Cast, Identity, Mul, Pow, RealDiv, Reshape, Sub, Transpose},
@@ -9,17 +9,8 @@ use mlconv_mil::{
 pub(crate) static PASS: Pass = Pass {
     name: "noop_elimination",
     doc: "Removes ops that return what they are given: identities, casts and reshapes to the same type, arithmetic with neutral elements.",
-    run: Run::Rules(&[
-        &For(identity),
-        &For(cast),
-        &For(reshape),
-        &For(transpose),
-        &For(add),
-        &For(sub),
-        &For(mul),
-        &For(real_div),
-        &For(pow),
-    ]),
+    after: &[],
+    run: Run::Rules(rules![identity, cast, reshape, transpose, add, sub, mul, real_div, pow]),
 };
 
 /// `x` in place of the op, where the types agree.

@@ -20,6 +20,7 @@ use mlconv_mil::ir::{Function, OpId, Place, Use, Value};
 pub(crate) static PASS: Pass = Pass {
     name: "rank_reduction",
     doc: "Computes tensors of more than five axes on fewer: axes that an op treats alike are joined, transposes and slices are done in steps, reshapes vanish. Sizes that are known only when the program runs are computed from those of its values; branches and loops pass such tensors on flat.",
+    after: &[],
     run: Run::Function(run),
 };
 
@@ -81,7 +82,7 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
 
 /// Computes an op on fewer axes, if it is one of too many; whether others stand in for it now.
 fn one(cx: &mut PassCx<'_>, index: usize, stand_ins: &mut StandIns, id: OpId) -> Result<bool, PassError> {
-    if !is_high(&cx.module.functions[index], id) {
+    if !cx.may_edit() || !is_high(&cx.module.functions[index], id) {
         return Ok(false);
     }
     let data = cx.module.functions[index].op_data(id).clone();
@@ -93,13 +94,13 @@ fn one(cx: &mut PassCx<'_>, index: usize, stand_ins: &mut StandIns, id: OpId) ->
     };
     match lowered {
         Ok(is_done) => {
-            cx.applied += 1;
+            cx.edited();
             Ok(is_done)
         }
         Err(why) => {
             // It stays as it is, so that what is said of it is about it alone.
             lower.restore().map_err(|e| PassError::new(cx.pass, &e))?;
-            cx.skipped(index, id, &why.to_string());
+            cx.skipped(index, id, "", &why.to_string());
             Ok(false)
         }
     }

@@ -16,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
     doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant does not fit, an operand may be too small or too large, or the op is to be kept.",
+    after: &[],
     run: Run::Function(run),
 };
 
@@ -25,6 +26,9 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
         let mut reaches = Reaches::new();
         let exact = integers::exact(&cx.module.functions[index]);
         for id in cx.module.functions[index].all_ops() {
+            if !cx.may_edit() {
+                break;
+            }
             if cx.module.functions[index].op_data(id).op.schema().constexpr {
                 let f = &mut cx.module.functions[index];
                 halves.decode(f, id).map_err(|e| PassError::new(cx.pass, &e))?;
@@ -290,6 +294,6 @@ fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> 
         Ok::<_, mlconv_mil::ir::InsertError>(())
     })();
     result.map_err(|e| PassError::new(cx.pass, &e))?;
-    cx.applied += 1;
+    cx.edited();
     Ok(())
 }

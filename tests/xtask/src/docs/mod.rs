@@ -180,7 +180,7 @@ fn passes(root: &Path) -> Result<String> {
         A pass rewrites a program. `convert` runs one of two pipelines, `clean` with `--precision fp32` and `fp16` with \
         `--precision fp16`. A group in brackets runs until nothing changes.\n\n| pipeline | passes |\n|---|---|\n"
         .to_owned();
-    for (name, pipeline) in [("clean", Pipeline::CLEAN), ("fp16", Pipeline::FP16)] {
+    for (name, pipeline) in Pipeline::ALL {
         let group = |g: &mlconv_passes::Group| {
             let names: Vec<String> = g.passes.iter().map(|p| format!("[`{p}`](#{p})")).collect();
             if g.fixpoint { format!("( {} )", names.join(", ")) } else { names.join(", ") }
