@@ -12,7 +12,7 @@ use crate::{
 use indexmap::IndexMap;
 use mlconv_coreml::{Existing, Exported};
 use mlconv_mil::{
-    diagnostic::Severity,
+    diagnostic::{Code, Severity},
     ir::{Function, InsertError, Module, Value},
     ops::Const,
     verify::{Verified, verify},
@@ -102,8 +102,10 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
     let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
     let report = pipeline.run(&mut module, &options).map_err(pass_failed)?;
-    let kept: Vec<Note> = report.notes.into_iter().filter(|n| n.weight >= Weight::Asked).collect();
-    all.extend(kept_warnings(&kept));
+    let (kept, adapted): (Vec<Note>, Vec<Note>) =
+        report.notes.into_iter().filter(|n| n.weight >= Weight::Adapted).partition(|n| n.weight >= Weight::Asked);
+    all.extend(warnings_of(&kept, Weight::Matters, &codes::P0101, "kept in 32-bit precision"));
+    all.extend(warnings_of(&adapted, Weight::Adapted, &codes::P0102, "adapted to half precision"));
     let mut unapplied: Vec<Diagnostic> = job.keep_fp32.iter().filter_map(|p| unmatched(&source, p)).collect();
     if format == Format::Package && job.single && has_halves(&module) {
         let title = "`--precision fp32`: the package computes in half precision, and stays so";
@@ -251,15 +253,15 @@ fn weights(
     }
 }
 
-/// One warning for each reason why ops compute in 32 bits; what a user asked for is none.
-fn kept_warnings(kept: &[Note]) -> Vec<Diagnostic> {
+/// One warning for each reason that is given for ops of this weight.
+fn warnings_of(notes: &[Note], weight: Weight, code: &'static Code, done: &str) -> Vec<Diagnostic> {
     let mut reasons: IndexMap<&str, Vec<&Note>> = IndexMap::new();
-    for note in kept.iter().filter(|n| n.weight == Weight::Matters) {
+    for note in notes.iter().filter(|n| n.weight == weight) {
         reasons.entry(&note.why).or_default().push(note);
     }
     let warning = |(why, notes): (&str, Vec<&Note>)| {
         let ops = if notes.len() == 1 { "1 op".to_owned() } else { format!("{} ops", notes.len()) };
-        let mut d = Diagnostic::warning(&codes::P0101, format!("{ops} kept in 32-bit precision: {why}"));
+        let mut d = Diagnostic::warning(code, format!("{ops} {done}: {why}"));
         let place = |n: &&Note| n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
         d.place = notes.iter().take(3).map(place).collect();
         if notes.len() > 3 {

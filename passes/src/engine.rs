@@ -23,6 +23,8 @@ pub struct Edit {
 struct Draft {
     op: Box<dyn Op>,
     results: usize,
+    /// The value that the result is called like, where it stands for none of the root's.
+    like: Option<Value>,
 }
 
 /// Why a rule did nothing.
@@ -137,11 +139,21 @@ impl<'f> Matcher<'f> {
 
     /// What fits of both orders of two operands.
     pub fn either<T>(&self, a: Value, b: Value, f: impl Fn(Value, Value) -> Result<T, Miss>) -> Result<T, Miss> {
-        match f(a, b) {
+        match self.attempt(|| f(a, b)) {
             Ok(t) => Ok(t),
             // A reason of either order is a reason; what is about neither is none.
-            Err(first) => f(b, a).map_err(|second| if first == Miss::No { second } else { first }),
+            Err(first) => self.attempt(|| f(b, a)).map_err(|second| if first == Miss::No { second } else { first }),
         }
+    }
+
+    /// What `f` makes; where it misses, nothing of what it made stays.
+    pub fn attempt<T>(&self, f: impl FnOnce() -> Result<T, Miss>) -> Result<T, Miss> {
+        let before = self.made.borrow().len();
+        let tried = f();
+        if tried.is_err() {
+            self.made.borrow_mut().truncate(before);
+        }
+        tried
     }
 
     /// The type of `v`.
@@ -180,13 +192,22 @@ impl<'f> Matcher<'f> {
         let mut made = self.made.borrow_mut();
         // Numbers that no value of the function has.
         let first = self.f.value_slots() + made.iter().map(|d| d.results).sum::<usize>();
-        made.push(Draft { op: Box::new(op), results });
+        made.push(Draft { op: Box::new(op), results, like: None });
         (first..first + results).map(Value::new).collect()
     }
 
     /// A constant that is made where the root stands.
     pub fn make_constant(&self, val: Tensor) -> Value {
         self.make(Const { val })
+    }
+
+    /// A constant that is called like another one, such as the weight that it takes the place of.
+    pub fn make_constant_like(&self, like: Value, val: Tensor) -> Value {
+        let v = self.make_constant(val);
+        if let Some(draft) = self.made.borrow_mut().last_mut() {
+            draft.like = Some(like);
+        }
+        v
     }
 
     /// Whoever reads the root reads `v` instead.
@@ -251,7 +272,7 @@ fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, rule: &str, edit: Edit) ->
     let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
     let f = &mut cx.module.functions[index];
     let mut real: Vec<Value> = vec![];
-    for Draft { mut op, results } in edit.made {
+    for Draft { mut op, results, like } in edit.made {
         op.visit_operands_mut(&mut |v| {
             if let Some(at) = v.index().checked_sub(slots) {
                 *v = real[at];
@@ -262,7 +283,10 @@ fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, rule: &str, edit: Edit) ->
             .map(|at| {
                 let stands_for = edit.results.iter().position(|v| v.index() == slots + at);
                 let hint = |v: &Value| f.value(*v).hint.to_string();
-                let own = || format!("{}_{}", data.results.first().map(hint).unwrap_or_default(), op.name());
+                let own = || match like.filter(|v| v.index() < slots) {
+                    Some(like) => hint(&like),
+                    None => format!("{}_{}", data.results.first().map(hint).unwrap_or_default(), op.name()),
+                };
                 stands_for.map_or_else(own, |at| hint(&data.results[at]))
             })
             .collect();

@@ -27,6 +27,8 @@ catalogue! {
     graph::cast_optimization,
     graph::const_elimination,
     graph::dead_code_elimination,
+    graph::fold_affine,
+    graph::fuse_linear,
     graph::noop_elimination,
     graph::rank_reduction,
     precision::fp16_cast,

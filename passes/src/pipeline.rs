@@ -87,6 +87,8 @@ pub enum Weight {
     Explains,
     /// A rule applied.
     Fired,
+    /// An op was adapted, which changes results by little.
+    Adapted,
     /// A user asked for it.
     Asked,
     /// The result differs from what was asked for, so that a user must be told.
@@ -166,16 +168,20 @@ const CLEAN_UP: Group = Group {
     passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
 };
 
+/// What is constant beside a layer becomes a part of it.
+const FOLD: Group = Group { fixpoint: true, passes: &["fuse_linear", "fold_affine", "dead_code_elimination"] };
+
 /// Run again, it would take the reshapes that it leaves at inputs and outputs for work.
 const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction"] };
 
 impl Pipeline {
     /// Cleans up, without a change of precision.
-    pub const CLEAN: Self = Self(&[CLEAN_UP, FEWER_AXES, CLEAN_UP]);
+    pub const CLEAN: Self = Self(&[CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP]);
 
     /// Cleans up, and computes in half precision.
     pub const FP16: Self = Self(&[
         CLEAN_UP,
+        FOLD,
         FEWER_AXES,
         CLEAN_UP,
         Group { fixpoint: false, passes: &["fp16_cast"] },

@@ -1,5 +1,6 @@
 //! Passes that change the precision of a computation.
 
+mod epsilon;
 pub(crate) mod fp16_cast;
 mod integers;
 mod reach;

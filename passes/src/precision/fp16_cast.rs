@@ -1,7 +1,7 @@
 //! Computes in half precision what half precision can hold.
 
 use super::{
-    integers,
+    epsilon, integers,
     reach::{self, Cause, Reach, Unfit},
 };
 use crate::{Pass, PassCx, PassError, Pattern, Run, Weight};
@@ -44,7 +44,14 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                     let results = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
                     reaches.extend(results.filter_map(|v| Some((*v, reach?))));
                 }
-                Decision::Half => to_half(cx, index, id, &mut halves)?,
+                Decision::Half => {
+                    if let Some((_, had)) = epsilon::raised(&*cx.module.functions[index].op_data(id).op) {
+                        let why =
+                            format!("the epsilon is 6e-8, the least that half precision holds, instead of {had:e}");
+                        cx.note(index, id, &why, Weight::Adapted);
+                    }
+                    to_half(cx, index, id, &mut halves)?;
+                }
             }
         }
     }
@@ -138,6 +145,9 @@ fn unfit(f: &Function, id: OpId, arg: &NamedArg<'_>) -> Option<Unfit> {
             };
             if arg.name == "epsilon" && reach::rounds_epsilon(f, id) {
                 return reach::epsilon(f, id, *x);
+            }
+            if arg.name == "epsilon" && epsilon::raised(&*f.op_data(id).op).is_some() {
+                return None;
             }
             // It takes the type of the operands of its domain, which is about to change.
             reach::unfit_value(*x).filter(|_| f.attr_dtype(id, domain).is_some())
@@ -273,7 +283,7 @@ fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> 
         for v in operands {
             twins.insert(v, halves.of(f, v)?);
         }
-        let mut op = data.op.clone();
+        let mut op = epsilon::raised(&*data.op).map_or_else(|| data.op.clone(), |(op, _)| op);
         op.visit_operands_mut(&mut |v| *v = twins.get(v).copied().unwrap_or(*v));
         let singles: Vec<Value> = data.results.iter().copied().filter(|v| is_single(f, *v)).collect();
         // In its place, as a size that depends on data is named after the op: what is not cast was inferred from that name.

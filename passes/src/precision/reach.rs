@@ -197,8 +197,7 @@ pub(super) fn unfit_value(x: f32) -> Option<Unfit> {
     }
 }
 
-/// Elements up to which a constant is taken to hold numbers that each mean something, such as an epsilon. Among many
-/// weights a few that vanish do not matter.
+/// Elements up to which a constant is looked at number by number.
 const FEW: usize = 64;
 
 /// The bits of a float but for its sign.
@@ -240,11 +239,9 @@ fn finite(bits: u32) -> u32 {
     if bits < INFINITE { bits } else { 0 }
 }
 
-/// A number in `t` that does not fit, where it matters.
+/// A number in `t` that does not fit, where it matters: one that is too large, or the greatest where all would vanish. A
+/// few that vanish beside greater ones do not matter.
 pub(super) fn unfit_tensor(t: &Tensor) -> Option<Unfit> {
-    if t.count() <= FEW {
-        return t.to_f32().iter().find_map(|x| unfit_value(*x));
-    }
     // Weights are seen a chunk at a time: they may be larger than memory.
     let parts = t.blob().map_chunks(|bytes| {
         let here = vectorized(Greatest(bytes));

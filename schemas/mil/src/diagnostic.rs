@@ -39,6 +39,7 @@ codes! {
     V0001 "program is not sound" "The program breaks a rule of its op set: a type that an op does not take, an argument that must be constant, a value read before it is defined.";
     P0001 "pass failed" "A rewrite could not be carried out. This is a fault of the tool, not of the model.";
     P0101 "kept in 32-bit precision" "Half precision cannot hold a constant of the op, such as an epsilon of 1e-10, or a value that the op reads may be too small or too large for it. The op computes in 32 bits, and what it gives is cast back where that is safe. Ops with the same reason are one warning; the JSON report lists all of them.";
+    P0102 "adapted to half precision" "Half precision does not hold a number of the op, such as the epsilon of a normalisation, and the op computes with the nearest number that does what it is for. Results change by little; the parity run says by how much. `--keep-fp32` with the name of the op keeps it as it was.";
     C0001 "nothing to compress" "A pattern or name matches no weight, or a scheme cannot be applied to any.";
     C0002 "compression cannot be as asked" "A scheme, a budget or a configuration asks for what cannot be done; nothing is written.";
     C0101 "target raised" "A compressed form needs a newer deployment target than the model has, and none was stated.";

@@ -2,7 +2,11 @@
 
 use crate::{DType, bits::packed_len, maps, tensor::convert};
 use bytes::Bytes;
-use rayon::{iter::ParallelIterator, slice::ParallelSlice};
+use half::f16;
+use rayon::{
+    iter::{IndexedParallelIterator, ParallelIterator},
+    slice::ParallelSlice,
+};
 use std::{
     borrow::Cow,
     fmt,
@@ -37,8 +41,8 @@ pub struct Blob {
 pub trait Recipe: Send + Sync + fmt::Debug {
     /// Output length for `n` input bytes.
     fn out_len(&self, n: usize) -> usize;
-    /// Appends the transform of `src` to `out`; `src` holds whole elements.
-    fn chunk(&self, src: &[u8], out: &mut Vec<u8>);
+    /// Appends the transform of `src` to `out`; `src` holds whole elements, and begins at byte `at` of all.
+    fn chunk(&self, at: usize, src: &[u8], out: &mut Vec<u8>);
     /// Two recipes with equal names do the same.
     fn name(&self) -> String;
 }
@@ -56,11 +60,63 @@ impl Recipe for Cast {
     fn out_len(&self, n: usize) -> usize {
         n / (self.from.bits() as usize / 8) * (self.to.bits() as usize / 8)
     }
-    fn chunk(&self, src: &[u8], out: &mut Vec<u8>) {
+    fn chunk(&self, _: usize, src: &[u8], out: &mut Vec<u8>) {
         convert(self.from, self.to, src, out);
     }
     fn name(&self) -> String {
         format!("cast {} {}", self.from, self.to)
+    }
+}
+
+/// Multiplies floats by factors, each of which holds for `run` elements in a row, over and over.
+#[derive(Clone, Debug)]
+pub(crate) struct Scale {
+    pub(crate) dtype: DType,
+    pub(crate) factors: Arc<[f64]>,
+    pub(crate) run: usize,
+}
+
+impl Recipe for Scale {
+    fn out_len(&self, n: usize) -> usize {
+        n
+    }
+    fn chunk(&self, at: usize, src: &[u8], out: &mut Vec<u8>) {
+        let width = self.dtype.bits() as usize / 8;
+        let (mut place, mut rest) = (at / width, src);
+        while !rest.is_empty() {
+            let factor = self.factors[place / self.run % self.factors.len()];
+            let (now, later) = rest.split_at(rest.len().min((self.run - place % self.run) * width));
+            if self.dtype == DType::F32 {
+                let scaled = |b: &[u8]| (f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])) * factor) as f32;
+                out.extend(now.chunks_exact(4).flat_map(|b| scaled(b).to_le_bytes()));
+            } else {
+                let scaled = |b: &[u8]| f16::from_f64(f16::from_le_bytes([b[0], b[1]]).to_f64() * factor);
+                out.extend(now.chunks_exact(2).flat_map(|b| scaled(b).to_le_bytes()));
+            }
+            (place, rest) = (place + now.len() / width, later);
+        }
+    }
+    fn name(&self) -> String {
+        // As long as two are alive, their factors lie in different places.
+        format!("scale {} {:p} {}", self.dtype, self.factors, self.run)
+    }
+}
+
+/// One recipe behind another.
+#[derive(Debug)]
+struct Both(Arc<dyn Recipe>, Arc<dyn Recipe>);
+
+impl Recipe for Both {
+    fn out_len(&self, n: usize) -> usize {
+        self.1.out_len(self.0.out_len(n))
+    }
+    fn chunk(&self, at: usize, src: &[u8], out: &mut Vec<u8>) {
+        let mut between = Vec::with_capacity(self.0.out_len(src.len()));
+        self.0.chunk(at, src, &mut between);
+        self.1.chunk(self.0.out_len(at), &between, out);
+    }
+    fn name(&self) -> String {
+        format!("{}, {}", self.0.name(), self.1.name())
     }
 }
 
@@ -76,9 +132,14 @@ impl Blob {
         (range.start <= range.end && range.end <= bytes.len()).then(|| Self::from(bytes.slice(range)))
     }
 
-    /// The same bytes after `recipe`; a recipe that is already there is carried out first.
+    /// The same bytes after `recipe`, behind those that are there already.
     pub fn then(self, recipe: impl Recipe + 'static) -> Self {
-        Self { bytes: self.bytes(), recipe: Some(Arc::new(recipe)) }
+        let recipe: Arc<dyn Recipe> = Arc::new(recipe);
+        let recipe = match self.recipe {
+            Some(first) => Arc::new(Both(first, recipe)),
+            None => recipe,
+        };
+        Self { bytes: self.bytes, recipe: Some(recipe) }
     }
 
     /// Length in bytes, after the recipe.
@@ -100,8 +161,8 @@ impl Blob {
     pub fn read(&self) -> Cow<'_, [u8]> {
         let Some(recipe) = &self.recipe else { return Cow::Borrowed(&self.bytes) };
         let mut out = Vec::with_capacity(self.len());
-        for chunk in self.bytes.chunks(CHUNK) {
-            recipe.chunk(chunk, &mut out);
+        for (at, chunk) in numbered(&self.bytes) {
+            recipe.chunk(at, chunk, &mut out);
         }
         Cow::Owned(out)
     }
@@ -120,19 +181,18 @@ impl Blob {
     /// most a few MiB; stops at the first error.
     pub fn chunks<E>(&self, visit: &mut dyn FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut out = Vec::new();
-        for window in self.bytes.chunks(WINDOW) {
-            for chunk in window.chunks(CHUNK) {
-                match &self.recipe {
-                    None => visit(chunk)?,
-                    Some(recipe) => {
-                        out.clear();
-                        recipe.chunk(chunk, &mut out);
-                        visit(&out)?;
-                    }
+        for (at, chunk) in numbered(&self.bytes) {
+            match &self.recipe {
+                None => visit(chunk)?,
+                Some(recipe) => {
+                    out.clear();
+                    recipe.chunk(at, chunk, &mut out);
+                    visit(&out)?;
                 }
             }
-            if self.bytes.len() > CHUNK {
-                maps::release(window);
+            let end = at + chunk.len();
+            if self.bytes.len() > CHUNK && (end % WINDOW == 0 || end == self.bytes.len()) {
+                maps::release(&self.bytes[(end - 1) / WINDOW * WINDOW..end]);
             }
         }
         Ok(())
@@ -141,23 +201,24 @@ impl Blob {
     /// What `of` makes of consecutive pieces of the bytes, in order. The pieces are as in [`Blob::chunks`], and threads share
     /// them.
     pub fn map_chunks<T: Send>(&self, of: impl Fn(&[u8]) -> T + Sync) -> Vec<T> {
-        let one = |chunk: &[u8]| match &self.recipe {
+        let one = |at: usize, chunk: &[u8]| match &self.recipe {
             None => of(chunk),
             Some(recipe) => {
                 let mut out = Vec::new();
-                recipe.chunk(chunk, &mut out);
+                recipe.chunk(at, chunk, &mut out);
                 of(&out)
             }
         };
         if self.bytes.len() <= CHUNK {
-            return self.bytes.chunks(CHUNK).map(one).collect();
+            return numbered(&self.bytes).map(|(at, chunk)| one(at, chunk)).collect();
         }
-        let several = |window: &[u8]| {
-            let made: Vec<T> = window.par_chunks(CHUNK).map(one).collect();
+        let several = |(i, window): (usize, &[u8])| {
+            let part = |(k, chunk): (usize, &[u8])| one(i * WINDOW + k * CHUNK, chunk);
+            let made: Vec<T> = window.par_chunks(CHUNK).enumerate().map(part).collect();
             maps::release(window);
             made
         };
-        self.bytes.chunks(WINDOW).flat_map(several).collect()
+        self.bytes.chunks(WINDOW).enumerate().flat_map(several).collect()
     }
 
     /// Gives back the memory that holds the bytes, where they are of a file's map: what is read again is read from the
@@ -190,6 +251,11 @@ impl Blob {
     }
 }
 
+/// The pieces that a recipe sees, each with where it begins.
+fn numbered(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    bytes.chunks(CHUNK).enumerate().map(|(i, chunk)| (i * CHUNK, chunk))
+}
+
 impl From<Bytes> for Blob {
     fn from(bytes: Bytes) -> Self {
         Self { bytes, recipe: None }
@@ -209,7 +275,6 @@ impl fmt::Debug for Blob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::f16;
 
     #[test]
     fn slices_share_and_refuse_to_leave_their_storage() {
@@ -221,6 +286,23 @@ mod tests {
         #[expect(clippy::reversed_empty_ranges, reason = "a hostile range")]
         let reversed = 5..4;
         assert!(Blob::new(&bytes, reversed).is_none());
+    }
+
+    #[test]
+    fn recipes_know_where_they_are_behind_one_another() {
+        let n = CHUNK + 1000;
+        let values: Vec<u8> = (0..n).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let factors: Vec<f64> = (0..7).map(|i| f64::from(i) + 0.5).collect();
+        let want: Vec<u8> = (0..n)
+            .flat_map(|i| f16::from_f64(f64::from((i as f64 * factors[i / 3 % 7]) as f32)).to_le_bytes())
+            .collect();
+        let scale = Scale { dtype: DType::F32, factors: factors.into(), run: 3 };
+        let blob = Blob::from(Bytes::from(values)).then(scale).then(Cast { from: DType::F32, to: DType::F16 });
+        let mut streamed = vec![];
+        blob.write_to(&mut streamed).expect("memory");
+        let mapped = blob.map_chunks(<[u8]>::to_vec).concat();
+        assert!(streamed == want && mapped == want && *blob.read() == want);
+        assert_eq!(blob.len(), want.len());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tensors of known shape: constants of a program and values of a run.
 
-use crate::{Blob, Cast, DType, Dims, Shape, bits::packed_len, pack_bits, unpack_bits};
+use crate::{Blob, Cast, DType, Dims, Shape, bits::packed_len, blob::Scale, pack_bits, unpack_bits};
 use bytemuck::{NoUninit, Pod};
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -281,6 +281,38 @@ impl Tensor {
         }
         let blob = self.blob.clone().then(Cast { from: self.dtype, to });
         Self { dtype: to, shape: self.shape.clone(), blob }
+    }
+
+    /// Floats times factors, each of which holds for `run` elements in a row, over and over; computed when they are read.
+    /// `None` where these are no floats that are scaled, or there is no factor.
+    pub fn scaled(&self, factors: Vec<f64>, run: usize) -> Option<Self> {
+        if !matches!(self.dtype, DType::F16 | DType::F32) || factors.is_empty() || run == 0 {
+            return None;
+        }
+        let blob = self.blob.clone().then(Scale { dtype: self.dtype, factors: factors.into(), run });
+        Some(Self { dtype: self.dtype, shape: self.shape.clone(), blob })
+    }
+
+    /// A matrix of whole bytes with its axes swapped; `None` for other tensors.
+    pub fn transposed(&self) -> Option<Self> {
+        let [rows, columns] = *self.shape else { return None };
+        let width = self.dtype.bits() as usize / 8;
+        if self.dtype.bits() < 8 || self.dtype == DType::Str {
+            return None;
+        }
+        // Tiles, so that what is read and what is written are near in both.
+        const TILE: usize = 32;
+        let (from, mut to) = (self.blob.read(), vec![0; rows * columns * width]);
+        for (top, left) in (0..rows).step_by(TILE).flat_map(|r| (0..columns).step_by(TILE).map(move |c| (r, c))) {
+            for c in left..columns.min(left + TILE) {
+                for r in top..rows.min(top + TILE) {
+                    let (source, target) = ((r * columns + c) * width, (c * rows + r) * width);
+                    to[target..target + width].copy_from_slice(&from[source..source + width]);
+                }
+            }
+        }
+        self.blob.release();
+        Some(Self { dtype: self.dtype, shape: [columns, rows].as_slice().into(), blob: Bytes::from(to).into() })
     }
 
     /// The same elements under another shape of equal count.
