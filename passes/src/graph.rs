@@ -4,6 +4,7 @@ pub(crate) mod cast_optimization;
 pub(crate) mod const_elimination;
 pub(crate) mod dead_code_elimination;
 pub(crate) mod fold_affine;
+pub(crate) mod fuse_attention;
 pub(crate) mod fuse_linear;
 pub(crate) mod noop_elimination;
 pub(crate) mod rank_reduction;

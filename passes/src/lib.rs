@@ -28,6 +28,7 @@ catalogue! {
     graph::const_elimination,
     graph::dead_code_elimination,
     graph::fold_affine,
+    graph::fuse_attention,
     graph::fuse_linear,
     graph::noop_elimination,
     graph::rank_reduction,
