@@ -32,6 +32,7 @@ catalogue! {
     graph::fuse_linear,
     graph::noop_elimination,
     graph::rank_reduction,
+    precision::clamp_masks,
     precision::fp16_cast,
 }
 

@@ -185,7 +185,7 @@ impl Pipeline {
         FOLD,
         FEWER_AXES,
         CLEAN_UP,
-        Group { fixpoint: false, passes: &["fp16_cast"] },
+        Group { fixpoint: false, passes: &["clamp_masks", "fp16_cast"] },
         Group { fixpoint: true, passes: &["cast_optimization", "noop_elimination", "dead_code_elimination"] },
     ]);
 
