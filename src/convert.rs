@@ -8,6 +8,7 @@ use crate::{
     compress::{self, Goal, Plan},
     feed,
     model::{self, Format, Model},
+    watch::{Observer, Watch},
 };
 use indexmap::IndexMap;
 use mlconv_coreml::{Existing, Exported};
@@ -43,6 +44,8 @@ pub struct Job {
     pub calibration: Arrays,
     /// Sample inputs, whose shapes stand in where the model needs fixed ones and states none.
     pub samples: Arrays,
+    /// What to look at while passes run.
+    pub watch: Watch,
 }
 
 /// What becomes of the weights of a model.
@@ -98,10 +101,12 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
-    let options = Options { keep_fp32: job.keep_fp32.clone(), ..Options::default() };
+    let options = Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, explain: None };
     let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
     let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
-    let report = pipeline.run(&mut module, &options).map_err(pass_failed)?;
+    let mut observer = Observer::new(&job.watch, &source);
+    let report = pipeline.run_observed(&mut module, &options, &mut |step| observer.see(&step)).map_err(pass_failed)?;
+    observer.finish();
     let (kept, adapted): (Vec<Note>, Vec<Note>) =
         report.notes.into_iter().filter(|n| n.weight >= Weight::Adapted).partition(|n| n.weight >= Weight::Asked);
     all.extend(warnings_of(&kept, Weight::Matters, &codes::P0101, "kept in 32-bit precision"));

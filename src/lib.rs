@@ -20,6 +20,7 @@ pub mod report;
 mod settings;
 mod stateful;
 pub mod survey;
+pub mod watch;
 pub mod witness;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};

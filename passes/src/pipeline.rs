@@ -15,6 +15,8 @@ pub struct Pass {
     pub name: &'static str,
     /// What it does, in a sentence.
     pub doc: &'static str,
+    /// Whether it changes the precision of what is computed, and so the numbers.
+    pub changes_precision: bool,
     /// Passes that a pipeline which has both runs first.
     pub after: &'static [&'static str],
     /// How.

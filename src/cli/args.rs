@@ -10,6 +10,7 @@ use crate::{
     model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
+    watch::Watch,
     witness::{self, Around, Chosen, Runtime, Source},
 };
 use clap::ValueEnum;
@@ -199,6 +200,40 @@ impl Rewrite {
 
     pub(crate) fn patterns(&self) -> Vec<Pattern> {
         self.keep_fp32.iter().map(Pattern::new).collect()
+    }
+}
+
+/// What to look at while passes run.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Looking into passes")]
+pub(crate) struct Debugging {
+    /// Print the program behind each pass of this name that changed it, with `*` for any text; repeatable
+    #[arg(long, value_name = "PASS")]
+    print_after: Vec<String>,
+    /// Verify the program behind each pass
+    #[arg(long)]
+    verify_each: bool,
+    /// Run the program before and behind each pass, and stop at the first one that changes an output
+    #[arg(long)]
+    check_each: bool,
+    /// Stop passes after so many edits, to find the one that does harm
+    #[arg(long, value_name = "N")]
+    stop_after_edit: Option<usize>,
+    /// Say how long each pass took
+    #[arg(long)]
+    time_passes: bool,
+}
+
+impl Debugging {
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            print_after: self.print_after.iter().map(Pattern::new).collect(),
+            verify_each: self.verify_each,
+            check_each: self.check_each,
+            time: self.time_passes,
+            max_edits: self.stop_after_edit,
+            ..Watch::default()
+        }
     }
 }
 

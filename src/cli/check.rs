@@ -10,6 +10,7 @@ use crate::{
     convert::{self, Job},
     report,
     survey::{Survey, survey},
+    watch::Watch,
 };
 use mlconv_mil::diagnostic::Limit;
 use serde_json::json;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         labels: None,
         calibration: Arrays::new(),
         samples: Arrays::new(),
+        watch: Watch::default(),
     };
     let found = survey(&job)?;
     let Survey { blockers, notes, unapplied, kept, nodes, unjudged } = &found;

@@ -16,6 +16,7 @@ use crate::{
     convert::{self, Job, Weights},
     model::{self, Format},
     report::compression_text,
+    watch::Watch,
     witness::Chosen,
 };
 use clap::ValueEnum;
@@ -349,6 +350,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         labels: inputs.labels(),
         calibration: args.compression.calibration()?,
         samples: inputs.samples.clone(),
+        watch: Watch::default(),
     };
     let prepared = {
         let progress = terminal.compression();

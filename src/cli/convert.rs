@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult,
-    args::{Import, Inputs, Rewrite, SourceRuntime},
+    args::{Debugging, Import, Inputs, Rewrite, SourceRuntime},
     compress::Compression,
     recipe::RecipeFile,
     terminal::Terminal,
@@ -35,6 +35,8 @@ pub(crate) struct Args {
     source_runtime: SourceRuntime,
     #[command(flatten)]
     inputs: Inputs,
+    #[command(flatten)]
+    debug: Debugging,
     /// Skip the parity run that otherwise follows
     #[arg(long, conflicts_with_all = ["labels", "source_runtime"])]
     no_verify: bool,
@@ -67,12 +69,19 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         labels: inputs.labels(),
         calibration: args.compression.calibration()?,
         samples,
+        watch: args.debug.watch(),
     };
     let prepared = {
         let _step = matches!(job.weights, Weights::Keep).then(|| terminal.step("importing and optimising"));
         let progress = terminal.compression();
-        convert::prepare(&job, &|event| progress.tell(event))?
+        convert::prepare(&job, &|event| progress.tell(event))
     };
+    // What was to be seen of passes is seen also where one failed.
+    let log = job.watch.log.take();
+    if !log.is_empty() {
+        terminal.insist_text(&log);
+    }
+    let prepared = prepared?;
     // Before anything is written: what was asked for may not be there.
     let witness = if args.no_verify {
         Chosen::kernels(prepared.format)

@@ -7,6 +7,7 @@ use mlconv_tensor::{DType, Type};
 pub(crate) static PASS: Pass = Pass {
     name: "cast_optimization",
     doc: "Joins a cast with the cast before it, where the first one loses nothing.",
+    changes_precision: false,
     after: &[],
     run: Run::Rules(rules![after_cast]),
 };

@@ -6,6 +6,7 @@ use mlconv_mil::{ir::Place, ops::Const};
 pub(crate) static PASS: Pass = Pass {
     name: "const_elimination",
     doc: "Replaces ops whose operands are all constant by their results, where these are not much larger.",
+    changes_precision: false,
     after: &[],
     run: Run::Function(run),
 };

@@ -6,6 +6,7 @@ use mlconv_mil::{ir::OpId, schema::Effect};
 pub(crate) static PASS: Pass = Pass {
     name: "dead_code_elimination",
     doc: "Removes ops whose results nothing reads, unless they change a state.",
+    changes_precision: false,
     after: &[],
     run: Run::Function(run),
 };

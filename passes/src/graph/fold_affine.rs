@@ -10,6 +10,7 @@ use mlconv_tensor::Tensor;
 pub(crate) static PASS: Pass = Pass {
     name: "fold_affine",
     doc: "Folds a batch normalisation, and factors and terms that are constant for each channel, into the weight and the bias of the convolution or linear layer before them. Weights are scaled while they are written.",
+    changes_precision: false,
     after: &["const_elimination"],
     run: Run::Rules(rules![batch_norm, mul, real_div, add, sub]),
 };
@@ -125,7 +126,10 @@ fn folded(m: &Matcher<'_>, v: Value, layer: &Layer<'_>, affine: &Affine) -> Fit 
 }
 
 fn batch_norm(op: &BatchNorm, m: &Matcher<'_>) -> Fit {
-    let layer = Layer::of(m, op.x)?;
+    let layer = Layer::of(m, op.x).map_err(|miss| match miss {
+        Miss::No => Miss::Because("it normalises what no convolution gives"),
+        why => why,
+    })?;
     m.require(!matches!(layer, Layer::Linear(_)), "the channels of a linear layer are those of its last axis")?;
     let read = |v: Value| Ok(m.constant(v)?.to_f64());
     let (mean, variance) = (read(op.mean)?, read(op.variance)?);

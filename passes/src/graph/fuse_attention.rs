@@ -11,6 +11,7 @@ use mlconv_tensor::{DType, Dim, Tensor};
 pub(crate) static PASS: Pass = Pass {
     name: "fuse_attention",
     doc: "Makes one op of products, softmax, scale and mask of attention, where the op set has it (iOS 18).",
+    changes_precision: false,
     after: &["const_elimination"],
     run: Run::Rules(rules![matmul]),
 };

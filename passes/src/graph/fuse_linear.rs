@@ -9,6 +9,7 @@ use mlconv_mil::{
 pub(crate) static PASS: Pass = Pass {
     name: "fuse_linear",
     doc: "Makes a linear layer of a product with a constant matrix, whose terms `fold_affine` then folds in.",
+    changes_precision: false,
     after: &["const_elimination"],
     run: Run::Rules(rules![matmul]),
 };

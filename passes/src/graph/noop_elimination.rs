@@ -9,6 +9,7 @@ use mlconv_mil::{
 pub(crate) static PASS: Pass = Pass {
     name: "noop_elimination",
     doc: "Removes ops that return what they are given: identities, casts and reshapes to the same type, arithmetic with neutral elements.",
+    changes_precision: false,
     after: &[],
     run: Run::Rules(rules![identity, cast, reshape, transpose, add, sub, mul, real_div, pow]),
 };

@@ -20,6 +20,7 @@ use mlconv_mil::ir::{Function, OpId, Place, Use, Value};
 pub(crate) static PASS: Pass = Pass {
     name: "rank_reduction",
     doc: "Computes tensors of more than five axes on fewer: axes that an op treats alike are joined, transposes and slices are done in steps, reshapes vanish. Sizes that are known only when the program runs are computed from those of its values; branches and loops pass such tensors on flat.",
+    changes_precision: false,
     after: &[],
     run: Run::Function(run),
 };

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 pub(crate) static PASS: Pass = Pass {
     name: "clamp_masks",
     doc: "Replaces the great negative numbers of masks, such as -3.4e38, which half precision does not hold, where they do nothing but keep elements out of a softmax.",
+    changes_precision: true,
     after: &["const_elimination", "fuse_attention"],
     run: Run::Function(run),
 };

@@ -16,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
     doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant does not fit, an operand may be too small or too large, or the op is to be kept.",
+    changes_precision: true,
     after: &[],
     run: Run::Function(run),
 };
