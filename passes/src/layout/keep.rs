@@ -56,7 +56,7 @@ pub(super) fn reshaped(m: &Matcher<'_>, x: Value, from: &Shape, to: &Shape) -> R
 }
 
 /// The axes of size 1 of `from` without which it is `to`.
-fn without_ones(from: &[Dim], to: &[Dim]) -> Option<Ints> {
+pub(super) fn without_ones(from: &[Dim], to: &[Dim]) -> Option<Ints> {
     let (mut axes, mut rest) = (vec![], to.iter().peekable());
     for (i, dim) in from.iter().enumerate() {
         if rest.next_if(|d| *d == dim).is_none() {
@@ -67,7 +67,7 @@ fn without_ones(from: &[Dim], to: &[Dim]) -> Option<Ints> {
 }
 
 /// The operand of a reshape of `from` whose result is inferred to be `to`.
-fn sizes(opset: Opset, from: &Shape, to: &Shape) -> Option<Vec<i32>> {
+pub(super) fn sizes(opset: Opset, from: &Shape, to: &Shape) -> Option<Vec<i32>> {
     let same = |i: usize| {
         // Which axis a 0 stands for depends on the op set.
         let axis = if opset >= Opset::Ios17 {

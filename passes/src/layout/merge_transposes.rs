@@ -61,6 +61,8 @@ fn of_product(op: &Transpose, m: &Matcher<'_>) -> Fit {
         return Err(Miss::No);
     }
     let product = m.sole::<Matmul>(op.x)?;
+    let of_weights = m.is_constant(product.x) || m.is_constant(product.y);
+    m.require(!of_weights, "the product is one with weights, which is better computed as a layer")?;
     let (x, y) = (m.shape(product.x)?, m.shape(product.y)?);
     let (Some(a), Some(b)) = (x.rank().checked_sub(2), y.rank().checked_sub(2)) else { return Err(Miss::No) };
     let dtype = |v: Value| m.ty(v).tensor().map(|t| t.dtype);

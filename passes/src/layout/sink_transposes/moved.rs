@@ -1,6 +1,8 @@
 //! What an op is on permuted axes.
 
-use super::super::keep::axis;
+mod reshaping;
+
+use crate::layout::keep::axis;
 use mlconv_mil::{
     ir::{Function, OpId, Value},
     ops::{
@@ -37,7 +39,7 @@ pub(super) enum Role {
 }
 
 /// Elements up to which a constant is stored a second time, in another order.
-const MAX_COPY: usize = 1 << 16;
+const MAX_COPY: usize = 1 << 14;
 
 /// The op `id` on operands that lack the permutation `perm`; `None` where it cannot be said.
 pub(super) fn moved(f: &Function, id: OpId, perm: &[usize]) -> Option<Moved> {
@@ -48,6 +50,7 @@ pub(super) fn moved(f: &Function, id: OpId, perm: &[usize]) -> Option<Moved> {
         .or_else(|| gather(f, f.op(id)?, perm))
         .or_else(|| along_axes(f, id, perm))
         .or_else(|| reduction(f, id, perm))
+        .or_else(|| reshaping::reshaping(f, id, perm))
 }
 
 fn shape(f: &Function, v: Value) -> Option<&Shape> {
