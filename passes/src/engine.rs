@@ -6,7 +6,7 @@ use mlconv_mil::{
     ops::Const,
     schema::{Op, Opset},
 };
-use mlconv_tensor::{Tensor, Type};
+use mlconv_tensor::{Dim, Shape, Tensor, Type};
 use smallvec::SmallVec;
 use std::{cell::RefCell, mem};
 
@@ -189,11 +189,7 @@ impl<'f> Matcher<'f> {
 
     /// The results of an op that has so many.
     pub fn make_several(&self, op: impl Op, results: usize) -> Vec<Value> {
-        let mut made = self.made.borrow_mut();
-        // Numbers that no value of the function has.
-        let first = self.f.value_slots() + made.iter().map(|d| d.results).sum::<usize>();
-        made.push(Draft { op: Box::new(op), results, like: None });
-        (first..first + results).map(Value::new).collect()
+        self.make_boxed(Box::new(op), results)
     }
 
     /// A constant that is made where the root stands.
@@ -224,6 +220,26 @@ impl<'f> Matcher<'f> {
     pub fn replace(&self, op: impl Op) -> Edit {
         let v = self.make(op);
         self.alias(v)
+    }
+
+    /// The results of an op whose type only the program knows.
+    pub fn make_boxed(&self, op: Box<dyn Op>, results: usize) -> Vec<Value> {
+        let mut made = self.made.borrow_mut();
+        // Numbers that no value of the function has.
+        let first = self.f.value_slots() + made.iter().map(|d| d.results).sum::<usize>();
+        made.push(Draft { op, results, like: None });
+        (first..first + results).map(Value::new).collect()
+    }
+
+    /// The integers of a constant, or those that follow without one.
+    pub fn ints(&self, v: Value) -> Result<Vec<i64>, Miss> {
+        let ints = self.f.value(v).fact.ints.as_deref().ok_or(Miss::No)?;
+        ints.iter().map(Dim::as_known).collect::<Option<_>>().ok_or(Miss::No)
+    }
+
+    /// The shape of `v`.
+    pub fn shape(&self, v: Value) -> Result<&'f Shape, Miss> {
+        Ok(&self.ty(v).tensor().ok_or(Miss::No)?.shape)
     }
 }
 

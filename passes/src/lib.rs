@@ -7,6 +7,7 @@
 pub mod compress;
 mod engine;
 mod graph;
+mod layout;
 mod options;
 mod pipeline;
 mod precision;
@@ -25,6 +26,7 @@ macro_rules! catalogue {
 
 catalogue! {
     graph::cast_optimization,
+    graph::common_subexpression_elimination,
     graph::const_elimination,
     graph::dead_code_elimination,
     graph::fold_affine,
@@ -32,6 +34,12 @@ catalogue! {
     graph::fuse_linear,
     graph::noop_elimination,
     graph::rank_reduction,
+    layout::merge_pads,
+    layout::merge_reshapes,
+    layout::merge_slices,
+    layout::merge_transposes,
+    layout::remove_expansion,
+    layout::sink_transposes,
     precision::clamp_masks,
     precision::fp16_cast,
 }

@@ -177,9 +177,26 @@ const FOLD: Group =
 /// Run again, it would take the reshapes that it leaves at inputs and outputs for work.
 const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction"] };
 
+/// Removes ops that only move data. What one of them leaves makes room for another.
+const LAYOUT: Group = Group {
+    fixpoint: true,
+    passes: &[
+        "merge_reshapes",
+        "merge_transposes",
+        "sink_transposes",
+        "merge_pads",
+        "merge_slices",
+        "remove_expansion",
+        "common_subexpression_elimination",
+        "const_elimination",
+        "noop_elimination",
+        "dead_code_elimination",
+    ],
+};
+
 impl Pipeline {
     /// Cleans up, without a change of precision.
-    pub const CLEAN: Self = Self(&[CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP]);
+    pub const CLEAN: Self = Self(&[CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP, LAYOUT, CLEAN_UP, FOLD]);
 
     /// Cleans up, and computes in half precision.
     pub const FP16: Self = Self(&[
@@ -187,8 +204,21 @@ impl Pipeline {
         FOLD,
         FEWER_AXES,
         CLEAN_UP,
+        LAYOUT,
+        CLEAN_UP,
+        FOLD,
         Group { fixpoint: false, passes: &["clamp_masks", "fp16_cast"] },
-        Group { fixpoint: true, passes: &["cast_optimization", "noop_elimination", "dead_code_elimination"] },
+        Group {
+            fixpoint: true,
+            passes: &[
+                "cast_optimization",
+                "noop_elimination",
+                "merge_reshapes",
+                "merge_transposes",
+                "common_subexpression_elimination",
+                "dead_code_elimination",
+            ],
+        },
     ]);
 
     /// The pipelines by name.
