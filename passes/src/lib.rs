@@ -6,6 +6,7 @@
 
 pub mod compress;
 mod engine;
+mod fuse;
 mod graph;
 mod options;
 mod pipeline;
@@ -24,6 +25,11 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    fuse::fuse_activation,
+    fuse::fuse_clamp,
+    fuse::fuse_gelu,
+    fuse::fuse_normalization,
+    fuse::fuse_reduction,
     graph::cast_optimization,
     graph::const_elimination,
     graph::dead_code_elimination,

@@ -166,15 +166,29 @@ const CLEAN_UP: Group = Group {
     passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
 };
 
+const FUSE: Group = Group {
+    fixpoint: true,
+    passes: &[
+        "fuse_gelu",
+        "fuse_normalization",
+        "fuse_clamp",
+        "fuse_activation",
+        "fuse_reduction",
+        "dead_code_elimination",
+    ],
+};
+
 /// Run again, it would take the reshapes that it leaves at inputs and outputs for work.
 const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction"] };
 
 impl Pipeline {
     /// Cleans up, without a change of precision.
-    pub const CLEAN: Self = Self(&[CLEAN_UP, FEWER_AXES, CLEAN_UP]);
+    pub const CLEAN: Self = Self(&[CLEAN_UP, FUSE, CLEAN_UP, FEWER_AXES, CLEAN_UP]);
 
     /// Cleans up, and computes in half precision.
     pub const FP16: Self = Self(&[
+        CLEAN_UP,
+        FUSE,
         CLEAN_UP,
         FEWER_AXES,
         CLEAN_UP,
