@@ -37,7 +37,7 @@ pub(super) struct Sum {
 /// Terms and factors up to which arithmetic is multiplied out: no rule looks for more.
 const MAX_SIZE: usize = 6;
 /// Ops of arithmetic that are gone through in a row.
-const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 6;
 
 /// `v` multiplied out. Where `whole` gives a value, that stands for what it is given, and is not looked into.
 pub(super) fn expand(m: &Matcher<'_>, v: Value, whole: &dyn Fn(Value) -> Option<Value>) -> Sum {
@@ -81,7 +81,8 @@ pub(super) fn line(m: &Matcher<'_>, v: Value) -> Line {
         either || m.def::<RealDiv>(u).is_ok_and(|op| is_number(op.y))
     };
     let sum = expand(m, v, &|u| (m.f.uses(u).len() > 1 || !by_number(u)).then_some(u));
-    sum.line().ok().filter(|line| m.alike(line.x, v)).unwrap_or(Line { x: v, slope: 1.0, shift: 0.0 })
+    let holds = |line: &Line| m.alike(line.x, v) && [line.slope, line.shift].iter().all(|n| (*n as f32).is_finite());
+    sum.line().ok().filter(holds).unwrap_or(Line { x: v, slope: 1.0, shift: 0.0 })
 }
 
 /// Whether two numbers are one, as far as half precision tells.
