@@ -2,9 +2,9 @@
 
 use crate::pipeline::{PassCx, PassError};
 use mlconv_mil::{
-    ir::{Function, OpId, Place, Use, Value},
+    ir::{Function, OpData, OpId, Place, Use, Value},
     ops::Const,
-    schema::{Op, Opset},
+    schema::{Effect, Op, Opset},
 };
 use mlconv_tensor::{Dim, Shape, Tensor, Type};
 use smallvec::SmallVec;
@@ -16,6 +16,8 @@ pub struct Edit {
     made: Vec<Draft>,
     /// Values of the function, or provisional ones of `made`; one for each result of the root.
     results: SmallVec<[Value; 1]>,
+    /// Values that go with the root, as far as nobody reads them then.
+    gone: Vec<Value>,
 }
 
 /// An op to be made, and how many results it has.
@@ -77,11 +79,12 @@ pub struct Matcher<'f> {
     pub f: &'f Function,
     root: OpId,
     made: RefCell<Vec<Draft>>,
+    gone: RefCell<Vec<Value>>,
 }
 
 impl<'f> Matcher<'f> {
     fn new(f: &'f Function, root: OpId) -> Self {
-        Self { f, root, made: RefCell::default() }
+        Self { f, root, made: RefCell::default(), gone: RefCell::default() }
     }
 
     /// The op at the root.
@@ -125,6 +128,10 @@ impl<'f> Matcher<'f> {
     pub fn uniform(&self, v: Value) -> Result<f64, Miss> {
         let t = self.constant(v)?;
         if t.count() == 0 || t.count() > MAX_UNIFORM {
+            return Err(Miss::No);
+        }
+        // Most constants that are not uniform are known by their ends.
+        if t.view::<f32>().is_some_and(|x| x.first() != x.last()) {
             return Err(Miss::No);
         }
         let values = t.to_f64();
@@ -213,7 +220,8 @@ impl<'f> Matcher<'f> {
 
     /// Whoever reads the results of the root reads these values instead.
     pub fn alias_all(&self, results: impl IntoIterator<Item = Value>) -> Edit {
-        Edit { made: mem::take(&mut self.made.borrow_mut()), results: results.into_iter().collect() }
+        let (made, gone) = (mem::take(&mut *self.made.borrow_mut()), mem::take(&mut *self.gone.borrow_mut()));
+        Edit { made, results: results.into_iter().collect(), gone }
     }
 
     /// `op` takes the place of the root.
@@ -240,6 +248,20 @@ impl<'f> Matcher<'f> {
     /// The shape of `v`.
     pub fn shape(&self, v: Value) -> Result<&'f Shape, Miss> {
         Ok(&self.ty(v).tensor().ok_or(Miss::No)?.shape)
+    }
+
+    /// Goes on where nobody but the root and each other reads `values`, so that all of them go when the root does.
+    pub fn closed(&self, values: impl IntoIterator<Item = Value>) -> Result<(), Miss> {
+        let result = self.result();
+        let values: Vec<Value> = values.into_iter().filter(|v| Some(*v) != result).collect();
+        let within = |u: &Use| match u {
+            Use::Op(id) => *id == self.root || self.f.op_data(*id).results.iter().all(|r| values.contains(r)),
+            Use::Yield(_) => false,
+        };
+        let all = values.iter().all(|v| self.f.uses(*v).iter().all(within));
+        self.require(all, "a value in between is read elsewhere")?;
+        self.gone.borrow_mut().extend(values);
+        Ok(())
     }
 }
 
@@ -325,6 +347,26 @@ fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, rule: &str, edit: Edit) ->
         f.replace_uses(*old, *new);
     }
     f.remove(id);
+    sweep(f, edit.gone);
     cx.edited();
     Ok(())
+}
+
+/// Removes the ops of values that nobody reads any more, so that they count as readers of others no longer.
+fn sweep(f: &mut Function, mut values: Vec<Value>) {
+    loop {
+        let before = values.len();
+        values.retain(|v| {
+            let Some(id) = Some(*v).filter(|v| f.has_value(*v)).and_then(|v| f.def_op(v)) else { return false };
+            let OpData { op, results, .. } = f.op_data(id);
+            if op.schema().effect != Effect::None || results.iter().any(|r| !f.uses(*r).is_empty()) {
+                return true;
+            }
+            f.remove(id);
+            false
+        });
+        if values.len() == before {
+            break;
+        }
+    }
 }

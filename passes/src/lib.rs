@@ -6,6 +6,7 @@
 
 pub mod compress;
 mod engine;
+mod fuse;
 mod graph;
 mod layout;
 mod options;
@@ -25,6 +26,11 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    fuse::fuse_activation,
+    fuse::fuse_clamp,
+    fuse::fuse_gelu,
+    fuse::fuse_normalization,
+    fuse::fuse_reduction,
     graph::cast_optimization,
     graph::common_subexpression_elimination,
     graph::const_elimination,

@@ -143,7 +143,7 @@ impl PassCx<'_> {
 }
 
 /// Groups of passes; a group runs until nothing changes, or once.
-pub struct Pipeline(pub &'static [Group]);
+pub struct Pipeline(&'static [&'static [Group]]);
 
 /// Passes that run together.
 pub struct Group {
@@ -170,6 +170,19 @@ const CLEAN_UP: Group = Group {
     passes: &["const_elimination", "noop_elimination", "cast_optimization", "dead_code_elimination"],
 };
 
+/// Makes one op of what exporters write out.
+const FUSE: Group = Group {
+    fixpoint: true,
+    passes: &[
+        "fuse_gelu",
+        "fuse_normalization",
+        "fuse_clamp",
+        "fuse_activation",
+        "fuse_reduction",
+        "dead_code_elimination",
+    ],
+};
+
 /// What is constant beside a layer becomes a part of it.
 const FOLD: Group =
     Group { fixpoint: true, passes: &["fuse_attention", "fuse_linear", "fold_affine", "dead_code_elimination"] };
@@ -194,35 +207,39 @@ const LAYOUT: Group = Group {
     ],
 };
 
-impl Pipeline {
-    /// Cleans up, without a change of precision.
-    pub const CLEAN: Self = Self(&[CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP, LAYOUT, CLEAN_UP, FOLD]);
+/// Keeps the precision.
+const GRAPH: &[Group] = &[CLEAN_UP, FUSE, CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP, LAYOUT, CLEAN_UP, FOLD];
 
-    /// Cleans up, and computes in half precision.
-    pub const FP16: Self = Self(&[
-        CLEAN_UP,
-        FOLD,
-        FEWER_AXES,
-        CLEAN_UP,
-        LAYOUT,
-        CLEAN_UP,
-        FOLD,
-        Group { fixpoint: false, passes: &["clamp_masks", "fp16_cast"] },
-        Group {
-            fixpoint: true,
-            passes: &[
-                "cast_optimization",
-                "noop_elimination",
-                "merge_reshapes",
-                "merge_transposes",
-                "common_subexpression_elimination",
-                "dead_code_elimination",
-            ],
-        },
-    ]);
+/// Computes in half precision.
+const HALF: &[Group] = &[
+    Group { fixpoint: false, passes: &["clamp_masks", "fp16_cast"] },
+    Group {
+        fixpoint: true,
+        passes: &[
+            "cast_optimization",
+            "noop_elimination",
+            "merge_reshapes",
+            "merge_transposes",
+            "common_subexpression_elimination",
+            "dead_code_elimination",
+        ],
+    },
+];
+
+impl Pipeline {
+    /// Without a change of precision.
+    pub const CLEAN: Self = Self(&[GRAPH]);
+
+    /// Computes in half precision.
+    pub const FP16: Self = Self(&[GRAPH, HALF]);
 
     /// The pipelines by name.
     pub const ALL: &'static [(&'static str, Self)] = &[("clean", Self::CLEAN), ("fp16", Self::FP16)];
+
+    /// Its groups, in order.
+    pub fn groups(&self) -> impl Iterator<Item = &'static Group> {
+        self.0.iter().copied().flatten()
+    }
 
     /// Runs every pass.
     pub fn run(&self, module: &mut Module, options: &Options) -> Result<Report, PassError> {
@@ -237,7 +254,7 @@ impl Pipeline {
         observer: &mut dyn FnMut(Step<'_>) -> Result<(), PassError>,
     ) -> Result<Report, PassError> {
         let mut run = Running::new(module, options);
-        for group in self.0 {
+        for group in self.groups() {
             for _ in 0..if group.fixpoint { MAX_ROUNDS } else { 1 } {
                 let mut changed = 0;
                 for name in group.passes {
@@ -314,7 +331,7 @@ mod tests {
     #[test]
     fn pipelines_run_passes_after_those_that_they_follow() {
         for (name, pipeline) in Pipeline::ALL {
-            let order: Vec<&str> = pipeline.0.iter().flat_map(|g| g.passes).copied().collect();
+            let order: Vec<&str> = pipeline.groups().flat_map(|g| g.passes).copied().collect();
             let first = |pass: &str| order.iter().position(|p| *p == pass);
             for pass in PASSES.iter().filter(|p| first(p.name).is_some()) {
                 for before in pass.after {
@@ -329,7 +346,7 @@ mod tests {
     #[test]
     fn every_pass_is_in_a_pipeline() {
         for pass in PASSES {
-            let is_in = |(_, p): &(&str, Pipeline)| p.0.iter().any(|g| g.passes.contains(&pass.name));
+            let is_in = |(_, p): &(&str, Pipeline)| p.groups().any(|g| g.passes.contains(&pass.name));
             assert!(Pipeline::ALL.iter().any(is_in), "{}", pass.name);
         }
     }

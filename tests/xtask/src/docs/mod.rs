@@ -185,7 +185,7 @@ fn passes(root: &Path) -> Result<String> {
             let names: Vec<String> = g.passes.iter().map(|p| format!("[`{p}`](#{p})")).collect();
             if g.fixpoint { format!("( {} )", names.join(", ")) } else { names.join(", ") }
         };
-        let groups: Vec<String> = pipeline.0.iter().map(group).collect();
+        let groups: Vec<String> = pipeline.groups().map(group).collect();
         let _ = writeln!(out, "| `{name}` | {} |", groups.join(", "));
     }
     let mut all: Vec<&Pass> = PASSES.to_vec();
