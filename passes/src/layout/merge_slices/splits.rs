@@ -8,6 +8,7 @@ use mlconv_mil::{
     ops::{SliceByIndex, Split},
 };
 use mlconv_tensor::DType;
+use std::collections::HashMap;
 
 /// A slice along one axis: the first element, how many, and the op.
 type Part = (i64, i64, OpId);
@@ -22,7 +23,10 @@ pub(super) fn share_out(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                 parts.entry((x, axis, f.op_data(id).block)).or_default().push((begin, count, id));
             }
         }
+        // What stands for slices that were made a split, as their own slices may be next.
+        let mut made = HashMap::new();
         for ((x, axis, _), mut parts) in parts {
+            let x = made.get(&x).copied().unwrap_or(x);
             let Some(first) = parts.first().map(|p| p.2).filter(|_| parts.len() > 1 && cx.may_edit()) else { continue };
             parts.sort_unstable();
             let f = &cx.module.functions[index];
@@ -38,7 +42,7 @@ pub(super) fn share_out(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                 continue;
             }
             cx.fired(index, first, "share_out");
-            split(cx, index, (x, axis), &parts, first)?;
+            made.extend(split(cx, index, (x, axis), &parts, first)?);
         }
     }
     Ok(())
@@ -66,7 +70,7 @@ fn split(
     (x, axis): (Value, usize),
     parts: &[Part],
     first: OpId,
-) -> Result<(), PassError> {
+) -> Result<Vec<(Value, Value)>, PassError> {
     let f = &cx.module.functions[index];
     let results: Vec<Value> = parts.iter().map(|p| f.op_data(p.2).results[0]).collect();
     let hints: Vec<String> = results.iter().map(|v| f.value(*v).hint.to_string()).collect();
@@ -79,10 +83,11 @@ fn split(
     let (pass, f) = (cx.pass, &mut cx.module.functions[index]);
     let op = Split { x, num_splits, split_sizes, axis: axis as i64 };
     let made = f.insert(Place::Before(first), &hints, Box::new(op), origin).map_err(|e| PassError::new(pass, &e))?;
-    for ((old, new), part) in results.into_iter().zip(made).zip(parts) {
-        f.replace_uses(old, new);
+    let pairs: Vec<(Value, Value)> = results.into_iter().zip(made).collect();
+    for ((old, new), part) in pairs.iter().zip(parts) {
+        f.replace_uses(*old, *new);
         f.remove(part.2);
     }
     cx.edited();
-    Ok(())
+    Ok(pairs)
 }
