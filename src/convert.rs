@@ -34,6 +34,8 @@ pub struct Job {
     pub half: bool,
     /// Whether single precision was asked for.
     pub single: bool,
+    /// Whether layers stay what they are, as those of a package do whose weights are compressed.
+    pub keep_layers: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
     /// What becomes of the weights.
@@ -102,7 +104,11 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
     let options = Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, explain: None };
-    let pipeline = if job.half { Pipeline::FP16 } else { Pipeline::CLEAN };
+    let pipeline = match (job.keep_layers, job.half) {
+        (true, _) => Pipeline::TIDY,
+        (false, true) => Pipeline::FP16,
+        (false, false) => Pipeline::CLEAN,
+    };
     let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
     let mut observer = Observer::new(&job.watch, &source);
     let report = pipeline.run_observed(&mut module, &options, &mut |step| observer.see(&step)).map_err(pass_failed)?;

@@ -207,6 +207,9 @@ const LAYOUT: Group = Group {
     ],
 };
 
+/// Removes what does nothing, and leaves every layer what it is.
+const TIDY: &[Group] = &[CLEAN_UP, FEWER_AXES, CLEAN_UP];
+
 /// Keeps the precision.
 const GRAPH: &[Group] = &[CLEAN_UP, FUSE, CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP, LAYOUT, CLEAN_UP, FOLD];
 
@@ -227,6 +230,9 @@ const HALF: &[Group] = &[
 ];
 
 impl Pipeline {
+    /// Removes what does nothing: for packages whose weights are compressed, by what their layers are.
+    pub const TIDY: Self = Self(&[TIDY]);
+
     /// Without a change of precision.
     pub const CLEAN: Self = Self(&[GRAPH]);
 
@@ -234,7 +240,8 @@ impl Pipeline {
     pub const FP16: Self = Self(&[GRAPH, HALF]);
 
     /// The pipelines by name.
-    pub const ALL: &'static [(&'static str, Self)] = &[("clean", Self::CLEAN), ("fp16", Self::FP16)];
+    pub const ALL: &'static [(&'static str, Self)] =
+        &[("tidy", Self::TIDY), ("clean", Self::CLEAN), ("fp16", Self::FP16)];
 
     /// Its groups, in order.
     pub fn groups(&self) -> impl Iterator<Item = &'static Group> {
@@ -306,6 +313,11 @@ impl Running {
             Run::Function(run) => run(&mut cx)?,
         }
         let applied = cx.applied;
+        if applied > 0 {
+            // What is known of values may be finer where others take their places, also for who reads what is computed of them.
+            let again = module.functions.iter_mut().try_for_each(mlconv_mil::ir::Function::infer_again);
+            again.map_err(|e| PassError::new(pass.name, &e))?;
+        }
         match report.applied.iter_mut().find(|(n, _)| *n == pass.name) {
             Some((_, count)) => *count += applied,
             None => report.applied.push((pass.name, applied)),

@@ -32,6 +32,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         request: args.import.request()?,
         single: args.rewrite.single(),
         half: args.rewrite.half(),
+        keep_layers: false,
         keep_fp32: args.rewrite.patterns(),
         weights: convert::Weights::Keep,
         labels: None,

@@ -345,6 +345,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         request,
         half,
         single: false,
+        keep_layers: package,
         keep_fp32,
         weights,
         labels: inputs.labels(),

@@ -64,6 +64,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         request,
         half,
         single: args.rewrite.single(),
+        keep_layers: false,
         keep_fp32: args.rewrite.patterns(),
         weights,
         labels: inputs.labels(),

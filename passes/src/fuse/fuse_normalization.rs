@@ -142,9 +142,13 @@ impl<'m, 'f> Means<'m, 'f> {
             Use::Op(id) => Some(*id).filter(|id| self.m.f.op::<ReduceMean>(*id).is_some()),
             Use::Yield(_) => None,
         };
-        self.m.f.uses(v).iter().filter_map(mean).collect()
+        // What a whole graph reads is no input of one normalization, and would be looked through for each reader.
+        self.m.f.uses(v).iter().take(MAX_READERS).filter_map(mean).collect()
     }
 }
+
+/// Readers of a value among which its means are looked for.
+const MAX_READERS: usize = 64;
 
 /// One over the root of a variance.
 struct Deviation {

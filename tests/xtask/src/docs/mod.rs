@@ -178,7 +178,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 fn passes(root: &Path) -> Result<String> {
     let mut out = "# Passes\n\n\
         A pass rewrites a program. `convert` runs one of two pipelines, `clean` with `--precision fp32` and `fp16` with \
-        `--precision fp16`. A group in brackets runs until nothing changes.\n\n| pipeline | passes |\n|---|---|\n"
+        `--precision fp16`; `compress` runs `tidy` on packages, whose layers stay what they are. A group in brackets runs until nothing changes.\n\n| pipeline | passes |\n|---|---|\n"
         .to_owned();
     for (name, pipeline) in Pipeline::ALL {
         let group = |g: &mlconv_passes::Group| {
