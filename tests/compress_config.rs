@@ -108,7 +108,7 @@ fn names_win_over_types_and_types_over_the_global_config() {
     let names = schemes(&compress(&place, &["--preset", "int8"]));
     let (w1, w2) = (&names[0].0, &names[1].0);
     let yaml = format!(
-        "config_type: OpLinearQuantizerConfig\nglobal_config: {{}}\nop_type_configs:\n  conv: {{dtype: uint8}}\n  matmul: null\nop_name_configs:\n  {w1}: {{dtype: int4}}\n  y_0: {{dtype: uint4}}\n"
+        "config_type: OpLinearQuantizerConfig\nglobal_config: {{}}\nop_type_configs:\n  conv: {{dtype: uint8}}\n  matmul: null\nop_name_configs:\n  {w1}: {{dtype: int4}}\n  'y': {{dtype: uint4}}\n"
     );
     check(&place, &yaml, &[(w1, "int4"), (w2, "uint4-sym")]);
     // Rules that are typed win over all.

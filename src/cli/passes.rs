@@ -100,7 +100,7 @@ fn explain(args: &Explain, terminal: &Terminal) -> CommandResult {
         }));
         return Ok(Outcome::Done);
     }
-    let indented = |ops: &[String]| ops.iter().map(|op| format!("  {op}\n")).collect::<String>();
+    let indented = |ops: &[String]| ops.iter().flat_map(|op| ["  ", op, "\n"]).collect::<String>();
     let mut out = format!("before\n{}", indented(&before));
     for n in notes {
         let rule = if n.rule.is_empty() { String::new() } else { format!(", rule `{}`", n.rule) };

@@ -128,7 +128,7 @@ fn folded(m: &Matcher<'_>, v: Value, layer: &Layer<'_>, affine: &Affine) -> Fit 
 fn batch_norm(op: &BatchNorm, m: &Matcher<'_>) -> Fit {
     let layer = Layer::of(m, op.x).map_err(|miss| match miss {
         Miss::No => Miss::Because("it normalises what no convolution gives"),
-        why => why,
+        why @ Miss::Because(_) => why,
     })?;
     m.require(!matches!(layer, Layer::Linear(_)), "the channels of a linear layer are those of its last axis")?;
     let read = |v: Value| Ok(m.constant(v)?.to_f64());

@@ -44,13 +44,13 @@ fn keys(m: &Matcher<'_>, product: &Matmul) -> Result<Scaled, Miss> {
     let right = scaled(m, product.y);
     let transpose = m.sole::<Transpose>(right.x)?;
     let rank = m.rank(transpose.x)?;
-    let mut perm = transpose.perm.to_vec();
+    let mut perm = transpose.perm.clone();
     if perm.len() != rank || rank < 2 {
         return Err(Miss::No);
     }
     perm.swap(rank - 1, rank - 2);
     let x = scaled(m, transpose.x);
-    let keys = m.make(Transpose { x: x.x, perm: perm.into() });
+    let keys = m.make(Transpose { x: x.x, perm });
     Ok(Scaled { x: keys, factor: right.factor * x.factor })
 }
 
