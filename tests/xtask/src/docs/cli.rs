@@ -15,13 +15,21 @@ pub fn page() -> String {
     }
     out += "\n## For every command\n\n";
     out += &table(root.get_arguments().filter(|a| a.is_global_set()));
-    for mut c in commands {
-        let usage = c.render_usage().to_string();
-        let usage = usage.trim_start_matches("Usage: ").trim();
-        let _ = write!(out, "\n## mlconv {}\n\n{}.\n\n```\n{usage}\n```\n\n", c.get_name(), about(&c));
-        out += &table(c.get_arguments().filter(|a| !a.is_global_set()));
-    }
+    commands.into_iter().for_each(|c| section(&mut out, "mlconv", c));
     out
+}
+
+/// A command, and those below it.
+fn section(out: &mut String, of: &str, mut c: Command) {
+    let name = format!("{of} {}", c.get_name());
+    let usage = c.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage: ").trim();
+    let about = c.get_about().map(ToString::to_string).unwrap_or_default();
+    let _ = write!(out, "\n## {name}\n\n{about}.\n\n```\n{usage}\n```\n\n");
+    *out += &table(c.get_arguments().filter(|a| !a.is_global_set()));
+    for inner in c.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect::<Vec<_>>() {
+        section(out, &name, inner);
+    }
 }
 
 const RULES: &str = "\
