@@ -8,6 +8,7 @@ use crate::{
     compress::{self, Goal, Plan},
     feed,
     model::{self, Format, Model},
+    ranges::{self, Declared},
     watch::{Observer, Watch},
 };
 use indexmap::IndexMap;
@@ -18,13 +19,13 @@ use mlconv_mil::{
     ops::Const,
     verify::{Verified, verify},
 };
-use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
+use mlconv_passes::{Note, Options, Pattern, Pipeline, Report, Weight};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Job {
     /// The model.
     pub model: PathBuf,
@@ -38,6 +39,10 @@ pub struct Job {
     pub keep_layers: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
+    /// What inputs are said to hold.
+    pub ranges: Vec<Declared>,
+    /// The seed of the inputs on which it is seen how great values are, where there are no samples; `None` does not look.
+    pub look: Option<u64>,
     /// What becomes of the weights.
     pub weights: Weights,
     /// The right class of each sample.
@@ -100,19 +105,11 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     }
     let fault =
         |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
+    ranges::declare(&mut module, &job.ranges).map_err(|d| vec![d])?;
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
-    let options = Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, explain: None };
-    let pipeline = match (job.keep_layers, job.half) {
-        (true, _) => Pipeline::TIDY,
-        (false, true) => Pipeline::FP16,
-        (false, false) => Pipeline::CLEAN,
-    };
-    let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
-    let mut observer = Observer::new(&job.watch, &source);
-    let report = pipeline.run_observed(&mut module, &options, &mut |step| observer.see(&step)).map_err(pass_failed)?;
-    observer.finish();
+    let report = optimise(&mut module, &source, job)?;
     let (kept, adapted): (Vec<Note>, Vec<Note>) =
         report.notes.into_iter().filter(|n| n.weight >= Weight::Adapted).partition(|n| n.weight >= Weight::Asked);
     all.extend(warnings_of(&kept, Weight::Matters, &codes::P0101, "kept in 32-bit precision"));
@@ -134,6 +131,26 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     unapplied.extend(more);
     let ops = module.functions.iter().map(op_count).sum();
     Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
+}
+
+/// Runs the passes; between those that keep the precision and those that do not it is seen how great values are.
+fn optimise(module: &mut Module, source: &Verified, job: &Job) -> Result<Report, Failure> {
+    let mut options =
+        Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, ..Options::default() };
+    let mut observer = Observer::new(&job.watch, source);
+    let mut run = |pipeline: Pipeline, module: &mut Module, options: &Options| {
+        let report = pipeline.run_observed(module, options, &mut |step| observer.see(&step));
+        report.map_err(|e| vec![Diagnostic::error(&codes::P0001, e.to_string())])
+    };
+    let mut report = run(if job.keep_layers { Pipeline::TIDY } else { Pipeline::CLEAN }, module, &options)?;
+    if job.half && !job.keep_layers {
+        let rows = job.labels.as_ref().map(Labels::len);
+        options.seen = job.look.map(|seed| ranges::seen(module, &job.samples, rows, seed)).unwrap_or_default();
+        options.max_edits = options.max_edits.map(|most| most.saturating_sub(report.edits()));
+        report.extend(run(Pipeline::HALF, module, &options)?);
+    }
+    observer.finish();
+    Ok(report)
 }
 
 /// Refuses samples that no input takes, and labels that are not theirs, before work is spent on the model.
@@ -273,7 +290,10 @@ fn warnings_of(notes: &[Note], weight: Weight, code: &'static Code, done: &str) 
     let warning = |(why, notes): (&str, Vec<&Note>)| {
         let ops = if notes.len() == 1 { "1 op".to_owned() } else { format!("{} ops", notes.len()) };
         let mut d = Diagnostic::warning(code, format!("{ops} {done}: {why}"));
-        let place = |n: &&Note| n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
+        let place = |n: &&Note| {
+            let place = n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
+            if n.detail.is_empty() { place } else { format!("{place}: {}", n.detail) }
+        };
         d.place = notes.iter().take(3).map(place).collect();
         if notes.len() > 3 {
             d.place.push(format!("and {} more", notes.len() - 3));

@@ -16,6 +16,7 @@ pub mod feed;
 pub mod model;
 mod names;
 pub mod parity;
+pub mod ranges;
 pub mod report;
 mod settings;
 mod stateful;

@@ -15,7 +15,7 @@ mod precision;
 
 pub(crate) use engine::rules;
 pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Rule};
-pub use options::{Options, Pattern};
+pub use options::{Options, Pattern, Seen};
 pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Step, Weight};
 
 macro_rules! catalogue {
@@ -48,6 +48,7 @@ catalogue! {
     layout::sink_transposes,
     precision::clamp_masks,
     precision::fp16_cast,
+    precision::stabilize,
 }
 
 /// The pass called `name`.

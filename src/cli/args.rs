@@ -10,6 +10,7 @@ use crate::{
     model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
+    ranges::Declared,
     watch::Watch,
     witness::{self, Around, Chosen, Runtime, Source},
 };
@@ -171,7 +172,7 @@ pub(crate) enum Precision {
 }
 
 /// How a model is rewritten.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Rewrite {
     /// Compute precision; inputs and outputs keep the source's types [default: fp16]
     #[arg(long, value_enum)]
@@ -179,6 +180,10 @@ pub(crate) struct Rewrite {
     /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) keep_fp32: Vec<String>,
+    /// The numbers that an input holds, such as `x=0:255`: what half precision must hold follows from them, and made-up
+    /// inputs are drawn from them; repeatable
+    #[arg(long, value_name = "NAME=LOW:HIGH", allow_hyphen_values = true, value_parser = Declared::parse)]
+    pub(crate) range: Vec<Declared>,
 }
 
 impl Rewrite {
@@ -382,6 +387,11 @@ impl Inputs {
 impl ReadInputs {
     pub(crate) fn labels(&self) -> Option<Labels> {
         self.labels.clone()
+    }
+
+    /// What made-up inputs are made from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub(crate) fn given(&self) -> Given<'_> {

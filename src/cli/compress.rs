@@ -16,7 +16,6 @@ use crate::{
     convert::{self, Job, Weights},
     model::{self, Format},
     report::compression_text,
-    watch::Watch,
     witness::Chosen,
 };
 use clap::ValueEnum;
@@ -313,7 +312,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     }
     args.import.fill(&recipe.convert);
     args.compression.fill(recipe.compress);
-    let mut rewrite = Rewrite { precision: None, keep_fp32: vec![] };
+    let mut rewrite = Rewrite::default();
     rewrite.fill(&recipe.convert);
     let out = args.out.clone().filter(|_| !args.dry_run);
     if let Some(out) = &args.out {
@@ -344,14 +343,15 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         model: args.model,
         request,
         half,
-        single: false,
         keep_layers: package,
         keep_fp32,
+        ranges: rewrite.range,
+        look: half.then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
         calibration: args.compression.calibration()?,
         samples: inputs.samples.clone(),
-        watch: Watch::default(),
+        ..Job::default()
     };
     let prepared = {
         let progress = terminal.compression();

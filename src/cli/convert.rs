@@ -64,13 +64,15 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         request,
         half,
         single: args.rewrite.single(),
-        keep_layers: false,
         keep_fp32: args.rewrite.patterns(),
+        ranges: args.rewrite.range,
+        look: (!args.no_verify).then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
         calibration: args.compression.calibration()?,
         samples,
         watch: args.debug.watch(),
+        ..Job::default()
     };
     let prepared = {
         let _step = matches!(job.weights, Weights::Keep).then(|| terminal.step("importing and optimising"));

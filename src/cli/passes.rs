@@ -5,7 +5,7 @@ use super::{
     args::{Import, Rewrite},
     terminal::Terminal,
 };
-use crate::{Diagnostic, codes, model, names::listed, report};
+use crate::{Diagnostic, codes, model, names::listed, ranges, report};
 use mlconv_mil::{ir::Module, text::print_op};
 use mlconv_passes::{Note, Options, PASSES, Pattern, Pipeline, Weight};
 use serde_json::{Value, json};
@@ -70,6 +70,7 @@ fn meant(module: &Module, pattern: &Pattern) -> Vec<String> {
 
 fn explain(args: &Explain, terminal: &Terminal) -> CommandResult {
     let mut model = model::read(&args.model, &args.import.request()?)?;
+    ranges::declare(&mut model.module, &args.rewrite.range).map_err(|d| vec![d])?;
     terminal.warn(&model.warnings);
     let pattern = Pattern::new(args.node.as_str());
     let before = meant(&model.module, &pattern);
@@ -89,7 +90,7 @@ fn explain(args: &Explain, terminal: &Terminal) -> CommandResult {
     if terminal.is_json() {
         let note = |n: &&Note| -> Value {
             let why = (!n.why.is_empty()).then_some(&n.why);
-            json!({"pass": n.pass, "rule": (!n.rule.is_empty()).then_some(&n.rule), "op": n.op, "applied": n.weight == Weight::Fired, "why": why})
+            json!({"pass": n.pass, "rule": (!n.rule.is_empty()).then_some(&n.rule), "op": n.op, "applied": n.weight == Weight::Fired, "why": why, "detail": n.detail})
         };
         terminal.json(&json!({
             "version": report::VERSION,
