@@ -153,6 +153,14 @@ fn optimise(module: &mut Module, source: &Verified, job: &Job) -> Result<Report,
     Ok(report)
 }
 
+/// The program that `job` makes of a source whose weights stay as they are.
+pub(crate) fn rewritten(source: &Verified, job: &Job) -> Result<Verified, Failure> {
+    let mut module = source.clone().into_inner();
+    optimise(&mut module, source, job)?;
+    mlconv_coreml::legalize(&mut module)?;
+    verify(module)
+}
+
 /// Refuses samples that no input takes, and labels that are not theirs, before work is spent on the model.
 fn check_samples(source: &Module, job: &Job) -> Result<(), Failure> {
     if job.samples.is_empty() {

@@ -13,6 +13,7 @@ pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod feed;
+mod mend;
 pub mod model;
 mod names;
 pub mod parity;

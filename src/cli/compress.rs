@@ -370,8 +370,13 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     };
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = if args.decompress { Tolerance::F16 } else { Tolerance::ANY };
-    let write =
-        Write { command: "compress", out: &out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
+    let write = Write {
+        command: "compress",
+        out: &out,
+        force: args.force,
+        verify: (!args.no_verify).then_some(tolerance),
+        mend: None,
+    };
     // What compression loses is measured against what was compressed, in our own kernels.
     let witness = Chosen::kernels(prepared.format);
     write.run(prepared, witness, &inputs, terminal)

@@ -66,7 +66,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         single: args.rewrite.single(),
         keep_fp32: args.rewrite.patterns(),
         ranges: args.rewrite.range,
-        look: (!args.no_verify).then_some(inputs.seed()),
+        look: (!args.no_verify || !inputs.samples.is_empty()).then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
         calibration: args.compression.calibration()?,
@@ -98,7 +98,12 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         (None, true) => Tolerance::F16,
         (None, false) => Tolerance::F32,
     };
-    let write =
-        Write { command: "convert", out: &args.out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
+    let write = Write {
+        command: "convert",
+        out: &args.out,
+        force: args.force,
+        verify: (!args.no_verify).then_some(tolerance),
+        mend: prepared.compression.is_none().then_some(&job),
+    };
     write.run(prepared, witness, &inputs, terminal)
 }

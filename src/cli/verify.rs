@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         terminal.result(&parity_text(&parity));
     }
-    terminal.insist(parity.differs(&[]).as_slice());
+    terminal.insist(parity.differs(None).as_slice());
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
 }
 

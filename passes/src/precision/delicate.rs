@@ -12,6 +12,7 @@ pub(super) type Delicate = HashMap<OpId, &'static str>;
 
 const SQUARES: &str = "squares of more than 255 are beyond 65504, and those of less than 0.0002 vanish";
 const ANGLES: &str = "it computes angles of places, which need more digits than half precision has";
+const ROUNDED: &str = "it rounds what inputs hold, of which half precision makes other numbers";
 const LONG_SUM: &str = "it sums more numbers than half precision can count";
 const COORDINATES: &str = "it computes places in a picture, which need more digits than half precision has";
 
@@ -39,6 +40,7 @@ pub(super) fn delicate(module: &Module, f: &Function, bounds: &Bounds) -> Delica
         match name {
             "sqrt" | "rsqrt" | "log" | "pow" | "reduce_l2_norm" => found.root(id),
             "cos" | "sin" => found.angle(id),
+            "ceil" | "floor" | "floor_div" | "mod" | "round" => found.rounding(id),
             "cumsum" | "reduce_sum" => found.long_sum(id),
             "crop_resize" | "resample" => found.coordinates(id),
             _ => {}
@@ -186,6 +188,14 @@ impl Found<'_> {
         let Some(arithmetic) = self.arithmetic(x) else { return };
         if arithmetic.from_places && !arithmetic.from_others {
             self.add(arithmetic.ops.into_iter().chain([id]), ANGLES);
+        }
+    }
+
+    /// What is rounded to whole numbers, of inputs and numbers alone: half precision would step over some before.
+    fn rounding(&mut self, id: OpId) {
+        let Some(x) = first_operand(self.f, id) else { return };
+        if let Some(arithmetic) = self.arithmetic(x).filter(|a| a.from_places && !a.from_others) {
+            self.add(arithmetic.ops.into_iter().chain([id]), ROUNDED);
         }
     }
 
