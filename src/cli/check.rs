@@ -8,6 +8,7 @@ use super::{
 use crate::{
     arrays::Arrays,
     convert::{self, Job},
+    interface::Interface,
     report,
     survey::{Survey, survey},
     watch::Watch,
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let job = Job {
         model: args.model.clone(),
         request: args.import.request()?,
+        interface: Interface::default(),
         single: args.rewrite.single(),
         half: args.rewrite.half(),
         keep_layers: false,

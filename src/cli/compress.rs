@@ -2,7 +2,9 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, Rewrite, read_arrays},
+    args::{Import, Inputs, Rewrite},
+    files::Pictures,
+    interface::Asked,
     recipe::{self, RecipeFile},
     terminal::Terminal,
     write::{Write, check_file, check_target, summary},
@@ -40,6 +42,8 @@ pub(crate) struct Args {
     recipe: RecipeFile,
     #[command(flatten)]
     import: Import,
+    #[command(flatten)]
+    interface: Asked,
     #[command(flatten)]
     compression: Compression,
     /// Decode compressed weights instead
@@ -249,8 +253,9 @@ impl Compression {
     }
 
     /// The samples to compress by.
-    pub(super) fn calibration(&self) -> Result<Arrays, Failure> {
-        let arrays = read_arrays(&self.calibrate)?;
+    pub(super) fn calibration(&self, pictures: &Pictures, terminal: &Terminal) -> Result<Arrays, Failure> {
+        let (arrays, notes) = pictures.read(&self.calibrate)?;
+        terminal.warn(&notes);
         if arrays.is_empty() && !self.calibrate.is_empty() {
             let d = Diagnostic::error(&codes::N0003, "`--calibrate` is given no array");
             return Err(vec![d.at(self.calibrate.join(", "))]);
@@ -340,16 +345,19 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     // A package computes as it did; other models are converted as `convert` does.
     let (half, keep_fp32) = if package { (false, vec![]) } else { (rewrite.half(), rewrite.patterns()) };
     let request = args.import.request()?;
+    let interface = args.interface.interface()?;
+    terminal.warn(&inputs.notes);
     let job = Job {
         model: args.model,
         request,
+        interface,
         half,
         single: false,
         keep_layers: package,
         keep_fp32,
         weights,
         labels: inputs.labels(),
-        calibration: args.compression.calibration()?,
+        calibration: args.compression.calibration(&args.inputs.pictures, terminal)?,
         samples: inputs.samples.clone(),
         watch: Watch::default(),
     };
