@@ -465,7 +465,7 @@ fn inputs_and_outputs_may_have_other_names() {
     refused(&["--rename", "x=a.b"], "Core ML does not take the name `a.b`");
     refused(&["--rename", "x=tensor"], "Core ML does not take the name `tensor`");
     refused(&["--rename", "xx=a"], "did you mean `x`?");
-    refused(&["--rename", "x"], "wanted two names");
+    refused(&["--rename", "x"], "wanted the name of an input or output");
 }
 
 #[test]

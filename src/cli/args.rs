@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use super::{files::Pictures, recipe, terminal::Terminal};
+use super::{files::Pictures, terminal::Terminal};
 use crate::{
     Diagnostic, Failure,
     accuracy::Labels,
@@ -105,33 +105,24 @@ pub(crate) struct Import {
     #[arg(long)]
     pub(crate) no_state: bool,
     /// Make an input and the output that the next call is to be given for it a state, from iOS 18 on; repeatable
-    #[arg(long, value_name = "IN=OUT", value_parser = pair_of_names)]
+    #[arg(long, value_name = "IN=OUT", value_parser = state)]
     pub(crate) state: Vec<(String, String)>,
 }
 
-/// A pair of names, which may hold `=`: where there are several it is the middle one.
-pub(crate) fn pair_of_names(text: &str) -> Result<(String, String), String> {
+/// A pair of an input and an output.
+fn state(text: &str) -> Result<(String, String), String> {
+    let whole = in_the_middle(text).filter(|(input, output)| !input.is_empty() && !output.is_empty());
+    let pair = whole.map(|(input, output)| (input.to_owned(), output.to_owned()));
+    pair.ok_or_else(|| "wanted the name of an input, `=`, and that of an output".to_owned())
+}
+
+/// Two names with `=` between them; they may hold some, so where there are several it is the middle one.
+pub(super) fn in_the_middle(text: &str) -> Option<(&str, &str)> {
     let at: Vec<usize> = text.match_indices('=').map(|(at, _)| at).collect();
-    let pair = at.get(at.len() / 2).map(|at| (text[..*at].to_owned(), text[at + 1..].to_owned()));
-    let whole = pair.filter(|(first, second)| !first.is_empty() && !second.is_empty());
-    whole.ok_or_else(|| "wanted two names, with `=` between them".to_owned())
+    at.get(at.len() / 2).map(|at| (&text[..*at], &text[at + 1..]))
 }
 
 impl Import {
-    /// Takes from a recipe what was not typed.
-    pub(crate) fn fill(&mut self, r: &recipe::Convert) {
-        self.target = self.target.or(r.target);
-        // A shape that was typed stands in the place of the recipe's for the same input.
-        let name = |text: &str| InputSpec::parse(text).ok().and_then(|s| s.name);
-        let typed: Vec<Option<String>> = self.input.iter().map(|t| name(t)).collect();
-        let free = |text: &&String| !typed.contains(&None) && !typed.contains(&name(text));
-        self.input.splice(0..0, r.inputs.iter().filter(free).cloned().collect::<Vec<_>>());
-        self.output.splice(0..0, r.outputs.iter().cloned());
-        self.no_state |= r.no_state;
-        let free = |pair: &&(String, String)| self.state.iter().all(|(input, _)| *input != pair.0);
-        self.state.splice(0..0, r.states.iter().filter(free).cloned().collect::<Vec<_>>());
-    }
-
     pub(crate) fn request(&self) -> Result<Request, Failure> {
         let inputs: Result<Vec<InputSpec>, Failure> = self
             .input
@@ -178,10 +169,9 @@ pub(crate) struct Rewrite {
 }
 
 impl Rewrite {
-    /// Takes from a recipe what was not typed.
-    pub(crate) fn fill(&mut self, r: &recipe::Convert) {
-        self.precision = self.precision.or(r.precision);
-        self.keep_fp32.splice(0..0, r.keep_fp32.iter().cloned());
+    /// Whether anything is said.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.precision.is_some() || !self.keep_fp32.is_empty()
     }
 
     /// Whether to compute in half precision.

@@ -48,11 +48,7 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
-    let recipe = args.recipe.read()?;
-    args.import.fill(&recipe.convert);
-    args.rewrite.fill(&recipe.convert);
-    args.compression.fill(recipe.compress);
+pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     check_target(&args.out, args.force)?;
     let inputs = args.inputs.read()?;
     let half = args.rewrite.half();

@@ -1,5 +1,6 @@
 //! What a user asks of the interface: images, labels, optional inputs, names, element types.
 
+use super::args::in_the_middle;
 use crate::{
     Diagnostic, Failure, codes,
     interface::{Classes, Floats, Image, Interface, Labels, Layout},
@@ -26,16 +27,16 @@ pub(crate) struct Asked {
     #[arg(long, value_name = "FILE|LABEL,…")]
     pub(crate) class_labels: Option<String>,
     /// The output that holds a score for each class, where there are several outputs
-    #[arg(long, value_name = "NAME", requires = "class_labels")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) class_output: Option<String>,
     /// Make the scores probabilities with a softmax first
-    #[arg(long, requires = "class_labels")]
+    #[arg(long)]
     pub(crate) class_softmax: bool,
     /// Let an input be left out: its elements are VALUE then, or 0; repeatable
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = optional)]
     pub(crate) optional: Vec<(String, f64)>,
     /// Give an input or an output another name in the package; `run` takes either; repeatable
-    #[arg(long, value_name = "OLD=NEW", value_parser = super::args::pair_of_names)]
+    #[arg(long, value_name = "OLD=NEW", value_parser = renaming)]
     pub(crate) rename: Vec<(String, String)>,
     /// Element type of inputs and outputs that are arrays of floats [default: that of the source]
     #[arg(long, value_enum)]
@@ -54,6 +55,11 @@ pub(crate) enum IoPrecision {
 impl Asked {
     /// What is asked for, with the labels read.
     pub(crate) fn interface(&self) -> Result<Interface, Failure> {
+        let unread = [("--class-output", self.class_output.is_some()), ("--class-softmax", self.class_softmax)];
+        if let Some((option, _)) = unread.iter().find(|(_, given)| *given && self.class_labels.is_none()) {
+            let d = Diagnostic::error(&codes::L0001, format!("`{option}` is about labels, and there are none"));
+            return Err(vec![d.help("give them with `--class-labels`")]);
+        }
         let labels = self.class_labels.as_deref().map(labels).transpose().map_err(|d| vec![d])?;
         let classes =
             labels.map(|labels| Classes { output: self.class_output.clone(), softmax: self.class_softmax, labels });
@@ -78,10 +84,21 @@ pub(crate) fn output_image(text: &str) -> Result<(String, Layout), String> {
 }
 
 pub(crate) fn optional(text: &str) -> Result<(String, f64), String> {
-    let Some((name, value)) = text.rsplit_once('=') else { return Ok((text.to_owned(), 0.0)) };
-    let value = value.parse().ok().filter(|x: &f64| x.is_finite());
+    let (name, value) = named(text).unwrap_or_default();
+    let value = if value.is_empty() { Some(0.0) } else { value.parse().ok().filter(|x: &f64| x.is_finite()) };
     let pair = value.filter(|_| !name.is_empty()).map(|value| (name.to_owned(), value));
     pair.ok_or_else(|| "wanted the name of an input, and perhaps `=` and a number".to_owned())
+}
+
+/// The name of an input, and what is said of it, perhaps nothing.
+pub(crate) fn named(text: &str) -> Option<(&str, &str)> {
+    text.rsplit_once('=').or(Some((text, "")))
+}
+
+fn renaming(text: &str) -> Result<(String, String), String> {
+    let whole = in_the_middle(text).filter(|(old, new)| !old.is_empty() && !new.is_empty());
+    let pair = whole.map(|(old, new)| (old.to_owned(), new.to_owned()));
+    pair.ok_or_else(|| "wanted the name of an input or output, `=`, and another name".to_owned())
 }
 
 /// Reads labels: of a file, where there is one of the name, else those in the text.
@@ -154,6 +171,9 @@ mod tests {
         assert_eq!(optional("a=b=0.5"), Ok(("a=b".to_owned(), 0.5)));
         assert_eq!(optional("mask"), Ok(("mask".to_owned(), 0.0)));
         assert!(optional("mask=one").is_err() && optional("mask=nan").is_err() && optional("=1").is_err());
+        assert_eq!(optional("mask="), Ok(("mask".to_owned(), 0.0)));
+        assert_eq!(renaming("a=b=c=d"), Ok(("a=b".to_owned(), "c=d".to_owned())));
+        assert!(renaming("a").is_err() && renaming("a=").is_err());
         assert_eq!(output_image("y=bgr"), Ok(("y".to_owned(), Layout::Bgr)));
         assert!(output_image("y").is_err() && output_image("y=red").is_err());
     }

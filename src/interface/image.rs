@@ -105,20 +105,9 @@ const WORDS: [&str; 5] = ["imagenet", "scale", "mean", "std", "bias"];
 impl Image {
     /// Reads `[NAME=]LAYOUT[,imagenet][,scale=…][,mean=…][,std=…][,bias=…]`, or a name alone.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let of_layout = |t: &str| Layout::of(t.split(',').next().unwrap_or_default()).is_some();
-        // Names may hold `=`: the last one before the first word of ours ends the name.
-        let ours = |rest: &str| {
-            let word = rest.split([',', '=']).next().unwrap_or_default();
-            Layout::of(word).is_some() || WORDS.contains(&word)
-        };
-        let end = text.match_indices('=').map(|(at, _)| at).find(|at| ours(&text[at + 1..]));
-        let (name, rest) = match end {
-            _ if of_layout(text) || text == "imagenet" || text.starts_with("imagenet,") => (None, text),
-            Some(at) => (Some(&text[..at]), &text[at + 1..]),
-            None => match text.split_once('=') {
-                Some((name, rest)) => (Some(name), rest),
-                None => (Some(text), ""),
-            },
+        let (name, rest) = match Self::split(text) {
+            Some((name, rest)) => (Some(name), rest),
+            None => (None, text),
         };
         if name == Some("") || text.is_empty() {
             return Err("the name of an input is missing".to_owned());
@@ -142,6 +131,21 @@ impl Image {
         }
         image.check()?;
         Ok(image)
+    }
+
+    /// The name of the input that a text is about, and what it says of it; `None` where it has no name.
+    pub fn split(text: &str) -> Option<(&str, &str)> {
+        let first = text.split(',').next().unwrap_or_default();
+        if Layout::of(first).is_some() || first == "imagenet" {
+            return None;
+        }
+        // Names may hold `=`: the first one before a word of ours ends the name.
+        let ours = |at: &usize| {
+            let word = text[at + 1..].split([',', '=']).next().unwrap_or_default();
+            Layout::of(word).is_some() || WORDS.contains(&word)
+        };
+        let end = text.match_indices('=').map(|(at, _)| at).find(ours).or(text.find('='));
+        Some(end.map_or((text, ""), |at| (&text[..at], &text[at + 1..])))
     }
 
     fn word(&mut self, word: &str) -> Result<(), String> {
@@ -418,5 +422,37 @@ impl TryFrom<String> for Image {
 impl From<Image> for String {
     fn from(image: Image) -> Self {
         image.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_say_what_becomes_of_pixels() {
+        for (text, name, (factor, term)) in [
+            ("x=rgb,scale=2,mean=1:2:3,std=0.5", Some("x"), ([4.0; 3], [-2.0, -4.0, -6.0])),
+            ("a=b=bgr,scale=1/4,bias=-1", Some("a=b"), ([0.25; 3], [-1.0; 3])),
+            ("rgb", None, ([1.0; 3], [0.0; 3])),
+            ("x", Some("x"), ([1.0; 3], [0.0; 3])),
+            ("scale=scale=2", Some("scale"), ([2.0; 3], [0.0; 3])),
+            ("x=std=2,mean=1", Some("x"), ([0.5; 3], [-0.5; 3])),
+        ] {
+            let image = Image::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!((image.name.as_deref(), image.affine(3)), (name, (factor.to_vec(), term.to_vec())), "{text}");
+            assert_eq!(Image::parse(&image.to_string()), Ok(image), "{text}");
+        }
+    }
+
+    #[test]
+    fn imagenet_minds_the_order_of_channels() {
+        let rgb = Image::parse("x=imagenet").expect("a name and a word");
+        let bgr = Image::parse("imagenet,bgr").expect("two words");
+        assert_eq!((rgb.mean[0], bgr.mean[0], bgr.std[2]), (0.485, 0.406, 0.229));
+        for bad in ["x=gray,imagenet", "x=imagenet,scale=1", "x=mean=1,mean=2", "=rgb", "", "x=", "x=rgb,", "x=1/0"] {
+            let is_name = bad == "x=";
+            assert_eq!(Image::parse(bad).is_ok(), is_name, "{bad}");
+        }
     }
 }
