@@ -332,11 +332,13 @@ fn images_may_have_open_sizes_or_a_choice() {
     let mut input = value("x", F32, &[1, 3, 18, 24]);
     input.r#type = None;
     model.graph().input.push(value("x", F32, &[1, 3, -1, -1]));
-    model.graph().output.push(value("y", F32, &[1, 2, -1, -1]));
+    model = model.node("ReduceMax", &["x"], &["r"]);
+    model.graph().output.extend([value("y", F32, &[1, 2, -1, -1]), value("r", F32, &[1, 1, -1, -1])]);
     model.graph().node[0].attribute.push(ints("pads", &[1, 1, 1, 1]));
+    model.graph().node[1].attribute.push(ints("axes", &[1]));
     for (axis, name) in [(2, "h"), (3, "w")] {
         open(&mut model.graph().input[0], axis, name);
-        open(&mut model.graph().output[0], axis, name);
+        model.graph().output.iter_mut().for_each(|o| open(o, axis, name));
     }
     place.file("m.onnx", &model.bytes());
     let given = format!("x={}", picture("rgb.png"));
@@ -344,12 +346,12 @@ fn images_may_have_open_sizes_or_a_choice() {
     let hand = by_hand(&pixels("rgb.png"), &[0, 1, 2], &MEAN, &STD);
     place.arrays("hand.npz", &[("x", hand)]);
     let want = output(&place, &["m.onnx", "--inputs", "hand.npz"], "y").to_f64();
-    for (shape, small) in [("x=1x3x[4..64]x[4..64]", true), ("x=1x3x{18,32}x{24,32}", false)] {
-        let options = ["--input", shape, "--image", "x=rgb,imagenet", "--sample", &given];
+    for (shape, ranges) in [("x=1x3x[4..64]x[4..64]", true), ("x=1x3x{18,32}x{24,32}", false)] {
+        let options = ["--input", shape, "--image", "x=rgb,imagenet", "--sample", &given, "--image-output", "r=gray"];
         convert(&place, "m.onnx", &options);
         assert_close(&output(&place, &["p.mlpackage", "--input", &given], "y").to_f64(), &want, 1e-4);
         let other = place.run(&[&["run", "p.mlpackage"], &stretched[..]].concat());
-        if small {
+        if ranges {
             other.ok();
             let tiny = place.run(&["run", "p.mlpackage", "--input", &given, "--resize", "3x3"]);
             tiny.fails("N0003", "x_2 in 4..=64");
@@ -399,6 +401,8 @@ fn labels_may_be_texts_or_integers() {
         assert_close(&label.to_f64(), &[0.09003057, 0.66524096, 0.24472847], 1e-6);
         place.run(&["verify", "p.mlpackage", "--against", "m.onnx", "--sample", &inputs]).ok();
     }
+    convert(&place, "m.onnx", &["--class-labels", "a,b,c", "--class-output", "z", "--rename", "classLabel=label"]);
+    assert!(place.run(&["inspect", "p.mlpackage"]).ok().stdout.contains("called `label` in the package"));
     let refused = |options: &[&str], said: &str| {
         place.run(&[&["convert", "m.onnx", "-o", "n.mlpackage"], options].concat()).fails("L0001", said);
     };
