@@ -238,7 +238,7 @@ fn a_printed_recipe_makes_the_same_bytes() {
     }
     fs::create_dir(place.path("sub")).expect("room");
     for (i, args) in [
-        &["convert", "m.onnx", "--target", "ios16", "--precision", "fp32", "--input", "x=2x8x4x4", "--no-verify"][..],
+        &["convert", "m.onnx", "--target", "ios16", "--precision", "fp32", "--input", "x=1x8x4x4", "--no-verify"][..],
         &["convert", "m.onnx", "--target", "ios18", "--keep-fp32", "conv", "--preset", "pal4", "--sample", "s.npz"],
         &["compress", "m.onnx", "--precision", "fp32", "--target-bpw", "6", "--calibrate", "c.npz", "--seed", "7"],
         &["compress", "m.mlpackage", "--preset", "int8", "--tensor", &format!("{}=none", names[0].0), "--no-verify"],

@@ -74,9 +74,8 @@ pub(crate) enum Outcome {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
-    let mut command = command();
-    let (typed, common) = match command
-        .try_get_matches_from_mut(&line)
+    let (typed, common) = match command()
+        .try_get_matches_from(&line)
         .and_then(|typed| args::Common::from_arg_matches(&typed).map(|common| (typed, common)))
     {
         Ok(read) => read,
@@ -84,7 +83,7 @@ pub fn main() -> ExitCode {
     };
     let terminal = Terminal::new(&common);
     let done = guarded(|| {
-        let filled = recipe::fill(&command, typed, &line)?;
+        let filled = recipe::fill(typed, &line)?;
         if let Some(recipe) = recipe::wanted(&filled)? {
             terminal.result(&recipe);
             return Ok(Outcome::Done);

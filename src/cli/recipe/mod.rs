@@ -42,13 +42,15 @@ struct Said<'a> {
 }
 
 /// The command line `line`, which was read as `typed`, with the options of its recipe that nothing typed stands for.
-pub(super) fn fill(cli: &Command, typed: ArgMatches, line: &[OsString]) -> Result<ArgMatches, Failure> {
+pub(super) fn fill(typed: ArgMatches, line: &[OsString]) -> Result<ArgMatches, Failure> {
     let Some((name, of)) = typed.subcommand() else { return Ok(typed) };
-    let (Some(path), Some(command)) = (one::<PathBuf>(of, "recipe"), cli.find_subcommand(name)) else {
-        return Ok(typed);
-    };
+    let Some(path) = one::<PathBuf>(of, "recipe") else { return Ok(typed) };
+    let mut cli = super::command();
+    // So that every command knows what its options take.
+    cli.build();
+    let Some(command) = cli.find_subcommand(name) else { return Ok(typed) };
     let settings = Settings::read(path, Syntax::Toml, &codes::L0001).map_err(|d| vec![d])?;
-    let mut said = read(cli, &settings).map_err(|d| vec![d])?;
+    let mut said = read(&cli, &settings).map_err(|d| vec![d])?;
     said.retain(|s| option(command, s.key.option).is_some());
     exclusive(command, &said).map_err(|d| vec![d])?;
     let before = said.len();
@@ -69,7 +71,7 @@ pub(super) fn fill(cli: &Command, typed: ArgMatches, line: &[OsString]) -> Resul
     let mut all = line[..at].to_vec();
     all.extend(said.iter().filter_map(|s| as_typed(option(command, s.key.option)?, &s.value)));
     all.extend_from_slice(&line[at..]);
-    cli.clone().try_get_matches_from(all).map_err(|e| vec![usage_error(&e)])
+    super::command().try_get_matches_from(all).map_err(|e| vec![usage_error(&e)])
 }
 
 /// The recipe that `--print-recipe` asks for: what a command line says, in which its recipe is filled in.

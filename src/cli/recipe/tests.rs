@@ -23,12 +23,6 @@ const LINES: &[&[&str]] = &[
     &["compress", "--decompress", "--no-verify"],
 ];
 
-fn cli() -> Command {
-    let mut cli = crate::cli::command();
-    cli.build();
-    cli
-}
-
 fn line(words: &[&str]) -> Vec<OsString> {
     let (name, options) = words.split_first().expect("a command");
     [&["mlconv", name, "-o", "o.mlpackage", "m"], options].concat().into_iter().map(OsString::from).collect()
@@ -36,9 +30,9 @@ fn line(words: &[&str]) -> Vec<OsString> {
 
 /// The recipe that a command line prints.
 fn printed(words: &[&str]) -> Result<String, Failure> {
-    let (cli, line) = (cli(), line(&[words, &["--print-recipe"]].concat()));
-    let typed = cli.clone().try_get_matches_from(&line).unwrap_or_else(|e| panic!("{words:?}: {e}"));
-    Ok(wanted(&fill(&cli, typed, &line)?)?.expect("it is asked for"))
+    let line = line(&[words, &["--print-recipe"]].concat());
+    let typed = crate::cli::command().try_get_matches_from(&line).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+    Ok(wanted(&fill(typed, &line)?)?.expect("it is asked for"))
 }
 
 /// The recipe that a command line prints beside a recipe.
@@ -71,7 +65,8 @@ fn what_is_written_is_read_again() {
 
 #[test]
 fn every_option_is_a_key_or_none_of_what_comes_out() {
-    let (cli, mut found) = (cli(), BTreeSet::new());
+    let (mut cli, mut found) = (crate::cli::command(), BTreeSet::new());
+    cli.build();
     for name in [CONVERT, COMPRESS] {
         for arg in cli.find_subcommand(name).expect("a command").get_arguments() {
             let is_key = SECTIONS.iter().any(|(_, keys)| keys.iter().any(|k| k.option == arg.get_id()));
