@@ -7,6 +7,7 @@ use crate::{
     codes,
     compress::{self, Goal, Plan},
     feed,
+    interface::{Applied, Interface, Outside},
     model::{self, Format, Model},
     ranges::{self, Declared},
     watch::{Observer, Watch},
@@ -31,6 +32,8 @@ pub struct Job {
     pub model: PathBuf,
     /// How it is imported.
     pub request: Request,
+    /// The interface that it is to have.
+    pub interface: Interface,
     /// Whether to compute in half precision.
     pub half: bool,
     /// Whether single precision was asked for.
@@ -70,8 +73,10 @@ pub enum Weights {
 /// A model that is ready to be written.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The source, lowered and not optimised.
+    /// The source, lowered and not optimised, with the interface that was asked for.
     pub source: Verified,
+    /// What stands between that interface and the source's own.
+    pub outside: Option<Outside>,
     /// What it was.
     pub format: Format,
     /// The program to be written.
@@ -94,7 +99,8 @@ pub struct Prepared {
 
 /// Imports and rewrites a model, telling of each weight that is compressed; nothing is written.
 pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
-    prepare_model(model::read_sized(&job.model, &job.request, &job.samples)?, job, progress)
+    let samples = job.interface.shaped(&job.samples);
+    prepare_model(model::read_sized(&job.model, &job.request, &samples)?, job, progress)
 }
 
 /// As [`prepare`], of a model that has been read.
@@ -105,6 +111,8 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     }
     let fault =
         |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
+    let Applied { notes, outside } = job.interface.apply(&mut module).map_err(fault)?;
+    all.extend(notes);
     ranges::declare(&mut module, &job.ranges).map_err(|d| vec![d])?;
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
@@ -130,7 +138,19 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     all.extend(warnings);
     unapplied.extend(more);
     let ops = module.functions.iter().map(op_count).sum();
-    Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
+    Ok(Prepared {
+        source,
+        outside,
+        format,
+        module,
+        package,
+        warnings: all,
+        unapplied,
+        kept,
+        source_ops,
+        ops,
+        compression,
+    })
 }
 
 /// Runs the passes; between those that keep the precision and those that do not it is seen how great values are.
@@ -197,7 +217,10 @@ fn finish(
     warnings.extend(mlconv_coreml::legalize(&mut module)?);
     let module = verify(module)?;
     let package = mlconv_coreml::export(&module)?;
-    for (from, to) in &package.renamed {
+    let ports = module.functions.iter().flat_map(|f| f.sig.inputs.iter().chain(&f.sig.outputs));
+    // What it is called by wish, or was called before, is no news.
+    let known: Vec<_> = ports.filter_map(|p| Some((p.name.to_string(), p.packaged.as_ref()?.to_string()))).collect();
+    for (from, to) in package.renamed.iter().filter(|pair| !known.contains(pair)) {
         let title = format!("`{from}` is called `{to}` in the package, as Core ML does not allow its name");
         warnings.push(Diagnostic::warning(&codes::F0107, title));
     }

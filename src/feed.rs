@@ -1,6 +1,6 @@
 //! Arrays for inputs: matched by name, checked, converted where nothing is lost or as is said, or made up from a seed.
 
-use crate::{Diagnostic, arrays::Arrays, codes, names::listed};
+use crate::{Diagnostic, arrays::Arrays, codes, names::listed, pictures::developed};
 use indexmap::IndexMap;
 use mlconv_mil::{
     ir::{Feature, Function, Module, Port, Range, Use, Value},
@@ -45,6 +45,7 @@ pub struct Given {
 
 /// As [`match_inputs`], except that arrays for no input are left out and said.
 pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> {
+    let arrays = &*developed(f, arrays)?;
     let fitted = pair(f, arrays)?.into_iter().map(|(port, ty, t)| t.map(|t| fit(&port.name, ty, t)).transpose());
     let inputs = fitted.collect::<Result<_, _>>()?;
     let mut notes = notes(f, arrays);
@@ -52,9 +53,11 @@ pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> 
     Ok(Given { inputs, notes })
 }
 
-/// What a user should know of `arrays`: that no name matches, that one holds NaN, or is rounded.
+/// What a user should know of `arrays`: that no name matches, that one holds NaN, is rounded, or is no image.
 pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
-    let mut out = vec![];
+    // Pictures that do not fit are an error elsewhere, as are arrays.
+    let Ok(arrays) = developed(f, arrays) else { return vec![] };
+    let (arrays, mut out) = (&*arrays, vec![]);
     let named = is_named(f, arrays);
     if !named && !arrays.is_empty() {
         let title = format!("{} taken for {}, in order: no name matches", listed(arrays.keys()), input_names(f));
@@ -68,14 +71,24 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     if !nans.is_empty() {
         out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
     }
-    // Arrays that do not fit are an error elsewhere.
     let paired = pair(f, arrays).unwrap_or_default();
     let is_rounded = |want: &TensorType, t: &Tensor| rounds(t.dtype(), want.dtype) && !is_same(t, &t.cast(want.dtype));
     let rounded = paired.iter().filter(|(_, ty, t)| t.is_some_and(|t| is_rounded(ty, t)));
-    let rounded: Vec<&str> = rounded.map(|(port, ..)| &*port.name).collect();
-    if !rounded.is_empty() {
-        let title = format!("{}: elements are f64, and are rounded to f32", listed(rounded));
+    for (port, ty, t) in rounded {
+        let from = t.map_or(ty.dtype, |t| t.dtype());
+        let title = format!("`{}`: elements are {from}, and are rounded to {}", port.name, ty.dtype);
         out.push(Diagnostic::warning(&codes::N0004, title));
+    }
+    let odd = paired.iter().filter(|(port, ty, t)| {
+        let bytes = matches!(port.feature, Feature::Image(_)) && ty.dtype == DType::F32;
+        let is_pixel = |x: &f64| (0.0..=255.0).contains(x) && x.fract() == 0.0;
+        bytes && t.is_some_and(|t| !t.to_f64().iter().all(is_pixel))
+    });
+    let odd: Vec<&str> = odd.map(|(port, ..)| &*port.name).collect();
+    if !odd.is_empty() {
+        let title = format!("{}: elements are no pixels, which are whole numbers from 0 to 255", listed(odd));
+        let d = Diagnostic::warning(&codes::N0004, title);
+        out.push(d.help("the model scales the pixels of its images itself: give them as they are"));
     }
     out
 }
@@ -90,6 +103,7 @@ pub fn unused_note(f: &Function, unused: &[String]) -> Option<Diagnostic> {
 /// The array of each input, in the order of the signature. Arrays are matched by name; where no name matches at all, in
 /// order. `None` is left to the input's default.
 pub fn match_inputs(f: &Function, arrays: &Arrays) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    let arrays = &*developed(f, arrays)?;
     let paired = pair(f, arrays)?;
     if let Some(extra) = unmatched(f, arrays).first() {
         let d = Diagnostic::error(&codes::N0003, format!("no input is called `{extra}`"));
@@ -112,6 +126,7 @@ pub struct Samples {
 /// a longer first axis where the input's is 1; `rows` also splits a flexible first axis of that length. An array without
 /// rows goes into every run. Arrays that match no input are left out, as long as every input has one.
 pub fn samples(f: &Function, arrays: &Arrays, rows: Option<usize>) -> Result<Samples, Diagnostic> {
+    let arrays = &*developed(f, arrays)?;
     let paired = pair(f, arrays)?;
     let mut count: Option<(&str, usize)> = None;
     let mut columns = vec![];
@@ -162,26 +177,37 @@ type Paired<'a> = (&'a Port, &'a TensorType, Option<&'a Tensor>);
 /// Each input with its array.
 fn pair<'a>(f: &'a Function, arrays: &'a Arrays) -> Result<Vec<Paired<'a>>, Diagnostic> {
     let ports: Vec<_> = tensor_inputs(f).collect();
-    let by_name = arrays.is_empty() || is_named(f, arrays);
-    // Inputs without elements are no inputs of a package.
-    let surplus = arrays.len() > ports.len();
-    let offered: Vec<&Tensor> = arrays.values().filter(|t| !surplus || t.count() > 0).collect();
-    if !by_name && offered.len() > ports.len() {
-        let title = format!("{} arrays for {} inputs, and no name matches", offered.len(), ports.len());
+    let offered = offered(f, arrays).len();
+    if !is_named(f, arrays) && offered > ports.len() {
+        let title = format!("{offered} arrays for {} inputs, and no name matches", ports.len());
         return Err(Diagnostic::error(&codes::N0003, title).help(format!("the inputs are {}", input_names(f))));
     }
-    let places = places(f, arrays);
-    let pair = |(i, (port, ty)): (usize, (&'a Port, &'a TensorType))| {
-        let named = || arrays.get_index(places.get(i).copied().flatten()?).map(|(_, t)| t);
-        let found = if by_name { named() } else { offered.get(i).copied() };
-        match found {
-            None if port.default.is_none() => {
-                Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name)))
-            }
-            found => Ok((port, ty, found)),
+    let pair = |((port, ty), at): ((&'a Port, &'a TensorType), Option<usize>)| match at
+        .and_then(|at| arrays.get_index(at))
+        .map(|(_, t)| t)
+    {
+        None if port.default.is_none() => {
+            Err(Diagnostic::error(&codes::N0003, format!("input `{}` is missing, wanted {ty}", port.name)))
         }
+        found => Ok((port, ty, found)),
     };
-    ports.into_iter().enumerate().map(pair).collect()
+    ports.into_iter().zip(assigned(f, arrays)).map(pair).collect()
+}
+
+/// Where among `arrays` the one of each input is: by name, and where no name matches at all, in order.
+pub(crate) fn assigned(f: &Function, arrays: &Arrays) -> Vec<Option<usize>> {
+    if is_named(f, arrays) {
+        return places(f, arrays);
+    }
+    let offered = offered(f, arrays);
+    (0..tensor_inputs(f).count()).map(|i| offered.get(i).copied()).collect()
+}
+
+/// The arrays that may be for inputs: those without elements are for inputs that a package leaves out.
+fn offered(f: &Function, arrays: &Arrays) -> Vec<usize> {
+    let surplus = arrays.len() > tensor_inputs(f).count();
+    let any = arrays.values().enumerate().filter(|(_, t)| !surplus || t.count() > 0);
+    any.map(|(i, _)| i).collect()
 }
 
 /// Where among `arrays` the one of each input is, by name; each is for one input. What a package calls one input may be what
@@ -233,9 +259,9 @@ fn input_names(f: &Function) -> String {
     listed(tensor_inputs(f).map(|(p, _)| &*p.name))
 }
 
-/// Whether elements are rounded: NumPy makes f64 of what nobody meant to be more exact than f32.
+/// Whether elements are rounded: NumPy makes f64 of what nobody meant to be more exact, and a model may take half precision.
 fn rounds(from: DType, to: DType) -> bool {
-    from == DType::F64 && to == DType::F32
+    matches!((from, to), (DType::F64, DType::F32 | DType::F16) | (DType::F32, DType::F16))
 }
 
 /// Whether both have the same elements, which are floats.
@@ -243,14 +269,19 @@ fn is_same(a: &Tensor, b: &Tensor) -> bool {
     a.to_f64().into_iter().zip(b.to_f64()).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()))
 }
 
-/// `t` as a value of type `want`: f64 is rounded to f32, other types are converted only where every value stays what it is,
-/// and a scalar is a vector of one.
+/// `t` as a value of type `want`: f64 is rounded to f32, and both to f16, where no value becomes an infinity; other types are
+/// converted only where every value stays what it is, and a scalar is a vector of one.
 pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnostic> {
     let fail = |why: &str| -> Result<Tensor, Diagnostic> {
         let shape: Dims = t.shape().into();
         let found = TensorType::new(t.dtype(), &shape);
         let d = Diagnostic::error(&codes::N0003, format!("input `{name}` is {found}, wanted {want}{why}"));
-        Err(d)
+        let pixels = t.dtype() == DType::U8 && want.shape.rank() == 4;
+        Err(if pixels {
+            d.help(format!("say what the model does with pixels: `--image {name}=rgb,scale=1/255`"))
+        } else {
+            d
+        })
     };
     let t = match (t.shape(), want.shape.rank()) {
         ([], 1) => t.reshape(&[1]),
@@ -279,14 +310,7 @@ pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnost
     } else {
         t.to_i64() == converted.to_i64()
     };
-    if kept {
-        return Ok(converted);
-    }
-    let failed = fail(", and not every value fits");
-    if want.dtype != DType::F16 {
-        return failed;
-    }
-    failed.map_err(|d| d.help("round it where it is made, such as with `.astype(numpy.float16)`"))
+    if kept { Ok(converted) } else { fail(", and not every value fits") }
 }
 
 /// Elements of made-up inputs, all together: a model may declare any shape.
@@ -533,8 +557,9 @@ mod tests {
         assert!(fit("x", &ty(DType::I32, &[1]), &large).expect_err("too large").title.contains("not every value"));
         let floats = Tensor::from_vec(&[1], vec![0.1f64]);
         assert_eq!(fit("x", &ty(DType::F32, &[1]), &floats).expect("rounded").to_f64(), [f64::from(0.1f32)]);
-        let halves = fit("x", &ty(DType::F16, &[1]), &floats).expect_err("not asked for");
-        assert!(halves.help.is_some_and(|h| h.contains("float16")));
+        assert_eq!(fit("x", &ty(DType::F16, &[1]), &floats).expect("rounded").to_f64(), [0.0999755859375]);
+        let beyond = Tensor::from_vec(&[1], vec![65520f32]);
+        assert!(fit("x", &ty(DType::F16, &[1]), &beyond).expect_err("infinite").title.contains("not every value"));
         let large = Tensor::from_vec(&[1], vec![1e300f64]);
         assert!(fit("x", &ty(DType::F32, &[1]), &large).expect_err("too large").title.contains("not every value"));
         assert!(fit("x", &ty(DType::F32, &[2]), &ints).is_err());

@@ -3,7 +3,8 @@
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
 //! any model into the IR, [`convert`] makes a package of it, [`survey`] says what stands in the way, [`parity`], [`feed`],
 //! [`compare`] and [`accuracy`] hold two models against each other on the same inputs, and [`witness`] says what runs the
-//! source then.
+//! source then. [`interface`] is what a package takes and returns where that is not what the source does, and
+//! [`pictures`] reads what image inputs take.
 
 pub mod accuracy;
 pub mod arrays;
@@ -13,10 +14,12 @@ pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod feed;
+pub mod interface;
 mod mend;
 pub mod model;
 mod names;
 pub mod parity;
+pub mod pictures;
 pub mod ranges;
 pub mod report;
 mod settings;

@@ -5,18 +5,19 @@ use crate::{
     arrays::Arrays,
     codes,
     feed::{self, means_port},
+    interface::{Floats, Interface},
     names::listed,
     stateful,
 };
 use mlconv_coreml::Package;
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{InsertError, Module},
+    ir::{Feature, InsertError, Module},
     verify::verify,
 };
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_source::{DimSpec, FileError, InputSpec, Lowering, ModelFiles, Request, SourceGraph};
-use mlconv_tensor::{Bytes, Tensor, map_file};
+use mlconv_tensor::{Bytes, DType, Tensor, map_file};
 use std::{fs::File, path::Path};
 
 /// A model that has been read.
@@ -207,6 +208,7 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
         return Ok(request);
     }
     let Some(f) = package.functions.first() else { return Ok(request) };
+    let narrows = Interface::recorded(package).floats == Some(Floats::Fp16);
     let params = script_parameters(path).map_err(|d| vec![d])?;
     for (port, ty) in feed::tensor_inputs(f) {
         // Buffers may be inputs of the package as well.
@@ -216,7 +218,10 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
         }
         let dims: Option<Vec<DimSpec>> = ty.shape.iter().map(|d| d.as_known().map(DimSpec::Known)).collect();
         let name = Some(port.name.to_string());
-        request.inputs.extend(dims.map(|dims| InputSpec { name, dims, dtype: Some(ty.dtype) }));
+        // Half precision may be the interface's alone.
+        let own = ty.dtype != DType::F16 || (port.feature == Feature::Tensor && !narrows);
+        let dtype = Some(if own { ty.dtype } else { DType::F32 });
+        request.inputs.extend(dims.map(|dims| InputSpec { name, dims, dtype }));
     }
     Ok(request)
 }

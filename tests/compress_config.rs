@@ -3,10 +3,11 @@
 
 mod support;
 
+use mlconv_tensor::Tensor;
 use serde_json::Value;
 use std::{fs, path::PathBuf};
 use support::{
-    onnx::two_weights,
+    onnx::{numbers, two_weights},
     place::{Done, Place},
 };
 
@@ -226,4 +227,41 @@ fn a_recipe_says_what_else_is_typed() {
     assert!(got[1].1.ends_with("leaves it alone"), "{got:?}");
     place.file("sub/r.toml", b"compress.config = 'c.yaml'\n");
     assert!(schemes(&compress(&place, &["--recipe", "sub/r.toml"])).iter().all(|(_, s)| s == "pal6"));
+}
+
+#[test]
+fn a_printed_recipe_makes_the_same_bytes() {
+    let place = place();
+    let names = schemes(&compress(&place, &["--preset", "int8"]));
+    for (name, rows) in [("s.npz", 4), ("c.npz", 8)] {
+        place.arrays(name, &[("x", Tensor::from_vec(&[rows, 8, 4, 4], numbers(rows * 128)))]);
+    }
+    fs::create_dir(place.path("sub")).expect("room");
+    for (i, args) in [
+        &["convert", "m.onnx", "--target", "ios16", "--precision", "fp32", "--input", "x=1x8x4x4", "--no-verify"][..],
+        &["convert", "m.onnx", "--target", "ios18", "--keep-fp32", "conv", "--preset", "pal4", "--sample", "s.npz"],
+        &["compress", "m.onnx", "--precision", "fp32", "--target-bpw", "6", "--calibrate", "c.npz", "--seed", "7"],
+        &["compress", "m.mlpackage", "--preset", "int8", "--tensor", &format!("{}=none", names[0].0), "--no-verify"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (typed, replayed) = (format!("typed{i}.mlpackage"), format!("replayed{i}.mlpackage"));
+        let line = [&args[..2], &["-o", &typed], &args[2..]].concat();
+        let printed = place.run(&[&line[..], &["--print-recipe"]].concat()).ok();
+        assert!(printed.stderr.is_empty() && !place.path(&typed).exists(), "{}", printed.stderr);
+        place.file("r.toml", printed.stdout.as_bytes());
+        let (direct, replay) =
+            (place.run(&line).ok(), place.run(&[args[0], args[1], "-o", &replayed, "--recipe", "r.toml"]).ok());
+        assert_eq!(place.package(&typed), place.package(&replayed), "{}", printed.stdout);
+        let same = |text: &str| text.replace(&typed, &replayed);
+        assert_eq!(same(&direct.stderr), replay.stderr);
+        // From another folder, the recipe still finds what lies beside it.
+        let again = place
+            .run(&[&line[..2], &["-o", "x.mlpackage", "--recipe", "sub/../r.toml", "--print-recipe"]].concat())
+            .ok();
+        assert_eq!(again.stdout.replace("sub/../", ""), printed.stdout);
+    }
+    let wrong = place.run(&["compress", "m.mlpackage", "-o", "x.mlpackage", "--preset", "int8", "--precision", "fp32"]);
+    wrong.fails("L0001", "`--precision` and `--keep-fp32` are for models that are imported");
 }

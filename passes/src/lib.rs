@@ -36,6 +36,7 @@ catalogue! {
     graph::const_elimination,
     graph::dead_code_elimination,
     graph::fold_affine,
+    graph::fold_input_affine,
     graph::fuse_attention,
     graph::fuse_linear,
     graph::noop_elimination,

@@ -208,8 +208,10 @@ const FUSE: Group = Group {
 };
 
 /// What is constant beside a layer becomes a part of it.
-const FOLD: Group =
-    Group { fixpoint: true, passes: &["fuse_attention", "fuse_linear", "fold_affine", "dead_code_elimination"] };
+const FOLD: Group = Group {
+    fixpoint: true,
+    passes: &["fuse_attention", "fuse_linear", "fold_affine", "fold_input_affine", "dead_code_elimination"],
+};
 
 /// Run again, it would take the reshapes that it leaves at inputs and outputs for work.
 const FEWER_AXES: Group = Group { fixpoint: false, passes: &["rank_reduction"] };

@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use super::{recipe, terminal::Terminal};
+use super::{files::Pictures, terminal::Terminal};
 use crate::{
     Diagnostic, Failure,
     accuracy::Labels,
@@ -20,11 +20,7 @@ use mlconv_passes::Pattern;
 use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
 use mlconv_tensor::Tensor;
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 /// For every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,29 +110,20 @@ pub(crate) struct Import {
     pub(crate) state: Vec<(String, String)>,
 }
 
-/// A pair of an input and an output; names may hold `=`, so where there are several it is the middle one.
+/// A pair of an input and an output.
 fn state(text: &str) -> Result<(String, String), String> {
+    let whole = in_the_middle(text).filter(|(input, output)| !input.is_empty() && !output.is_empty());
+    let pair = whole.map(|(input, output)| (input.to_owned(), output.to_owned()));
+    pair.ok_or_else(|| "wanted the name of an input, `=`, and that of an output".to_owned())
+}
+
+/// Two names with `=` between them; they may hold some, so where there are several it is the middle one.
+pub(super) fn in_the_middle(text: &str) -> Option<(&str, &str)> {
     let at: Vec<usize> = text.match_indices('=').map(|(at, _)| at).collect();
-    let pair = at.get(at.len() / 2).map(|at| (text[..*at].to_owned(), text[at + 1..].to_owned()));
-    let whole = pair.filter(|(input, output)| !input.is_empty() && !output.is_empty());
-    whole.ok_or_else(|| "wanted the name of an input, `=`, and that of an output".to_owned())
+    at.get(at.len() / 2).map(|at| (&text[..*at], &text[at + 1..]))
 }
 
 impl Import {
-    /// Takes from a recipe what was not typed.
-    pub(crate) fn fill(&mut self, r: &recipe::Convert) {
-        self.target = self.target.or(r.target);
-        // A shape that was typed stands in the place of the recipe's for the same input.
-        let name = |text: &str| InputSpec::parse(text).ok().and_then(|s| s.name);
-        let typed: Vec<Option<String>> = self.input.iter().map(|t| name(t)).collect();
-        let free = |text: &&String| !typed.contains(&None) && !typed.contains(&name(text));
-        self.input.splice(0..0, r.inputs.iter().filter(free).cloned().collect::<Vec<_>>());
-        self.output.splice(0..0, r.outputs.iter().cloned());
-        self.no_state |= r.no_state;
-        let free = |pair: &&(String, String)| self.state.iter().all(|(input, _)| *input != pair.0);
-        self.state.splice(0..0, r.states.iter().filter(free).cloned().collect::<Vec<_>>());
-    }
-
     pub(crate) fn request(&self) -> Result<Request, Failure> {
         let inputs: Result<Vec<InputSpec>, Failure> = self
             .input
@@ -187,10 +174,9 @@ pub(crate) struct Rewrite {
 }
 
 impl Rewrite {
-    /// Takes from a recipe what was not typed.
-    pub(crate) fn fill(&mut self, r: &recipe::Convert) {
-        self.precision = self.precision.or(r.precision);
-        self.keep_fp32.splice(0..0, r.keep_fp32.iter().cloned());
+    /// Whether anything is said.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.precision.is_some() || !self.keep_fp32.is_empty()
     }
 
     /// Whether to compute in half precision.
@@ -344,11 +330,13 @@ impl SourceRuntime {
 /// What two models are run on.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Inputs {
-    /// Sample inputs to run: `FILE.npz`, `NAME=FILE.npy` or `FILE.npy`, which is called FILE; arrays are matched to inputs by
-    /// name, or in order where no name matches; an array with one more axis, or with a longer first axis, holds one sample
-    /// a row; repeatable
+    /// Sample inputs to run: `FILE.npz`, `NAME=FILE.npy` or `FILE.npy`, which is called FILE, or a picture in the place of the
+    /// .npy file; arrays are matched to inputs by name, or in order where no name matches; an array with one more axis, or
+    /// with a longer first axis, holds one sample a row; repeatable
     #[arg(long, value_name = "FILE")]
     sample: Vec<String>,
+    #[command(flatten)]
+    pub(crate) pictures: Pictures,
     /// The right class of each sample: report how often each model predicts it
     #[arg(long, value_name = "FILE.npy|FILE.npz:NAME", requires = "sample")]
     labels: Option<String>,
@@ -360,6 +348,8 @@ pub(crate) struct Inputs {
 /// What two models are run on, read.
 pub(crate) struct ReadInputs {
     pub(crate) samples: Arrays,
+    /// What a user should know of the files.
+    pub(crate) notes: Vec<Diagnostic>,
     labels: Option<Labels>,
     /// The array of the samples' file that the labels are, if they are one.
     labelled_by: Option<String>,
@@ -368,7 +358,7 @@ pub(crate) struct ReadInputs {
 
 impl Inputs {
     pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {
-        let samples = read_arrays(&self.sample)?;
+        let (samples, notes) = self.pictures.read(&self.sample)?;
         if samples.is_empty() && !self.sample.is_empty() {
             let title = format!("{} holds no array", listed(&self.sample));
             return Err(vec![Diagnostic::error(&codes::N0003, title)]);
@@ -380,7 +370,7 @@ impl Inputs {
                 (Some(Labels::new(&t).map_err(|d| vec![d.at(text.clone())])?), Some(name))
             }
         };
-        Ok(ReadInputs { samples, labels, labelled_by, seed: self.seed })
+        Ok(ReadInputs { samples, notes, labels, labelled_by, seed: self.seed })
     }
 }
 
@@ -434,44 +424,6 @@ fn read_labels(text: &str) -> Result<(String, Tensor), Diagnostic> {
             Err(d.help(format!("the arrays are {}", listed(all.keys()))))
         }
     }
-}
-
-/// Reads arrays given as `FILE.npz`, `FILE.npy` or `NAME=FILE.npy`.
-pub(crate) fn read_arrays(given: &[String]) -> Result<Arrays, Failure> {
-    let mut out = Arrays::new();
-    for text in given {
-        let named = text.rsplit_once('=').filter(|_| !Path::new(text).exists());
-        let (name, path) = match named {
-            Some((name, path)) => (Some(name.to_owned()), PathBuf::from(path)),
-            None => (None, PathBuf::from(text)),
-        };
-        let is_npz = path.extension().is_some_and(|e| e == "npz") || (name.is_none() && is_archive(&path));
-        let arrays = match (&name, is_npz) {
-            (None, true) => arrays::read_npz(&path).map_err(|d| vec![d])?,
-            (Some(_), true) => {
-                let d = Diagnostic::error(&codes::L0001, format!("{text}: an archive names its arrays itself"));
-                return Err(vec![d.help("give a .npy file, or the archive without a name")]);
-            }
-            (name, false) => {
-                let t = arrays::read_npy(&path).map_err(|d| vec![d])?;
-                let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-                [(name.clone().unwrap_or(stem), t)].into_iter().collect()
-            }
-        };
-        for (name, t) in arrays {
-            if out.insert(name.clone(), t).is_some() {
-                return Err(vec![Diagnostic::error(&codes::L0001, format!("array `{name}` is given twice"))]);
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// Whether the file begins as archives do.
-fn is_archive(path: &Path) -> bool {
-    let mut head = [0; 2];
-    let read = path.is_file() && File::open(path).and_then(|mut f| f.read_exact(&mut head)).is_ok();
-    read && &head == b"PK"
 }
 
 /// Says that `--target` does nothing where a package is only read.

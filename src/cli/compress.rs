@@ -2,8 +2,10 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, Rewrite, read_arrays},
-    recipe::{self, RecipeFile},
+    args::{Import, Inputs, Rewrite},
+    files::Pictures,
+    interface::Asked,
+    recipe::RecipeFile,
     terminal::Terminal,
     write::{Write, check_file, check_target, summary},
 };
@@ -40,6 +42,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     import: Import,
     #[command(flatten)]
+    rewrite: Rewrite,
+    #[command(flatten)]
+    interface: Asked,
+    #[command(flatten)]
     compression: Compression,
     /// Decode compressed weights instead
     #[arg(long, conflicts_with_all = ["Compression", "dry_run"])]
@@ -59,6 +65,28 @@ pub(crate) struct Args {
 
 const HOW: &str = "say how to compress with `--preset`, such as `--preset int8`, with `--tensor REGEX=SCHEME`, \
                    `--target-bpw 4.5`, `--activations int8`, `--config` or `--recipe`";
+
+/// Options that ask for a compression of all weights, one of them at most.
+pub(super) const GOALS: &[&str] = &["preset", "target_size", "target_bpw", "max_drop"];
+
+/// Options that ask for a compression.
+pub(super) const ASKS: &[&str] =
+    &["preset", "target_size", "target_bpw", "max_drop", "config", "tensor", "activations"];
+
+/// The value of an option, if it is given.
+type Given<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Options that only say more about others, and whether those are given.
+pub(super) const DETAILS: &[(&[&str], fn(Given<'_>) -> bool)] = &[
+    (&["candidates", "search_log"], |given| match given("preset") {
+        Some(preset) => preset::mixed(&preset).is_some(),
+        None => GOALS.iter().any(|goal| given(goal).is_some()),
+    }),
+    (&["activation_range", "keep_activations"], |given| match given("activations") {
+        Some(form) => form != "none",
+        None => given("preset").is_some_and(|preset| preset == preset::W8A8),
+    }),
+];
 
 /// How weights are compressed.
 #[derive(Clone, Debug, clap::Args)]
@@ -118,12 +146,6 @@ pub(crate) struct Compression {
     /// Memory that weights in the works may take, such as `512MB`
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_memory: Option<u64>,
-    /// Rules of a recipe, which those of `tensor` come after.
-    #[arg(skip)]
-    rules: Vec<Rule>,
-    /// An option that was typed and does nothing by itself.
-    #[arg(skip)]
-    idle: Option<&'static str>,
 }
 
 /// How codes are chosen.
@@ -176,21 +198,6 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 impl Compression {
-    /// Takes from a recipe what was not typed.
-    pub(super) fn fill(&mut self, r: recipe::Compress) {
-        // What a recipe says beside is for commands that compress.
-        self.idle = self.idle();
-        // A preset and a config each say what becomes of all weights: one that was typed replaces both.
-        let searches = self.target_size.is_some() || self.target_bpw.is_some() || self.max_drop.is_some();
-        if self.preset.is_none() && self.config.is_none() && !searches {
-            (self.preset, self.config) = (r.preset, r.config);
-        }
-        self.rules = r.tensors;
-        self.weight_threshold = self.weight_threshold.or(r.weight_threshold);
-        self.max_memory = self.max_memory.or(r.max_memory);
-        self.allow_skip |= r.allow_skip;
-    }
-
     /// The first option that was given and only says how something is compressed, not what.
     fn idle(&self) -> Option<&'static str> {
         let given = [
@@ -219,13 +226,12 @@ impl Compression {
             rules.extend(preset::rules(text).map_err(|d| vec![d])?);
         }
         let plan = self.plan(mixed).map_err(|d| vec![d])?;
-        rules.extend(self.rules.iter().cloned());
         for text in &self.tensor {
             rules.push(Rule::parse(text).map_err(|d| vec![d])?);
         }
         let config = self.config.as_ref().map(|path| Config::read(path, threshold)).transpose().map_err(|d| vec![d])?;
         if rules.is_empty() && config.is_none() && plan.is_none() && activations.is_none() {
-            let Some(option) = self.idle else { return Ok(None) };
+            let Some(option) = self.idle() else { return Ok(None) };
             let d = Diagnostic::error(&codes::L0001, format!("`{option}` is for compression, and none is asked for"));
             return Err(vec![d.help(HOW)]);
         }
@@ -248,8 +254,9 @@ impl Compression {
     }
 
     /// The samples to compress by.
-    pub(super) fn calibration(&self) -> Result<Arrays, Failure> {
-        let arrays = read_arrays(&self.calibrate)?;
+    pub(super) fn calibration(&self, pictures: &Pictures, terminal: &Terminal) -> Result<Arrays, Failure> {
+        let (arrays, notes) = pictures.read(&self.calibrate)?;
+        terminal.warn(&notes);
         if arrays.is_empty() && !self.calibrate.is_empty() {
             let d = Diagnostic::error(&codes::N0003, "`--calibrate` is given no array");
             return Err(vec![d.at(self.calibrate.join(", "))]);
@@ -303,17 +310,12 @@ impl Compression {
     }
 }
 
-pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
-    let mut recipe = args.recipe.read()?;
+pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     let package = model::format(&args.model).map_err(|d| vec![d])? == Format::Package;
-    if package {
-        // What else a recipe says of the import is about the model that the package comes from.
-        recipe.convert = recipe::Convert { target: recipe.convert.target, ..recipe::Convert::default() };
+    if package && args.rewrite.is_asked() {
+        let d = Diagnostic::error(&codes::L0001, "`--precision` and `--keep-fp32` are for models that are imported");
+        return Err(vec![d.help("a package computes as it did; convert its source with them")]);
     }
-    args.import.fill(&recipe.convert);
-    args.compression.fill(recipe.compress);
-    let mut rewrite = Rewrite::default();
-    rewrite.fill(&recipe.convert);
     let out = args.out.clone().filter(|_| !args.dry_run);
     if let Some(out) = &args.out {
         check_target(out, args.force)?;
@@ -337,19 +339,22 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         }
     };
     // A package computes as it did; other models are converted as `convert` does.
-    let (half, keep_fp32) = if package { (false, vec![]) } else { (rewrite.half(), rewrite.patterns()) };
+    let (half, keep_fp32) = if package { (false, vec![]) } else { (args.rewrite.half(), args.rewrite.patterns()) };
     let request = args.import.request()?;
+    let interface = args.interface.interface()?;
+    terminal.warn(&inputs.notes);
     let job = Job {
         model: args.model,
         request,
+        interface,
         half,
         keep_layers: package,
         keep_fp32,
-        ranges: rewrite.range,
+        ranges: args.rewrite.range,
         look: half.then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
-        calibration: args.compression.calibration()?,
+        calibration: args.compression.calibration(&args.inputs.pictures, terminal)?,
         samples: inputs.samples.clone(),
         ..Job::default()
     };

@@ -4,6 +4,7 @@ use super::{
     CommandResult,
     args::{Debugging, Import, Inputs, Rewrite, SourceRuntime},
     compress::Compression,
+    interface::Asked,
     recipe::RecipeFile,
     terminal::Terminal,
     write::{Write, check_target},
@@ -30,6 +31,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     rewrite: Rewrite,
     #[command(flatten)]
+    interface: Asked,
+    #[command(flatten)]
     compression: Compression,
     #[command(flatten)]
     source_runtime: SourceRuntime,
@@ -45,15 +48,13 @@ pub(crate) struct Args {
     force: bool,
 }
 
-pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
-    let recipe = args.recipe.read()?;
-    args.import.fill(&recipe.convert);
-    args.rewrite.fill(&recipe.convert);
-    args.compression.fill(recipe.compress);
+pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     check_target(&args.out, args.force)?;
     let inputs = args.inputs.read()?;
     let half = args.rewrite.half();
     let request = args.import.request()?;
+    let interface = args.interface.interface()?;
+    terminal.warn(&inputs.notes);
     let samples = inputs.samples.clone();
     let weights = args
         .compression
@@ -62,6 +63,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     let job = Job {
         model: args.model,
         request,
+        interface,
         half,
         single: args.rewrite.single(),
         keep_fp32: args.rewrite.patterns(),
@@ -69,7 +71,7 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
         look: (!args.no_verify || !inputs.samples.is_empty()).then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
-        calibration: args.compression.calibration()?,
+        calibration: args.compression.calibration(&args.inputs.pictures, terminal)?,
         samples,
         watch: args.debug.watch(),
         ..Job::default()
@@ -84,13 +86,15 @@ pub(crate) fn run(mut args: Args, terminal: &Terminal) -> CommandResult {
     if !log.is_empty() {
         terminal.insist_text(&log);
     }
-    let prepared = prepared?;
+    let mut prepared = prepared?;
     // Before anything is written: what was asked for may not be there.
     let witness = if args.no_verify {
         Chosen::kernels(prepared.format)
     } else {
         let has_states = stateful::has_states(&prepared.source);
-        args.source_runtime.choose(&job.model, prepared.format, &inputs.samples, has_states)?
+        args.source_runtime
+            .choose(&job.model, prepared.format, &inputs.samples, has_states)?
+            .within(prepared.outside.take())
     };
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = match (&prepared.compression, half) {

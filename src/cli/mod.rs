@@ -5,7 +5,9 @@ mod args;
 mod check;
 mod compress;
 mod convert;
+mod files;
 mod inspect;
+mod interface;
 mod ops;
 mod passes;
 mod recipe;
@@ -17,8 +19,9 @@ mod verify;
 mod write;
 
 use crate::{Diagnostic, Failure, codes};
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use std::{
+    ffi::OsString,
     panic::{self, AssertUnwindSafe},
     process::ExitCode,
     sync::Mutex,
@@ -70,22 +73,22 @@ pub(crate) enum Outcome {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let (typed, common) = match command()
+        .try_get_matches_from(&line)
+        .and_then(|typed| args::Common::from_arg_matches(&typed).map(|common| (typed, common)))
+    {
+        Ok(read) => read,
         Err(e) => return usage(&e),
     };
-    let terminal = Terminal::new(&cli.common);
-    let done = guarded(|| match cli.command {
-        Command::Convert(args) => convert::run(*args, &terminal),
-        Command::Compress(args) => compress::run(*args, &terminal),
-        Command::Run(args) => run::run(&args, &terminal),
-        Command::Verify(args) => verify::run(&args, &terminal),
-        Command::Inspect(args) => inspect::run(&args, &terminal),
-        Command::Check(args) => check::run(&args, &terminal),
-        Command::Passes(args) => passes::run(&args, &terminal),
-        Command::Ops(args) => ops::run(&args, &terminal),
-        #[cfg(feature = "onnxruntime")]
-        Command::SourceRuntime(args) => source_runtime::run(&args),
+    let terminal = Terminal::new(&common);
+    let done = guarded(|| {
+        let filled = recipe::fill(typed, &line)?;
+        if let Some(recipe) = recipe::wanted(&filled)? {
+            terminal.result(&recipe);
+            return Ok(Outcome::Done);
+        }
+        run(Cli::from_arg_matches(&filled).map_err(|e| vec![usage_error(&e)])?.command, &terminal)
     });
     match done.and_then(|outcome| terminal.finish().map(|()| outcome)) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -94,6 +97,21 @@ pub fn main() -> ExitCode {
             terminal.failed(&failure);
             ExitCode::from(2)
         }
+    }
+}
+
+fn run(command: Command, terminal: &Terminal) -> CommandResult {
+    match command {
+        Command::Convert(args) => convert::run(*args, terminal),
+        Command::Compress(args) => compress::run(*args, terminal),
+        Command::Run(args) => run::run(&args, terminal),
+        Command::Verify(args) => verify::run(&args, terminal),
+        Command::Inspect(args) => inspect::run(&args, terminal),
+        Command::Check(args) => check::run(&args, terminal),
+        Command::Passes(args) => passes::run(&args, terminal),
+        Command::Ops(args) => ops::run(&args, terminal),
+        #[cfg(feature = "onnxruntime")]
+        Command::SourceRuntime(args) => source_runtime::run(&args),
     }
 }
 
@@ -130,6 +148,17 @@ fn usage(e: &clap::Error) -> ExitCode {
         let _ = e.print();
         return ExitCode::from(2);
     }
+    let d = usage_error(e);
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let json =
+        words.iter().any(|w| w == "--format=json") || words.windows(2).any(|w| w[0] == "--format" && w[1] == "json");
+    let format = if json { args::Format::Json } else { args::Format::Text };
+    Terminal::new(&args::Common { format, ..args::Common::default() }).failed(&[d]);
+    ExitCode::from(2)
+}
+
+/// What is wrong with a command line.
+fn usage_error(e: &clap::Error) -> Diagnostic {
     let text = e.to_string();
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("For more information"));
     let title = lines.next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':').to_owned();
@@ -139,13 +168,7 @@ fn usage(e: &clap::Error) -> ExitCode {
     let title = if details.is_empty() { title } else { format!("{title}: {}", details.join(" ")) };
     let listed = "`mlconv --help` and `mlconv COMMAND --help` list what there is".to_owned();
     let help = if tips.is_empty() { listed } else { tips.join("; ").replace('\'', "`") };
-    let d = Diagnostic::error(&codes::L0001, title).help(help);
-    let words: Vec<_> = std::env::args_os().skip(1).collect();
-    let json =
-        words.iter().any(|w| w == "--format=json") || words.windows(2).any(|w| w[0] == "--format" && w[1] == "json");
-    let format = if json { args::Format::Json } else { args::Format::Text };
-    Terminal::new(&args::Common { format, ..args::Common::default() }).failed(&[d]);
-    ExitCode::from(2)
+    Diagnostic::error(&codes::L0001, title).help(help)
 }
 
 /// The result of a command.

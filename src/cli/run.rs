@@ -2,16 +2,20 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{BackendName, EmulateName, Import, read_arrays, seed, target_unapplied},
+    args::{BackendName, EmulateName, Import, seed, target_unapplied},
+    files::Pictures,
+    interface::Asked,
     terminal::Terminal,
     write::check_file,
 };
 use crate::{
     Diagnostic, arrays,
     arrays::Arrays,
-    codes, feed, model,
+    codes, feed,
+    interface::probabilities,
+    model,
     names::listed,
-    parity,
+    parity, pictures,
     report::{self, number, table},
 };
 use mlconv_mil::{
@@ -25,19 +29,23 @@ use serde_json::json;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
-    slice,
 };
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The model: an .mlpackage, or anything that can be imported
     model: PathBuf,
-    /// Inputs: `FILE.npz`, `NAME=FILE.npy` or `FILE.npy`, which is called FILE; matched by name, or in order where no name
-    /// matches; random ones of the declared types where there are none
+    /// Inputs: `FILE.npz`, `NAME=FILE.npy` or `FILE.npy`, which is called FILE, or a picture, PNG or JPEG, in the place of the
+    /// .npy file, which `--input` takes as well; matched by name, or in order where no name matches; random ones of the
+    /// declared types where there are none
     #[arg(long, value_name = "FILE")]
     inputs: Option<String>,
     #[command(flatten)]
+    pictures: Pictures,
+    #[command(flatten)]
     import: Import,
+    #[command(flatten)]
+    interface: Asked,
     /// Where to write the outputs; a .npz file that exists is replaced, any other file is not
     #[arg(long, value_name = "FILE.npz")]
     outputs: Option<PathBuf>,
@@ -63,27 +71,23 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     // `--input NAME=FILE.npy` gives an array, `--input NAME=SHAPE` a shape.
-    let (files, shapes): (Vec<String>, Vec<String>) =
-        args.import.input.iter().cloned().partition(|i| Path::new(i).extension().is_some_and(|e| e == "npy"));
+    let is_file = |i: &String| Path::new(i).extension().is_some_and(|e| e == "npy") || pictures::is_named_so(i);
+    let (files, shapes): (Vec<String>, Vec<String>) = args.import.input.iter().cloned().partition(is_file);
     for target in args.outputs.iter().chain(&args.state_out) {
         check_target(args, target, &files).map_err(|d| vec![d])?;
         check_file(target)?;
     }
     let request = Import { input: shapes, ..args.import.clone() }.request()?;
-    let mut given = match &args.inputs {
-        Some(file) => read_arrays(slice::from_ref(file))?,
-        None => Arrays::new(),
-    };
-    for (name, t) in read_arrays(&files)? {
-        if given.insert(name.clone(), t).is_some() {
-            return Err(vec![Diagnostic::error(&codes::L0001, format!("array `{name}` is given twice"))]);
-        }
-    }
-    let read = {
+    let interface = args.interface.interface()?;
+    let (given, notes) = args.pictures.read(&args.inputs.iter().cloned().chain(files).collect::<Vec<_>>())?;
+    terminal.warn(&notes);
+    let is_given = !given.is_empty() || args.inputs.is_some();
+    let mut read = {
         let _step = terminal.step("importing");
-        model::read_sized(&args.model, &request, &given)?
+        model::read_sized(&args.model, &request, &interface.shaped(&given))?
     };
     terminal.warn(&read.warnings);
+    terminal.warn(&interface.apply(&mut read.module)?.notes);
     let unapplied = target_unapplied(&args.import, &read);
     let module = verify(read.module)?;
     let f = match &args.function {
@@ -95,12 +99,12 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let names = listed(module.functions.iter().map(|f| f.name.as_str()));
         vec![Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))]
     })?;
-    let inputs = if given.is_empty() && args.inputs.is_none() {
-        feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
-    } else {
+    let inputs = if is_given {
         let given = feed::given_inputs(f, &given).map_err(|d| vec![d])?;
         terminal.warn(&given.notes);
         given.inputs
+    } else {
+        feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
     };
     let mut states = read_states(args, f)?;
     let options = Options { emulate: args.emulate.map(Emulate::from) };
@@ -121,7 +125,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let states: Arrays = states.iter().map(|(n, t)| (n.to_string(), t.clone())).collect();
         arrays::write_npz(path, &states).map_err(|d| vec![d])?;
     }
-    show(args, &named, terminal);
+    show(args, f, &named, terminal);
     terminal.insist(unapplied.as_slice());
     Ok(if unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
 }
@@ -202,7 +206,11 @@ fn read_states(args: &Args, f: &Function) -> Result<States, Vec<Diagnostic>> {
     Ok(out)
 }
 
-fn show(args: &Args, outputs: &Arrays, terminal: &Terminal) {
+/// Classes of a classifier's probabilities that are shown to a person.
+const BEST: usize = 3;
+
+fn show(args: &Args, f: &Function, outputs: &Arrays, terminal: &Terminal) {
+    let classes = |name: &str, t: &Tensor| probabilities(f, name, t);
     let summary = |t: &Tensor| {
         let values = t.to_f64();
         let finite = || values.iter().copied().filter(|v| v.is_finite());
@@ -217,8 +225,9 @@ fn show(args: &Args, outputs: &Arrays, terminal: &Terminal) {
     if terminal.is_json() {
         let one = |(name, t): (&String, &Tensor)| {
             let (min, max, mean, not_finite) = summary(t);
-            let text = t.to_text();
-            json!({"name": name, "dtype": t.dtype().name(), "shape": t.shape(), "text": text,
+            let (text, classes) = (t.to_text(), classes(name, t));
+            let classes = classes.map(|all| all.into_iter().map(|(l, p)| json!([l, p])).collect::<Vec<_>>());
+            json!({"name": name, "dtype": t.dtype().name(), "shape": t.shape(), "text": text, "classes": classes,
                 "min": min.is_finite().then_some(min), "max": max.is_finite().then_some(max), "mean": (not_finite < t.count()).then_some(mean), "not_finite": not_finite})
         };
         terminal.json(&json!({
@@ -231,8 +240,14 @@ fn show(args: &Args, outputs: &Arrays, terminal: &Terminal) {
     }
     let row = |(name, t): (&String, &Tensor)| {
         let (min, max, mean, not_finite) = summary(t);
+        if let Some(classes) = classes(name, t) {
+            let best: Vec<String> = classes.iter().take(BEST).map(|(l, p)| format!("{l} {}", number(*p))).collect();
+            let more = if classes.len() > BEST { ", …" } else { "" };
+            return vec![name.clone(), format!("{} classes", classes.len()), best.join(", ") + more];
+        }
         let values = match t.to_text() {
             Some(text) => format!("{text:?}"),
+            None if t.shape().is_empty() => number(min),
             None if t.count() == 0 => "empty".to_owned(),
             None if not_finite == t.count() => return vec![name.clone(), ty(t), "no element is finite".to_owned()],
             None => format!("min {} max {} mean {}", number(min), number(max), number(mean)),

@@ -3,11 +3,13 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, Inputs, SourceRuntime},
+    interface::Asked,
     terminal::Terminal,
 };
 use crate::{
     compare::Tolerance,
     convert::has_halves,
+    interface::{Applied, Interface},
     model::{self, Format},
     parity,
     report::{self, parity_text},
@@ -29,6 +31,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
     input: Vec<String>,
     #[command(flatten)]
+    interface: Asked,
+    #[command(flatten)]
     source_runtime: SourceRuntime,
     #[command(flatten)]
     inputs: Inputs,
@@ -40,7 +44,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let inputs = args.inputs.read()?;
-    let (package, format, source) = {
+    terminal.warn(&inputs.notes);
+    let asked = args.interface.interface()?;
+    let (package, format, source, outside) = {
         let _step = terminal.step("importing");
         let package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
@@ -54,8 +60,13 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let import = Import { target: None, input: args.input.clone(), output: vec![], no_state, state: states };
         let request = Request { opset, ..import.request()? };
         let request = model::sized_like(&args.against, request, &package.module)?;
-        let source = model::read_sized(&args.against, &request, &inputs.samples)?;
-        (verify(package.module)?, source.format, verify(source.module)?)
+        // What was asked for when the package was written is asked of the source as well.
+        let asked = asked.over(Interface::recorded(&package.module));
+        let mut source = model::read_sized(&args.against, &request, &asked.shaped(&inputs.samples))?;
+        let Applied { notes, outside } =
+            asked.beyond(&Interface::recorded(&source.module)).apply(&mut source.module)?;
+        terminal.warn(&notes);
+        (verify(package.module)?, source.format, verify(source.module)?, outside)
     };
     let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
     let tolerance = match args.min_snr {
@@ -65,7 +76,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let mut parity = {
         let _step = terminal.step("running both");
         let has_states = stateful::has_states(&source);
-        let witness = args.source_runtime.choose(&args.against, format, &inputs.samples, has_states)?;
+        let witness = args.source_runtime.choose(&args.against, format, &inputs.samples, has_states)?.within(outside);
         parity::parity(&source, &package, inputs.given(), tolerance, witness)?
     };
     inputs.mention(&mut parity, &source, terminal);

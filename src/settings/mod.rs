@@ -1,7 +1,7 @@
 //! Files of settings: a tree of values that know their places, whatever the syntax, and access to it that says what is
 //! wrong, where, and what would be right.
 
-mod toml;
+pub(crate) mod toml;
 mod yaml;
 
 use crate::{
@@ -234,10 +234,6 @@ impl<'a> Field<'a> {
         Ok(nodes.iter().enumerate().map(one).collect())
     }
 
-    pub(crate) fn texts(&self) -> Result<Vec<String>, Diagnostic> {
-        self.list()?.iter().map(|f| Ok(f.text()?.to_owned())).collect()
-    }
-
     /// A table of any keys, in the order of the file.
     pub(crate) fn entries(&self) -> Result<Vec<(&'a str, Field<'a>)>, Diagnostic> {
         let Value::Table(entries) = &self.node.value else { return Err(self.unlike("a table")) };
@@ -322,8 +318,10 @@ mod tests {
             assert_eq!(b[2].wrong("no").title, "`b[2]`: no");
         }
         let json = parse("{\"a\": {\"b\": [1, -2e3, \"x\\n\"]}}", Syntax::Yaml).unwrap_or_else(|d| panic!("{d}"));
-        let list = json.root().entries().expect("a table")[0].1.entries().expect("a table")[0].1.texts();
-        assert!(list.expect_err("a number").title.contains("`a.b[0]`: found 1, wanted a text"));
+        let list = json.root().entries().expect("a table")[0].1.entries().expect("a table")[0].1.list();
+        assert!(
+            list.expect("a list")[0].text().expect_err("a number").title.contains("`a.b[0]`: found 1, wanted a text")
+        );
     }
 
     #[test]

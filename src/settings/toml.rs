@@ -1,4 +1,4 @@
-//! TOML to a tree.
+//! TOML to a tree, and values to TOML.
 
 use super::{At, Key, Node, SyntaxError, Value};
 use toml::{
@@ -64,4 +64,31 @@ impl<'a> Lines<'a> {
         let entries: Result<Vec<(Key, Node)>, SyntaxError> = table.iter().map(entry).collect();
         Ok(Value::Table(entries?))
     }
+}
+
+/// A text in quotes.
+pub(crate) fn text(text: &str) -> String {
+    let mut out = "\"".to_owned();
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out += &format!("\\u{:04X}", u32::from(c)),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+/// A list of texts.
+pub(crate) fn list(texts: &[&str]) -> String {
+    let texts: Vec<String> = texts.iter().map(|t| text(t)).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+/// A table of texts by name, in one line.
+pub(crate) fn table(entries: &[(&str, &str)]) -> String {
+    let bare = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) && !name.is_empty();
+    let key = |name: &str| if bare(name) { name.to_owned() } else { text(name) };
+    let entries: Vec<String> = entries.iter().map(|(name, value)| format!("{} = {}", key(name), text(value))).collect();
+    format!("{{ {} }}", entries.join(", "))
 }

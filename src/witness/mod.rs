@@ -14,7 +14,7 @@ pub use library::VARIABLE as LIBRARY_VARIABLE;
 pub use process::Process;
 pub use torch::{PROGRAM_VARIABLE, PYTHON_VARIABLE};
 
-use crate::{Diagnostic, arrays::Arrays, codes, feed, model::Format, names::listed};
+use crate::{Diagnostic, arrays::Arrays, codes, feed, interface::Outside, model::Format, names::listed};
 use mlconv_arrays::talk::{Fault, Stage};
 use mlconv_mil::ir::Function;
 use mlconv_tensor::{DType, Tensor};
@@ -166,6 +166,15 @@ impl Chosen {
         };
         Self { process: None, required: false, otherwise, notes: vec![] }
     }
+
+    /// The same, where the source is asked about another interface than its own.
+    #[must_use]
+    pub fn within(mut self, outside: Option<Outside>) -> Self {
+        if let Some(process) = &mut self.process {
+            process.outside = outside;
+        }
+        self
+    }
 }
 
 /// Has the source run where that is asked for, or possible.
@@ -207,8 +216,16 @@ pub(crate) fn instead(d: Diagnostic) -> Diagnostic {
 }
 
 impl Process {
-    /// Outputs of `f`, which is the model lowered, on inputs of its types: in their order, and narrowed to their types.
+    /// Outputs of `f`, which is the model lowered with the interface that is asked about, on inputs of its types.
     pub(crate) fn outputs(&mut self, f: &Function, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
+        let Some(outside) = self.outside.take() else { return self.own_outputs(f, inputs) };
+        let outputs = outside.run(inputs, |f, inputs| self.own_outputs(f, inputs));
+        self.outside = Some(outside);
+        outputs
+    }
+
+    /// Outputs of `f`, which is the model lowered, on inputs of its types: in their order, and narrowed to their types.
+    fn own_outputs(&mut self, f: &Function, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Diagnostic> {
         let (arrays, name) = (feed::as_arrays(f, inputs), self.engine.name());
         let found = match &self.plan {
             None => {

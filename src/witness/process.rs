@@ -1,6 +1,7 @@
 //! A model in a process of its own: a library or a model that brings it down does not bring the command down.
 
 use super::{Witness, torch::Plan};
+use crate::interface::Outside;
 use mlconv_arrays::{
     Arrays,
     talk::{self, Asked, Fault, Given, Hello, Stage, Wanted, last_line},
@@ -58,6 +59,8 @@ pub struct Process {
     pub(super) engine: Engine,
     /// How inputs and outputs are told of, where not by the names that the lowering has for them.
     pub(super) plan: Option<Plan>,
+    /// What stands between the model and the interface that it is asked about.
+    pub(super) outside: Option<Outside>,
 }
 
 impl Process {
@@ -81,7 +84,7 @@ impl Process {
             return Err(library("its process has no pipes".to_owned()));
         };
         let (hello, from) = (Hello::default(), BufReader::new(from));
-        let mut process = Self { child, to: Some(to), from, printed, hello, engine, plan: None };
+        let mut process = Self { child, to: Some(to), from, printed, hello, engine, plan: None, outside: None };
         let hello = talk::hello(&mut process.from).map_err(|e| library(process.end(&e)))?;
         process.hello = hello?;
         Ok(process)

@@ -93,6 +93,24 @@ pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
     }
 }
 
+/// An attribute of integers.
+pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Ints as i32),
+        ints: values.to_vec(),
+        ..AttributeProto::default()
+    }
+}
+
+/// Makes a size of an input or output an open one.
+pub(crate) fn open(value: &mut ValueInfoProto, axis: usize, name: &str) {
+    let Some(type_proto::Value::TensorType(t)) = value.r#type.as_mut().and_then(|t| t.value.as_mut()) else { return };
+    if let Some(dim) = t.shape.as_mut().and_then(|s| s.dim.get_mut(axis)) {
+        dim.value = Some(dimension::Value::DimParam(name.to_owned()));
+    }
+}
+
 /// Numbers from -0.4 to 0.6 that look random.
 pub(crate) fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.4).collect()

@@ -146,14 +146,19 @@ fn batch_norm(op: &BatchNorm, m: &Matcher<'_>) -> Fit {
 
 /// What a constant is for each channel of the result of a layer, or for all of them.
 fn per_channel(m: &Matcher<'_>, layer: &Layer<'_>, v: Value, constant: Value) -> Result<Vec<f64>, Miss> {
-    let t = m.constant(constant)?;
     let rank = m.rank(v)?;
-    if !t.dtype().is_float() || t.count() == 0 {
+    along(m, rank, layer.axis_from_end(rank), constant)
+}
+
+/// What a constant beside a value of `rank` axes is along the one that is `from_end` from the end; it is the same along all
+/// others.
+pub(super) fn along(m: &Matcher<'_>, rank: usize, from_end: usize, constant: Value) -> Result<Vec<f64>, Miss> {
+    let t = m.constant(constant)?;
+    if !t.dtype().is_float() || t.count() == 0 || t.shape().len() > rank {
         return Err(Miss::No);
     }
-    let from_end = layer.axis_from_end(rank);
-    let along = |(i, n): (usize, &usize)| *n == 1 || t.shape().len() - i == from_end;
-    m.require(t.shape().iter().enumerate().all(along), "the constant is not one for each channel")?;
+    let is_along = |(i, n): (usize, &usize)| *n == 1 || t.shape().len() - i == from_end;
+    m.require(t.shape().iter().enumerate().all(is_along), "the constant is not one for each channel")?;
     Ok(t.to_f64())
 }
 

@@ -40,6 +40,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Tensor, String> {
     let descr = field(header, "descr").ok_or("the header of the .npy file has no `descr`")?;
     let descr = descr.trim_matches(['\'', '"']);
     let (order, letters) = descr.split_at(descr.find(|c| !"<>|=".contains(c)).unwrap_or(0));
+    if let Some(length) = letters.strip_prefix('U').filter(|_| field(header, "shape") == Some("()")) {
+        return text(data, length, order == ">");
+    }
     let dtype = TYPES.iter().find(|(l, _)| *l == letters).map(|(_, d)| *d);
     let dtype = dtype.ok_or_else(|| format!("arrays of type `{descr}` have no place in a model"))?;
     let shape = field(header, "shape").ok_or("the header of the .npy file has no `shape`")?;
@@ -62,6 +65,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Tensor, String> {
     let stored: Vec<usize> = if fortran { shape.iter().rev().copied().collect() } else { shape.clone() };
     let t = Tensor::new(dtype, &stored, Bytes::from(data).into()).map_err(|e| e.to_string())?;
     Ok(if fortran { reversed_axes(&t) } else { t })
+}
+
+/// A scalar of Unicode text, as [`write`] makes one; NumPy fills it up with zeros.
+fn text(data: &[u8], length: &str, big: bool) -> Result<Tensor, String> {
+    let broken = || format!("the data of the .npy file are no text of {length} characters");
+    if length.parse::<usize>().ok().and_then(|n| n.checked_mul(4)) != Some(data.len()) {
+        return Err(broken());
+    }
+    let point = |b: &[u8; 4]| char::from_u32(if big { u32::from_be_bytes(*b) } else { u32::from_le_bytes(*b) });
+    let (points, _) = data.as_chunks::<4>();
+    let text: Option<String> = points.iter().map(point).collect();
+    Ok(Tensor::from_text(text.ok_or_else(broken)?.trim_end_matches('\0')))
 }
 
 fn split(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
@@ -141,10 +156,12 @@ mod tests {
             Tensor::from_vec(&[], vec![7i64]),
             Tensor::from_bools(&[3], [true, false, true]),
             Tensor::from_vec(&[0, 4], Vec::<i32>::new()),
+            Tensor::from_text("K\u{f6}nig"),
+            Tensor::from_text(""),
         ] {
             let mut bytes = vec![];
             write(&mut bytes, &t).expect("memory");
-            assert_eq!(bytes.len() % 64, t.blob().len() % 64);
+            assert!(t.dtype() == DType::Str || bytes.len() % 64 == t.blob().len() % 64);
             assert_eq!(parse(&bytes).expect("our own"), t);
         }
     }
@@ -164,6 +181,18 @@ mod tests {
 
     #[test]
     fn hostile_headers_are_refused() {
+        let header = |descr: &str| {
+            let h = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (), }}\n");
+            [MAGIC, &[1, 0], &(h.len() as u16).to_le_bytes()[..], h.as_bytes()].concat()
+        };
+        for (descr, data) in
+            [("<U2", &[65, 0, 0, 0][..]), ("<U1", &[0xff; 4]), ("<U", &[]), ("<U4611686018427387904", &[])]
+        {
+            assert!(
+                parse(&[&header(descr)[..], data].concat()).expect_err("no text").contains("no text of"),
+                "{descr}"
+            );
+        }
         for bytes in [&b""[..], b"\x93NUMPY", b"\x93NUMPY\x01\x00\xff\xff{}", b"\x93NUMPY\x09\x00\x00\x00"] {
             assert!(parse(bytes).is_err());
         }

@@ -26,6 +26,7 @@ codes! {
     R0005 "malformed weights" "A weight's type, shape, offset or length does not fit the bytes that are there.";
     R0006 "malformed package" "An .mlpackage folder must hold a Manifest.json that names the model and its weights.";
     R0007 "malformed tensor file" "A .npy or .npz file could not be read, or holds a type that has no place in a model.";
+    R0008 "malformed picture" "The file is no PNG or JPEG file, breaks off, or is of a kind that is not read, such as one of four colours.";
     F0101 "operator not supported" "The source model uses an operator, or a form of one, that has no lowering to MIL. Every such node is listed; nothing is written.";
     F0102 "operator could not be lowered" "A lowering exists, but this node's arguments do not fit it.";
     F0103 "attribute not used" "The node has an attribute that its lowering does not know. It may change what the node means, so it is not ignored.";

@@ -40,7 +40,7 @@ pub(super) fn feature(
 ) -> Result<FeatureDescription> {
     let kind = match ty {
         Type::Tensor(t) => match (port.feature, t.dtype) {
-            (Feature::Image(layout), _) => feature_type::Type::ImageType(image(port, layout, t, symbols)),
+            (Feature::Image(layout), _) => feature_type::Type::ImageType(image(port, layout, t, symbols, output)),
             (Feature::Tensor, DType::Str) => feature_type::Type::StringType(StringFeatureType::default()),
             (Feature::Tensor, DType::I64) => feature_type::Type::Int64Type(Int64FeatureType::default()),
             (Feature::Tensor, _) => feature_type::Type::MultiArrayType(array(port, t, symbols, output)?),
@@ -102,10 +102,16 @@ fn size(d: &Dim, symbols: &Symbols) -> (i64, i64, i64) {
     (lo.unwrap_or(1).max(0), default, hi.unwrap_or(default).max(default))
 }
 
-fn image(port: &Port, layout: ColorLayout, t: &TensorType, symbols: &Symbols) -> ImageFeatureType {
+fn image(port: &Port, layout: ColorLayout, t: &TensorType, symbols: &Symbols, output: bool) -> ImageFeatureType {
+    if output && t.shape.known().is_none() {
+        // Core ML fails on an output of other sizes than the default one, unless any are declared, as its own tools do.
+        let any = Some(SizeRange { lower_bound: 1, upper_bound: -1 });
+        let range = ImageSizeRange { width_range: any, height_range: any };
+        let size_flexibility = Some(SizeFlexibility::ImageSizeRange(range));
+        return ImageFeatureType { width: 1, height: 1, color_space: color(layout) as i32, size_flexibility };
+    }
     let axis = |i: usize| t.shape.get(i).map_or((1, 1, 1), |d| size(d, symbols));
     let (height, width) = (axis(2), axis(3));
-    let color = COLORS.iter().find(|(l, _)| *l == layout).map_or(ColorSpace::Rgb, |(_, c)| *c);
     let range = |(lo, _, hi): (i64, i64, i64)| Some(SizeRange { lower_bound: lo.max(0) as u64, upper_bound: hi });
     let size = |s: &Vec<i64>| ImageSize {
         height: s.get(2).map_or(1, |n| (*n).max(0) as u64),
@@ -120,7 +126,11 @@ fn image(port: &Port, layout: ColorLayout, t: &TensorType, symbols: &Symbols) ->
     } else {
         None
     };
-    ImageFeatureType { width: width.1, height: height.1, color_space: color as i32, size_flexibility }
+    ImageFeatureType { width: width.1, height: height.1, color_space: color(layout) as i32, size_flexibility }
+}
+
+fn color(layout: ColorLayout) -> ColorSpace {
+    COLORS.iter().find(|(l, _)| *l == layout).map_or(ColorSpace::Rgb, |(_, c)| *c)
 }
 
 /// Adds to `port` what a description says, and to `symbols` the ranges of the sizes in `ty` that are not fixed.

@@ -132,7 +132,7 @@ impl Writer<'_> {
         // Interface names come first: callers rely on them.
         let ports = f.inputs().iter().zip(&f.sig.inputs).chain(f.outputs().iter().zip(&f.sig.outputs));
         for (v, port) in ports {
-            let name = self.names.unique(&port.name);
+            let name = self.names.unique(port.packaged.as_deref().unwrap_or(&port.name));
             self.values.insert(*v, name);
         }
         let inputs = f.inputs().iter().map(|v| self.named(*v)).collect();

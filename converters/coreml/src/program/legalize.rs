@@ -4,8 +4,8 @@
 use crate::rules::MAX_RANK;
 use mlconv_mil::{
     diagnostic::{Diagnostic, Limit, codes},
-    ir::{Block, Def, Fact, Feature, Function, Module, OpId, Origins, Place, Port, Value},
-    ops::{Add, Cast, Const, ExpandDims, Identity, LogicalAnd, LogicalOr, Mul, Select, Squeeze},
+    ir::{Block, Def, Feature, Function, Module, OpId, Origins, Place, Port, Value},
+    ops::{Add, Cast, Classify, Const, ExpandDims, Identity, LogicalAnd, LogicalOr, Mul, Select, Squeeze},
     schema::{Op, Opset, ParamKind},
 };
 use mlconv_tensor::{DType, Tensor, TensorType, Type};
@@ -85,7 +85,8 @@ impl Legalizer<'_> {
         self.outputs()?;
         self.blocks()?;
         self.selects()?;
-        self.unread_inputs()
+        self.unread_inputs()?;
+        self.classify_last()
     }
 
     /// The element type that the interface has for `dtype`.
@@ -123,10 +124,7 @@ impl Legalizer<'_> {
             // What reads the input now reads its converted form; the conversion alone reads the input.
             let first = self.f.ops().next();
             let place = first.map_or(Place::End(self.f.body()), Place::Before);
-            let uses_input = self.f.add_block();
-            let stand_in = self.f.add_arg(uses_input, &name, Fact::of(from.clone()));
-            self.f.replace_uses(v, stand_in);
-            self.f.set_fact(v, Fact::of(to.clone()));
+            let stand_in = self.f.retype_input(v, to.clone());
             let mut now = v;
             if from.shape.rank() == 0 {
                 now = self.insert(place, &name, Squeeze { x: now, axes: Some(vec![0]) })?;
@@ -246,6 +244,21 @@ impl Legalizer<'_> {
                 self.insert(Place::End(self.f.body()), &hint, Identity { x: v })?;
             }
         }
+        Ok(())
+    }
+
+    /// Nothing stands behind a classifier's `classify`, not even what gives other outputs.
+    fn classify_last(&mut self) -> Result<(), Diagnostic> {
+        let found = self.f.ops().find_map(|id| Some((id, self.f.op::<Classify>(id)?.clone())));
+        let Some((id, op)) = found.filter(|(id, _)| self.f.next_op(*id).is_some()) else { return Ok(()) };
+        let old = self.f.op_data(id).clone();
+        let hints: Vec<String> = old.results.iter().map(|v| self.f.value(*v).hint.to_string()).collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
+        let end = Place::End(self.f.body());
+        let new = self.f.insert(end, &hints, Box::new(op), old.origin);
+        let new = new.map_err(|e| Diagnostic::error(&codes::P0001, e.to_string()))?;
+        old.results.iter().zip(&new).for_each(|(old, new)| self.f.replace_uses(*old, *new));
+        self.f.remove(id);
         Ok(())
     }
 

@@ -153,6 +153,17 @@ impl Function {
         }
     }
 
+    /// Gives the input `v` another type. Whoever read it reads the result instead, which has the old type and stands for
+    /// nothing: the caller computes it of `v`, and replaces it.
+    pub fn retype_input(&mut self, v: Value, ty: impl Into<Type>) -> Value {
+        let (fact, hint) = (self.values[v].fact.clone(), self.values[v].hint.clone());
+        let nowhere = self.add_block();
+        let stand_in = self.add_arg(nowhere, &hint, fact);
+        self.replace_uses(v, stand_in);
+        self.values[v].fact = Fact::of(ty);
+        stand_in
+    }
+
     /// Adds an output.
     pub fn add_output(&mut self, port: Port, v: Value) {
         self.sig.outputs.push(port);
