@@ -46,6 +46,7 @@ catalogue! {
     layout::merge_slices,
     layout::merge_transposes,
     layout::remove_expansion,
+    layout::share_heads,
     layout::sink_transposes,
     precision::clamp_masks,
     precision::fp16_cast,

@@ -226,6 +226,7 @@ const LAYOUT: Group = Group {
         "merge_pads",
         "merge_slices",
         "remove_expansion",
+        "share_heads",
         "common_subexpression_elimination",
         "const_elimination",
         "noop_elimination",

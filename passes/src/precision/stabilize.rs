@@ -5,7 +5,7 @@ use mlconv_mil::{
     ir::{Use, Value},
     ops::{
         Add, Concat, Inverse, LayerNorm, Log, Matmul, Maximum, Minimum, Mul, Pow, RealDiv, ReduceLogSumExp, ReduceMean,
-        Rsqrt, SliceByIndex, Softmax, Softplus, Sqrt, Square, Sub, Tanh,
+        Reshape, Rsqrt, SliceByIndex, Softmax, Softplus, Sqrt, Square, Sub, Tanh,
     },
 };
 use mlconv_tensor::{DType, Tensor};
@@ -153,22 +153,23 @@ fn product_divided_late(op: &RealDiv, m: &Matcher<'_>) -> Fit {
     scaled_before(m, op.x, 1.0 / m.uniform(op.y)?)
 }
 
-/// A product of two activations that is made smaller afterwards: its first factor is, before.
-fn scaled_before(m: &Matcher<'_>, product: Value, by: f64) -> Fit {
+/// A product of two activations that is made smaller afterwards, perhaps in another shape: its first factor is, before.
+fn scaled_before(m: &Matcher<'_>, result: Value, by: f64) -> Fit {
+    let shaped = m.def::<Reshape>(result).ok();
+    let product = shaped.map_or(result, |reshape| reshape.x);
     let op: &Matmul = m.def(product)?;
-    if m.is_constant(op.x)
-        || m.is_constant(op.y)
-        || by == 0.0
-        || by.abs() >= 1.0
-        || m.result().is_none_or(|y| !m.alike(product, y))
-    {
+    let same = m.result().is_some_and(|y| m.alike(result, y));
+    if m.is_constant(op.x) || m.is_constant(op.y) || by == 0.0 || by.abs() >= 1.0 || !same {
         return Err(Miss::No);
     }
-    m.sole::<Matmul>(product)?;
-    m.closed([product])?;
+    m.closed([result, product])?;
     let by = m.make_constant(scalar(m, product, by)?);
     let x = m.make(Mul { x: op.x, y: by });
-    Ok(m.replace(Matmul { x, ..op.clone() }))
+    let op = Matmul { x, ..op.clone() };
+    Ok(match shaped {
+        Some(reshape) => m.replace(Reshape { x: m.make(op), ..reshape.clone() }),
+        None => m.replace(op),
+    })
 }
 
 /// A number of the type of `like`, which computes in single precision.
