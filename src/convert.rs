@@ -18,7 +18,7 @@ use mlconv_mil::{
     ops::Const,
     verify::{Verified, verify},
 };
-use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
+use mlconv_passes::{Note, Options, PassError, Pattern, Pipeline, Weight};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
@@ -104,12 +104,7 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
     let options = Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, explain: None };
-    let pipeline = match (job.keep_layers, job.half) {
-        (true, _) => Pipeline::TIDY,
-        (false, true) => Pipeline::FP16,
-        (false, false) => Pipeline::CLEAN,
-    };
-    let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
+    let pipeline = if job.keep_layers { Pipeline::TIDY } else { pipeline(job.half) };
     let mut observer = Observer::new(&job.watch, &source);
     let report = pipeline.run_observed(&mut module, &options, &mut |step| observer.see(&step)).map_err(pass_failed)?;
     observer.finish();
@@ -134,6 +129,16 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     unapplied.extend(more);
     let ops = module.functions.iter().map(op_count).sum();
     Ok(Prepared { source, format, module, package, warnings: all, unapplied, kept, source_ops, ops, compression })
+}
+
+/// What makes a package of a model that is imported.
+pub(crate) fn pipeline(half: bool) -> Pipeline {
+    if half { Pipeline::FP16 } else { Pipeline::CLEAN }
+}
+
+/// A fault of a pass.
+pub(crate) fn pass_failed(e: PassError) -> Failure {
+    vec![Diagnostic::error(&codes::P0001, e.to_string())]
 }
 
 /// Refuses samples that no input takes, and labels that are not theirs, before work is spent on the model.
@@ -169,6 +174,12 @@ fn finish(
 ) -> Result<Finished, Failure> {
     let (mut warnings, mut unapplied) = (vec![], vec![]);
     let compression = weights(&mut module, job, asked, progress, &mut warnings, &mut unapplied)?;
+    let (module, package) = package(module, &mut warnings)?;
+    Ok(Finished { module, package, compression, warnings, unapplied })
+}
+
+/// The package of a module, and the module as it is in it.
+pub(crate) fn package(mut module: Module, warnings: &mut Vec<Diagnostic>) -> Result<(Verified, Exported), Failure> {
     warnings.extend(mlconv_coreml::legalize(&mut module)?);
     let module = verify(module)?;
     let package = mlconv_coreml::export(&module)?;
@@ -176,7 +187,7 @@ fn finish(
         let title = format!("`{from}` is called `{to}` in the package, as Core ML does not allow its name");
         warnings.push(Diagnostic::warning(&codes::F0107, title));
     }
-    Ok(Finished { module, package, compression, warnings, unapplied })
+    Ok((module, package))
 }
 
 /// Compresses so that the package has `most` bytes at most. What of it is no weight depends on the schemes, so it is
@@ -325,7 +336,7 @@ fn retarget(module: &mut Module, job: &Job) -> Result<(), Failure> {
     mlconv_passes::compress::upgrade(module).map_err(fault)
 }
 
-fn fault(e: InsertError) -> Failure {
+pub(crate) fn fault(e: InsertError) -> Failure {
     vec![Diagnostic::error(&codes::P0001, e.to_string())]
 }
 
