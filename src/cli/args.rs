@@ -370,6 +370,11 @@ impl Inputs {
 }
 
 impl ReadInputs {
+    /// Random inputs.
+    pub(crate) fn of_seed(seed: u64) -> Self {
+        Self { samples: Arrays::new(), labels: None, labelled_by: None, seed }
+    }
+
     pub(crate) fn labels(&self) -> Option<Labels> {
         self.labels.clone()
     }

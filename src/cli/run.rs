@@ -86,15 +86,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     terminal.warn(&read.warnings);
     let unapplied = target_unapplied(&args.import, &read);
     let module = verify(read.module)?;
-    let f = match &args.function {
-        None => module.functions.first(),
-        Some(name) => module.function(name),
-    };
-    let f = f.ok_or_else(|| {
-        let title = format!("the model has no function `{}`", args.function.as_deref().unwrap_or("main"));
-        let names = listed(module.functions.iter().map(|f| f.name.as_str()));
-        vec![Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))]
-    })?;
+    let f = model::function(&module, args.function.as_deref()).map_err(|d| vec![d])?;
     let inputs = if given.is_empty() && args.inputs.is_none() {
         feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
     } else {
