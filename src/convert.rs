@@ -20,7 +20,7 @@ use mlconv_mil::{
     ops::Const,
     verify::{Verified, verify},
 };
-use mlconv_passes::{Note, Options, Pattern, Pipeline, Report, Weight};
+use mlconv_passes::{Note, Options, PassError, Pattern, Pipeline, Report, Weight};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
@@ -159,8 +159,7 @@ fn optimise(module: &mut Module, source: &Verified, job: &Job) -> Result<Report,
         Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, ..Options::default() };
     let mut observer = Observer::new(&job.watch, source);
     let mut run = |pipeline: Pipeline, module: &mut Module, options: &Options| {
-        let report = pipeline.run_observed(module, options, &mut |step| observer.see(&step));
-        report.map_err(|e| vec![Diagnostic::error(&codes::P0001, e.to_string())])
+        pipeline.run_observed(module, options, &mut |step| observer.see(&step)).map_err(pass_failed)
     };
     let mut report = run(if job.keep_layers { Pipeline::TIDY } else { Pipeline::CLEAN }, module, &options)?;
     if job.half && !job.keep_layers {
@@ -179,6 +178,16 @@ pub(crate) fn rewritten(source: &Verified, job: &Job) -> Result<Verified, Failur
     optimise(&mut module, source, job)?;
     mlconv_coreml::legalize(&mut module)?;
     verify(module)
+}
+
+/// What makes a package of a model that is imported.
+pub(crate) fn pipeline(half: bool) -> Pipeline {
+    if half { Pipeline::FP16 } else { Pipeline::CLEAN }
+}
+
+/// A fault of a pass.
+pub(crate) fn pass_failed(e: PassError) -> Failure {
+    vec![Diagnostic::error(&codes::P0001, e.to_string())]
 }
 
 /// Refuses samples that no input takes, and labels that are not theirs, before work is spent on the model.
@@ -214,6 +223,12 @@ fn finish(
 ) -> Result<Finished, Failure> {
     let (mut warnings, mut unapplied) = (vec![], vec![]);
     let compression = weights(&mut module, job, asked, progress, &mut warnings, &mut unapplied)?;
+    let (module, package) = package(module, &mut warnings)?;
+    Ok(Finished { module, package, compression, warnings, unapplied })
+}
+
+/// The package of a module, and the module as it is in it.
+pub(crate) fn package(mut module: Module, warnings: &mut Vec<Diagnostic>) -> Result<(Verified, Exported), Failure> {
     warnings.extend(mlconv_coreml::legalize(&mut module)?);
     let module = verify(module)?;
     let package = mlconv_coreml::export(&module)?;
@@ -224,7 +239,7 @@ fn finish(
         let title = format!("`{from}` is called `{to}` in the package, as Core ML does not allow its name");
         warnings.push(Diagnostic::warning(&codes::F0107, title));
     }
-    Ok(Finished { module, package, compression, warnings, unapplied })
+    Ok((module, package))
 }
 
 /// Compresses so that the package has `most` bytes at most. What of it is no weight depends on the schemes, so it is
@@ -376,7 +391,7 @@ fn retarget(module: &mut Module, job: &Job) -> Result<(), Failure> {
     mlconv_passes::compress::upgrade(module).map_err(fault)
 }
 
-fn fault(e: InsertError) -> Failure {
+pub(crate) fn fault(e: InsertError) -> Failure {
     vec![Diagnostic::error(&codes::P0001, e.to_string())]
 }
 

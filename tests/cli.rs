@@ -137,12 +137,12 @@ fn equal_runs_give_equal_bytes() {
     place.run(&["convert", "m.onnx", "-o", "one.mlpackage"]).ok();
     for source in sources {
         let source = source.display().to_string();
-        for (name, jobs) in [("a", "1"), ("b", "2"), ("c", "2"), ("d", "0")] {
+        for (name, jobs) in [("a", "1"), ("b", "2"), ("c", "2"), ("d", "0"), ("e", "8")] {
             let out = format!("{name}.mlpackage");
             place.run(&["convert", &source, "-o", &out, "--jobs", jobs, "--force"]).ok();
         }
         let first = place.package("a.mlpackage");
-        for other in ["b.mlpackage", "c.mlpackage", "d.mlpackage"] {
+        for other in ["b.mlpackage", "c.mlpackage", "d.mlpackage", "e.mlpackage"] {
             assert!(place.package(other) == first, "{source}: {other} has other bytes");
         }
     }
@@ -161,8 +161,13 @@ fn models_of_the_fixtures_convert_and_agree() {
         for precision in ["fp32", "fp16"] {
             place.run(&["convert", &path, "-o", &out, "--precision", precision, "--force"]).ok();
             let first = place.package("out.mlpackage");
-            place.run(&["convert", &path, "-o", &out, "--precision", precision, "--force", "--jobs", "1"]).ok();
-            assert!(place.package("out.mlpackage") == first, "{path}: {precision} has other bytes with one thread");
+            for jobs in ["1", "8"] {
+                place.run(&["convert", &path, "-o", &out, "--precision", precision, "--force", "--jobs", jobs]).ok();
+                assert!(
+                    place.package("out.mlpackage") == first,
+                    "{path}: {precision} has other bytes of {jobs} threads"
+                );
+            }
             let done = place.run(&["verify", &out, "--against", &path]).ok();
             assert!(done.stdout.contains("logits"), "{}", done.stdout);
         }

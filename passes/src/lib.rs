@@ -14,7 +14,7 @@ mod pipeline;
 mod precision;
 
 pub(crate) use engine::rules;
-pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Rule};
+pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Of, Rule};
 pub use options::{Options, Pattern, Seen};
 pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Step, Weight};
 

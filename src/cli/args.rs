@@ -375,6 +375,11 @@ impl Inputs {
 }
 
 impl ReadInputs {
+    /// Random inputs.
+    pub(crate) fn of_seed(seed: u64) -> Self {
+        Self { samples: Arrays::new(), labels: None, labelled_by: None, seed, notes: vec![] }
+    }
+
     pub(crate) fn labels(&self) -> Option<Labels> {
         self.labels.clone()
     }

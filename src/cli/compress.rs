@@ -77,7 +77,9 @@ pub(super) const ASKS: &[&str] =
 type Given<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Options that only say more about others, and whether those are given.
-pub(super) const DETAILS: &[(&[&str], fn(Given<'_>) -> bool)] = &[
+type Details = (&'static [&'static str], fn(Given<'_>) -> bool);
+
+pub(super) const DETAILS: &[Details] = &[
     (&["candidates", "search_log"], |given| match given("preset") {
         Some(preset) => preset::mixed(&preset).is_some(),
         None => GOALS.iter().any(|goal| given(goal).is_some()),

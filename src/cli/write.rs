@@ -129,7 +129,7 @@ fn clean_up_when_interrupted() {
 }
 
 /// Bytes of all files of a package.
-fn package_size(path: &Path) -> u64 {
+pub(super) fn package_size(path: &Path) -> u64 {
     let (mut total, mut todo) = (0, vec![path.to_path_buf()]);
     while let Some(path) = todo.pop() {
         match std::fs::read_dir(&path) {

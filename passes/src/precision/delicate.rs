@@ -1,6 +1,7 @@
 //! Ops whose operands and results fit half precision, while what lies between them, or how exact it must be, does not.
 
 use super::{bounds::Bounds, moves::MOVES};
+use crate::engine::uniform;
 use mlconv_mil::{
     ir::{Function, Module, OpId, Use, Value},
     ops::{Cast, Cumsum, Matmul, Mul, Pow, RealDiv, ReduceL2Norm, ReduceMean, ReduceSum, ReduceSumSquare, Sub},
@@ -325,10 +326,6 @@ fn squared(f: &Function, id: OpId) -> Option<Value> {
         return uniform(f, op.y).filter(|e| *e == 2.0).map(|_| op.x);
     }
     (op.name() == "square" || f.op::<ReduceSumSquare>(id).is_some()).then(|| first_operand(f, id)).flatten()
-}
-
-fn uniform(f: &Function, v: Value) -> Option<f64> {
-    f.constant(v).filter(|t| t.count() == 1).map(|t| t.to_f64()[0])
 }
 
 fn first_operand(f: &Function, id: OpId) -> Option<Value> {

@@ -11,6 +11,9 @@ use crate::{
 };
 use mlconv_source::InputSpec;
 
+/// What is wrong with what is typed after an option.
+type Check = fn(&str) -> Result<(), Diagnostic>;
+
 /// A key of a recipe, which stands for an option.
 #[derive(Clone, Copy)]
 pub(super) struct Key {
@@ -19,7 +22,7 @@ pub(super) struct Key {
     pub(super) option: &'static str,
     pub(super) form: Form,
     /// What the command itself only finds wrong later.
-    pub(super) check: Option<fn(&str) -> Result<(), Diagnostic>>,
+    pub(super) check: Option<Check>,
 }
 
 impl Key {
@@ -32,7 +35,7 @@ impl Key {
         Self { option, ..self }
     }
 
-    const fn check(self, check: fn(&str) -> Result<(), Diagnostic>) -> Self {
+    const fn check(self, check: Check) -> Self {
         Self { check: Some(check), ..self }
     }
 }
