@@ -58,6 +58,9 @@ pub struct Job {
     pub watch: Watch,
 }
 
+/// Key of a package's metadata: the precision that it was converted to, but for what could not be.
+pub(crate) const PRECISION: &str = "com.github.mlconv.precision";
+
 /// What becomes of the weights of a model.
 #[derive(Clone, Debug, Default)]
 pub enum Weights {
@@ -118,6 +121,9 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
     let report = optimise(&mut module, &source, job)?;
+    if job.half {
+        module.meta.user.insert(PRECISION.to_owned(), "fp16".to_owned());
+    }
     let (kept, adapted): (Vec<Note>, Vec<Note>) =
         report.notes.into_iter().filter(|n| n.weight >= Weight::Adapted).partition(|n| n.weight >= Weight::Asked);
     all.extend(warnings_of(&kept, Weight::Matters, &codes::P0101, "kept in 32-bit precision"));

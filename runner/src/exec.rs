@@ -34,7 +34,6 @@ pub(crate) struct OpFailure {
 pub(crate) struct Exec<'a> {
     f: &'a Function,
     backend: &'a dyn Backend,
-    emulate: Option<Emulate>,
     /// What stands in the place of constants.
     constants: Option<&'a HashMap<Value, Tensor>>,
     values: Vec<Option<Tensor>>,
@@ -44,6 +43,8 @@ pub(crate) struct Exec<'a> {
     observe: Option<Observer<'a>>,
     /// Ops whose literals change when they are rounded as values are.
     rounded_ops: HashMap<OpId, Box<dyn Op>>,
+    /// Whether values in single precision are rounded: where others are in half precision, they are meant not to be.
+    rounds: bool,
 }
 
 impl<'a> Exec<'a> {
@@ -57,7 +58,6 @@ impl<'a> Exec<'a> {
         let mut last_uses = HashMap::new();
         plan_block(f, f.body(), &mut last_uses);
         let values = vec![None; f.value_slots()];
-        // Where others compute in half precision, an op in single precision is meant to stay there.
         let in_half = |id: &OpId| f.op_data(*id).results.iter().any(|v| f.constant(*v).is_none() && is_half(f, *v));
         let mixed = f.all_ops().iter().any(in_half);
         let rounded = |id: OpId| if mixed && !in_half(&id) { None } else { Some((id, with_half_literals(f, id)?)) };
@@ -65,7 +65,8 @@ impl<'a> Exec<'a> {
             Some(Emulate::F16) => f.all_ops().into_iter().filter_map(rounded).collect(),
             None => HashMap::new(),
         };
-        Self { f, backend, emulate, constants, values, states: HashMap::new(), last_uses, observe, rounded_ops }
+        let rounds = emulate == Some(Emulate::F16) && !mixed;
+        Self { f, backend, constants, values, states: HashMap::new(), last_uses, observe, rounded_ops, rounds }
     }
 
     pub(crate) fn set(&mut self, v: Value, t: Tensor) {
@@ -82,12 +83,10 @@ impl<'a> Exec<'a> {
 
     /// What a device that computes in half precision would hold of `t`.
     fn rounded(&self, t: Tensor) -> Tensor {
-        match self.emulate {
-            Some(Emulate::F16) if t.dtype() == DType::F32 => {
-                let rounded = t.cast(DType::F16).to_f32().into_owned();
-                Tensor::from_vec(t.shape(), rounded)
-            }
-            Some(Emulate::F16) | None => t,
+        if self.rounds && t.dtype() == DType::F32 {
+            Tensor::from_vec(t.shape(), t.cast(DType::F16).to_f32().into_owned())
+        } else {
+            t
         }
     }
 

@@ -59,7 +59,8 @@ pub enum RunError {
 /// Arithmetic to imitate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emulate {
-    /// Every value is rounded to half precision.
+    /// Every value is rounded to half precision, but for those that a program which computes in half precision keeps in single
+    /// precision.
     F16,
 }
 

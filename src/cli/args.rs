@@ -255,7 +255,7 @@ impl BackendName {
 /// Arithmetic to imitate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EmulateName {
-    /// Round every value to half precision, as a half-precision device would
+    /// Round every value to half precision, as a half-precision device would, but for what a package keeps in single precision
     Fp16,
 }
 

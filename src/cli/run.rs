@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Diagnostic, arrays,
     arrays::Arrays,
-    codes, feed,
+    codes, convert, feed,
     interface::probabilities,
     model,
     names::listed,
@@ -99,7 +99,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
     };
     let mut states = read_states(args, f)?;
-    let options = Options { emulate: args.emulate.map(Emulate::from) };
+    // What was converted to half precision says by its types what a device holds in it.
+    let is_typed = module.meta.user.contains_key(convert::PRECISION);
+    let options = Options { emulate: args.emulate.filter(|_| !is_typed).map(Emulate::from) };
     let mut watch = NonFinite::default();
     let outputs = {
         let _step = terminal.step("running");
