@@ -230,7 +230,7 @@ fn a_trained_classifier_takes_pictures_and_names_classes() {
     let want = &expected["logits"].to_f64()[..20];
     for i in 0..2 {
         let given = format!("image={}", picture(&format!("digit{i}.png")));
-        let got = output(&place, &[&model, &image[0], &image[1], "--input", &given], "logits").to_f64();
+        let got = output(&place, &[&model, image[0], image[1], "--input", &given], "logits").to_f64();
         assert_close(&got, &want[10 * i..10 * (i + 1)], 1e-4);
     }
     let samples: Vec<String> = (0..2).map(|i| format!("image={}", picture(&format!("digit{i}.png")))).collect();

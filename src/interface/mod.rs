@@ -8,6 +8,7 @@
 mod classes;
 mod image;
 mod outside;
+mod pixels;
 mod ports;
 
 pub use classes::{Classes, Labels};
@@ -114,7 +115,7 @@ impl Interface {
     fn on_outputs(&mut self, f: &mut Function) -> Result<Vec<Diagnostic>, Diagnostic> {
         let notes = self.classes.as_mut().map_or(Ok(vec![]), |classes| classes.apply(f))?;
         for (name, layout) in &self.output_images {
-            image::of_output(f, name, *layout)?;
+            pixels::of_output(f, name, *layout)?;
         }
         self.floats.map_or(Ok(()), |floats| floats.of_outputs(f))?;
         Ok(notes)
