@@ -17,7 +17,7 @@ pub use image::{Image, Layout};
 pub use outside::Outside;
 pub use ports::Floats;
 
-use crate::{Diagnostic, Failure, arrays::Arrays, codes};
+use crate::{Diagnostic, Failure, arrays::Arrays, codes, pictures};
 use mlconv_mil::ir::{Function, InsertError, Module};
 use mlconv_tensor::{DType, Symbols, Tensor};
 use serde::{Deserialize, Serialize};
@@ -168,13 +168,9 @@ impl Interface {
         for image in &self.images {
             let (name, of_one) = (image.name.as_deref(), image.name.is_none() && samples.len() == 1);
             let at = samples.keys().position(|k| of_one || name == Some(k.as_str()));
-            let Some((key, [height, width])) = at.and_then(|at| {
-                let (key, t) = samples.get_index(at)?;
-                Some((key, crate::pictures::size(t)?))
-            }) else {
-                continue;
-            };
-            let channels = image.layout.map_or(3, Layout::channels);
+            let Some((key, picture)) = at.and_then(|at| samples.get_index(at)) else { continue };
+            let Some([height, width]) = pictures::size(picture) else { continue };
+            let channels = image.layout.map_or(picture.count() / (height * width).max(1), Layout::channels);
             let shape = [1, channels, height, width];
             out.to_mut().insert(key.clone(), Tensor::splat(DType::F32, &shape, 0.0));
         }

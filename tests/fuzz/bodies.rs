@@ -6,7 +6,7 @@
 #[path = "../support/archive.rs"]
 pub(crate) mod archive;
 
-use mlconv::{Diagnostic, arrays, feed, model};
+use mlconv::{Diagnostic, arrays, feed, model, pictures};
 use mlconv_coreml::{Artifact, Package, WeightFile, check};
 use mlconv_mil::{
     ir::Module,
@@ -183,6 +183,20 @@ pub(crate) fn mil_text(bytes: &[u8]) -> Depth {
             let again = parse(&printed).unwrap_or_else(|e| panic!("{e}: what is printed does not parse:\n{printed}"));
             assert_eq!(print(&again, Elide::Never), printed, "what is printed reads back to another program");
             program(module)
+        }
+    }
+}
+
+/// A PNG or JPEG file.
+pub(crate) fn picture(bytes: &[u8]) -> Depth {
+    match pictures::decode(bytes) {
+        Err(why) => {
+            assert!(!why.is_empty(), "an error says something");
+            Depth::Refused
+        }
+        Ok(found) => {
+            assert!(matches!(found.picture.shape(), [1.., 1..] | [1.., 1.., 3]), "{:?}", found.picture.shape());
+            Depth::Verified
         }
     }
 }
