@@ -4,7 +4,8 @@
   tests/peer/interface.py [--mlconv PATH] [--only TEXT]
 
 Compared are the inputs and outputs of the description, and the names of what a classifier predicts; coremltools reads the
-package of mlconv, and infers its types anew. Prints each case that fails; the last line is
+package of mlconv, and infers its types anew. Both must compute the same: `mlconv verify` holds the package of coremltools
+against the source, with the interface that mlconv is asked for. Prints each case that fails; the last line is
 `N passed, M failed`. Needs coremltools and PyTorch.
 """
 import argparse
@@ -103,19 +104,25 @@ def differences(folder, case, mlconv):
     script = torch.jit.trace(net, (torch.rand(1, channels, 20, 24), torch.rand(1)))
     source, package = os.path.join(folder, "net.pt"), os.path.join(folder, "net.mlpackage")
     script.save(source)
-    goal = getattr(ct.target, target.replace("ios", "iOS"))
-    want = ct.convert(script, minimum_deployment_target=goal, convert_to="mlprogram", skip_model_load=True, **theirs).get_spec()
+    goal, other = getattr(ct.target, target.replace("ios", "iOS")), os.path.join(folder, "other.mlpackage")
+    converted = ct.convert(script, minimum_deployment_target=goal, convert_to="mlprogram", skip_model_load=True, **theirs)
+    converted.save(other)
+    want = converted.get_spec()
     names = outputs(mlconv, source)
     shapes = [] if any("--input" == o for o in ours) else ["--input", f"x=1x{channels}x20x24"]
     renames = [w for old, new in zip(names, ["probs", "pixels"]) for w in ["--rename", f"{old}={new}"]]
     ours = [o.replace("pixels=", f"{names[-1]}=") for o in ours]
     if net.classifies:
         renames = []
-    command = [mlconv, "convert", source, "-o", package, "--force", "--quiet", "--target", target]
-    done = subprocess.run(command + shapes + ["--input", "gain=1"] + ours + renames, capture_output=True, text=True)
-    if done.returncode:
-        yield f"mlconv: {done.stderr.strip()}"
-        return
+    asked = shapes + ["--input", "gain=1"] + ours
+    for command in [
+        ["convert", source, "-o", package, "--force", "--target", target, *asked, *renames],
+        ["verify", other, "--against", source, *asked],
+    ]:
+        done = subprocess.run([mlconv, *command], capture_output=True, text=True)
+        if done.returncode:
+            yield f"mlconv {command[0]}: {done.stderr.strip()}"
+            return
     model = ct.models.MLModel(package, skip_model_load=True)
     program(package, model)
     for a, b in zip(described(want), described(model.get_spec())):
