@@ -9,6 +9,7 @@ use crate::{
     feed,
     interface::{Applied, Interface, Outside},
     model::{self, Format, Model},
+    ranges::{self, Declared},
     watch::{Observer, Watch},
 };
 use indexmap::IndexMap;
@@ -19,13 +20,13 @@ use mlconv_mil::{
     ops::Const,
     verify::{Verified, verify},
 };
-use mlconv_passes::{Note, Options, Pattern, Pipeline, Weight};
+use mlconv_passes::{Note, Options, PassError, Pattern, Pipeline, Report, Weight};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Type};
 use std::path::{Path, PathBuf};
 
 /// What is to be done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Job {
     /// The model.
     pub model: PathBuf,
@@ -41,6 +42,10 @@ pub struct Job {
     pub keep_layers: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
+    /// What inputs are said to hold.
+    pub ranges: Vec<Declared>,
+    /// The seed of the inputs on which it is seen how great values are, where there are no samples; `None` does not look.
+    pub look: Option<u64>,
     /// What becomes of the weights.
     pub weights: Weights,
     /// The right class of each sample.
@@ -108,19 +113,11 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
         |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
     let Applied { notes, outside } = job.interface.apply(&mut module).map_err(fault)?;
     all.extend(notes);
+    ranges::declare(&mut module, &job.ranges).map_err(|d| vec![d])?;
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
-    let options = Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, explain: None };
-    let pipeline = match (job.keep_layers, job.half) {
-        (true, _) => Pipeline::TIDY,
-        (false, true) => Pipeline::FP16,
-        (false, false) => Pipeline::CLEAN,
-    };
-    let pass_failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
-    let mut observer = Observer::new(&job.watch, &source);
-    let report = pipeline.run_observed(&mut module, &options, &mut |step| observer.see(&step)).map_err(pass_failed)?;
-    observer.finish();
+    let report = optimise(&mut module, &source, job)?;
     let (kept, adapted): (Vec<Note>, Vec<Note>) =
         report.notes.into_iter().filter(|n| n.weight >= Weight::Adapted).partition(|n| n.weight >= Weight::Asked);
     all.extend(warnings_of(&kept, Weight::Matters, &codes::P0101, "kept in 32-bit precision"));
@@ -156,6 +153,43 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
     })
 }
 
+/// Runs the passes; between those that keep the precision and those that do not it is seen how great values are.
+fn optimise(module: &mut Module, source: &Verified, job: &Job) -> Result<Report, Failure> {
+    let mut options =
+        Options { keep_fp32: job.keep_fp32.clone(), max_edits: job.watch.max_edits, ..Options::default() };
+    let mut observer = Observer::new(&job.watch, source);
+    let mut run = |pipeline: Pipeline, module: &mut Module, options: &Options| {
+        pipeline.run_observed(module, options, &mut |step| observer.see(&step)).map_err(pass_failed)
+    };
+    let mut report = run(if job.keep_layers { Pipeline::TIDY } else { Pipeline::CLEAN }, module, &options)?;
+    if job.half && !job.keep_layers {
+        let rows = job.labels.as_ref().map(Labels::len);
+        options.seen = job.look.map(|seed| ranges::seen(module, &job.samples, rows, seed)).unwrap_or_default();
+        options.max_edits = options.max_edits.map(|most| most.saturating_sub(report.edits()));
+        report.extend(run(Pipeline::HALF, module, &options)?);
+    }
+    observer.finish();
+    Ok(report)
+}
+
+/// The program that `job` makes of a source whose weights stay as they are.
+pub(crate) fn rewritten(source: &Verified, job: &Job) -> Result<Verified, Failure> {
+    let mut module = source.clone().into_inner();
+    optimise(&mut module, source, job)?;
+    mlconv_coreml::legalize(&mut module)?;
+    verify(module)
+}
+
+/// What makes a package of a model that is imported.
+pub(crate) fn pipeline(half: bool) -> Pipeline {
+    if half { Pipeline::FP16 } else { Pipeline::CLEAN }
+}
+
+/// A fault of a pass.
+pub(crate) fn pass_failed(e: PassError) -> Failure {
+    vec![Diagnostic::error(&codes::P0001, e.to_string())]
+}
+
 /// Refuses samples that no input takes, and labels that are not theirs, before work is spent on the model.
 fn check_samples(source: &Module, job: &Job) -> Result<(), Failure> {
     if job.samples.is_empty() {
@@ -189,6 +223,12 @@ fn finish(
 ) -> Result<Finished, Failure> {
     let (mut warnings, mut unapplied) = (vec![], vec![]);
     let compression = weights(&mut module, job, asked, progress, &mut warnings, &mut unapplied)?;
+    let (module, package) = package(module, &mut warnings)?;
+    Ok(Finished { module, package, compression, warnings, unapplied })
+}
+
+/// The package of a module, and the module as it is in it.
+pub(crate) fn package(mut module: Module, warnings: &mut Vec<Diagnostic>) -> Result<(Verified, Exported), Failure> {
     warnings.extend(mlconv_coreml::legalize(&mut module)?);
     let module = verify(module)?;
     let package = mlconv_coreml::export(&module)?;
@@ -199,7 +239,7 @@ fn finish(
         let title = format!("`{from}` is called `{to}` in the package, as Core ML does not allow its name");
         warnings.push(Diagnostic::warning(&codes::F0107, title));
     }
-    Ok(Finished { module, package, compression, warnings, unapplied })
+    Ok((module, package))
 }
 
 /// Compresses so that the package has `most` bytes at most. What of it is no weight depends on the schemes, so it is
@@ -296,7 +336,10 @@ fn warnings_of(notes: &[Note], weight: Weight, code: &'static Code, done: &str) 
     let warning = |(why, notes): (&str, Vec<&Note>)| {
         let ops = if notes.len() == 1 { "1 op".to_owned() } else { format!("{} ops", notes.len()) };
         let mut d = Diagnostic::warning(code, format!("{ops} {done}: {why}"));
-        let place = |n: &&Note| n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
+        let place = |n: &&Note| {
+            let place = n.sources.first().cloned().unwrap_or_else(|| n.op.chars().take(80).collect());
+            if n.detail.is_empty() { place } else { format!("{place}: {}", n.detail) }
+        };
         d.place = notes.iter().take(3).map(place).collect();
         if notes.len() > 3 {
             d.place.push(format!("and {} more", notes.len() - 3));
@@ -348,7 +391,7 @@ fn retarget(module: &mut Module, job: &Job) -> Result<(), Failure> {
     mlconv_passes::compress::upgrade(module).map_err(fault)
 }
 
-fn fault(e: InsertError) -> Failure {
+pub(crate) fn fault(e: InsertError) -> Failure {
     vec![Diagnostic::error(&codes::P0001, e.to_string())]
 }
 

@@ -3,7 +3,7 @@
 use crate::{Diagnostic, arrays::Arrays, codes, names::listed, pictures::developed};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    ir::{Feature, Function, Module, Port, Use, Value},
+    ir::{Feature, Function, Module, Port, Range, Use, Value},
     schema::{Arg, NamedArg, ParamKind, Schema},
     text::Namer,
 };
@@ -357,8 +357,8 @@ fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
     tensor_inputs(f).map(shape).collect()
 }
 
-/// Inputs of the declared types and of these shapes, made from `seed`: normal floats, booleans, and small integers, which
-/// are 0 or 1 where the program may use them as places or sizes.
+/// Inputs of the declared types and of these shapes, made from `seed`: numbers of the range that is said of an input; else
+/// normal floats, booleans, and small integers, which are 0 or 1 where the program may use them as places or sizes.
 pub fn made_up(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
     let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
@@ -373,14 +373,16 @@ pub fn made_up(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Opt
                 return Err(Diagnostic::error(&codes::N0003, title).help("give inputs, or shapes that are smaller"));
             };
             left = rest;
-            let values: Vec<f64> = match (ty.dtype.is_float(), port.feature) {
-                (true, Feature::Image(_)) => (0..count).map(|_| (random.uniform() * 256.0).floor()).collect(),
-                (true, Feature::Tensor) => (0..count).map(|_| random.normal()).collect(),
-                (false, _) if indexing || ty.dtype == DType::Bool => {
-                    (0..count).map(|_| f64::from(u8::from(random.uniform() < 0.5))).collect()
-                }
-                (false, _) => (0..count).map(|_| (random.uniform() * INTEGERS).floor()).collect(),
+            let (is_float, range) = (ty.dtype.is_float(), port.range.filter(|_| ty.dtype != DType::Bool));
+            let mut draw = || match (range, port.feature) {
+                (Some(Range { low, high }), _) if is_float => low + random.uniform() * (high - low),
+                (Some(Range { low, high }), _) => (low + random.uniform() * (high - low + 1.0)).floor().min(high),
+                (None, Feature::Image(_)) if is_float => (random.uniform() * 256.0).floor(),
+                (None, _) if is_float => random.normal(),
+                (None, _) if indexing || ty.dtype == DType::Bool => f64::from(u8::from(random.uniform() < 0.5)),
+                (None, _) => (random.uniform() * INTEGERS).floor(),
             };
+            let values: Vec<f64> = (0..count).map(|_| draw()).collect();
             Ok(Some(Tensor::from_f64(ty.dtype, shape, &values)))
         })
         .collect()

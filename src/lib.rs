@@ -1,7 +1,7 @@
 //! Convert, run and verify Core ML models, on any operating system.
 //!
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
-//! any model into the IR, [`convert`] makes a package of it, [`survey`] says what stands in the way, [`parity`], [`feed`],
+//! any model into the IR, [`convert`] makes a package of it, [`merge`] one of several, [`survey`] says what stands in the way, [`parity`], [`feed`],
 //! [`compare`] and [`accuracy`] hold two models against each other on the same inputs, and [`witness`] says what runs the
 //! source then. [`interface`] is what a package takes and returns where that is not what the source does, and
 //! [`pictures`] reads what image inputs take.
@@ -15,10 +15,13 @@ pub mod compress;
 pub mod convert;
 pub mod feed;
 pub mod interface;
+mod mend;
+pub mod merge;
 pub mod model;
 mod names;
 pub mod parity;
 pub mod pictures;
+pub mod ranges;
 pub mod report;
 mod settings;
 mod stateful;

@@ -12,7 +12,7 @@ use crate::{
 use mlconv_coreml::Package;
 use mlconv_mil::{
     diagnostic::Severity,
-    ir::{Feature, InsertError, Module},
+    ir::{Feature, Function, InsertError, Module},
     verify::verify,
 };
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
@@ -149,6 +149,16 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
             Ok(Model { format: Format::Package, module, warnings, source_ops })
         }
     }
+}
+
+/// The function of this name; the default one where there is no name.
+pub fn function<'m>(module: &'m Module, name: Option<&str>) -> Result<&'m Function, Diagnostic> {
+    let found = name.map_or(module.functions.first(), |name| module.function(name));
+    found.ok_or_else(|| {
+        let title = format!("the model has no function `{}`", name.unwrap_or("main"));
+        let names = listed(module.functions.iter().map(|f| f.name.as_str()));
+        Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))
+    })
 }
 
 /// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.

@@ -17,7 +17,6 @@ use mlconv_mil::{
     ir::{Function, Port},
     verify::Verified,
 };
-use mlconv_passes::Note;
 use mlconv_runner::{Options, Reference, RunError, Session, States, cpu::Cpu};
 use mlconv_tensor::{Tensor, TensorType};
 
@@ -58,8 +57,9 @@ pub struct Parity {
 }
 
 impl Parity {
-    /// Says that an output differs, by how much it may, and what to try; `kept` are ops that half precision is hard on.
-    pub fn differs(&self, kept: &[Note]) -> Option<Diagnostic> {
+    /// Says that an output differs, by how much it may, and what to try; with `mended` kept in single precision outputs are
+    /// within the tolerance.
+    pub fn differs(&self, mended: Option<&[String]>) -> Option<Diagnostic> {
         let beyond = || self.outputs.iter().filter(|o| !o.pass);
         let bad: Vec<&str> = beyond().map(|o| o.name.as_str()).collect();
         if bad.is_empty() {
@@ -88,12 +88,17 @@ impl Parity {
         if !self.half {
             return Some(d);
         }
-        let mut ops: Vec<&str> = kept.iter().filter_map(|n| n.op.split_once(" = ")?.1.split('(').next()).collect();
-        ops.sort_unstable();
-        ops.dedup();
-        let keep: Vec<String> = ops.iter().take(3).map(|op| format!("`--keep-fp32 {op}`")).collect();
-        let keep = if keep.is_empty() { "`--keep-fp32 PATTERN`".to_owned() } else { keep.join(" ") };
-        Some(d.help(format!("convert with `--precision fp32`, or keep ops that need it in 32 bits, as with {keep}")))
+        let Some(names) = mended else {
+            return Some(d.help(
+                "convert with `--precision fp32`, or keep ops that need it in 32 bits, with `--keep-fp32 PATTERN`",
+            ));
+        };
+        let keys: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
+        let typed: Vec<String> = names.iter().map(|n| format!("--keep-fp32 {n}")).collect();
+        let (keys, typed) = (keys.join(", "), typed.join(" "));
+        Some(d.help(format!(
+            "with `keep_fp32 = [{keys}]` under `[convert]` of a recipe, or `{typed}`, outputs are within it"
+        )))
     }
 
     /// Whether every output is within the tolerance.

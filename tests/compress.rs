@@ -144,11 +144,13 @@ fn the_same_bytes_come_out_of_any_number_of_threads() {
     place.arrays("s.npz", &[("x", samples)]);
     for scheme in ["int4-b8", "pal4-g16", "pal4-v2", "prune50+int8"] {
         for sampled in [&[][..], &["--calibrate", "s.npz"]] {
-            for (jobs, out) in [("1", "a.mlpackage"), ("2", "b.mlpackage")] {
+            for (jobs, out) in [("1", "a.mlpackage"), ("2", "b.mlpackage"), ("8", "c.mlpackage")] {
                 let args = [&["--preset", scheme, "--jobs", jobs, "--no-verify"], sampled].concat();
                 compress(&place, out, &args).ok();
             }
-            assert_eq!(place.package("a.mlpackage"), place.package("b.mlpackage"), "{scheme} {sampled:?}");
+            for other in ["b.mlpackage", "c.mlpackage"] {
+                assert_eq!(place.package("a.mlpackage"), place.package(other), "{scheme} {sampled:?}");
+            }
         }
     }
     let left: Vec<String> = place.names().into_iter().filter(|n| n.starts_with('.')).collect();

@@ -8,7 +8,7 @@ use mlconv_mil::{
 };
 use mlconv_tensor::{Dim, Shape, Tensor, Type};
 use smallvec::SmallVec;
-use std::{cell::RefCell, mem};
+use std::{cell::RefCell, marker::PhantomData, mem};
 
 /// What a rule wants done: ops to be made, and what stands for the results of the op at the root then.
 #[derive(Debug)]
@@ -56,6 +56,16 @@ impl<T: Op> Rule for For<T> {
     }
 }
 
+/// A rule about ops of type `T`, of which it asks nothing itself.
+pub struct Of<T: 'static>(pub fn(&Matcher<'_>) -> Fit, pub PhantomData<fn(&T)>);
+
+impl<T: Op> Rule for Of<T> {
+    fn fit(&self, f: &Function, root: OpId) -> Option<Fit> {
+        f.op::<T>(root)?;
+        Some((self.0)(&Matcher::new(f, root)))
+    }
+}
+
 /// A rule and what it is called.
 pub struct Named {
     /// In snake case.
@@ -64,10 +74,12 @@ pub struct Named {
     pub rule: &'static dyn Rule,
 }
 
-/// Functions as rules that bear their names.
+/// Functions as rules that bear their names. `name: Op => function` is one of several that share a function.
 macro_rules! rules {
-    ($($name:ident),* $(,)?) => {
-        &[$($crate::Named { name: stringify!($name), rule: &$crate::For($name) }),*]
+    (@ $name:ident) => { &$crate::For($name) };
+    (@ $name:ident, $op:ty, $function:expr) => { &$crate::Of::<$op>($function, std::marker::PhantomData) };
+    ($($name:ident $(: $op:ty => $function:expr)?),* $(,)?) => {
+        &[$($crate::Named { name: stringify!($name), rule: $crate::rules!(@ $name $(, $op, $function)?) }),*]
     };
 }
 pub(crate) use rules;
@@ -126,22 +138,12 @@ impl<'f> Matcher<'f> {
 
     /// The number that every element of the constant `v` is.
     pub fn uniform(&self, v: Value) -> Result<f64, Miss> {
-        let t = self.constant(v)?;
-        if t.count() == 0 || t.count() > MAX_UNIFORM {
-            return Err(Miss::No);
-        }
-        // Most constants that are not uniform are known by their ends.
-        if t.view::<f32>().is_some_and(|x| x.first() != x.last()) {
-            return Err(Miss::No);
-        }
-        let values = t.to_f64();
-        if values.iter().all(|x| *x == values[0]) { Ok(values[0]) } else { Err(Miss::No) }
+        uniform(self.f, v).ok_or(Miss::No)
     }
 
     /// Goes on where every element of the constant `v` is `x`, as far as half precision tells.
     pub fn is(&self, v: Value, x: f64) -> Result<(), Miss> {
-        let near = |u: f64| u == x || (u - x).abs() <= 1e-3 * x.abs();
-        if self.uniform(v).is_ok_and(near) { Ok(()) } else { Err(Miss::No) }
+        if near(self.uniform(v)?, x) { Ok(()) } else { Err(Miss::No) }
     }
 
     /// What fits of both orders of two operands.
@@ -170,13 +172,12 @@ impl<'f> Matcher<'f> {
 
     /// The number of axes of `v`.
     pub fn rank(&self, v: Value) -> Result<usize, Miss> {
-        Ok(self.ty(v).tensor().ok_or(Miss::No)?.shape.rank())
+        Ok(self.shape(v)?.rank())
     }
 
     /// The sizes of `v`, where all are numbers.
     pub fn sizes(&self, v: Value) -> Result<Vec<usize>, Miss> {
-        let shape = &self.ty(v).tensor().ok_or(Miss::No)?.shape;
-        Ok(shape.known().ok_or(Miss::No)?.to_vec())
+        Ok(self.shape(v)?.known().ok_or(Miss::No)?.to_vec())
     }
 
     /// Whether two values have one type.
@@ -267,6 +268,22 @@ impl<'f> Matcher<'f> {
 
 /// Elements of a constant up to which it is looked at whether all are the same.
 const MAX_UNIFORM: usize = 1 << 16;
+
+/// The number that every element of the constant `v` is.
+pub(crate) fn uniform(f: &Function, v: Value) -> Option<f64> {
+    let t = f.constant(v).filter(|t| (1..=MAX_UNIFORM).contains(&t.count()))?;
+    // Most constants that are not uniform are known by their ends.
+    if t.view::<f32>().is_some_and(|x| x.first() != x.last()) {
+        return None;
+    }
+    let values = t.to_f64();
+    values.iter().all(|x| *x == values[0]).then(|| values[0])
+}
+
+/// Whether two numbers are one, as far as half precision tells.
+pub(crate) fn near(x: f64, want: f64) -> bool {
+    x == want || (x - want).abs() <= 1e-3 * want.abs()
+}
 
 /// Applies `rules` to every op, once, in order.
 pub(crate) fn rewrite(cx: &mut PassCx<'_>, rules: &[Named]) -> Result<(), PassError> {

@@ -14,8 +14,8 @@ mod pipeline;
 mod precision;
 
 pub(crate) use engine::rules;
-pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Rule};
-pub use options::{Options, Pattern};
+pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Of, Rule};
+pub use options::{Options, Pattern, Seen};
 pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Step, Weight};
 
 macro_rules! catalogue {
@@ -46,9 +46,11 @@ catalogue! {
     layout::merge_slices,
     layout::merge_transposes,
     layout::remove_expansion,
+    layout::share_heads,
     layout::sink_transposes,
     precision::clamp_masks,
     precision::fp16_cast,
+    precision::stabilize,
 }
 
 /// The pass called `name`.

@@ -1,6 +1,8 @@
 //! What a user asks of passes.
 
-use mlconv_mil::ir::{Function, Module, OpId};
+use mlconv_mil::ir::{Function, Module, OpId, Value};
+use mlconv_tensor::Tensor;
+use std::collections::HashMap;
 
 /// Options of all passes.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +13,30 @@ pub struct Options {
     pub explain: Option<Pattern>,
     /// Edits after which passes stop, to find the one that does harm.
     pub max_edits: Option<usize>,
+    /// What a run has shown of the values of the program that the passes are given, by function.
+    pub seen: Vec<Seen>,
+}
+
+/// The greatest finite magnitude of each value of a function that runs computed in single precision.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(HashMap<Value, f64>);
+
+impl Seen {
+    /// Takes in the elements of `v`, if they are of single precision.
+    pub fn add(&mut self, v: Value, t: &Tensor) {
+        if let Some(values) = t.view::<f32>() {
+            // Magnitudes compare as their bits do.
+            let finite = |x: &f32| if x.is_finite() { x.abs().to_bits() } else { 0 };
+            let here = f32::from_bits(values.iter().map(finite).fold(0, u32::max));
+            let greatest = self.0.entry(v).or_default();
+            *greatest = greatest.max(here.into());
+        }
+    }
+
+    /// The greatest magnitude of `v`; `None` of a value that was not computed.
+    pub fn greatest(&self, v: Value) -> Option<f64> {
+        self.0.get(&v).copied()
+    }
 }
 
 /// A pattern over ops: `*` stands for any text, and the rest for itself. It is held against the op's type, the names of

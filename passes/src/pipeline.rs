@@ -78,6 +78,8 @@ pub struct Note {
     pub sources: Vec<String>,
     /// What there is to know.
     pub why: String,
+    /// What is special to this op, such as the numbers that led to it.
+    pub detail: String,
     /// How much it matters.
     pub weight: Weight,
 }
@@ -123,21 +125,21 @@ impl PassCx<'_> {
     fn explain(&mut self, function: usize, id: OpId, rule: &str, why: &str, weight: Weight) {
         let asked = self.options.explain.as_ref();
         if asked.is_some_and(|p| p.matches(self.module, &self.module.functions[function], id)) {
-            self.add(function, id, rule, why, weight);
+            self.add(function, id, rule, (why, ""), weight);
         }
     }
 
-    /// Records something about an op.
-    pub(crate) fn note(&mut self, function: usize, id: OpId, why: &str, weight: Weight) {
+    /// Records something about an op: what holds for others too, and what is special to it.
+    pub(crate) fn note(&mut self, function: usize, id: OpId, why: (&str, &str), weight: Weight) {
         self.add(function, id, "", why, weight);
     }
 
-    fn add(&mut self, function: usize, id: OpId, rule: &str, why: &str, weight: Weight) {
+    fn add(&mut self, function: usize, id: OpId, rule: &str, (why, detail): (&str, &str), weight: Weight) {
         let f = &self.module.functions[function];
         let from = f.op_data(id).origin.map(|o| self.module.origins.sources(o)).unwrap_or_default();
         let sources = from.iter().map(ToString::to_string).collect();
-        let (rule, why) = (rule.to_owned(), why.to_owned());
-        let note = Note { pass: self.pass, rule, op: print_op(f, id), sources, why, weight };
+        let [rule, why, detail] = [rule, why, detail].map(str::to_owned);
+        let note = Note { pass: self.pass, rule, op: print_op(f, id), sources, why, detail, weight };
         self.notes.insert(note);
     }
 }
@@ -160,6 +162,28 @@ pub struct Report {
     pub applied: Vec<(&'static str, usize)>,
     /// What passes want known.
     pub notes: IndexSet<Note>,
+}
+
+impl Report {
+    /// How many edits there were.
+    pub fn edits(&self) -> usize {
+        self.applied.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Takes in what a pipeline did that ran afterwards.
+    pub fn extend(&mut self, later: Self) {
+        for (pass, count) in later.applied {
+            self.count(pass, count);
+        }
+        self.notes.extend(later.notes);
+    }
+
+    fn count(&mut self, pass: &'static str, applied: usize) {
+        match self.applied.iter_mut().find(|(n, _)| *n == pass) {
+            Some((_, count)) => *count += applied,
+            None => self.applied.push((pass, applied)),
+        }
+    }
 }
 
 /// Runs of a group after which it is taken not to settle.
@@ -202,6 +226,7 @@ const LAYOUT: Group = Group {
         "merge_pads",
         "merge_slices",
         "remove_expansion",
+        "share_heads",
         "common_subexpression_elimination",
         "const_elimination",
         "noop_elimination",
@@ -217,7 +242,7 @@ const GRAPH: &[Group] = &[CLEAN_UP, FUSE, CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP, 
 
 /// Computes in half precision.
 const HALF: &[Group] = &[
-    Group { fixpoint: false, passes: &["clamp_masks", "fp16_cast"] },
+    Group { fixpoint: false, passes: &["clamp_masks", "stabilize", "dead_code_elimination", "fp16_cast"] },
     Group {
         fixpoint: true,
         passes: &[
@@ -237,6 +262,9 @@ impl Pipeline {
 
     /// Without a change of precision.
     pub const CLEAN: Self = Self(&[GRAPH]);
+
+    /// Computes in half precision what has been through [`Self::CLEAN`].
+    pub const HALF: Self = Self(&[HALF]);
 
     /// Computes in half precision.
     pub const FP16: Self = Self(&[GRAPH, HALF]);
@@ -320,10 +348,7 @@ impl Running {
             let again = module.functions.iter_mut().try_for_each(mlconv_mil::ir::Function::infer_again);
             again.map_err(|e| PassError::new(pass.name, &e))?;
         }
-        match report.applied.iter_mut().find(|(n, _)| *n == pass.name) {
-            Some((_, count)) => *count += applied,
-            None => report.applied.push((pass.name, applied)),
-        }
+        report.count(pass.name, applied);
         Ok(applied)
     }
 }

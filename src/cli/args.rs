@@ -10,6 +10,7 @@ use crate::{
     model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
+    ranges::Declared,
     watch::Watch,
     witness::{self, Around, Chosen, Runtime, Source},
 };
@@ -158,7 +159,7 @@ pub(crate) enum Precision {
 }
 
 /// How a model is rewritten.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Rewrite {
     /// Compute precision; inputs and outputs keep the source's types [default: fp16]
     #[arg(long, value_enum)]
@@ -166,6 +167,10 @@ pub(crate) struct Rewrite {
     /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) keep_fp32: Vec<String>,
+    /// The numbers that an input holds, such as `x=0:255`: what half precision must hold follows from them, and made-up
+    /// inputs are drawn from them; repeatable
+    #[arg(long, value_name = "NAME=LOW:HIGH", allow_hyphen_values = true, value_parser = Declared::parse)]
+    pub(crate) range: Vec<Declared>,
 }
 
 impl Rewrite {
@@ -370,8 +375,18 @@ impl Inputs {
 }
 
 impl ReadInputs {
+    /// Random inputs.
+    pub(crate) fn of_seed(seed: u64) -> Self {
+        Self { samples: Arrays::new(), labels: None, labelled_by: None, seed, notes: vec![] }
+    }
+
     pub(crate) fn labels(&self) -> Option<Labels> {
         self.labels.clone()
+    }
+
+    /// What made-up inputs are made from.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     pub(crate) fn given(&self) -> Given<'_> {

@@ -6,12 +6,9 @@ use super::{
     terminal::Terminal,
 };
 use crate::{
-    arrays::Arrays,
-    convert::{self, Job},
-    interface::Interface,
+    convert::Job,
     report,
     survey::{Survey, survey},
-    watch::Watch,
 };
 use mlconv_mil::diagnostic::Limit;
 use serde_json::json;
@@ -31,16 +28,11 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let job = Job {
         model: args.model.clone(),
         request: args.import.request()?,
-        interface: Interface::default(),
         single: args.rewrite.single(),
         half: args.rewrite.half(),
-        keep_layers: false,
         keep_fp32: args.rewrite.patterns(),
-        weights: convert::Weights::Keep,
-        labels: None,
-        calibration: Arrays::new(),
-        samples: Arrays::new(),
-        watch: Watch::default(),
+        ranges: args.rewrite.range.clone(),
+        ..Job::default()
     };
     let found = survey(&job)?;
     let Survey { blockers, notes, unapplied, kept, nodes, unjudged } = &found;

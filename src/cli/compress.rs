@@ -18,7 +18,6 @@ use crate::{
     convert::{self, Job, Weights},
     model::{self, Format},
     report::compression_text,
-    watch::Watch,
     witness::Chosen,
 };
 use clap::ValueEnum;
@@ -78,7 +77,9 @@ pub(super) const ASKS: &[&str] =
 type Given<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Options that only say more about others, and whether those are given.
-pub(super) const DETAILS: &[(&[&str], fn(Given<'_>) -> bool)] = &[
+type Details = (&'static [&'static str], fn(Given<'_>) -> bool);
+
+pub(super) const DETAILS: &[Details] = &[
     (&["candidates", "search_log"], |given| match given("preset") {
         Some(preset) => preset::mixed(&preset).is_some(),
         None => GOALS.iter().any(|goal| given(goal).is_some()),
@@ -349,14 +350,15 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         request,
         interface,
         half,
-        single: false,
         keep_layers: package,
         keep_fp32,
+        ranges: args.rewrite.range,
+        look: half.then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
         calibration: args.compression.calibration(&args.inputs.pictures, terminal)?,
         samples: inputs.samples.clone(),
-        watch: Watch::default(),
+        ..Job::default()
     };
     let prepared = {
         let progress = terminal.compression();
@@ -375,8 +377,13 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     };
     // Compression is lossy: the loss is reported, and no fault.
     let tolerance = if args.decompress { Tolerance::F16 } else { Tolerance::ANY };
-    let write =
-        Write { command: "compress", out: &out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
+    let write = Write {
+        command: "compress",
+        out: &out,
+        force: args.force,
+        verify: (!args.no_verify).then_some(tolerance),
+        mend: None,
+    };
     // What compression loses is measured against what was compressed, in our own kernels.
     let witness = Chosen::kernels(prepared.format);
     write.run(prepared, witness, &inputs, terminal)

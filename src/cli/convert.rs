@@ -67,13 +67,15 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         interface,
         half,
         single: args.rewrite.single(),
-        keep_layers: false,
         keep_fp32: args.rewrite.patterns(),
+        ranges: args.rewrite.range,
+        look: (!args.no_verify || !inputs.samples.is_empty()).then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),
         calibration: args.compression.calibration(&args.inputs.pictures, terminal)?,
         samples,
         watch: args.debug.watch(),
+        ..Job::default()
     };
     let prepared = {
         let _step = matches!(job.weights, Weights::Keep).then(|| terminal.step("importing and optimising"));
@@ -102,7 +104,12 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         (None, true) => Tolerance::F16,
         (None, false) => Tolerance::F32,
     };
-    let write =
-        Write { command: "convert", out: &args.out, force: args.force, verify: (!args.no_verify).then_some(tolerance) };
+    let write = Write {
+        command: "convert",
+        out: &args.out,
+        force: args.force,
+        verify: (!args.no_verify).then_some(tolerance),
+        mend: prepared.compression.is_none().then_some(&job),
+    };
     write.run(prepared, witness, &inputs, terminal)
 }

@@ -8,6 +8,7 @@ mod convert;
 mod files;
 mod inspect;
 mod interface;
+mod merge;
 mod ops;
 mod passes;
 mod recipe;
@@ -44,6 +45,8 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Compress the weights of a package, or of any model that can be imported
     Compress(Box<compress::Args>),
+    /// Put functions of several packages into one, which share their weights
+    Merge(Box<merge::Args>),
     /// Run a package, or any importable model, on this machine
     Run(run::Args),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
@@ -104,6 +107,7 @@ fn run(command: Command, terminal: &Terminal) -> CommandResult {
     match command {
         Command::Convert(args) => convert::run(*args, terminal),
         Command::Compress(args) => compress::run(*args, terminal),
+        Command::Merge(args) => merge::run(*args, terminal),
         Command::Run(args) => run::run(&args, terminal),
         Command::Verify(args) => verify::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),

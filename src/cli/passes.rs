@@ -5,9 +5,9 @@ use super::{
     args::{Import, Rewrite},
     terminal::Terminal,
 };
-use crate::{Diagnostic, codes, model, names::listed, report};
+use crate::{Diagnostic, codes, convert, model, names::listed, ranges, report};
 use mlconv_mil::{ir::Module, text::print_op};
-use mlconv_passes::{Note, Options, PASSES, Pattern, Pipeline, Weight};
+use mlconv_passes::{Note, Options, PASSES, Pattern, Weight};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -70,6 +70,7 @@ fn meant(module: &Module, pattern: &Pattern) -> Vec<String> {
 
 fn explain(args: &Explain, terminal: &Terminal) -> CommandResult {
     let mut model = model::read(&args.model, &args.import.request()?)?;
+    ranges::declare(&mut model.module, &args.rewrite.range).map_err(|d| vec![d])?;
     terminal.warn(&model.warnings);
     let pattern = Pattern::new(args.node.as_str());
     let before = meant(&model.module, &pattern);
@@ -80,16 +81,15 @@ fn explain(args: &Explain, terminal: &Terminal) -> CommandResult {
         return Err(vec![d.at(args.model.display().to_string()).help(help)]);
     }
     let options = Options { keep_fp32: args.rewrite.patterns(), explain: Some(pattern.clone()), ..Options::default() };
-    let pipeline = if args.rewrite.half() { Pipeline::FP16 } else { Pipeline::CLEAN };
-    let failed = |e: mlconv_passes::PassError| vec![Diagnostic::error(&codes::P0001, e.to_string())];
-    let report = pipeline.run(&mut model.module, &options).map_err(failed)?;
+    let pipeline = convert::pipeline(args.rewrite.half());
+    let report = pipeline.run(&mut model.module, &options).map_err(convert::pass_failed)?;
     let after = meant(&model.module, &pattern);
     let about = |n: &&Note| n.weight <= Weight::Fired || before.contains(&n.op) || after.contains(&n.op);
     let notes: Vec<&Note> = report.notes.iter().filter(about).collect();
     if terminal.is_json() {
         let note = |n: &&Note| -> Value {
             let why = (!n.why.is_empty()).then_some(&n.why);
-            json!({"pass": n.pass, "rule": (!n.rule.is_empty()).then_some(&n.rule), "op": n.op, "applied": n.weight == Weight::Fired, "why": why})
+            json!({"pass": n.pass, "rule": (!n.rule.is_empty()).then_some(&n.rule), "op": n.op, "applied": n.weight == Weight::Fired, "why": why, "detail": n.detail})
         };
         terminal.json(&json!({
             "version": report::VERSION,

@@ -90,15 +90,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     terminal.warn(&interface.apply(&mut read.module)?.notes);
     let unapplied = target_unapplied(&args.import, &read);
     let module = verify(read.module)?;
-    let f = match &args.function {
-        None => module.functions.first(),
-        Some(name) => module.function(name),
-    };
-    let f = f.ok_or_else(|| {
-        let title = format!("the model has no function `{}`", args.function.as_deref().unwrap_or("main"));
-        let names = listed(module.functions.iter().map(|f| f.name.as_str()));
-        vec![Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))]
-    })?;
+    let f = model::function(&module, args.function.as_deref()).map_err(|d| vec![d])?;
     let inputs = if is_given {
         let given = feed::given_inputs(f, &given).map_err(|d| vec![d])?;
         terminal.warn(&given.notes);

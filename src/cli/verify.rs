@@ -27,6 +27,10 @@ pub(crate) struct Args {
     /// The model that it comes from, or another package
     #[arg(long, value_name = "SOURCE")]
     against: PathBuf,
+    /// The function to compare, of a package that has several; by default each is compared with that of the same name, or
+    /// with the only one that there is
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
     /// Shape of an input of the source; repeatable
     #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
     input: Vec<String>,
@@ -48,8 +52,12 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let asked = args.interface.interface()?;
     let (package, format, source, outside) = {
         let _step = terminal.step("importing");
-        let package = model::read(&args.package, &Request::default())?;
+        let mut package = model::read(&args.package, &Request::default())?;
         terminal.warn(&package.warnings);
+        if let Some(name) = &args.function {
+            let f = model::function(&package.module, Some(name)).map_err(|d| vec![d])?.clone();
+            package.module.functions = vec![f];
+        }
         let opset = package.module.functions.first().map(|f| f.opset);
         // A package that is compared with may have the states itself.
         let is_package = model::format(&args.against).is_ok_and(|f| f == Format::Package);
@@ -90,7 +98,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         terminal.result(&parity_text(&parity));
     }
-    terminal.insist(parity.differs(&[]).as_slice());
+    terminal.insist(parity.differs(None).as_slice());
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
 }
 

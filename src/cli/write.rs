@@ -4,7 +4,8 @@ use super::{CommandResult, Outcome, args::ReadInputs, terminal::Terminal};
 use crate::{
     Diagnostic, codes,
     compare::Tolerance,
-    convert::{self, Prepared},
+    convert::{self, Job, Prepared},
+    mend,
     model::package_error,
     parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
@@ -23,6 +24,8 @@ pub(super) struct Write<'a> {
     pub force: bool,
     /// What may differ between the source and what was written; `None` does not compare.
     pub verify: Option<Tolerance>,
+    /// What was to be done, where ops can be kept in single precision to bring outputs within the tolerance.
+    pub mend: Option<&'a Job>,
 }
 
 impl Write<'_> {
@@ -70,10 +73,17 @@ impl Write<'_> {
             parity.notes.retain(|d| !prepared.warnings.iter().any(|w| w.title == d.title));
             inputs.mention(parity, &prepared.source, terminal);
         }
-        let differs = parity.as_ref().and_then(|p| p.differs(&prepared.kept));
+        let broken = parity.as_ref().filter(|p| p.half && !p.pass() && p.lowering_agrees != Some(true));
+        let mended = broken.zip(self.mend).and_then(|(parity, job)| {
+            let _step = terminal.step("looking for ops to keep in single precision");
+            mend::mend(&prepared, job, inputs.given(), parity)
+        });
+        let differs = parity.as_ref().and_then(|p| p.differs(mended.as_deref()));
         let size = package_size(self.out);
         if terminal.is_json() {
-            terminal.json(&summary(self.command, Some(self.out), &prepared, parity.as_ref(), Some(size)));
+            let mut out = summary(self.command, Some(self.out), &prepared, parity.as_ref(), Some(size));
+            out["mended_by"] = mended.as_ref().map_or(serde_json::Value::Null, |names| json!({"keep_fp32": names}));
+            terminal.json(&out);
         } else {
             terminal.say(&text(&prepared, parity.as_ref(), self.verify.is_some(), size));
             if let (Some(p), Some(_), true) = (&parity, &differs, terminal.is_quiet()) {
@@ -119,7 +129,7 @@ fn clean_up_when_interrupted() {
 }
 
 /// Bytes of all files of a package.
-fn package_size(path: &Path) -> u64 {
+pub(super) fn package_size(path: &Path) -> u64 {
     let (mut total, mut todo) = (0, vec![path.to_path_buf()]);
     while let Some(path) = todo.pop() {
         match std::fs::read_dir(&path) {

@@ -36,6 +36,7 @@ pub fn kept(note: &mlconv_passes::Note) -> Value {
         "op": note.op,
         "place": note.sources,
         "why": note.why,
+        "detail": note.detail,
         "asked": note.weight == mlconv_passes::Weight::Asked,
     })
 }

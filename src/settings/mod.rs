@@ -319,7 +319,9 @@ mod tests {
         }
         let json = parse("{\"a\": {\"b\": [1, -2e3, \"x\\n\"]}}", Syntax::Yaml).unwrap_or_else(|d| panic!("{d}"));
         let list = json.root().entries().expect("a table")[0].1.entries().expect("a table")[0].1.list();
-        assert!(list.expect("a list")[0].text().expect_err("a number").title.contains("`a.b[0]`: found 1, wanted a text"));
+        assert!(
+            list.expect("a list")[0].text().expect_err("a number").title.contains("`a.b[0]`: found 1, wanted a text")
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 """ONNX models of known sizes, in single precision, with random weights of a fixed seed.
 
 `resnet50` has the layers of ResNet-50 with batch norms, for one image of 224 x 224. `transformer-N` has N layers of an encoder of
-width 768 with 12 heads, as exporters of PyTorch write it, for 128 tokens that are embedded already.
+width 768 with 12 heads, as exporters of PyTorch write it, for 128 tokens that are embedded already; `transformer-N-W` is one of
+width W.
 """
 
 # Channels inside and outside of the blocks, blocks, and stride, per stage of ResNet-50.
@@ -81,7 +82,7 @@ def resnet50(path):
     g.save(path, "resnet50", [("image", [1, 3, 224, 224])], [(y, [1, 1000])])
 
 
-def transformer(path, layers):
+def transformer(path, layers, width=WIDTH):
     g = Graph()
 
     def linear(x, inside, outside):
@@ -93,19 +94,19 @@ def transformer(path, layers):
         far = g.emit("Sub", [x, mean])
         squares = g.emit("ReduceMean", [g.emit("Pow", [far, g.weight("two", 2.0)])], axes=[-1])
         root = g.emit("Sqrt", [g.emit("Add", [squares, g.weight("epsilon", 1e-5)])])
-        scaled = g.emit("Mul", [g.emit("Div", [far, root]), g.weight("gamma", g.random.uniform(0.5, 1.5, WIDTH))])
-        return g.emit("Add", [scaled, g.normal("beta", (WIDTH,), 0.02)])
+        scaled = g.emit("Mul", [g.emit("Div", [far, root]), g.weight("gamma", g.random.uniform(0.5, 1.5, width))])
+        return g.emit("Add", [scaled, g.normal("beta", (width,), 0.02)])
 
     def heads(x, order):
-        shape = g.weight("shape", [1, TOKENS, HEADS, WIDTH // HEADS], "int64")
+        shape = g.weight("shape", [1, TOKENS, HEADS, width // HEADS], "int64")
         return g.emit("Transpose", [g.emit("Reshape", [x, shape])], perm=order)
 
     def attention(x):
-        q, k, v = (linear(x, WIDTH, WIDTH) for _ in range(3))
+        q, k, v = (linear(x, width, width) for _ in range(3))
         scores = g.emit("MatMul", [heads(q, [0, 2, 1, 3]), heads(k, [0, 2, 3, 1])])
-        scores = g.emit("Softmax", [g.emit("Div", [scores, g.weight("root", (WIDTH / HEADS) ** 0.5)])], axis=-1)
+        scores = g.emit("Softmax", [g.emit("Div", [scores, g.weight("root", (width / HEADS) ** 0.5)])], axis=-1)
         y = g.emit("Transpose", [g.emit("MatMul", [scores, heads(v, [0, 2, 1, 3])])], perm=[0, 2, 1, 3])
-        return linear(g.emit("Reshape", [y, g.weight("shape", [1, TOKENS, WIDTH], "int64")]), WIDTH, WIDTH)
+        return linear(g.emit("Reshape", [y, g.weight("shape", [1, TOKENS, width], "int64")]), width, width)
 
     def gelu(x):
         erf = g.emit("Erf", [g.emit("Div", [x, g.weight("root", 2**0.5)])])
@@ -114,13 +115,13 @@ def transformer(path, layers):
     x = "tokens"
     for _ in range(layers):
         x = g.emit("Add", [x, attention(norm(x))])
-        x = g.emit("Add", [x, linear(gelu(linear(norm(x), WIDTH, 4 * WIDTH)), 4 * WIDTH, WIDTH)])
+        x = g.emit("Add", [x, linear(gelu(linear(norm(x), width, 4 * width)), 4 * width, width)])
     x = norm(x)
-    g.save(path, f"transformer-{layers}", [("tokens", [1, TOKENS, WIDTH])], [(x, [1, TOKENS, WIDTH])])
+    g.save(path, f"transformer-{layers}", [("tokens", [1, TOKENS, width])], [(x, [1, TOKENS, width])])
 
 
 def make(model, path):
     """Writes the model of this name."""
     if model == "resnet50":
         return resnet50(path)
-    return transformer(path, int(model.removeprefix("transformer-")))
+    return transformer(path, *map(int, model.split("-")[1:]))

@@ -76,7 +76,9 @@ pub(crate) fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> T
 }
 
 pub(crate) fn value(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
-    let dim = |n: &i64| Dimension { value: Some(dimension::Value::DimValue(*n)), ..Dimension::default() };
+    // Sizes below 0 are open.
+    let size = |n: &i64| (*n >= 0).then_some(dimension::Value::DimValue(*n));
+    let dim = |n: &i64| Dimension { value: size(n), ..Dimension::default() };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = type_proto::Tensor { elem_type: Some(dtype as i32), shape: Some(shape) };
     let ty = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };

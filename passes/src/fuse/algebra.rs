@@ -1,6 +1,6 @@
 //! Arithmetic as sums of products, so that no rule needs to know how an exporter associated it.
 
-use crate::{Matcher, Miss};
+use crate::{Matcher, Miss, engine::near};
 use mlconv_mil::{
     ir::Value,
     ops::{Add, Mul, Pow, RealDiv, Square, Sub},
@@ -83,11 +83,6 @@ pub(super) fn line(m: &Matcher<'_>, v: Value) -> Line {
     let sum = expand(m, v, &|u| (m.f.uses(u).len() > 1 || !by_number(u)).then_some(u));
     let holds = |line: &Line| m.alike(line.x, v) && [line.slope, line.shift].iter().all(|n| (*n as f32).is_finite());
     sum.line().ok().filter(holds).unwrap_or(Line { x: v, slope: 1.0, shift: 0.0 })
-}
-
-/// Whether two numbers are one, as far as half precision tells.
-pub(super) fn near(x: f64, want: f64) -> bool {
-    x == want || (x - want).abs() <= 1e-3 * want.abs()
 }
 
 /// Whether two numbers are one to an op that computes the type of `v`.

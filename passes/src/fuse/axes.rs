@@ -5,7 +5,7 @@ use mlconv_mil::{ir::Value, ops::ReduceMean};
 
 /// The axes of `x` that a reduction takes, in order, counted from the first; all where none are given.
 pub(super) fn axes_of(m: &Matcher<'_>, x: Value, axes: Option<&[i64]>) -> Result<Vec<usize>, Miss> {
-    let shape = &m.ty(x).tensor().ok_or(Miss::No)?.shape;
+    let shape = m.shape(x)?;
     let Some(axes) = axes else { return Ok((0..shape.rank()).collect()) };
     let mut out: Vec<usize> = shape.axes(axes).map_err(|_| Miss::No)?.iter().map(|a| a.index()).collect();
     out.sort_unstable();

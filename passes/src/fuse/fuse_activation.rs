@@ -9,11 +9,11 @@ use super::{
     precise::log_of_one_more,
 };
 use crate::{Fit, Matcher, Miss, Pass, Run, rules};
-use chosen::{choice_below_zero, elu, negative_slope, softplus_above_limit, softplus_of_choice};
+use chosen::{choice_below_zero, elu, negative_slope, softplus_above_limit};
 use divided::{inverse, power, quotient, rsqrt_of_sum};
 use mlconv_mil::{
     ir::Value,
-    ops::{Abs, Add, Exp, LeakyRelu, Log, Maximum, Mul, Prelu, Sigmoid, Silu, Softplus, Sub, Tanh},
+    ops::{Abs, Add, Exp, LeakyRelu, Log, Maximum, Mul, Prelu, Select, Sigmoid, Silu, Softplus, Sub, Tanh},
 };
 
 pub(crate) static PASS: Pass = Pass {
@@ -23,22 +23,23 @@ pub(crate) static PASS: Pass = Pass {
     after: &["fuse_gelu", "fuse_normalization"],
     run: Run::Rules(rules![
         silu,
-        sigmoid_of_product,
-        sigmoid_of_sum,
+        sigmoid_of_product: Mul => sigmoid_by_tanh,
+        sigmoid_of_sum: Add => sigmoid_by_tanh,
         quotient,
         inverse,
         power,
         rsqrt_of_sum,
-        softplus,
-        softplus_of_choice,
+        softplus: Log => softplus_written_out,
+        // `log(1 + x)` in two ways, of `x = exp(v)`.
+        softplus_of_choice: Select => softplus_written_out,
         softplus_above_limit,
         softplus_in_parts,
         choice_below_zero,
         elu,
         leaky_relu_of_maximum,
         leaky_relu_of_prelu,
-        prelu_of_sum,
-        prelu_of_difference,
+        prelu_of_sum: Add => prelu_in_parts,
+        prelu_of_difference: Sub => prelu_in_parts,
     ]),
 };
 
@@ -51,14 +52,6 @@ fn silu(op: &Mul, m: &Matcher<'_>) -> Fit {
         m.sole::<Sigmoid>(gate)?;
         Ok(m.replace(Silu { x }))
     })
-}
-
-fn sigmoid_of_product(_: &Mul, m: &Matcher<'_>) -> Fit {
-    sigmoid_by_tanh(m)
-}
-
-fn sigmoid_of_sum(_: &Add, m: &Matcher<'_>) -> Fit {
-    sigmoid_by_tanh(m)
 }
 
 /// `(1 + tanh(x / 2)) / 2`.
@@ -76,10 +69,6 @@ fn sigmoid_by_tanh(m: &Matcher<'_>) -> Fit {
 }
 
 /// `log(1 + exp(x))`.
-fn softplus(_: &Log, m: &Matcher<'_>) -> Fit {
-    softplus_written_out(m)
-}
-
 fn softplus_written_out(m: &Matcher<'_>) -> Fit {
     let y = float_result(m)?;
     let (exp, between) = log_of_one_more(m, y)?;
@@ -123,14 +112,6 @@ fn leaky_relu_of_maximum(op: &Maximum, m: &Matcher<'_>) -> Fit {
 fn leaky_relu_of_prelu(op: &Prelu, m: &Matcher<'_>) -> Fit {
     let alpha = m.uniform(op.alpha)? as f32;
     Ok(m.replace(LeakyRelu { x: op.x, alpha }))
-}
-
-fn prelu_of_sum(_: &Add, m: &Matcher<'_>) -> Fit {
-    prelu_in_parts(m)
-}
-
-fn prelu_of_difference(_: &Sub, m: &Matcher<'_>) -> Fit {
-    prelu_in_parts(m)
 }
 
 /// `max(x, 0) + a * min(x, 0)`, or `max(x, 0) - a * max(-x, 0)`.

@@ -16,41 +16,17 @@ pub(crate) static PASS: Pass = Pass {
     changes_precision: false,
     after: &[],
     run: Run::Rules(rules![
-        clip,
-        relu,
-        relu6,
-        threshold,
-        maximum,
-        minimum,
+        clip: Clip => joined,
+        relu: Relu => joined,
+        relu6: Relu6 => joined,
+        threshold: Threshold => joined,
+        maximum: Maximum => joined,
+        minimum: Minimum => joined,
         sigmoid_hard_of_clip,
-        sigmoid_hard_of_product,
-        sigmoid_hard_of_quotient,
+        sigmoid_hard_of_product: Mul => scaled_bounds,
+        sigmoid_hard_of_quotient: RealDiv => scaled_bounds,
     ]),
 };
-
-fn clip(_: &Clip, m: &Matcher<'_>) -> Fit {
-    joined(m)
-}
-
-fn relu(_: &Relu, m: &Matcher<'_>) -> Fit {
-    joined(m)
-}
-
-fn relu6(_: &Relu6, m: &Matcher<'_>) -> Fit {
-    joined(m)
-}
-
-fn threshold(_: &Threshold, m: &Matcher<'_>) -> Fit {
-    joined(m)
-}
-
-fn maximum(_: &Maximum, m: &Matcher<'_>) -> Fit {
-    joined(m)
-}
-
-fn minimum(_: &Minimum, m: &Matcher<'_>) -> Fit {
-    joined(m)
-}
 
 /// The bounds of the root and those of what it reads as one op.
 fn joined(m: &Matcher<'_>) -> Fit {
@@ -116,14 +92,6 @@ fn sigmoid_hard_of_clip(op: &Clip, m: &Matcher<'_>) -> Fit {
     Ok(m.replace(bounded(line, 1.0)))
 }
 
-fn sigmoid_hard_of_product(_: &Mul, m: &Matcher<'_>) -> Fit {
-    scaled_bounds(m)
-}
-
-fn sigmoid_hard_of_quotient(_: &RealDiv, m: &Matcher<'_>) -> Fit {
-    scaled_bounds(m)
-}
-
 /// `min(max(a * x + b, 0), n) / n`, or that times another value.
 fn scaled_bounds(m: &Matcher<'_>) -> Fit {
     let y = float_result(m)?;
@@ -149,9 +117,8 @@ fn scaled_bounds(m: &Matcher<'_>) -> Fit {
     match others.as_slice() {
         [] if m.alike(gate, y) => Ok(m.replace(bounded(line, bounds.high))),
         [other] => {
-            let shape = |v: Value| m.ty(v).tensor().map(|t| t.shape.clone()).ok_or(Miss::No);
-            let product = shape(gate)?.broadcast(&shape(*other)?).map_err(|_| Miss::No)?;
-            if product != shape(y)? {
+            let product = m.shape(gate)?.broadcast(m.shape(*other)?).map_err(|_| Miss::No)?;
+            if product != *m.shape(y)? {
                 return Err(Miss::No);
             }
             let gate = m.make(bounded(line, bounds.high));

@@ -13,25 +13,17 @@ pub(crate) static PASS: Pass = Pass {
     doc: "Fuses a Gaussian error linear unit that is written out with erf, with tanh or with sigmoid.",
     changes_precision: false,
     after: &[],
-    run: Run::Rules(rules![gelu_of_product, gelu_of_quotient, gelu_of_sum]),
+    run: Run::Rules(rules![
+        gelu_of_product: Mul => gelu,
+        gelu_of_quotient: RealDiv => gelu,
+        gelu_of_sum: Add => gelu,
+    ]),
 };
 
 /// The number before the cube in the approximation with tanh.
 const CUBE: f64 = 0.044715;
 /// The number before `x` in the approximation with sigmoid.
 const STEEPNESS: f64 = 1.702;
-
-fn gelu_of_product(_: &Mul, m: &Matcher<'_>) -> Fit {
-    gelu(m)
-}
-
-fn gelu_of_quotient(_: &RealDiv, m: &Matcher<'_>) -> Fit {
-    gelu(m)
-}
-
-fn gelu_of_sum(_: &Add, m: &Matcher<'_>) -> Fit {
-    gelu(m)
-}
 
 /// The function that decides how much of `x` passes.
 #[derive(Clone, Copy, PartialEq, Eq)]

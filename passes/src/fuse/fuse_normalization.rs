@@ -23,42 +23,18 @@ pub(crate) static PASS: Pass = Pass {
     changes_precision: false,
     after: &["fuse_gelu"],
     run: Run::Rules(rules![
-        mean_of_product,
-        mean_of_quotient,
-        normalized_product,
-        normalized_quotient,
-        normalized_sum,
-        normalized_difference,
+        mean_of_product: Mul => mean,
+        mean_of_quotient: RealDiv => mean,
+        normalized_product: Mul => normalized,
+        normalized_quotient: RealDiv => normalized,
+        normalized_sum: Add => normalized,
+        normalized_difference: Sub => normalized,
         scale,
         shift_by_sum,
         shift_by_difference,
         softmax,
     ]),
 };
-
-fn mean_of_product(_: &Mul, m: &Matcher<'_>) -> Fit {
-    mean(m)
-}
-
-fn mean_of_quotient(_: &RealDiv, m: &Matcher<'_>) -> Fit {
-    mean(m)
-}
-
-fn normalized_product(_: &Mul, m: &Matcher<'_>) -> Fit {
-    normalized(m)
-}
-
-fn normalized_quotient(_: &RealDiv, m: &Matcher<'_>) -> Fit {
-    normalized(m)
-}
-
-fn normalized_sum(_: &Add, m: &Matcher<'_>) -> Fit {
-    normalized(m)
-}
-
-fn normalized_difference(_: &Sub, m: &Matcher<'_>) -> Fit {
-    normalized(m)
-}
 
 /// `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, however it is associated.
 fn normalized(m: &Matcher<'_>) -> Fit {

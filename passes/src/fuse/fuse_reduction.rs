@@ -19,8 +19,8 @@ pub(crate) static PASS: Pass = Pass {
     changes_precision: false,
     after: &["fuse_normalization"],
     run: Run::Rules(rules![
-        mean_of_product,
-        mean_of_quotient,
+        mean_of_product: Mul => mean,
+        mean_of_quotient: RealDiv => mean,
         sum_of_squares,
         sum_of_sizes,
         norm,
@@ -32,14 +32,6 @@ pub(crate) static PASS: Pass = Pass {
 /// An epsilon that no sum of exponentials notices.
 const NOTHING: f32 = 1e-37;
 
-fn mean_of_product(_: &Mul, m: &Matcher<'_>) -> Fit {
-    mean(m)
-}
-
-fn mean_of_quotient(_: &RealDiv, m: &Matcher<'_>) -> Fit {
-    mean(m)
-}
-
 /// A sum divided by the count of what is summed.
 pub(super) fn mean(m: &Matcher<'_>) -> Fit {
     let y = float_result(m)?;
@@ -48,7 +40,7 @@ pub(super) fn mean(m: &Matcher<'_>) -> Fit {
     let of_squares = m.def::<ReduceSumSquare>(sum).map(|op| (op.x, op.axes.clone(), op.keep_dims));
     let of = m.def::<ReduceSum>(sum).map(|op| (op.x, op.axes.clone(), op.keep_dims));
     let (x, axes, keep_dims) = of.or_else(|_| of_squares.clone())?;
-    let sizes = &m.ty(x).tensor().ok_or(Miss::No)?.shape;
+    let sizes = m.shape(x)?;
     let count: Option<usize> = axes_of(m, x, axes.as_deref())?.iter().map(|a| sizes[*a].as_usize()).product();
     let is_mean = count.is_some_and(|n| n > 1 && same(m, y, product.number_of(&[sum]) * n as f64, 1.0));
     if !is_mean || !m.alike(sum, y) {

@@ -1,7 +1,7 @@
 //! `log(1 + x)` and `exp(x) - 1` as sources that mind small numbers compute them: in two ways, of which one is chosen.
 
-use super::algebra::{expand, near};
-use crate::{Matcher, Miss};
+use super::algebra::expand;
+use crate::{Matcher, Miss, engine::near};
 use mlconv_mil::{
     ir::Value,
     ops::{Abs, Atanh, Exp, Less, Log, RealDiv, Select, Tanh},

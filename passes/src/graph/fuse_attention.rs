@@ -54,11 +54,6 @@ fn keys(m: &Matcher<'_>, product: &Matmul) -> Result<Scaled, Miss> {
     Ok(Scaled { x: keys, factor: right.factor * x.factor })
 }
 
-/// The axes of `v`.
-fn dims<'f>(m: &Matcher<'f>, v: Value) -> Result<&'f [Dim], Miss> {
-    Ok(&m.ty(v).tensor().ok_or(Miss::No)?.shape)
-}
-
 fn matmul(op: &Matmul, m: &Matcher<'_>) -> Fit {
     let softmax = m.sole::<Softmax>(op.x)?;
     let rank = m.rank(op.x)?;
@@ -87,11 +82,11 @@ fn matmul(op: &Matmul, m: &Matcher<'_>) -> Fit {
     }
     m.require(m.opset() >= Opset::Ios18, "the op of attention is there from iOS 18 on")?;
     if let Some(mask) = mask {
-        m.require(dims(m, mask)?.last() == dims(m, scores)?.last(), "the mask is broadcast along the keys")?;
+        m.require(m.shape(mask)?.last() == m.shape(scores)?.last(), "the mask is broadcast along the keys")?;
     }
     let query = scaled(m, product.x);
-    let (q, v) = (dims(m, query.x)?, dims(m, op.y)?);
-    let right = dims(m, product.y)?;
+    let (q, v) = (m.shape(query.x)?, m.shape(op.y)?);
+    let right = m.shape(product.y)?;
     let same = |a: &[Dim]| a.len() == rank && a[..rank - 2] == q[..rank - 2];
     m.require(q.len() == rank && same(v) && same(right), "heads are broadcast")?;
     let width = q[rank - 1].as_usize().filter(|w| *w > 0);

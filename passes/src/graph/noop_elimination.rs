@@ -22,7 +22,7 @@ fn same_type(m: &Matcher<'_>, x: Value) -> Fit {
 
 /// Whether `v` is a constant whose every element is `value`.
 fn is_all(m: &Matcher<'_>, v: Value, value: f64) -> bool {
-    m.constant(v).is_ok_and(|t| t.count() <= 1 << 16 && t.count() > 0 && t.to_f64().iter().all(|x| *x == value))
+    m.uniform(v).is_ok_and(|x| x == value)
 }
 
 fn identity(op: &Identity, m: &Matcher<'_>) -> Fit {

@@ -14,7 +14,8 @@ mod picking;
 mod sizes;
 
 use crate::{Pass, PassCx, PassError, Run};
-use lower::{Lower, MAX_RANK, Rule, StandIns};
+pub(crate) use lower::MAX_RANK;
+use lower::{Lower, Rule, StandIns};
 use mlconv_mil::ir::{Function, OpId, Place, Use, Value};
 
 pub(crate) static PASS: Pass = Pass {

@@ -80,19 +80,29 @@ fn conv(op: &Conv, m: &Matcher<'_>) -> Fit {
 fn avg_pool(op: &AvgPool, m: &Matcher<'_>) -> Fit {
     let (x, margins) = around_images(m, op.x, 0.0)?;
     m.require(!op.exclude_padding_from_average, "the average does not count what the pooling adds")?;
-    m.require(!op.ceil_mode, "windows may reach over the end")?;
-    let pad = together(op.pad_type, &op.pad, &margins).ok_or(DEPENDS)?;
-    m.require(within_windows(&pad, &op.kernel_sizes), "a window would lie outside of the image")?;
+    let pad = of_pooling(m, (op.pad_type, &op.pad), &margins, &op.kernel_sizes, op.ceil_mode)?;
     Ok(m.replace(AvgPool { x, pad_type: PadType::Custom, pad, ..op.clone() }))
 }
 
 /// Margins that are never the greatest element.
 fn max_pool(op: &MaxPool, m: &Matcher<'_>) -> Fit {
     let (x, margins) = around_images(m, op.x, f32::NEG_INFINITY)?;
-    m.require(!op.ceil_mode, "windows may reach over the end")?;
-    let pad = together(op.pad_type, &op.pad, &margins).ok_or(DEPENDS)?;
-    m.require(within_windows(&pad, &op.kernel_sizes), "a window would lie outside of the image")?;
+    let pad = of_pooling(m, (op.pad_type, &op.pad), &margins, &op.kernel_sizes, op.ceil_mode)?;
     Ok(m.replace(MaxPool { x, pad_type: PadType::Custom, pad, ..op.clone() }))
+}
+
+/// Both margins of a pooling.
+fn of_pooling(
+    m: &Matcher<'_>,
+    (pad_type, own): (PadType, &[i64]),
+    margins: &[[i64; 2]],
+    kernel: &[i64],
+    ceil_mode: bool,
+) -> Result<Ints, Miss> {
+    m.require(!ceil_mode, "windows may reach over the end")?;
+    let pad = together(pad_type, own, margins).ok_or(DEPENDS)?;
+    m.require(within_windows(&pad, kernel), "a window would lie outside of the image")?;
+    Ok(pad)
 }
 
 /// Whether each window meets the image, whatever its size.

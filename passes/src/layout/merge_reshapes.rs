@@ -1,7 +1,7 @@
 //! Makes one op, or none, of several that give a tensor another shape.
 
 use super::keep::{axis, kept, reshaped};
-use crate::{Fit, Matcher, Miss, Pass, Run, rules};
+use crate::{Fit, Matcher, Miss, Pass, Run, graph::rank_reduction::MAX_RANK, rules};
 use mlconv_mil::{
     ir::{OpId, Value},
     ops::{ExpandDims, Flatten2d, Gather, Reshape, ReshapeLike, SliceByIndex, Squeeze, Transpose},
@@ -27,9 +27,6 @@ pub(crate) static PASS: Pass = Pass {
 
 /// Elementwise ops between two reshapes, up to which they are looked at.
 const MAX_BETWEEN: usize = 16;
-
-/// More axes than Core ML has: such a tensor is an input or output, and nothing is computed on it.
-const MAX_RANK: usize = 5;
 
 fn reshape(op: &Reshape, m: &Matcher<'_>) -> Fit {
     merged(m, op.x).or_else(|miss| {
@@ -75,6 +72,7 @@ fn merged(m: &Matcher<'_>, x: Value) -> Fit {
         return Ok(m.alias(before));
     }
     let (between, before) = between(m, x)?;
+    // A tensor of more axes is an input or output, and nothing is computed on it.
     m.require(between.is_empty() || m.rank(before)? <= MAX_RANK, "it would compute on more axes than Core ML has")?;
     let mut v = before;
     for (id, varies) in between.into_iter().rev() {
@@ -136,11 +134,7 @@ fn squeeze_of_slice(op: &Squeeze, m: &Matcher<'_>) -> Fit {
     let begin = m.constant(slice.begin).map_err(|_| Miss::Because("where the slice begins is not constant"))?;
     let mut begins = begin.to_i64();
     let kept: Vec<usize> = (0..rank).filter(|i| !squeeze_mask[*i]).collect();
-    let squeezed: Vec<usize> = match &op.axes {
-        Some(axes) => axes.iter().map(|a| axis(*a, sliced.rank())).collect::<Option<_>>().ok_or(Miss::No)?,
-        None => (0..sliced.rank()).collect(),
-    };
-    for at in squeezed.into_iter().filter(|at| sliced[*at].is(1)) {
+    for at in squeezed(op, m)?.into_iter().filter(|at| sliced[*at].is(1)) {
         let axis = kept[at];
         m.require(slice.stride.as_ref().is_none_or(|s| s[axis] > 0), "the slice runs backwards")?;
         let begin = &mut begins[axis];
@@ -163,6 +157,15 @@ fn squeeze_of_slice(op: &Squeeze, m: &Matcher<'_>) -> Fit {
     Ok(m.replace(SliceByIndex { begin, begin_mask, squeeze_mask: Some(squeeze_mask), ..slice.clone() }))
 }
 
+/// The axes that are squeezed: all of size 1 where none are named.
+fn squeezed(op: &Squeeze, m: &Matcher<'_>) -> Result<Vec<usize>, Miss> {
+    let shape = m.shape(op.x)?;
+    match &op.axes {
+        Some(axes) => axes.iter().map(|a| axis(*a, shape.rank())).collect::<Option<_>>().ok_or(Miss::No),
+        None => Ok((0..shape.rank()).filter(|i| shape[*i].is(1)).collect()),
+    }
+}
+
 /// A gather of one element along an axis that is squeezed has an index without axes.
 fn squeeze_of_gather(op: &Squeeze, m: &Matcher<'_>) -> Fit {
     let gather = m.sole::<Gather>(op.x)?;
@@ -172,11 +175,7 @@ fn squeeze_of_gather(op: &Squeeze, m: &Matcher<'_>) -> Fit {
         return Err(Miss::No);
     }
     let made = at..at + indices.shape().len();
-    let rank = m.rank(op.x)?;
-    let squeezed: Vec<usize> = match &op.axes {
-        Some(axes) => axes.iter().map(|a| axis(*a, rank)).collect::<Option<_>>().ok_or(Miss::No)?,
-        None => (0..rank).filter(|i| m.shape(op.x).is_ok_and(|s| s[*i].is(1))).collect(),
-    };
+    let squeezed = squeezed(op, m)?;
     let all = squeezed.iter().all(|a| made.contains(a));
     m.require(all && !squeezed.is_empty(), "axes of the tensor itself are squeezed as well")?;
     let indices = m.make_constant(indices.reshape(&vec![1; made.len() - squeezed.len()]));

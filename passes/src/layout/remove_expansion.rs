@@ -1,6 +1,6 @@
 //! Removes repetitions that broadcasting makes itself.
 
-use crate::{Pass, PassCx, PassError, Run};
+use crate::{Pass, PassCx, PassError, Run, engine::uniform};
 use mlconv_mil::{
     ir::{Function, OpId, Use, Value},
     ops::{Add, Matmul, Mul, Tile},
@@ -14,9 +14,6 @@ pub(crate) static PASS: Pass = Pass {
     after: &["rank_reduction"],
     run: Run::Function(run),
 };
-
-/// Elements of a constant up to which it is looked at whether all are neutral.
-const MAX_NEUTRAL: usize = 1 << 16;
 
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
@@ -62,10 +59,7 @@ fn expanded(f: &Function, id: OpId) -> Option<Value> {
 
 /// The operand beside one whose every element is `neutral`.
 fn beside(f: &Function, x: Value, y: Value, neutral: f64) -> Option<Value> {
-    let is = |v: Value| {
-        f.constant(v)
-            .is_some_and(|t| (1..=MAX_NEUTRAL).contains(&t.count()) && t.to_f64().iter().all(|e| *e == neutral))
-    };
+    let is = |v: Value| uniform(f, v) == Some(neutral);
     if is(y) { Some(x) } else { is(x).then_some(y) }
 }
 

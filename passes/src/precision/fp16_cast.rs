@@ -1,12 +1,14 @@
 //! Computes in half precision what half precision can hold.
 
 use super::{
+    bounds::Bounds,
+    delicate::{self, Delicate},
     epsilon, integers,
     reach::{self, Cause, Reach, Unfit},
 };
-use crate::{Pass, PassCx, PassError, Pattern, Run, Weight};
+use crate::{Pass, PassCx, PassError, Pattern, Run, Seen, Weight};
 use mlconv_mil::{
-    ir::{Def, Function, OpId, Place, Value},
+    ir::{Function, OpId, Place, Value},
     ops::{Cast, Const, ConstexprCast, ConstexprCastIos16},
     schema::{Arg, Attr, AttrType, Effect, NamedArg, Op, ParamKind},
 };
@@ -15,7 +17,7 @@ use std::collections::{HashMap, HashSet};
 
 pub(crate) static PASS: Pass = Pass {
     name: "fp16_cast",
-    doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant does not fit, an operand may be too small or too large, or the op is to be kept.",
+    doc: "Casts the 32-bit operands of every op that takes half precision, unless a constant or a value does not fit, what it computes in between does not, or the op is to be kept.",
     changes_precision: true,
     after: &[],
     run: Run::Function(run),
@@ -24,8 +26,7 @@ pub(crate) static PASS: Pass = Pass {
 fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
     for index in 0..cx.module.functions.len() {
         let mut halves = Halves::default();
-        let mut reaches = Reaches::new();
-        let exact = integers::exact(&cx.module.functions[index]);
+        let mut known = Known::new(cx, index);
         for id in cx.module.functions[index].all_ops() {
             if !cx.may_edit() {
                 break;
@@ -34,30 +35,68 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                 let f = &mut cx.module.functions[index];
                 halves.decode(f, id).map_err(|e| PassError::new(cx.pass, &e))?;
                 let single = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
-                reaches.extend(single.filter(|v| !halves.0.contains_key(*v)).map(|v| (*v, Reach::Wide)));
+                known.reaches.extend(single.filter(|v| !halves.0.contains_key(*v)).map(|v| (*v, Reach::Wide)));
                 continue;
             }
-            match decide(cx, index, id, &reaches, &exact) {
+            match decide(cx, index, id, &known) {
                 Decision::NotFloat => {}
-                Decision::Keep { why, asked, reach } => {
-                    cx.note(index, id, &why, if asked { Weight::Asked } else { Weight::Matters });
+                Decision::Keep { why, detail, asked, reach } => {
+                    cx.note(index, id, (&why, &detail), if asked { Weight::Asked } else { Weight::Matters });
                     let f = &cx.module.functions[index];
                     let results = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
-                    reaches.extend(results.filter_map(|v| Some((*v, reach?))));
+                    known.reaches.extend(results.filter_map(|v| Some((*v, reach?))));
                 }
-                Decision::Half => {
-                    if let Some((_, had)) = epsilon::raised(&*cx.module.functions[index].op_data(id).op) {
-                        let why =
-                            format!("the epsilon is 6e-8, the least that half precision holds, instead of {had:e}");
-                        cx.note(index, id, &why, Weight::Adapted);
-                    }
-                    to_half(cx, index, id, &mut halves)?;
-                }
+                Decision::Half => to_half(cx, index, id, &mut halves)?,
             }
         }
     }
     Ok(())
 }
+
+/// What is known of a function before its ops are cast.
+struct Known {
+    /// Values that may lie where half precision has no numbers.
+    reaches: Reaches,
+    /// Ops that compute integers.
+    exact: HashSet<OpId>,
+    delicate: Delicate,
+    bounds: Bounds,
+    seen: Seen,
+}
+
+impl Known {
+    fn new(cx: &PassCx<'_>, index: usize) -> Self {
+        let f = &cx.module.functions[index];
+        let bounds = Bounds::new(f);
+        Self {
+            reaches: Reaches::new(),
+            exact: integers::exact(f),
+            delicate: delicate::delicate(cx.module, f, &bounds),
+            bounds,
+            seen: cx.options.seen.get(index).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Why half precision does not hold `v`, by what is declared and what was seen, and its greatest magnitude.
+    fn misfit(&self, v: Value) -> Option<(&'static str, f64)> {
+        let declared = self.bounds.of(v).reached().filter(|most| *most > MOST);
+        let declared = declared.map(|most| ("values are beyond 65504, for what is declared of inputs", most));
+        declared.or_else(|| match self.seen.greatest(v)? {
+            most if most > MOST / HEADROOM => Some(("values are beyond 65504, or near it", most)),
+            most if most > 0.0 && most < LEAST => {
+                Some(("no value is as great as 6.1e-5, below which digits are lost", most))
+            }
+            _ => None,
+        })
+    }
+}
+
+/// The greatest number of half precision.
+const MOST: f64 = 65504.0;
+/// The least number of which half precision has all digits.
+const LEAST: f64 = 6.103_515_625e-5;
+/// How much greater values may be than those that were seen.
+const HEADROOM: f64 = 2.0;
 
 /// The values that may lie where half precision has no numbers.
 type Reaches = HashMap<Value, Reach>;
@@ -68,6 +107,8 @@ enum Decision {
     /// The op computes in 32 bits.
     Keep {
         why: String,
+        /// What is special to this op.
+        detail: String,
         /// Whether the user wants it so.
         asked: bool,
         /// Where its results may lie.
@@ -76,8 +117,8 @@ enum Decision {
     Half,
 }
 
-/// What to do with an op; `exact` holds the ops that compute integers.
-fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches, exact: &HashSet<OpId>) -> Decision {
+/// What to do with an op.
+fn decide(cx: &PassCx<'_>, index: usize, id: OpId, known: &Known) -> Decision {
     let f = &cx.module.functions[index];
     let data = f.op_data(id);
     let (op, schema) = (&*data.op, data.op.schema());
@@ -92,48 +133,53 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, reaches: &Reaches, exact: &Ha
         return Decision::NotFloat;
     }
     let args = op.args();
-    let mut any = false;
-    for arg in &args {
-        if f32_operands(f, arg).next().is_none() {
-            continue;
-        }
-        let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return Decision::NotFloat };
-        if schema.types(domain, f.opset).is_some_and(|t| !t.contains(&DType::F16)) {
-            return Decision::NotFloat;
-        }
-        any = true;
-    }
-    if !any {
+    let is_attr = |arg: &NamedArg<'_>| matches!(arg.arg, Arg::Attr(_));
+    if args.iter().any(|arg| f32_operands(f, arg).next().is_some() && arg.param.is_none())
+        || !args.iter().any(|arg| !is_attr(arg) && casts(f, id, arg))
+    {
         return Decision::NotFloat;
     }
     let mut causes: Vec<(&str, Cause)> = vec![];
-    for arg in &args {
-        causes.extend(unfit(f, id, arg).map(|u| (&*arg.name, Cause::Number(u))));
-        let reach = f32_operands(f, arg).find_map(|v| reaches.get(&v));
-        causes.extend(reach.map(|r| (&*arg.name, Cause::Operand(*r))));
+    for arg in args.iter().filter(|arg| is_attr(arg) || casts(f, id, arg)) {
+        causes.extend(unfit(f, id, arg).map(|u| (arg.name, Cause::Number(u))));
+        let reach = f32_operands(f, arg).find_map(|v| known.reaches.get(&v));
+        causes.extend(reach.map(|r| (arg.name, Cause::Operand(*r))));
     }
     let reach = reach::of_results(f, id, &causes);
+    let keep = |why: String, detail: String| Decision::Keep { why, detail, asked: false, reach };
     if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
-        return Decision::Keep { why: format!("asked for by `{}`", p.as_str()), asked: true, reach };
+        let why = format!("asked for by `{}`", p.as_str());
+        return Decision::Keep { why, detail: String::new(), asked: true, reach };
     }
-    if exact.contains(&id) {
-        return Decision::Keep { why: "it computes integers".to_owned(), asked: false, reach };
+    if known.exact.contains(&id) {
+        return keep("it computes integers".to_owned(), String::new());
     }
-    match causes.first() {
-        Some((name, cause)) => Decision::Keep { why: cause.why(name), asked: false, reach },
+    if let Some(why) = known.delicate.get(&id) {
+        return keep((*why).to_owned(), String::new());
+    }
+    if let Some((name, cause)) = causes.first() {
+        return keep(cause.why(name), String::new());
+    }
+    let operands =
+        args.iter().filter(|arg| casts(f, id, arg)).flat_map(|arg| f32_operands(f, arg).map(|v| (arg.name, v)));
+    let results = data.results.iter().map(|v| ("the result", *v));
+    let changing = operands.chain(results).filter(|(_, v)| f.constant(*v).is_none());
+    let misfit = changing.filter_map(|(name, v)| Some((name, known.misfit(v)?))).next();
+    match misfit {
+        Some((name, (why, most))) => keep(why.to_owned(), format!("{name} reaches {most:.1e}")),
         None => Decision::Half,
     }
 }
 
+/// Whether an argument of an op holds 32-bit floats that would be cast.
+fn casts(f: &Function, id: OpId, arg: &NamedArg<'_>) -> bool {
+    let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return false };
+    let takes_half = f.op_data(id).op.schema().types(domain, f.opset).is_none_or(|t| t.contains(&DType::F16));
+    takes_half && f32_operands(f, arg).next().is_some() && !delicate::is_place(f, id, arg.name)
+}
+
 fn f32_operands<'a>(f: &'a Function, arg: &'a NamedArg<'_>) -> impl Iterator<Item = Value> + 'a {
-    let values = match &arg.arg {
-        Arg::Operands(v) => v.as_ref(),
-        Arg::Attr(_) | Arg::Region(_) => &[],
-    };
-    values.iter().copied().filter(|v| match f.ty(*v) {
-        Type::Tensor(t) => t.dtype == DType::F32,
-        _ => false,
-    })
+    arg.operands().iter().copied().filter(|v| is_single(f, *v))
 }
 
 /// A number in an argument that does not fit half precision.
@@ -167,13 +213,11 @@ impl Halves {
             return Ok(*half);
         }
         let hint = format!("{}_to_fp16", f.value(v).hint);
-        // Right behind the definition: there it is in reach of every reader.
-        let place = after(f, v);
         let (op, origin): (Box<dyn Op>, _) = match (f.constant(v), f.def_op(v)) {
             (Some(t), def) => (Box::new(Const { val: t.cast(DType::F16) }), def.and_then(|id| f.op_data(id).origin)),
             (None, def) => (Box::new(Cast { x: v, dtype: DType::F16 }), def.and_then(|id| f.op_data(id).origin)),
         };
-        let half = f.insert(place, &[&hint], op, origin)?[0];
+        let half = f.insert(f.behind(v), &[&hint], op, origin)?[0];
         self.0.insert(v, half);
         Ok(half)
     }
@@ -258,24 +302,17 @@ fn decodes_to_half(f: &Function, id: OpId) -> bool {
     scale.is_none_or(|t| t.to_f64().iter().all(|s| s.abs() * data <= 65504.0))
 }
 
-/// The place right behind the definition of `v`.
-fn after(f: &Function, v: Value) -> Place {
-    let (block, first) = match f.value(v).def {
-        Def::Arg(block, _) => (block, f.ops_in(block).next()),
-        Def::Result(id, _) => {
-            let block = f.op_data(id).block;
-            (block, f.next_op(id))
-        }
-    };
-    first.map_or(Place::End(block), Place::Before)
-}
-
 /// Puts a half-precision twin in the place of an op, with casts back for whoever reads 32 bits.
 fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> Result<(), PassError> {
     let data = cx.module.functions[index].op_data(id).clone();
     let mut operands = vec![];
-    for arg in data.op.args() {
-        operands.extend(f32_operands(&cx.module.functions[index], &arg));
+    for arg in data.op.args().iter().filter(|arg| casts(&cx.module.functions[index], id, arg)) {
+        operands.extend(f32_operands(&cx.module.functions[index], arg));
+    }
+    let raised = epsilon::raised(&*data.op);
+    if let Some((_, had)) = &raised {
+        let why = format!("the epsilon is 6e-8, the least that half precision holds, instead of {had:e}");
+        cx.note(index, id, (&why, ""), Weight::Adapted);
     }
     let origin = data.origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
     let f = &mut cx.module.functions[index];
@@ -284,7 +321,7 @@ fn to_half(cx: &mut PassCx<'_>, index: usize, id: OpId, halves: &mut Halves) -> 
         for v in operands {
             twins.insert(v, halves.of(f, v)?);
         }
-        let mut op = epsilon::raised(&*data.op).map_or_else(|| data.op.clone(), |(op, _)| op);
+        let mut op = raised.map_or_else(|| data.op.clone(), |(op, _)| op);
         op.visit_operands_mut(&mut |v| *v = twins.get(v).copied().unwrap_or(*v));
         let singles: Vec<Value> = data.results.iter().copied().filter(|v| is_single(f, *v)).collect();
         // In its place, as a size that depends on data is named after the op: what is not cast was inferred from that name.

@@ -1,9 +1,9 @@
 //! Which values may lie where half precision has no numbers.
 
+use super::moves::MOVES;
 use mlconv_mil::{
     ir::{Function, OpId, Value},
     ops::Cast,
-    schema::{Arg, NamedArg},
 };
 use mlconv_tensor::{Simd, Tensor, WithSimd, f16, vectorized};
 
@@ -56,43 +56,21 @@ impl Cause {
 /// Ops whose results lie within a few units of zero, whatever their operands are.
 const BOUNDED: &[&str] = &["cos", "erf", "relu6", "sigmoid", "sigmoid_hard", "sin", "softmax", "tanh"];
 
-/// Ops that move or bound values, or are as small and as great as what they read.
-const MOVES: &[&str] = &[
+/// Ops beside those that move elements whose results are as small and as great as what they read.
+const KEEPS_SIZE: &[&str] = &[
     "abs",
     "clip",
-    "concat",
-    "depth_to_space",
-    "expand_dims",
-    "flatten2d",
-    "gather",
-    "gather_along_axis",
-    "gather_nd",
-    "identity",
     "max_pool",
     "maximum",
     "minimum",
     "pad",
-    "pixel_shuffle",
-    "pixel_unshuffle",
     "reduce_max",
     "reduce_min",
     "relu",
-    "reshape",
-    "reshape_like",
-    "reverse",
-    "select",
-    "slice_by_index",
-    "slice_by_size",
-    "space_to_depth",
-    "split",
     "sqrt",
     "square",
-    "squeeze",
-    "stack",
     "threshold",
-    "tile",
     "topk",
-    "transpose",
 ];
 
 /// Where the results of an op may lie that computes in 32 bits because of `causes`, which name its arguments.
@@ -127,7 +105,7 @@ pub(super) fn of_results(f: &Function, id: OpId, causes: &[(&str, Cause)]) -> Op
         }
         "mul" => (is_constant(f, id, "x") || is_constant(f, id, "y")).then_some(first),
         "reduce_mean" | "reduce_sum" => Some(first).filter(|r| *r == Reach::Tiny),
-        _ if MOVES.contains(&name) => {
+        _ if MOVES.contains(&name) || KEEPS_SIZE.contains(&name) => {
             let huge = causes.iter().any(|(_, c)| c.reach() == Reach::Huge);
             Some(if huge { Reach::Huge } else { Reach::Tiny })
         }
@@ -146,14 +124,7 @@ fn reciprocal(of: Reach) -> Reach {
 
 /// The operand of an op that is called `name`.
 fn operand(f: &Function, id: OpId, name: &str) -> Option<Value> {
-    f.op_data(id).op.args().iter().find(|a| a.name == name).and_then(first_value)
-}
-
-fn first_value(arg: &NamedArg<'_>) -> Option<Value> {
-    match &arg.arg {
-        Arg::Operands(v) => v.first().copied(),
-        Arg::Attr(_) | Arg::Region(_) => None,
-    }
+    f.op_data(id).op.args().iter().find(|a| a.name == name).and_then(|a| a.operands().first().copied())
 }
 
 fn constant<'f>(f: &'f Function, id: OpId, name: &str) -> Option<&'f Tensor> {
@@ -273,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_ops_of_the_tables_are_in_the_catalogue() {
-        for name in BOUNDED.iter().chain(MOVES) {
+        for name in BOUNDED.iter().chain(KEEPS_SIZE) {
             assert!(OPS.iter().any(|op| op.schema.name == *name), "{name}");
         }
     }

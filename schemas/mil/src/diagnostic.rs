@@ -43,7 +43,7 @@ codes! {
     P0102 "adapted to half precision" "Half precision does not hold a number of the op, such as the epsilon of a normalisation, and the op computes with the nearest number that does what it is for. Results change by little; the parity run says by how much. `--keep-fp32` with the name of the op keeps it as it was.";
     C0001 "nothing to compress" "A pattern or name matches no weight, or a scheme cannot be applied to any.";
     C0002 "compression cannot be as asked" "A scheme, a budget or a configuration asks for what cannot be done; nothing is written.";
-    C0101 "target raised" "A compressed form needs a newer deployment target than the model has, and none was stated.";
+    C0101 "target raised" "A compressed form, or several functions in one package, need a newer deployment target than the model has, and none was stated.";
     C0102 "weight not compressed" "A weight that was to be compressed is left as it is.";
     C0103 "scheme adapted" "Sizes do not divide as asked, so that the nearest that do are taken.";
     C0104 "few samples" "Ranges of activations come from samples. A few of them do not show how large values become.";
@@ -53,6 +53,7 @@ codes! {
     X0003 "not expressible for the target" "The program needs something that the chosen deployment target does not have.";
     X0004 "package breaks a rule of Core ML" "The package would not load, or would not mean what it should. This is a fault of the tool where it wrote the package.";
     X0005 "former package left behind" "The new package is in its place, but what was there before, which has been moved aside, could not be removed. It can be removed by hand.";
+    X0006 "metadata differ" "A package of several functions has one set of metadata, and the packages that they come from have several.";
     N0001 "models differ" "The outputs of two models on the same inputs differ beyond tolerance.";
     N0002 "run failed" "An op could not be computed on these inputs.";
     N0003 "input does not fit" "An array given for an input has a shape or type other than declared, or no input has its name.";

@@ -128,7 +128,7 @@ fn distinct(pairs: &[(&str, &str)]) -> bool {
     pairs.iter().enumerate().all(|(i, (name, _))| pairs[..i].iter().all(|(n, _)| n != name))
 }
 
-fn pattern_and_scheme<'a>(one: Field<'a>) -> Result<(OsString, Field<'a>), Diagnostic> {
+fn pattern_and_scheme(one: Field<'_>) -> Result<(OsString, Field<'_>), Diagnostic> {
     let t = one.table(&["pattern", "scheme"])?;
     let (Some(pattern), Some(scheme)) = (t.get("pattern"), t.get("scheme")) else {
         return Err(one.wrong("wanted a `pattern` and a `scheme`"));

@@ -7,8 +7,12 @@ use crate::{
     codes,
     compress::{Rule, preset},
     interface::Image,
+    ranges::Declared,
 };
 use mlconv_source::InputSpec;
+
+/// What is wrong with what is typed after an option.
+type Check = fn(&str) -> Result<(), Diagnostic>;
 
 /// A key of a recipe, which stands for an option.
 #[derive(Clone, Copy)]
@@ -18,7 +22,7 @@ pub(super) struct Key {
     pub(super) option: &'static str,
     pub(super) form: Form,
     /// What the command itself only finds wrong later.
-    pub(super) check: Option<fn(&str) -> Result<(), Diagnostic>>,
+    pub(super) check: Option<Check>,
 }
 
 impl Key {
@@ -31,7 +35,7 @@ impl Key {
         Self { option, ..self }
     }
 
-    const fn check(self, check: fn(&str) -> Result<(), Diagnostic>) -> Self {
+    const fn check(self, check: Check) -> Self {
         Self { check: Some(check), ..self }
     }
 }
@@ -48,6 +52,7 @@ pub(super) const SECTIONS: &[(&str, &[Key])] = &[
             Key::new("target", Form::Text),
             Key::new("precision", Form::Text),
             Key::new("keep_fp32", Form::Texts),
+            Key::new("ranges", Form::Named(AT_LAST)).of("range").check(range),
             Key::new("inputs", Form::Named(AT_LAST)).of("input").check(input),
             Key::new("outputs", Form::Texts).of("output"),
             Key::new("states", Form::Named(Named { split: args::in_the_middle, value: text_value })).of("state"),
@@ -126,6 +131,10 @@ const AT_LAST: Named = Named { split: |text| text.rsplit_once('='), value: text_
 /// What of a recipe goes where `typed` is typed, beside what is the same option and what the command line forbids together.
 pub(super) const INSTEAD: &[(&[&str], &[&str])] =
     &[(compress::GOALS, &["config"]), (&["config"], compress::GOALS), (&["sample"], &["labels"])];
+
+fn range(text: &str) -> Result<(), Diagnostic> {
+    Declared::parse(text).map(drop).map_err(|why| Diagnostic::error(&codes::L0001, why))
+}
 
 fn input(text: &str) -> Result<(), Diagnostic> {
     InputSpec::parse(text).map(drop).map_err(|e| Diagnostic::error(&codes::L0001, e.to_string()))

@@ -7,7 +7,18 @@ use std::collections::BTreeSet;
 /// The command lines that together say everything that a recipe can say.
 const LINES: &[&[&str]] = &[
     &["convert", "--target", "ios18", "--precision", "fp32", "--keep-fp32", "a*", "--keep-fp32", "say \"no\"\\n"],
-    &["convert", "--input", "x=1x3:f16", "--input", "y.z=1x[1..512]", "--output", "é", "--no-state"],
+    &[
+        "convert",
+        "--input",
+        "x=1x3:f16",
+        "--input",
+        "y.z=1x[1..512]",
+        "--output",
+        "é",
+        "--no-state",
+        "--range",
+        "x=-1:1e3",
+    ],
     &["convert", "--input", "1x3", "--state", "a=b", "--state", "c=d=e=f"],
     &["convert", "--image", "x=rgb,scale=1/255,mean=0.5:0.4:0.3", "--image", "y", "--image-output", "z=bgr"],
     &["convert", "--image", "gray", "--class-labels", "cat,dog", "--class-output", "p", "--class-softmax"],

@@ -18,13 +18,19 @@ use mlconv_proto::coreml::{
     mil::{self, Argument, Operation, argument::binding::Binding},
 };
 use mlconv_tensor::{Dim, Symbols, Tensor, Type};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Nesting of blocks beyond which a program is refused.
 const MAX_NESTING: usize = 64;
 
 /// The module that a package holds, and what is odd about the package.
 pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
+    import_beside(package, &mut BTreeSet::new())
+}
+
+/// As [`import`], where open sizes are called otherwise than those of `symbols`, to which they are added; so the functions of
+/// several packages can be those of one module.
+pub fn import_beside(package: &Package, symbols: &mut BTreeSet<String>) -> Result<(Module, Vec<Diagnostic>)> {
     let program = package.program()?;
     let description = package.model.description.clone().unwrap_or_default();
     let mut module = Module { meta: meta(description.metadata.as_ref()), ..Module::default() };
@@ -33,7 +39,7 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
         "" => "main",
         name => name,
     };
-    let (mut warnings, mut symbols) = (vec![], HashSet::new());
+    let mut warnings = vec![];
     // The default function first, the others in the order of their names.
     let mut functions: Vec<_> = program.functions.iter().collect();
     functions.sort_by_key(|(name, _)| *name != default);
@@ -43,7 +49,7 @@ pub fn import(package: &Package) -> Result<(Module, Vec<Diagnostic>)> {
             weights: &package.weights,
             f: Function::new(name, opset(name, function)?),
             symbols: &mut module.symbols,
-            prefix: distinct(function, name, &mut symbols),
+            prefix: distinct(function, name, symbols),
             warnings: &mut warnings,
         };
         importer.function(function, &interface, &names)?;
@@ -123,7 +129,7 @@ fn symbol(prefix: &str, name: &str, axis: usize) -> String {
 
 /// What the names of a function's sizes begin with, so that those of its inputs are none of other functions, which may
 /// have inputs of the same names and other ranges. Adds them to `taken`.
-fn distinct(function: &mil::Function, name: &str, taken: &mut HashSet<String>) -> String {
+fn distinct(function: &mil::Function, name: &str, taken: &mut BTreeSet<String>) -> String {
     let prefixes = (0..).map(|i| match i {
         0 => String::new(),
         1 => format!("{name}_"),

@@ -12,7 +12,7 @@ mod signatures;
 mod values;
 
 pub use export::{Exported, export};
-pub use import::import;
+pub use import::{import, import_beside};
 pub use legalize::legalize;
 pub use signatures::Catalogue;
 

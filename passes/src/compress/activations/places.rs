@@ -4,7 +4,7 @@ use super::range::Affine;
 use crate::options::Pattern;
 use indexmap::{IndexMap, IndexSet};
 use mlconv_mil::{
-    ir::{Def, Function, InsertError, Module, OpId, Place, Use, Value},
+    ir::{Function, InsertError, Module, OpId, Use, Value},
     ops::{Add, AvgPool, Cast, Concat, Const, Conv, ConvTranspose, Dequantize, Linear, Matmul, MaxPool, Quantize},
 };
 use mlconv_tensor::{DType, Tensor, Type};
@@ -210,15 +210,11 @@ fn root(earlier: &mut [usize], mut i: usize) -> usize {
 pub fn insert(module: &mut Module, all: &[(&Activation, Affine)]) -> Result<(), InsertError> {
     for (a, affine) in all {
         let f = &module.functions[a.function];
-        let (block, next) = match f.value(a.value).def {
-            Def::Result(id, _) => (f.op_data(id).block, f.next_op(id)),
-            Def::Arg(block, _) => (block, f.ops_in(block).next()),
-        };
+        let place = f.behind(a.value);
         let near = f.def_op(a.value).or(a.readers.first().copied());
         let origin = near.and_then(|id| f.op_data(id).origin);
         let origin = origin.map(|o| module.origins.rewritten("quantize_activations", [o]));
         let f = &mut module.functions[a.function];
-        let place = next.map_or(Place::End(block), Place::Before);
         let hint = f.value(a.value).hint.clone();
         let mut constant = |what: &str, val: Tensor| -> Result<Value, InsertError> {
             Ok(f.insert(place, &[&format!("{hint}_{what}")], Box::new(Const { val }), origin)?[0])

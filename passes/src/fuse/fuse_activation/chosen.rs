@@ -1,10 +1,10 @@
 //! What is written out with a choice between what is above a limit and what is below.
 
-use super::softplus_written_out;
 use crate::{
     Fit, Matcher, Miss,
+    engine::near,
     fuse::{
-        algebra::{expand, float_result, line, near, number_like, unfold},
+        algebra::{expand, float_result, line, number_like, unfold},
         precise::exp_less_one,
     },
 };
@@ -37,11 +37,6 @@ impl Sides {
             Err(_) => Self { x: y, limit: m.uniform(x)?, above: op.b, below: op.a },
         })
     }
-}
-
-/// `log(1 + x)` in two ways, of `x = exp(v)`.
-pub(super) fn softplus_of_choice(_: &Select, m: &Matcher<'_>) -> Fit {
-    softplus_written_out(m)
 }
 
 /// `x` where it is great, else `softplus(b * x) / b`.
@@ -121,7 +116,7 @@ pub(super) fn elu(op: &Select, m: &Matcher<'_>) -> Fit {
 /// `x` above zero, below it `number * x`, times a constant of channels if there is one.
 pub(super) fn negative_slope(m: &Matcher<'_>, x: Value, number: f64, weight: Option<Value>) -> Fit {
     let Some(weight) = weight else { return Ok(m.replace(LeakyRelu { x, alpha: number as f32 })) };
-    let (slopes, sizes) = (m.constant(weight)?, &m.ty(x).tensor().ok_or(Miss::No)?.shape);
+    let (slopes, sizes) = (m.constant(weight)?, m.shape(x)?);
     let form: Vec<usize> = slopes.shape().iter().copied().skip_while(|d| *d == 1).collect();
     let channels = sizes.get(1).filter(|_| sizes.rank() == 4).and_then(|d| d.as_usize());
     m.require(channels.is_some_and(|c| form == [c, 1, 1]), "prelu takes a slope for each channel of images")?;

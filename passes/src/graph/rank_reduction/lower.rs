@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use std::{any::Any, collections::HashMap, sync::Arc};
 
 /// The greatest rank of a tensor.
-pub(super) const MAX_RANK: usize = 5;
+pub(crate) const MAX_RANK: usize = 5;
 
 /// Why an op is not computed on fewer axes.
 #[derive(Debug, thiserror::Error)]

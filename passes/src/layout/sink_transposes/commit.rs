@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{PassCx, PassError};
 use mlconv_mil::{
-    ir::{Def, Function, InsertError, OpId, OriginId, Place, Value},
+    ir::{Function, InsertError, OpId, OriginId, Place, Value},
     ops::{Const, Transpose},
     schema::Op,
 };
@@ -123,13 +123,7 @@ impl Commit<'_> {
         if let Some(made) = self.back.get(&key) {
             return Ok(*made);
         }
-        // Just behind what makes it, so that whoever needs it can read it.
-        let (block, next) = match self.f.value(v).def {
-            Def::Result(id, _) => (self.f.op_data(id).block, self.f.next_op(id)),
-            Def::Arg(block, _) => (block, self.f.ops_in(block).next()),
-        };
-        let place = next.map_or(Place::End(block), Place::Before);
-        let made = self.insert(place, v, Box::new(inverse(v, perm)))?;
+        let made = self.insert(self.f.behind(v), v, Box::new(inverse(v, perm)))?;
         self.back.insert(key, made);
         Ok(made)
     }

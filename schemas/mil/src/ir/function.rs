@@ -378,6 +378,15 @@ impl Function {
         Ok(results)
     }
 
+    /// The place right behind the definition of `v`, where it is in reach of every reader.
+    pub fn behind(&self, v: Value) -> Place {
+        let (block, next) = match self.value(v).def {
+            Def::Arg(block, _) => (block, self.ops_in(block).next()),
+            Def::Result(id, _) => (self.op_data(id).block, self.next_op(id)),
+        };
+        next.map_or(Place::End(block), Place::Before)
+    }
+
     /// Puts `op` in the place of `id`, whose results stay and are what `op` makes them. The op keeps its number, and so its
     /// sizes that depend on data keep their names: whoever reads them elsewhere need not be told.
     ///

@@ -74,9 +74,31 @@ pub struct Port {
     pub shapes: Vec<Vec<i64>>,
     /// The value that every element takes where the caller gives no input; `None` where the input must be given.
     pub default: Option<f64>,
+    /// The numbers that it holds, as far as a user has said.
+    pub range: Option<Range>,
+}
+
+/// Numbers from `low` to `high`, both among them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// The least.
+    pub low: f64,
+    /// The greatest.
+    pub high: f64,
+}
+
+impl Range {
+    /// What a pixel of 8 bits holds.
+    pub const PIXEL: Self = Self { low: 0.0, high: 255.0 };
 }
 
 impl Port {
+    /// The numbers that it holds, as far as that is known.
+    pub fn holds(&self) -> Option<Range> {
+        let is_pixels = matches!(self.feature, Feature::Image(layout) if layout != ColorLayout::GrayscaleF16);
+        self.range.or(is_pixels.then_some(Range::PIXEL))
+    }
+
     /// A plain tensor port.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self {
@@ -86,6 +108,7 @@ impl Port {
             description: String::new(),
             shapes: vec![],
             default: None,
+            range: None,
         }
     }
 }

@@ -232,6 +232,16 @@ pub struct NamedArg<'a> {
     pub arg: Arg<'a>,
 }
 
+impl NamedArg<'_> {
+    /// The values that it holds; none where it is no operand.
+    pub fn operands(&self) -> &[Value] {
+        match &self.arg {
+            Arg::Operands(values) => values,
+            Arg::Attr(_) | Arg::Region(_) => &[],
+        }
+    }
+}
+
 /// What a parameter is bound to.
 #[derive(Debug)]
 pub enum Arg<'a> {
