@@ -224,6 +224,19 @@ fn program_texts() {
 }
 
 #[test]
+fn pictures() {
+    let folder = fixtures().join("pictures");
+    let of = |suffix| files(&folder, suffix).into_iter().map(|p| fs::read(p).expect("readable"));
+    let good: Vec<Vec<u8>> = of("png").chain(of("jpg")).collect();
+    let make = |seed: u64| {
+        let mut n = Numbers::new(seed);
+        let (i, k) = (n.below(good.len()), n.below(good.len()));
+        n.damaged(&good[i], &good[k])
+    };
+    damage("picture", 3000, &make, &bodies::picture);
+}
+
+#[test]
 fn array_files() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("a.npz");

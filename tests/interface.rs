@@ -185,6 +185,50 @@ fn a_picture_is_what_preprocessing_by_hand_makes_of_it() {
 }
 
 #[test]
+fn arrays_of_bytes_are_pictures_and_others_are_pixels() {
+    let place = Place::new();
+    place.file("m.onnx", &sums(3).bytes());
+    convert(&place, "m.onnx", &["--image", "x=rgb,imagenet"]);
+    let given = format!("x={}", picture("rgb.png"));
+    let want = output(&place, &["p.mlpackage", "--input", &given], "y").to_f64();
+    let pixels = pixels("rgb.png");
+    let planes = by_hand(&pixels, &[0, 1, 2], &[0.0; 3], &[1.0 / 255.0; 3]);
+    let whole = planes.to_f64().iter().map(|x| x.round() as f32).collect();
+    let planes = Tensor::from_vec(&[1, 3, 18, 24], whole);
+    for (t, warns) in [(pixels, false), (planes, false), (Tensor::splat(DType::F32, &[1, 3, 18, 24], 0.5), true)] {
+        place.arrays("in.npz", &[("x", t)]);
+        let run = place.run(&["run", "p.mlpackage", "--inputs", "in.npz", "--outputs", "out.npz"]).ok();
+        assert_eq!(run.stderr.contains("whole numbers from 0 to 255"), warns, "{}", run.stderr);
+        if !warns {
+            let got = read_npz(&place.path("out.npz")).expect("outputs");
+            assert_close(&got["y"].to_f64(), &want, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_recipe_says_what_the_interface_is() {
+    let place = Place::new();
+    fs::create_dir(place.path("r")).expect("a folder");
+    place.file("m.onnx", &sums(3).bytes());
+    place.file("r/labels.txt", b"first\nsecond\n");
+    let mut model = sums(3).node("GlobalAveragePool", &["y"], &["z"]).output("z", F32, &[1, 2, 1, 1]);
+    model.graph().output.remove(0);
+    place.file("m.onnx", &model.bytes());
+    place.file(
+        "r/mlconv.toml",
+        b"[convert]\nimages = { x = 'bgr,imagenet' }\nclass_labels = 'labels.txt'\nclass_softmax = true\n\
+          renames = { classLabel = 'label' }\n[verify]\nsamples = ['x=rgb.png']\nresize = { x = '24x18' }\n",
+    );
+    place.file("r/rgb.png", &fs::read(picture("rgb.png")).expect("a fixture"));
+    convert(&place, "m.onnx", &["--recipe", "r/mlconv.toml"]);
+    let by_recipe = place.package("p.mlpackage");
+    let typed = ["--image", "x=bgr,imagenet", "--class-labels", "first,second", "--class-softmax"];
+    convert(&place, "m.onnx", &[&typed[..], &["--rename", "classLabel=label"]].concat());
+    assert!(by_recipe == place.package("p.mlpackage"), "the same bytes");
+}
+
+#[test]
 fn a_grey_picture_for_colours_and_the_other_way_round() {
     let place = Place::new();
     place.file("m.onnx", &sums(1).bytes());
@@ -230,7 +274,7 @@ fn a_trained_classifier_takes_pictures_and_names_classes() {
     let want = &expected["logits"].to_f64()[..20];
     for i in 0..2 {
         let given = format!("image={}", picture(&format!("digit{i}.png")));
-        let got = output(&place, &[&model, &image[0], &image[1], "--input", &given], "logits").to_f64();
+        let got = output(&place, &[&model, image[0], image[1], "--input", &given], "logits").to_f64();
         assert_close(&got, &want[10 * i..10 * (i + 1)], 1e-4);
     }
     let samples: Vec<String> = (0..2).map(|i| format!("image={}", picture(&format!("digit{i}.png")))).collect();

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     compare::Tolerance,
     convert::{self, Job, Weights},
+    interface::Floats,
     stateful,
     witness::Chosen,
 };
@@ -97,7 +98,8 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
             .within(prepared.outside.take())
     };
     // Compression is lossy: the loss is reported, and no fault.
-    let tolerance = match (&prepared.compression, half) {
+    let rounds = half || job.interface.floats == Some(Floats::Fp16);
+    let tolerance = match (&prepared.compression, rounds) {
         (Some(_), _) => Tolerance::ANY,
         (None, true) => Tolerance::F16,
         (None, false) => Tolerance::F32,

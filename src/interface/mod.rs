@@ -8,6 +8,7 @@
 mod classes;
 mod image;
 mod outside;
+mod pixels;
 mod ports;
 
 pub use classes::{Classes, Labels};
@@ -16,7 +17,7 @@ pub use image::{Image, Layout};
 pub use outside::Outside;
 pub use ports::Floats;
 
-use crate::{Diagnostic, Failure, arrays::Arrays, codes};
+use crate::{Diagnostic, Failure, arrays::Arrays, codes, pictures};
 use mlconv_mil::ir::{Function, InsertError, Module};
 use mlconv_tensor::{DType, Symbols, Tensor};
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,7 @@ impl Interface {
     fn on_outputs(&mut self, f: &mut Function) -> Result<Vec<Diagnostic>, Diagnostic> {
         let notes = self.classes.as_mut().map_or(Ok(vec![]), |classes| classes.apply(f))?;
         for (name, layout) in &self.output_images {
-            image::of_output(f, name, *layout)?;
+            pixels::of_output(f, name, *layout)?;
         }
         self.floats.map_or(Ok(()), |floats| floats.of_outputs(f))?;
         Ok(notes)
@@ -167,13 +168,9 @@ impl Interface {
         for image in &self.images {
             let (name, of_one) = (image.name.as_deref(), image.name.is_none() && samples.len() == 1);
             let at = samples.keys().position(|k| of_one || name == Some(k.as_str()));
-            let Some((key, [height, width])) = at.and_then(|at| {
-                let (key, t) = samples.get_index(at)?;
-                Some((key, crate::pictures::size(t)?))
-            }) else {
-                continue;
-            };
-            let channels = image.layout.map_or(3, Layout::channels);
+            let Some((key, picture)) = at.and_then(|at| samples.get_index(at)) else { continue };
+            let Some([height, width]) = pictures::size(picture) else { continue };
+            let channels = image.layout.map_or(picture.count() / (height * width).max(1), Layout::channels);
             let shape = [1, channels, height, width];
             out.to_mut().insert(key.clone(), Tensor::splat(DType::F32, &shape, 0.0));
         }

@@ -73,3 +73,66 @@ fn whole(module: &Verified, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, Di
     let session = Session::new(module, f, &Reference, Options::default());
     session.run(inputs, &mut States::new()).map_err(|e| run_error(&e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interface::{Applied, Classes, Floats, Image, Labels};
+    use mlconv_mil::text::parse;
+
+    #[test]
+    fn a_source_between_both_sides_is_the_whole() {
+        let text = "func @main(%x: f32[1, 2, n, 3], %k: f32[1]) ios17 {\n  %y = mul(x=%x, y=%k)\n  \
+                    %s = reduce_sum(x=%y, axes=[1, 2])\n  return %y, %s\n}\n";
+        let source = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let labels = Labels::Texts(["a", "b", "c"].map(str::to_owned).to_vec());
+        let interface = Interface {
+            images: vec![Image::parse("x=bgr,imagenet").expect("an image")],
+            classes: Some(Classes { output: Some("s".to_owned()), softmax: true, labels }),
+            optional: vec![("k".to_owned(), 0.5)],
+            renamed: vec![("y".to_owned(), "scaled".to_owned())],
+            floats: Some(Floats::Fp16),
+            ..Interface::default()
+        };
+        let mut module = source.clone();
+        let Applied { outside, .. } = interface.apply(&mut module).unwrap_or_else(|e| panic!("{}", e[0]));
+        let (outside, module) = (outside.expect("it changes"), verify(module).unwrap_or_else(|e| panic!("{}", e[0])));
+        let pixels = (0..12).map(|i| (i * 20) as f32).collect();
+        let inputs = [Some(Tensor::from_vec(&[1, 3, 2, 2], pixels)), None];
+        let want = whole(&module, &inputs).unwrap_or_else(|e| panic!("{e}"));
+        let bare = verify(source).unwrap_or_else(|e| panic!("{}", e[0]));
+        let got = outside.run(&inputs, |f, inputs| {
+            assert_eq!((&*f.sig.inputs[1].name, &*f.sig.outputs[1].name), ("k", "s"));
+            whole(&bare, inputs)
+        });
+        let got = got.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(want.len(), 3);
+        for (want, got) in want.iter().zip(&got) {
+            assert_eq!((want.dtype(), want.shape(), want.to_text()), (got.dtype(), got.shape(), got.to_text()));
+            assert!(want.to_text().is_some() || want.to_f64() == got.to_f64());
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_is_found_again() {
+        let text = "func @main(%x: f32[1, 3, 2, 2]) ios17 {\n  %y = reduce_mean(x=%x, axes=[2, 3])\n  return %y\n}\n";
+        let mut module = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let labels = Labels::Integers(vec![1, -2, 3]);
+        let asked = Interface {
+            images: vec![Image::parse("rgb,scale=1/255,bias=-0.5").expect("an image")],
+            classes: Some(Classes { output: None, softmax: false, labels: labels.clone() }),
+            ..Interface::default()
+        };
+        asked.apply(&mut module).unwrap_or_else(|e| panic!("{}", e[0]));
+        let found = Interface::recorded(&module);
+        // Names that were left out are known.
+        assert_eq!(found.images[0].name.as_deref(), Some("x"));
+        assert_eq!(found.classes, Some(Classes { output: Some("y".to_owned()), softmax: false, labels }));
+        assert!(found.clone().beyond(&found).is_empty());
+        // What a stranger writes there is nothing.
+        for text in ["", "[]", "{\"images\": [\"x=rbg\"]}", "{\"classes\": 3}"] {
+            module.meta.user.insert("com.github.mlconv.interface".to_owned(), text.to_owned());
+            assert!(Interface::recorded(&module).is_empty(), "{text}");
+        }
+    }
+}

@@ -146,7 +146,7 @@ pub(super) fn rename(f: &mut Function, old: &str, new: &str) -> Result<(), Diagn
 
 /// Another input or output may have the new name already.
 pub(super) fn check_renamed(f: &Function, old: &str, new: &str) -> Result<(), Diagnostic> {
-    let packaged = |p: &Port| p.packaged.as_deref().map_or_else(|| Namer::legal(&p.name).to_owned(), str::to_owned);
+    let packaged = |p: &Port| p.packaged.as_deref().map_or_else(|| Namer::legal(&p.name), str::to_owned);
     let called = f.sig.inputs.iter().chain(&f.sig.outputs).filter(|p| packaged(p) == new);
     let names: Vec<&str> = called.map(|p| &*p.name).collect();
     if names.len() < 2 {

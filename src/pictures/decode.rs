@@ -36,9 +36,10 @@ fn pixels(width: usize, height: usize) -> Result<usize, String> {
 }
 
 fn png(bytes: &[u8]) -> Result<Decoded, String> {
-    // Beside the pixels a decoder keeps a few rows; what else a file has, such as texts, is bounded by this.
-    let limits = png::Limits { bytes: 8 * MAX_PIXELS };
-    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    // The bound is for rows and what else the decoder keeps; pixels are bounded below.
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits::default());
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(|e| e.to_string())?;
     let info = reader.info();

@@ -6,7 +6,7 @@
 #[path = "../support/archive.rs"]
 pub(crate) mod archive;
 
-use mlconv::{Diagnostic, arrays, feed, model};
+use mlconv::{Diagnostic, arrays, feed, model, pictures};
 use mlconv_coreml::{Artifact, Package, WeightFile, check};
 use mlconv_mil::{
     ir::Module,
@@ -183,6 +183,21 @@ pub(crate) fn mil_text(bytes: &[u8]) -> Depth {
             let again = parse(&printed).unwrap_or_else(|e| panic!("{e}: what is printed does not parse:\n{printed}"));
             assert_eq!(print(&again, Elide::Never), printed, "what is printed reads back to another program");
             program(module)
+        }
+    }
+}
+
+/// A PNG or JPEG file.
+pub(crate) fn picture(bytes: &[u8]) -> Depth {
+    match pictures::decode(bytes) {
+        Err(why) => {
+            assert!(!why.is_empty(), "an error says something");
+            Depth::Refused
+        }
+        Ok(found) => {
+            let is_picture = matches!(found.picture.shape(), [_, _] | [_, _, 3]) && found.picture.count() > 0;
+            assert!(is_picture, "{:?}", found.picture.shape());
+            Depth::Verified
         }
     }
 }

@@ -43,8 +43,9 @@ impl Reader<'_> {
 
     /// What is computed before it, of a value that it alone reads.
     fn before(&self, m: &Matcher<'_>, v: Value) -> Result<Affine, Miss> {
-        if let Ok(scaled) = self.factor(m, v) {
-            return Ok(scaled);
+        match self.factor(m, v) {
+            Err(Miss::No) => {}
+            scaled => return scaled,
         }
         let (x, term) = self.term(m, v)?;
         let inner = m.attempt(|| self.factor(m, x)).ok();
@@ -79,13 +80,13 @@ impl Reader<'_> {
     /// What `constant` is for each channel, where `v` is computed of it and of `x`.
     fn each(&self, m: &Matcher<'_>, v: Value, x: Value, constant: Value) -> Result<Vec<f64>, Miss> {
         m.require(m.alike(v, x), "what is read is broadcast")?;
-        let values = along(m, m.rank(x)?, self.from_end(), constant)?;
+        let values = along(m, m.rank(x)?, self.channel_axis(), constant)?;
         m.require(values.iter().all(|f| f.is_finite()), "a factor or a term is not finite")?;
         Ok(if let [one] = values[..] { vec![one; self.channels()] } else { values })
     }
 
     /// The axis of the channels, from the end.
-    fn from_end(&self) -> usize {
+    fn channel_axis(&self) -> usize {
         self.weight.shape().len() - 1
     }
 
@@ -143,7 +144,7 @@ fn folded(
         m.require(first.iter().all(|t| t.abs() <= MOST), "half precision would lose what is added")?;
         let dtype = m.ty(x).tensor().ok_or(Miss::No)?.dtype;
         let shape: Vec<usize> =
-            (0..m.rank(x)?).rev().map(|i| if i + 1 == reader.from_end() { first.len() } else { 1 }).collect();
+            (0..m.rank(x)?).rev().map(|i| if i + 1 == reader.channel_axis() { first.len() } else { 1 }).collect();
         let y = m.make_constant(Tensor::from_f64(dtype, &shape, &first));
         out.x = m.make(Add { x, y });
         return Ok(out);
