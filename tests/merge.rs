@@ -129,6 +129,27 @@ fn open_sizes_of_one_name_keep_their_ranges() {
 }
 
 #[test]
+fn states_stay_those_of_their_function() {
+    let place = place();
+    let model = support::fixtures().join("models/remembering/decoder.pt2").display().to_string();
+    place.run(&["convert", &model, "-o", "d.mlpackage", "--target", "ios18", "--no-verify"]).ok();
+    place.run(&["merge", "a=a.mlpackage", "d=d.mlpackage", "-o", "m.mlpackage"]).ok();
+    let states = |package: &str| {
+        let shown = place.run(&["inspect", package, "--format", "json"]).ok().json();
+        let functions = shown["functions"].as_array().expect("functions").clone();
+        let of = |f: &serde_json::Value| {
+            let ports = f["ports"].as_array().expect("ports").iter();
+            ports.filter(|p| p["kind"] == "state").map(|p| p["name"].clone()).collect::<Vec<_>>()
+        };
+        functions.iter().map(of).collect::<Vec<_>>()
+    };
+    let alone = states("d.mlpackage").remove(0);
+    assert!(!alone.is_empty());
+    assert_eq!(states("m.mlpackage"), [vec![], alone]);
+    place.run(&["verify", "m.mlpackage", "--function", "d", "--against", "d.mlpackage"]).ok();
+}
+
+#[test]
 fn what_cannot_be_merged_is_refused() {
     let place = place();
     let (a, b) = ("a=a.mlpackage", "b=b.mlpackage");

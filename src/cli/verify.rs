@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOURCE")]
     against: PathBuf,
     /// The function to compare, of a package that has several; by default each is compared with that of the same name, or
-    /// with the only one that there is
+    /// with the default one where there is none
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
     /// Shape of an input of the source; repeatable
