@@ -167,8 +167,14 @@ fn optimise(module: &mut Module, source: &Verified, job: &Job) -> Result<Report,
     let mut run = |pipeline: Pipeline, module: &mut Module, options: &Options| {
         pipeline.run_observed(module, options, &mut |step| observer.see(&step)).map_err(pass_failed)
     };
-    let mut report = run(if job.keep_layers { Pipeline::TIDY } else { Pipeline::CLEAN }, module, &options)?;
-    if job.half && !job.keep_layers {
+    let half = job.half && !job.keep_layers;
+    let first = match (job.keep_layers, half) {
+        (true, _) => Pipeline::TIDY,
+        (false, true) => Pipeline::STABLE,
+        (false, false) => Pipeline::CLEAN,
+    };
+    let mut report = run(first, module, &options)?;
+    if half {
         let rows = job.labels.as_ref().map(Labels::len);
         options.seen = job.look.map(|seed| ranges::seen(module, &job.samples, rows, seed)).unwrap_or_default();
         options.max_edits = options.max_edits.map(|most| most.saturating_sub(report.edits()));

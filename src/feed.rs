@@ -4,6 +4,7 @@ use crate::{Diagnostic, arrays::Arrays, codes, names::listed, pictures::develope
 use indexmap::IndexMap;
 use mlconv_mil::{
     ir::{Feature, Function, Module, Port, Range, Use, Value},
+    ops::Mul,
     schema::{Arg, NamedArg, ParamKind, Schema},
     text::Namer,
 };
@@ -362,7 +363,7 @@ fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
 pub fn made_up(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
     let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
-    let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v)).collect();
+    let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v) || may_mask(f, *v)).collect();
     tensor_inputs(f)
         .zip(indexing)
         .zip(shapes)
@@ -376,7 +377,10 @@ pub fn made_up(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Opt
             let (is_float, range) = (ty.dtype.is_float(), port.range.filter(|_| ty.dtype != DType::Bool));
             let mut draw = || match (range, port.feature) {
                 (Some(Range { low, high }), _) if is_float => low + random.uniform() * (high - low),
-                (Some(Range { low, high }), _) => (low + random.uniform() * (high - low + 1.0)).floor().min(high),
+                (Some(Range { low, high }), _) => {
+                    let (low, high) = (low.ceil(), high.floor());
+                    (low + random.uniform() * (high - low + 1.0)).floor().clamp(low.min(high), high)
+                }
                 (None, Feature::Image(_)) if is_float => (random.uniform() * 256.0).floor(),
                 (None, _) if is_float => random.normal(),
                 (None, _) if indexing || ty.dtype == DType::Bool => f64::from(u8::from(random.uniform() < 0.5)),
@@ -404,6 +408,35 @@ fn may_index(f: &Function, v: Value) -> bool {
                 return true;
             }
             todo.extend(data.results.iter().filter(|v| seen.insert(**v)));
+        }
+    }
+    false
+}
+
+/// What a mask is multiplied by to keep elements out, at least.
+const EXCLUDES: f64 = 5e3;
+/// Ops that masks go through on their way to that.
+const OF_MASKS: &[&str] =
+    &["cast", "expand_dims", "gather", "mul", "reshape", "slice_by_index", "squeeze", "sub", "tile", "transpose"];
+
+/// Whether the integers `v` may be a mask: they meet a factor as great as those that keep elements out of a softmax.
+fn may_mask(f: &Function, v: Value) -> bool {
+    if f.ty(v).tensor().is_none_or(|t| !t.dtype.is_int()) {
+        return false;
+    }
+    let (mut seen, mut todo) = (HashSet::from([v]), vec![v]);
+    while let Some(v) = todo.pop() {
+        for used in f.uses(v) {
+            let Use::Op(id) = used else { continue };
+            let data = f.op_data(*id);
+            let factors = f.op::<Mul>(*id).map(|op| [op.x, op.y]);
+            let great = |v: &Value| f.constant(*v).is_some_and(|t| t.count() == 1 && t.to_f64()[0].abs() >= EXCLUDES);
+            if factors.iter().flatten().any(great) {
+                return true;
+            }
+            if OF_MASKS.contains(&data.op.name()) {
+                todo.extend(data.results.iter().filter(|v| seen.insert(**v)));
+            }
         }
     }
     false

@@ -2,10 +2,13 @@
 
 use crate::{
     Failure,
+    accuracy::Labels,
     compare::{self, Tolerance},
     convert::{Job, Prepared, rewritten},
     feed,
     parity::{self, Given, Parity},
+    ranges,
+    watch::Watch,
     witness::Chosen,
 };
 use mlconv_mil::{
@@ -15,7 +18,7 @@ use mlconv_mil::{
 };
 use mlconv_passes::Pattern;
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::{DType, Tensor, f16};
 use std::collections::{HashMap, HashSet};
 
 /// Times that ops are added before it is given up.
@@ -30,17 +33,24 @@ type Wanted = HashMap<String, Tensor>;
 /// as `prepared` is. `None` where none are found.
 pub(crate) fn mend(prepared: &Prepared, job: &Job, given: Given<'_>, parity: &Parity) -> Option<Vec<String>> {
     let at = parity.outputs.iter().find(|o| !o.pass).map_or(0, |o| o.worst_sample);
-    let mut wanted: Vec<Option<(Vec<Option<Tensor>>, Wanted)>> = vec![];
-    for f in &prepared.source.functions {
-        let inputs = inputs(&prepared.source, f, given, at);
-        wanted.push(inputs.and_then(|i| Some((i.clone(), computed(&prepared.source, f, &i)?))));
-    }
+    let wanted = prepared.source.functions.iter().zip(&prepared.module.functions).map(|(f, g)| {
+        let inputs = inputs(&prepared.source, (f, g), given, at)?;
+        Some((computed(&prepared.source, f, &inputs)?, inputs))
+    });
+    let wanted: Vec<Option<(Wanted, Vec<Option<Tensor>>)>> = wanted.collect();
+    let failed: Vec<&str> = parity.outputs.iter().filter(|o| !o.pass).map(|o| o.name.as_str()).collect();
     let (mut names, mut module) = (vec![], prepared.module.clone());
     for _ in 0..MAX_ROUNDS {
         let mut found = vec![];
         for (g, wanted) in module.functions.iter().zip(&wanted) {
-            let Some((inputs, wanted)) = wanted else { continue };
-            found.extend(first_off(&module, g, inputs, wanted, parity.tolerance));
+            let Some((wanted, inputs)) = wanted else { continue };
+            // Of several functions, outputs bear the name of theirs.
+            let is_failed = |name: &str| {
+                failed.iter().any(|o| *o == name || o.strip_prefix(&*g.name) == Some(&format!(": {name}")))
+            };
+            let output = g.sig.outputs.iter().position(|port| is_failed(&port.name));
+            let Some(output) = output.and_then(|at| g.outputs().get(at)) else { continue };
+            found.extend(blamed(g, first_off(&module, g, inputs, wanted, parity.tolerance).unwrap_or(*output)));
         }
         found.retain(|name| !names.contains(name));
         if found.is_empty() {
@@ -61,14 +71,22 @@ pub(crate) fn mend(prepared: &Prepared, job: &Job, given: Given<'_>, parity: &Pa
 fn kept(prepared: &Prepared, job: &Job, names: &[String]) -> Result<Verified, Failure> {
     let mut job = job.clone();
     job.keep_fp32.extend(names.iter().map(Pattern::new));
+    job.watch = Watch::default();
     rewritten(&prepared.source, &job)
 }
 
-fn inputs(module: &Verified, f: &Function, given: Given<'_>, at: usize) -> Option<Vec<Option<Tensor>>> {
+/// The inputs of the run `at` of a function, of whose twin in the package samples may bear the names.
+fn inputs(
+    module: &Verified,
+    (f, g): (&Function, &Function),
+    given: Given<'_>,
+    at: usize,
+) -> Option<Vec<Option<Tensor>>> {
     if given.samples.is_empty() {
-        return feed::random_inputs(module, f, given.seed).ok();
+        return ranges::looked(module, f, given.seed).map(|(inputs, _)| inputs);
     }
-    let runs = feed::samples(f, given.samples, None).ok()?.runs;
+    let arrays = parity::source_names(f, g, given.samples);
+    let runs = feed::samples(f, &arrays, given.labels.map(Labels::len)).ok()?.runs;
     runs.get(at).or(runs.first()).cloned()
 }
 
@@ -92,31 +110,38 @@ fn computed(module: &Verified, f: &Function, inputs: &[Option<Tensor>]) -> Optio
     Some(wanted)
 }
 
-/// The names of the ops that are to blame for the first value that is off: of the op itself, or where it computes in
-/// single precision already, of those that give it what they have rounded.
+/// The first value that is off.
 fn first_off(
     module: &Verified,
     g: &Function,
     inputs: &[Option<Tensor>],
     wanted: &Wanted,
     tolerance: Tolerance,
-) -> Vec<String> {
+) -> Option<Value> {
     let mut first = None;
     let mut look = |v: Value, t: &Tensor| {
         let is_new = first.is_none() && t.dtype().is_float() && g.constant(v).is_none();
-        let Some(want) = wanted.get(&*g.value(v).hint).filter(|_| is_new) else { return };
-        if want.shape() == t.shape() && !compare::output("", want, t, tolerance).pass {
+        let Some(want) = wanted.get(&*g.value(v).hint).filter(|want| is_new && want.shape() == t.shape()) else {
+            return;
+        };
+        // A mask is what it is in another number as well.
+        let is_great = |t: &Tensor| t.to_f32().iter().any(|x| x.abs() > f16::MAX.to_f32());
+        let is_mask = is_great(want) && !is_great(t);
+        if !is_mask && !compare::output("", want, t, tolerance).pass {
             first = Some(v);
         }
     };
-    let arrays = feed::as_arrays(g, inputs);
-    let Ok(inputs) = feed::match_inputs(g, &arrays) else { return vec![] };
+    let inputs = feed::match_inputs(g, &feed::as_arrays(g, inputs)).ok()?;
     let session = Session::new(module, g, &Cpu, Options::default());
-    if session.run_observed(&inputs, &mut States::new(), Some(&mut look)).is_err() {
-        return vec![];
-    }
-    let (mut todo, mut seen, mut names) = (vec![], HashSet::new(), vec![]);
-    todo.extend(first.or(g.outputs().first().copied()).and_then(|v| g.def_op(v)));
+    session.run_observed(&inputs, &mut States::new(), Some(&mut look)).ok()?;
+    first
+}
+
+/// The names of the ops that are to blame for a value: of the op itself, or where it computes in single precision already,
+/// of those that give it what they have rounded.
+fn blamed(g: &Function, v: Value) -> Vec<String> {
+    let (mut seen, mut names) = (HashSet::new(), vec![]);
+    let mut todo: Vec<OpId> = g.def_op(v).into_iter().collect();
     while let Some(id) = todo.pop() {
         let rounds = |v: &Value| g.ty(*v).tensor().is_some_and(|t| t.dtype == DType::F16);
         let data = g.op_data(id);
@@ -125,10 +150,7 @@ fn first_off(
             names.push(g.value(*v).hint.to_string());
             continue;
         }
-        data.op.visit_operands(&mut |v| {
-            let def: Option<OpId> = g.def_op(v).filter(|id| seen.insert(*id));
-            todo.extend(def);
-        });
+        data.op.visit_operands(&mut |v| todo.extend(g.def_op(v).filter(|id| seen.insert(*id))));
     }
     names
 }

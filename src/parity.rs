@@ -211,7 +211,7 @@ fn compare(
 }
 
 /// `arrays` under the source's names where they bear those of the package.
-fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Arrays {
+pub(crate) fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Arrays {
     let is_ours = |name: &str| feed::tensor_inputs(f).any(|(p, _)| feed::means_port(name, p));
     feed::under_own_names(g, arrays, |given, port| is_ours(&port.name) || !is_ours(given))
 }

@@ -64,13 +64,13 @@ const MAX_RUNS: usize = 32;
 pub(crate) fn seen(module: &Module, samples: &Arrays, rows: Option<usize>, seed: u64) -> Vec<Seen> {
     let Ok(module) = verify(module.clone()) else { return vec![] };
     let one = |f: &Function| {
-        let runs = if samples.is_empty() {
-            feed::random_inputs(&module, f, seed).map(|inputs| vec![inputs])
-        } else {
-            feed::samples(f, samples, rows).map(|s| s.runs)
-        };
+        if samples.is_empty() {
+            return looked(&module, f, seed).map(|(_, seen)| seen).unwrap_or_default();
+        }
         let mut seen = Seen::default();
+        let runs = feed::samples(f, samples, rows).map(|s| s.runs);
         for inputs in runs.into_iter().flatten().take(MAX_RUNS) {
+            // What was seen before an op that fails is seen all the same; that it fails is said where outputs are compared.
             look(&module, f, &inputs, &mut seen);
         }
         seen
@@ -78,15 +78,24 @@ pub(crate) fn seen(module: &Module, samples: &Arrays, rows: Option<usize>, seed:
     module.functions.iter().map(one).collect()
 }
 
-fn look(module: &Verified, f: &Function, inputs: &[Option<Tensor>], seen: &mut Seen) {
+/// Made-up inputs on which a function runs, of open sizes above 1 where it does on these, and what is seen on them.
+pub(crate) fn looked(module: &Verified, f: &Function, seed: u64) -> Option<(Vec<Option<Tensor>>, Seen)> {
+    let open = feed::open_shapes(module, f);
+    open.into_iter().chain([feed::default_shapes(module, f)]).find_map(|shapes| {
+        let (inputs, mut seen) = (feed::made_up(f, seed, &shapes).ok()?, Seen::default());
+        look(module, f, &inputs, &mut seen).then_some((inputs, seen))
+    })
+}
+
+/// Whether the function runs on the inputs, which is looked at.
+fn look(module: &Verified, f: &Function, inputs: &[Option<Tensor>], seen: &mut Seen) -> bool {
     let values = f.inputs().iter().filter(|v| f.ty(**v).tensor().is_some());
     for (v, t) in values.zip(inputs) {
         t.iter().for_each(|t| seen.add(*v, t));
     }
     let mut add = |v: Value, t: &Tensor| seen.add(v, t);
-    // What was seen before an op that fails is seen all the same; that it fails is said where outputs are compared.
     let session = Session::new(module, f, &Cpu, Options::default());
-    let _ = session.run_observed(inputs, &mut States::new(), Some(&mut add));
+    session.run_observed(inputs, &mut States::new(), Some(&mut add)).is_ok()
 }
 
 #[cfg(test)]

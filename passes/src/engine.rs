@@ -297,12 +297,26 @@ pub(crate) fn rewrite(cx: &mut PassCx<'_>, rules: &[Named]) -> Result<(), PassEr
                 match rule.fit(f, id) {
                     None | Some(Err(Miss::No)) => {}
                     Some(Err(Miss::Because(why))) => cx.skipped(index, id, name, why),
+                    Some(Ok(edit)) if is_kept(cx, index, id, &edit) => {
+                        cx.skipped(index, id, name, "an op of it is to stay as it is");
+                    }
                     Some(Ok(edit)) => apply(cx, index, id, name, edit)?,
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Whether an edit that changes the precision would take an op that a user wants in single precision.
+fn is_kept(cx: &PassCx<'_>, index: usize, id: OpId, edit: &Edit) -> bool {
+    let keep = &cx.options.keep_fp32;
+    if keep.is_empty() || !crate::by_name(cx.pass).is_some_and(|p| p.changes_precision) {
+        return false;
+    }
+    let f = &cx.module.functions[index];
+    let mut ops = edit.gone.iter().filter_map(|v| f.def_op(*v)).chain([id]);
+    ops.any(|id| keep.iter().any(|p| p.matches(cx.module, f, id)))
 }
 
 fn apply(cx: &mut PassCx<'_>, index: usize, id: OpId, rule: &str, edit: Edit) -> Result<(), PassError> {

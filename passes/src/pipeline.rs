@@ -240,9 +240,12 @@ const TIDY: &[Group] = &[CLEAN_UP, FEWER_AXES, CLEAN_UP];
 /// Keeps the precision.
 const GRAPH: &[Group] = &[CLEAN_UP, FUSE, CLEAN_UP, FOLD, FEWER_AXES, CLEAN_UP, LAYOUT, CLEAN_UP, FOLD];
 
+/// Replaces what half precision breaks.
+const STABLE: &[Group] = &[Group { fixpoint: false, passes: &["clamp_masks", "stabilize", "dead_code_elimination"] }];
+
 /// Computes in half precision.
 const HALF: &[Group] = &[
-    Group { fixpoint: false, passes: &["clamp_masks", "stabilize", "dead_code_elimination", "fp16_cast"] },
+    Group { fixpoint: false, passes: &["fp16_cast"] },
     Group {
         fixpoint: true,
         passes: &[
@@ -263,11 +266,14 @@ impl Pipeline {
     /// Without a change of precision.
     pub const CLEAN: Self = Self(&[GRAPH]);
 
-    /// Computes in half precision what has been through [`Self::CLEAN`].
+    /// In forms that half precision does not break, still in single precision.
+    pub const STABLE: Self = Self(&[GRAPH, STABLE]);
+
+    /// Computes in half precision what has been through [`Self::STABLE`].
     pub const HALF: Self = Self(&[HALF]);
 
     /// Computes in half precision.
-    pub const FP16: Self = Self(&[GRAPH, HALF]);
+    pub const FP16: Self = Self(&[GRAPH, STABLE, HALF]);
 
     /// The pipelines by name.
     pub const ALL: &'static [(&'static str, Self)] =

@@ -31,7 +31,7 @@ fn product_with_copies(op: &Matmul, m: &Matcher<'_>) -> Fit {
     let x = m.make(Reshape { x: op.x, shape: m.make_constant(shape(m, &grouped)?) });
     let back = m.make_constant(shape(m, result)?);
     let y = match m.def::<ExpandDims>(copies.x) {
-        Ok(expand) if expand.axes.len() == 1 && m.rank(expand.x)? == rank => expand.x,
+        Ok(expand) if expand.axes == [heads as i64 + 1] => expand.x,
         _ => m.make(Squeeze { x: copies.x, axes: Some(vec![heads as i64 + 1]) }),
     };
     let product = m.make(Matmul { x, y, ..op.clone() });

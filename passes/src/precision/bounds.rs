@@ -36,7 +36,7 @@ impl Bound {
 
     /// Its greatest magnitude, where it is known to come that far.
     pub(super) fn reached(&self) -> Option<f64> {
-        Some(self.greatest()).filter(|g| self.reached && g.is_finite())
+        Some(self.greatest()).filter(|_| self.reached)
     }
 
     /// Of a function that only grows.
@@ -100,12 +100,21 @@ impl Bounds {
 
     fn of_results(&self, f: &Function, id: OpId) -> Option<Bound> {
         let op = &*f.op_data(id).op;
-        if let Some(t) = f.op_data(id).results.first().and_then(|v| f.constant(*v)) {
+        let result = *f.op_data(id).results.first()?;
+        if let Some(t) = f.constant(result) {
             return constant(t);
         }
+        // Integers wrap, and are known of inputs only.
+        let to = f.ty(result).tensor()?.dtype;
         if let Some(cast) = f.op::<Cast>(id) {
             let from = f.ty(cast.x).tensor()?.dtype;
-            return if from == DType::Bool { Some(Bound::new(0.0, 1.0)) } else { self.0.get(&cast.x).copied() };
+            return match self.0.get(&cast.x) {
+                _ if from == DType::Bool => Some(Bound::new(0.0, 1.0)),
+                bound => bound.copied().filter(|_| to == DType::F32),
+            };
+        }
+        if !to.is_float() {
+            return None;
         }
         let (mut operands, mut values) = (vec![], vec![]);
         op.visit_operands(&mut |v| {
@@ -123,9 +132,8 @@ impl Bounds {
             Bound { reached: bound.reached && varying < 2, ..bound }
         };
         let summed = || {
-            let [v, y] = [values.first()?, f.op_data(id).results.first()?]
-                .map(|v| Some(f.ty(*v).tensor()?.shape.known()?.iter().product::<usize>()));
-            Some(v? / y?.max(1))
+            let [v, y] = [*values.first()?, result].map(|v| count(&f.ty(v).tensor()?.shape.known()?));
+            v?.checked_div(y?)
         };
         let bound = match op.name() {
             "abs" => x.magnitude(),
@@ -156,9 +164,12 @@ impl Bounds {
             "reduce_sum" => x.times(summed()),
             "reduce_sum_square" => x.magnitude().growing(|x| x * x).times(summed()),
             name if MOVES.contains(&name) => {
-                let all = operands.into_iter().reduce(Bound::hull)?;
+                // The other operand of this one only has a shape.
+                let moved = if name == "reshape_like" { 1 } else { operands.len() };
+                let all = operands.into_iter().take(moved).reduce(Bound::hull)?;
                 // What is not chosen may be what comes that far.
-                Bound { reached: all.reached && name != "select", ..all }
+                let takes_all = name != "select" && !name.starts_with("gather") && !name.starts_with("slice");
+                Bound { reached: all.reached && takes_all, ..all }
             }
             _ => return None,
         };
@@ -181,12 +192,16 @@ impl Bounds {
         let op: &LayerNorm = f.op(id)?;
         let sizes = f.ty(x).tensor()?.shape.known()?;
         let shape = &f.ty(x).tensor()?.shape;
-        let count: usize = shape.axes(&op.axes).ok()?.iter().map(|a| sizes[a.index()]).product();
-        let root = (count as f64).sqrt();
+        let axes: Vec<usize> = shape.axes(&op.axes).ok()?.iter().map(|a| sizes[a.index()]).collect();
+        let root = (count(&axes)? as f64).sqrt();
         let of = |v: Option<Value>, or: f64| v.map_or(Some(or), |v| Some(constant(f.constant(v)?)?.greatest()));
         let most = root * of(op.gamma, 1.0)? + of(op.beta, 0.0)?;
         Some(Bound::new(-most, most))
     }
+}
+
+fn count(sizes: &[usize]) -> Option<usize> {
+    sizes.iter().try_fold(1usize, |n, size| n.checked_mul(*size))
 }
 
 /// The bounds of a small constant.
@@ -195,6 +210,9 @@ fn constant(t: &Tensor) -> Option<Bound> {
         return None;
     }
     let values = t.to_f64();
+    if values.iter().any(|x| x.is_nan()) {
+        return None;
+    }
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     Some(Bound { low, high, reached: true }.or_any())

@@ -18,7 +18,7 @@ pub(crate) static PASS: Pass = Pass {
 };
 
 /// What is added to a score that takes no part. Its exponential is zero, twice as much is no infinity, and where nothing in
-/// a row takes part, scores are so small beside it that all elements are alike, as in single precision.
+/// a row takes part, scores of up to 8 are so small beside it that all elements are alike, as in single precision.
 const EXCLUDED: f64 = -30_000.0;
 
 /// The greatest number of half precision.
@@ -32,11 +32,12 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
         let mut known = HashMap::new();
         for id in cx.module.functions[index].all_ops() {
             let f = &cx.module.functions[index];
-            let Some(clamped) = f.op::<Const>(id).and_then(|c| clamped(&c.val)) else { continue };
-            let old = f.op_data(id).results[0];
-            if !cx.may_edit() || !only_masks(f, old, &mut known) {
+            let Some(old) = f.op::<Const>(id) else { continue };
+            // Most constants are ruled out by their first reader, which costs less than to look at their elements.
+            if !cx.may_edit() || !only_masks(f, f.op_data(id).results[0], &mut known) {
                 continue;
             }
+            let Some(clamped) = clamped(&old.val) else { continue };
             cx.fired(index, id, "");
             let origin = cx.module.functions[index].op_data(id).origin;
             let origin = origin.map(|o| cx.module.origins.rewritten(cx.pass, [o]));
@@ -54,7 +55,9 @@ fn clamped(t: &Tensor) -> Option<Tensor> {
         return None;
     }
     let mut values = t.to_f64();
-    if !values.iter().any(|x| x.is_finite() && *x < -MOST) || values.iter().any(|x| x.is_finite() && *x > MOST) {
+    let any = |holds: &dyn Fn(f64) -> bool| values.iter().any(|x| x.is_finite() && holds(*x));
+    // What is excluded must stay below whatever else there is.
+    if !any(&|x| x < -MOST) || any(&|x| x > MOST) || any(&|x| (-MOST..EXCLUDED).contains(&x)) {
         return None;
     }
     values.iter_mut().filter(|x| x.is_finite() && **x < -MOST).for_each(|x| *x = EXCLUDED);
@@ -65,13 +68,13 @@ fn clamped(t: &Tensor) -> Option<Tensor> {
 fn only_masks(f: &Function, v: Value, known: &mut HashMap<Value, bool>) -> bool {
     let mut todo = vec![v];
     let mut seen = vec![];
-    while let Some(v) = todo.pop() {
-        match known.get(&v) {
-            Some(true) => continue,
-            Some(false) => return false,
-            None => {}
+    let mut fits = true;
+    while let Some(v) = todo.pop().filter(|_| fits) {
+        if let Some(found) = known.get(&v) {
+            fits &= *found;
+            continue;
         }
-        // What is found to be wrong is wrong for whoever comes by; what was seen on the way counts only where all of it holds.
+        // What was seen on the way counts only where all of it holds.
         known.insert(v, true);
         seen.push(v);
         let goes_on = |at: &Use| match at {
@@ -79,15 +82,13 @@ fn only_masks(f: &Function, v: Value, known: &mut HashMap<Value, bool>) -> bool 
             Use::Yield(_) => None,
         };
         let uses: Option<Vec<Vec<Value>>> = f.uses(v).iter().map(goes_on).collect();
-        let Some(next) = uses else {
-            for v in seen {
-                known.insert(v, false);
-            }
-            return false;
-        };
-        todo.extend(next.into_iter().flatten());
+        fits &= uses.is_some();
+        todo.extend(uses.into_iter().flatten().flatten());
     }
-    true
+    if !fits {
+        seen.into_iter().for_each(|v| _ = known.insert(v, false));
+    }
+    fits
 }
 
 /// The values in which a mask goes on that the op reads as `v`; `None` where it is used as something else.
@@ -130,7 +131,7 @@ fn is_choice(f: &Function, mut v: Value) -> bool {
             return t.count() <= MAX_MASK && t.to_f64().iter().all(|x| *x == 0.0 || *x == 1.0);
         } else {
             let op = &f.op_data(id).op;
-            if !MOVES.contains(&op.name()) || op.name() == "select" {
+            if !MOVES.contains(&op.name()) || ["concat", "select", "stack"].contains(&op.name()) {
                 return false;
             }
             let mut first = None;

@@ -7,7 +7,7 @@ use mlconv_mil::{
 use std::any::Any;
 
 /// The least number above zero that half precision holds.
-const LEAST: f32 = 5.960_464_5e-8;
+pub(super) const LEAST: f32 = 5.960_464_5e-8;
 
 /// A normalisation whose epsilon would become zero, with the least epsilon there is instead, and the epsilon it had.
 ///

@@ -145,7 +145,8 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, known: &Known) -> Decision {
         let reach = f32_operands(f, arg).find_map(|v| known.reaches.get(&v));
         causes.extend(reach.map(|r| (arg.name, Cause::Operand(*r))));
     }
-    let reach = reach::of_results(f, id, &causes);
+    let holds = |v: &Value| known.bounds.of(*v).greatest() <= MOST;
+    let reach = reach::of_results(f, id, &causes).filter(|r| *r != Reach::Wide || !data.results.iter().all(holds));
     let keep = |why: String, detail: String| Decision::Keep { why, detail, asked: false, reach };
     if let Some(p) = cx.options.keep_fp32.iter().find(|p: &&Pattern| p.matches(cx.module, f, id)) {
         let why = format!("asked for by `{}`", p.as_str());
@@ -163,8 +164,8 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, known: &Known) -> Decision {
     let operands =
         args.iter().filter(|arg| casts(f, id, arg)).flat_map(|arg| f32_operands(f, arg).map(|v| (arg.name, v)));
     let results = data.results.iter().map(|v| ("the result", *v));
-    let changing = operands.chain(results).filter(|(_, v)| f.constant(*v).is_none());
-    let misfit = changing.filter_map(|(name, v)| Some((name, known.misfit(v)?))).next();
+    let mut changing = operands.chain(results).filter(|(_, v)| f.constant(*v).is_none());
+    let misfit = changing.find_map(|(name, v)| Some((name, known.misfit(v)?)));
     match misfit {
         Some((name, (why, most))) => keep(why.to_owned(), format!("{name} reaches {most:.1e}")),
         None => Decision::Half,

@@ -1,11 +1,12 @@
 //! Forms that half precision computes as well as single precision does.
 
+use super::{delicate::square_of, epsilon};
 use crate::{Fit, Matcher, Miss, Pass, Run, rules};
 use mlconv_mil::{
     ir::{Use, Value},
     ops::{
         Add, Concat, Inverse, LayerNorm, Log, Matmul, Maximum, Minimum, Mul, Pow, RealDiv, ReduceLogSumExp, ReduceMean,
-        Reshape, Rsqrt, SliceByIndex, Softmax, Softplus, Sqrt, Square, Sub, Tanh,
+        Reshape, Rsqrt, SliceByIndex, Softmax, Softplus, Sqrt, Sub, Tanh,
     },
 };
 use mlconv_tensor::{DType, Tensor};
@@ -41,10 +42,12 @@ fn rms_norm_by_quotient(op: &RealDiv, m: &Matcher<'_>) -> Fit {
 /// variance is the mean of squares, which the op keeps to itself.
 fn rms_norm(m: &Matcher<'_>, x: Value, mean: Value, epsilon: f64) -> Fit {
     let mean: &ReduceMean = m.def(mean)?;
-    if square(m, mean.x)? != x || m.result().is_none_or(|y| !m.alike(x, y)) {
+    if m.f.def_op(mean.x).and_then(|id| square_of(m.f, id)) != Some(x) || m.result().is_none_or(|y| !m.alike(x, y)) {
         return Err(Miss::No);
     }
     m.require(mean.keep_dims, "the mean of squares has other axes than what it divides")?;
+    let fits = epsilon == 0.0 || epsilon >= f64::from(epsilon::LEAST);
+    m.require(fits, "half precision does not hold the epsilon")?;
     let shape = m.shape(x)?;
     let axes = match &mean.axes {
         Some(axes) => shape.axes(axes).map_err(|_| Miss::No)?.iter().map(|a| a.index()).collect(),
@@ -71,19 +74,6 @@ fn rms_norm(m: &Matcher<'_>, x: Value, mean: Value, epsilon: f64) -> Fit {
     Ok(m.replace(first))
 }
 
-/// What `v` is the square of.
-fn square(m: &Matcher<'_>, v: Value) -> Result<Value, Miss> {
-    if let Ok(op) = m.def::<Square>(v) {
-        return Ok(op.x);
-    }
-    if let Ok(op) = m.def::<Mul>(v) {
-        return if op.x == op.y { Ok(op.x) } else { Err(Miss::No) };
-    }
-    let op: &Pow = m.def(v)?;
-    m.is(op.y, 2.0)?;
-    Ok(op.x)
-}
-
 /// The value and the epsilon of `sqrt(value + epsilon)`.
 fn root(m: &Matcher<'_>, v: Value) -> Result<(Value, f64), Miss> {
     if let Ok(op) = m.def::<Sqrt>(v) {
@@ -100,6 +90,7 @@ fn reciprocal_of_root(m: &Matcher<'_>, v: Value) -> Result<(Value, f64), Miss> {
         return Ok(with_epsilon(m, op.x, op.epsilon.into()));
     }
     if let Ok(op) = m.def::<Inverse>(v) {
+        m.require(op.epsilon.abs() < f32::MIN_POSITIVE, "the reciprocal adds an epsilon")?;
         return root(m, op.x);
     }
     if let Ok(op) = m.def::<RealDiv>(v) {
@@ -119,9 +110,9 @@ fn with_epsilon(m: &Matcher<'_>, v: Value, more: f64) -> (Value, f64) {
 /// `log(softmax(x))`, whose small probabilities would be zero.
 fn log_of_softmax(op: &Log, m: &Matcher<'_>) -> Fit {
     let softmax: &Softmax = m.def(op.x)?;
-    m.require(op.epsilon < f32::MIN_POSITIVE, "log adds an epsilon")?;
+    m.require(op.epsilon.abs() < f32::MIN_POSITIVE, "log adds an epsilon")?;
     let (x, axes) = (softmax.x, vec![softmax.axis]);
-    let y = m.make(ReduceLogSumExp { x, axes: Some(axes.into()), keep_dims: true });
+    let y = m.make(ReduceLogSumExp { x, axes: Some(axes), keep_dims: true });
     Ok(m.replace(Sub { x, y }))
 }
 
