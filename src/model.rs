@@ -6,6 +6,7 @@ use crate::{
     codes,
     feed::{self, means_port},
     interface::{Floats, Interface},
+    made_up,
     names::listed,
     stateful,
 };
@@ -338,7 +339,7 @@ fn other_first_call(module: &Module, first: &mlconv_pytorch::First) -> Option<Di
     let run = || {
         let (later, first_call) = (verify(module.clone()).ok()?, verify(first.lowering.module.clone()).ok()?);
         let (f, g) = (later.functions.first()?, first_call.functions.first()?);
-        let inputs = feed::random_inputs(&first_call, g, 0).ok()?;
+        let inputs = made_up::random_inputs(&first_call, g, 0).ok()?;
         let mut arrays = feed::as_arrays(g, &inputs);
         arrays.extend(first.initial.iter().map(|(name, t)| (name.to_string(), t.clone())));
         let given = feed::given_inputs(f, &arrays).ok()?.inputs;

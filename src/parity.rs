@@ -10,6 +10,7 @@ use crate::{
     convert::has_halves,
     feed::{self, Samples},
     interface::label_and_probabilities,
+    made_up,
     names::listed,
     witness::{self, Chosen, Process, Witness},
 };
@@ -239,12 +240,12 @@ struct Pair<'a> {
 impl Pair<'_> {
     /// Made-up inputs, of shapes that the package takes: of open sizes above 1, where the source runs on these.
     fn random_inputs(&self, seed: u64) -> Result<Vec<Option<Tensor>>, Failure> {
-        let made_up = |shapes| feed::made_up(self.f, seed, &self.source_shapes(shapes)).map_err(|d| vec![d]);
-        let open = feed::open_shapes(self.package, self.g).map(made_up).transpose()?;
+        let made_up = |shapes| made_up::of_shapes(self.f, seed, &self.source_shapes(shapes)).map_err(|d| vec![d]);
+        let open = made_up::open_shapes(self.package, self.g).map(made_up).transpose()?;
         let before = Session::new(self.source, self.f, &Cpu, Options::default());
         match open.filter(|inputs| before.run(inputs, &mut States::new()).is_ok()) {
             Some(inputs) => Ok(inputs),
-            None => made_up(feed::default_shapes(self.package, self.g)),
+            None => made_up(made_up::default_shapes(self.package, self.g)),
         }
     }
 
@@ -253,7 +254,7 @@ impl Pair<'_> {
         let theirs: Vec<&Port> = feed::tensor_inputs(self.g).map(|(p, _)| p).collect();
         let named = |port: &Port| counterpart(&theirs, port);
         let by_name = feed::tensor_inputs(self.f).any(|(p, _)| named(p).is_some());
-        let own = feed::default_shapes(self.source, self.f);
+        let own = made_up::default_shapes(self.source, self.f);
         let shape = |(i, ((port, ty), own)): (usize, ((&Port, &TensorType), Vec<usize>))| {
             let at = if by_name { named(port) } else { Some(i) };
             let package = at.and_then(|at| shapes.get(at)).filter(|s| s.len() == ty.shape.rank());

@@ -1,6 +1,6 @@
 //! How great values are: as users say, and as runs show.
 
-use crate::{Diagnostic, arrays::Arrays, codes, feed, names::listed};
+use crate::{Diagnostic, arrays::Arrays, codes, feed, made_up, names::listed};
 use mlconv_mil::{
     ir::{Function, Module, Range, Value},
     verify::{Verified, verify},
@@ -80,9 +80,9 @@ pub(crate) fn seen(module: &Module, samples: &Arrays, rows: Option<usize>, seed:
 
 /// Made-up inputs on which a function runs, of open sizes above 1 where it does on these, and what is seen on them.
 pub(crate) fn looked(module: &Verified, f: &Function, seed: u64) -> Option<(Vec<Option<Tensor>>, Seen)> {
-    let open = feed::open_shapes(module, f);
-    open.into_iter().chain([feed::default_shapes(module, f)]).find_map(|shapes| {
-        let (inputs, mut seen) = (feed::made_up(f, seed, &shapes).ok()?, Seen::default());
+    let open = made_up::open_shapes(module, f);
+    open.into_iter().chain([made_up::default_shapes(module, f)]).find_map(|shapes| {
+        let (inputs, mut seen) = (made_up::of_shapes(f, seed, &shapes).ok()?, Seen::default());
         look(module, f, &inputs, &mut seen).then_some((inputs, seen))
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     compare::{self, Tolerance},
-    feed, report,
+    made_up, report,
 };
 use indexmap::IndexMap;
 use mlconv_mil::{
@@ -142,7 +142,7 @@ impl<'a> Observer<'a> {
 /// Runs every function on the same made-up inputs.
 fn run(module: &Verified) -> Outputs {
     let one = |f| {
-        let inputs = feed::random_inputs(module, f, 0).ok()?;
+        let inputs = made_up::random_inputs(module, f, 0).ok()?;
         let outputs = Session::new(module, f, &Cpu, RunOptions::default()).run(&inputs, &mut States::new()).ok()?;
         Some(f.sig.outputs.iter().map(|p| p.name.to_string()).zip(outputs).collect())
     };

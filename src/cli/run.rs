@@ -13,7 +13,7 @@ use crate::{
     arrays::Arrays,
     codes, convert, feed,
     interface::probabilities,
-    model,
+    made_up, model,
     names::listed,
     parity, pictures,
     report::{self, number, table},
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.warn(&given.notes);
         given.inputs
     } else {
-        feed::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
+        made_up::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
     };
     let mut states = read_states(args, f)?;
     // What was converted to half precision says by its types what a device holds in it.

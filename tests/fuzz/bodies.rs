@@ -6,7 +6,7 @@
 #[path = "../support/archive.rs"]
 pub(crate) mod archive;
 
-use mlconv::{Diagnostic, arrays, feed, model, pictures};
+use mlconv::{Diagnostic, arrays, feed, made_up, model, pictures};
 use mlconv_coreml::{Artifact, Package, WeightFile, check};
 use mlconv_mil::{
     ir::Module,
@@ -240,7 +240,7 @@ fn program(module: Module) -> Depth {
         }
         let limited = Limited { left: AtomicI64::new(MAX_WORK) };
         let session = Session::new(&module, f, &limited, RunOptions::default());
-        let Ok(inputs) = feed::random_inputs(&module, f, 0) else { continue };
+        let Ok(inputs) = made_up::random_inputs(&module, f, 0) else { continue };
         match session.run(&inputs, &mut States::new()) {
             Err(e) => rendered(&mlconv::parity::run_error(&e)),
             Ok(_) => depth = Depth::Ran,

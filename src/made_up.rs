@@ -1,0 +1,171 @@
+//! Inputs that are made up from a seed, of types, shapes and numbers that suit a function.
+
+use crate::{Diagnostic, codes, feed::tensor_inputs};
+use mlconv_mil::{
+    ir::{Feature, Function, Module, OpId, Port, Range, Use, Value},
+    ops::Mul,
+    schema::{NamedArg, ParamKind, Schema},
+};
+use mlconv_runner::sample_shape;
+use mlconv_tensor::{DType, SymbolInfo, Symbols, Tensor, TensorType};
+use std::collections::HashSet;
+
+/// Elements of made-up inputs, all together: a model may declare any shape.
+const MAX_RANDOM: usize = 1 << 28;
+
+/// The size taken for one that is open and for which nothing is declared: of 1, much is the same that should not be.
+const OPEN: i64 = 3;
+
+/// Integers below this are made up, as many as a byte holds: a sum of few is more than half precision counts to.
+const INTEGERS: f64 = 256.0;
+
+/// Inputs of the declared types and default shapes, made from `seed`: see [`of_shapes`].
+pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    of_shapes(f, seed, &default_shapes(module, f))
+}
+
+/// The default shape of each input.
+pub fn default_shapes(module: &Module, f: &Function) -> Vec<Vec<usize>> {
+    shapes(f, &module.symbols)
+}
+
+/// As [`default_shapes`], with open sizes above 1 where no default says otherwise; `None` where there are no such sizes.
+pub fn open_shapes(module: &Module, f: &Function) -> Option<Vec<Vec<usize>>> {
+    let mut open = module.symbols.clone();
+    for (_, ty) in tensor_inputs(f) {
+        ty.shape.iter().for_each(|d| {
+            d.visit_symbols(&mut |name| {
+                let info = module.symbols.get(name).cloned().unwrap_or_default();
+                if info.default.is_none_or(|d| d == 1) {
+                    let size = OPEN.min(info.max.unwrap_or(OPEN)).max(info.min);
+                    open.set(name.clone(), SymbolInfo { default: Some(size), ..info });
+                }
+            });
+        });
+    }
+    Some(shapes(f, &open)).filter(|open| *open != default_shapes(module, f))
+}
+
+fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
+    let shape = |(port, ty): (&Port, &TensorType)| match port.shapes.first() {
+        Some(default) => default.iter().map(|n| usize::try_from(*n).unwrap_or(1)).collect(),
+        None => sample_shape(&ty.shape, symbols).to_vec(),
+    };
+    tensor_inputs(f).map(shape).collect()
+}
+
+/// Inputs of the declared types and of these shapes, made from `seed`: numbers of the range that is said of an input; else
+/// normal floats, booleans, and small integers, which are 0 or 1 where the program may use them as places or sizes.
+pub fn of_shapes(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
+    let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
+    let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v) || may_mask(f, *v)).collect();
+    tensor_inputs(f)
+        .zip(indexing)
+        .zip(shapes)
+        .map(|(((port, ty), indexing), shape)| {
+            let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+            let Some((count, rest)) = count.and_then(|n| Some((n, left.checked_sub(n)?))) else {
+                let title = format!("input `{}` is {ty}, too large to be made up", port.name);
+                return Err(Diagnostic::error(&codes::N0003, title).help("give inputs, or shapes that are smaller"));
+            };
+            left = rest;
+            let (is_float, range) = (ty.dtype.is_float(), port.range.filter(|_| ty.dtype != DType::Bool));
+            let mut draw = || match (range, port.feature) {
+                (Some(Range { low, high }), _) if is_float => low + random.uniform() * (high - low),
+                (Some(Range { low, high }), _) => {
+                    let (low, high) = (low.ceil(), high.floor());
+                    (low + random.uniform() * (high - low + 1.0)).floor().clamp(low.min(high), high)
+                }
+                (None, Feature::Image(_)) if is_float => (random.uniform() * 256.0).floor(),
+                (None, _) if is_float => random.normal(),
+                (None, _) if indexing || ty.dtype == DType::Bool => f64::from(u8::from(random.uniform() < 0.5)),
+                (None, _) => (random.uniform() * INTEGERS).floor(),
+            };
+            let values: Vec<f64> = (0..count).map(|_| draw()).collect();
+            Ok(Some(Tensor::from_f64(ty.dtype, shape, &values)))
+        })
+        .collect()
+}
+
+/// Whether the integers `v`, or what is made of them, may be places or sizes: operands that take integers alone are.
+fn may_index(f: &Function, v: Value) -> bool {
+    comes_to(f, v, &|_| true, &|id, v| {
+        let data = f.op_data(id);
+        let mut nested = data.op.name() == "range_1d";
+        data.op.visit_regions(&mut |_| nested = true);
+        nested || data.op.args().iter().any(|arg| is_place(f, data.op.schema(), arg, v))
+    })
+}
+
+/// What a mask is multiplied by to keep elements out, at least.
+const EXCLUDES: f64 = 5e3;
+/// Ops that masks go through on their way to that.
+const OF_MASKS: &[&str] =
+    &["cast", "expand_dims", "gather", "mul", "reshape", "slice_by_index", "squeeze", "sub", "tile", "transpose"];
+
+/// Whether the integers `v` may be a mask: they meet a factor as great as those that keep elements out of a softmax.
+fn may_mask(f: &Function, v: Value) -> bool {
+    let great = |v: &Value| f.constant(*v).is_some_and(|t| t.count() == 1 && t.to_f64()[0].abs() >= EXCLUDES);
+    let excludes = |id: OpId, _| f.op::<Mul>(id).is_some_and(|op| [op.x, op.y].iter().any(great));
+    comes_to(f, v, &|name| OF_MASKS.contains(&name), &excludes)
+}
+
+/// Whether the integers `v`, or what ops of some names make of them, come to an op that is meant.
+fn comes_to(
+    f: &Function,
+    v: Value,
+    goes_through: &dyn Fn(&str) -> bool,
+    is_meant: &dyn Fn(OpId, Value) -> bool,
+) -> bool {
+    if f.ty(v).tensor().is_none_or(|t| !t.dtype.is_int()) {
+        return false;
+    }
+    let (mut seen, mut todo) = (HashSet::from([v]), vec![v]);
+    while let Some(v) = todo.pop() {
+        for used in f.uses(v) {
+            let Use::Op(id) = used else { continue };
+            if is_meant(*id, v) {
+                return true;
+            }
+            let data = f.op_data(*id);
+            if goes_through(data.op.name()) {
+                todo.extend(data.results.iter().filter(|v| seen.insert(**v)));
+            }
+        }
+    }
+    false
+}
+
+/// Whether an argument of an op of this schema holds `v` and takes integers alone.
+fn is_place(f: &Function, schema: &Schema, arg: &NamedArg<'_>, v: Value) -> bool {
+    if !arg.operands().contains(&v) {
+        return false;
+    }
+    let Some(ParamKind::Operand { domain, .. }) = arg.param.map(|p| &p.kind) else { return true };
+    schema.types(domain, f.opset).is_some_and(|types| types.iter().all(|t| t.is_int()))
+}
+
+/// SplitMix64: small, and the same everywhere. Source: Steele, Lea and Flood 2014.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In `0..1`.
+    fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Of mean 0 and variance 1, by Box and Muller.
+    fn normal(&mut self) -> f64 {
+        let (u, v) = (1.0 - self.uniform(), self.uniform());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+}
