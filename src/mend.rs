@@ -39,7 +39,9 @@ pub(crate) fn mend(prepared: &Prepared, job: &Job, given: Given<'_>, parity: &Pa
     });
     let wanted: Vec<Option<(Wanted, Vec<Option<Tensor>>)>> = wanted.collect();
     let failed: Vec<&str> = parity.outputs.iter().filter(|o| !o.pass).map(|o| o.name.as_str()).collect();
-    let (mut names, mut module) = (vec![], prepared.module.clone());
+    // What is asked for already is a part of the line.
+    let mut names: Vec<String> = job.keep_fp32.iter().map(|p| p.as_str().to_owned()).collect();
+    let mut module = prepared.module.clone();
     for _ in 0..MAX_ROUNDS {
         let mut found = vec![];
         for (g, wanted) in module.functions.iter().zip(&wanted) {

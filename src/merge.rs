@@ -3,8 +3,10 @@
 use crate::{
     Diagnostic, Failure, codes,
     convert::{self, Prepared},
+    interface::{self, own_key},
     model::{self, Format, package_error},
     names::listed,
+    stateful,
 };
 use indexmap::IndexMap;
 use mlconv_coreml::{Package, import_beside, is_identifier};
@@ -63,7 +65,7 @@ impl Part {
 
 /// Reads the parts and makes one package of them; nothing is written.
 pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
-    let order = order(job).map_err(|d| vec![d])?;
+    let (order, several) = (order(job).map_err(|d| vec![d])?, job.parts.len() > 1);
     let (mut module, mut warnings) = (Module::default(), vec![]);
     let mut read: IndexMap<&Path, Module> = IndexMap::new();
     let (mut symbols, mut bad) = (BTreeSet::new(), vec![]);
@@ -75,6 +77,8 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
         }
         match model::function(&read[&*part.package], part.function.as_deref()) {
             Ok(f) => {
+                let meta = &read[&*part.package].meta;
+                own_meta((meta, &mut module.meta), &f.name, several.then_some(part.name.as_str()));
                 let mut f = f.clone();
                 f.name.clone_from(&part.name);
                 module.functions.push(f);
@@ -82,7 +86,6 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
             Err(d) => bad.push(d.at(part.package.display().to_string())),
         }
     }
-    let several = job.parts.len() > 1;
     bad.extend(module.functions.iter().filter(|f| several && is_classifier(f)).map(|f| {
         let title = format!("`{}` is a classifier, which one function of several cannot be", f.name);
         Diagnostic::error(&codes::X0003, title).help("keep it in a package of its own")
@@ -92,6 +95,9 @@ pub fn prepare(job: &Job) -> Result<Prepared, Failure> {
     }
     for package in read.values() {
         package.symbols.iter().for_each(|(name, info)| module.symbols.set(name.clone(), info.clone()));
+    }
+    for package in read.values_mut() {
+        package.meta.user.retain(|key, _| !OWN.iter().any(|own| key.starts_with(own)));
     }
     warnings.extend(join_meta(&mut module.meta, read.values().map(|m| &m.meta)));
     warnings.extend(settle_names(&mut module.functions));
@@ -161,6 +167,19 @@ fn is_classifier(f: &Function) -> bool {
         Type::Tensor(t) => port.feature == Feature::Tensor && matches!(t.dtype, DType::Str | DType::I64),
         _ => false,
     })
+}
+
+/// Keys of metadata that are about one function.
+const OWN: &[&str] = &[interface::KEY, stateful::KEY];
+
+/// Takes metadata that are about the function `from`, for that of the name `to` of several, or for the only one.
+fn own_meta((of, out): (&Meta, &mut Meta), from: &str, to: Option<&str>) {
+    for key in OWN {
+        if let Some(value) = of.user.get(&own_key(key, from)).or(of.user.get(*key)) {
+            let key = to.map_or_else(|| (*key).to_owned(), |to| own_key(key, to));
+            out.user.insert(key, value.clone());
+        }
+    }
 }
 
 /// Takes metadata from the first that has them; a warning names those that differ.

@@ -20,6 +20,7 @@ use mlconv_mil::{
 };
 use mlconv_runner::{Options, Reference, RunError, Session, States, cpu::Cpu};
 use mlconv_tensor::{Tensor, TensorType};
+use std::borrow::Cow;
 
 /// What two models are run on.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +96,7 @@ impl Parity {
             ));
         };
         let keys: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
-        let typed: Vec<String> = names.iter().map(|n| format!("--keep-fp32 {n}")).collect();
+        let typed: Vec<String> = names.iter().map(|n| format!("--keep-fp32 {}", quoted(n))).collect();
         let (keys, typed) = (keys.join(", "), typed.join(" "));
         Some(d.help(format!(
             "with `keep_fp32 = [{keys}]` under `[convert]` of a recipe, or `{typed}`, outputs are within it"
@@ -353,6 +354,15 @@ impl Pair<'_> {
     fn output_name(&self, port: &str) -> String {
         if self.package.functions.len() > 1 { format!("{}: {port}", self.g.name) } else { port.to_owned() }
     }
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "_./-+=:,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', "'\\''")).into()
 }
 
 /// Says that there is nothing to compare with, as the source does not run; `why` is what it said.

@@ -544,3 +544,25 @@ fn arrays_at_the_interface_may_be_of_half_precision() {
     place.run(&[&out[..], &["--force", "--io-precision", "fp16", "--image", "x=rgb"]].concat()).ok();
     assert!(place.run(&["inspect", "p.mlpackage"]).ok().stdout.contains("x  f32[1, 3, 18, 24]"));
 }
+
+#[test]
+fn names_may_be_exchanged() {
+    let (place, model) = (Place::new(), fixture("models/digits_cnn/model.onnx"));
+    let convert = |options: &[&str]| {
+        place.run(&[&["convert", &model, "-o", "p.mlpackage", "--force", "--no-verify"], options].concat())
+    };
+    convert(&["--rename", "image=logits", "--rename", "logits=image"]).ok();
+    let said = place.run(&["inspect", "p.mlpackage"]).ok().stdout;
+    for (port, name) in [("input   image", "logits"), ("output  logits", "image")] {
+        let line = said.lines().find(|l| l.trim().starts_with(port));
+        assert!(line.is_some_and(|l| l.ends_with(&format!("called `{name}` in the package"))), "{said}");
+    }
+    for (options, why) in [
+        (&["--rename", "image=a", "--rename", "image=b"][..], "it is renamed twice"),
+        (&["--image", "image=gray,mean=1e39"], "is out of range"),
+        (&["--output", "logits", "--output", "logits"], "is given twice"),
+    ] {
+        let done = convert(options);
+        assert!(done.code == Some(2) && done.stderr.contains(why), "{options:?}: {}", done.stderr);
+    }
+}

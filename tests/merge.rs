@@ -172,3 +172,18 @@ fn what_cannot_be_merged_is_refused() {
     place.run(&["merge", a, b, "-o", "a.mlpackage", "--force"]).fails("L0001", "is one that is read");
     assert_eq!(place.names().iter().filter(|n| n.contains("mlpackage")).count(), 2, "{:?}", place.names());
 }
+
+#[test]
+fn each_function_keeps_what_its_interface_was() {
+    let place = Place::new();
+    let model = |name: &str| format!("{}/fixtures/models/{name}/model.onnx", env!("CARGO_MANIFEST_DIR"));
+    let (cnn, gru) = (model("digits_cnn"), model("digits_gru"));
+    place.run(&["convert", &cnn, "-o", "cnn.mlpackage", "--no-verify", "--image", "image=gray,scale=1/16"]).ok();
+    place.run(&["convert", &gru, "-o", "gru.mlpackage", "--no-verify"]).ok();
+    place.run(&["merge", "cnn=cnn.mlpackage", "gru=gru.mlpackage", "-o", "both.mlpackage"]).ok();
+    for (function, source) in [("cnn", &cnn), ("gru", &gru)] {
+        place.run(&["verify", "both.mlpackage", "--function", function, "--against", source]).ok();
+    }
+    place.run(&["merge", "main=both.mlpackage:cnn", "-o", "one.mlpackage"]).ok();
+    place.run(&["verify", "one.mlpackage", "--against", &cnn]).ok();
+}

@@ -133,6 +133,12 @@ impl Import {
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
+        if let Some(twice) = (1..self.output.len()).find(|i| self.output[..*i].contains(&self.output[*i])) {
+            return Err(vec![Diagnostic::error(
+                &codes::L0001,
+                format!("--output {} is given twice", self.output[twice]),
+            )]);
+        }
         // What a state becomes is made, whichever outputs are kept.
         let mut outputs = self.output.clone();
         if !outputs.is_empty() {

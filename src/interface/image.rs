@@ -206,7 +206,13 @@ fn number(text: &str) -> Result<f64, String> {
         Some((a, b)) => one(a).zip(one(b)).map(|(a, b)| a / b),
         None => one(text),
     };
-    value.filter(|x| x.is_finite()).ok_or_else(|| format!("`{text}` is no number, wanted one such as `0.5` or `1/255`"))
+    let value = value.filter(|x| x.is_finite());
+    let value = value.ok_or_else(|| format!("`{text}` is no number, wanted one such as `0.5` or `1/255`"))?;
+    // Quotients of them must be numbers of single precision.
+    if value == 0.0 || (1e-12..=1e12).contains(&value.abs()) {
+        return Ok(value);
+    }
+    Err(format!("`{text}` is out of range, wanted 0, or a number of 1e-12 to 1e12"))
 }
 
 impl fmt::Display for Image {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// The key of a package's metadata under which stands what was asked for, as JSON of an [`Interface`].
-const KEY: &str = "com.github.mlconv.interface";
+pub(crate) const KEY: &str = "com.github.mlconv.interface";
 
 /// What is asked of the interface. Names are the source's, or those of a package that is read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Interface {
                     Err(d) => bad.push(d),
                 }
             }
-            bad.extend(self.renamed.iter().filter_map(|(old, new)| ports::rename(f, old, new).err()));
+            bad.extend(ports::rename(f, &self.renamed));
             if bad.is_empty() {
                 bad.extend(self.renamed.iter().filter_map(|(old, new)| ports::check_renamed(f, old, new).err()));
             }
@@ -123,7 +123,9 @@ impl Interface {
 
     /// What was asked for when a package was written.
     pub fn recorded(package: &Module) -> Self {
-        let text = package.meta.user.get(KEY);
+        // Functions that were merged have each its own.
+        let of = package.functions.first().map(|f| own_key(KEY, &f.name));
+        let text = of.and_then(|key| package.meta.user.get(&key)).or(package.meta.user.get(KEY));
         let mut found: Self = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
         if let Some(classes) = &mut found.classes {
             match classes::of_package(package) {
@@ -176,6 +178,11 @@ impl Interface {
         }
         out
     }
+}
+
+/// The key of metadata that are about one function of several.
+pub(crate) fn own_key(key: &str, function: &str) -> String {
+    format!("{key}.{function}")
 }
 
 /// Writes down what was asked for, with what was before.

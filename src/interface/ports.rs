@@ -13,7 +13,7 @@ use mlconv_mil::{
     schema::{Op, Opset},
     text::Namer,
 };
-use mlconv_tensor::{DType, TensorType, Type};
+use mlconv_tensor::{DType, Tensor, TensorType, Type};
 use serde::{Deserialize, Serialize};
 
 /// The element type of inputs and outputs that are arrays of floats.
@@ -99,8 +99,8 @@ pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<(), D
     let held = match ty.dtype {
         DType::Bool => value == 0.0 || value == 1.0,
         // 8 and 16 bits are 32 bits at the interface, of which a program takes the lower ones.
-        d if d.is_int() => value.fract() == 0.0 && mlconv_tensor::Tensor::splat(d, &[], value).to_f64() == [value],
-        d => mlconv_tensor::Tensor::splat(d, &[], value).to_f64().iter().all(|x| x.is_finite()),
+        d if d.is_int() => value.fract() == 0.0 && Tensor::splat(d, &[], value).to_f64() == [value],
+        d => Tensor::splat(d, &[], value).to_f64().iter().all(|x| x.is_finite()),
     };
     if !held {
         return Err(refused(&option, &format!("{value} is no value of the input, which is {ty}")));
@@ -119,8 +119,30 @@ pub(super) fn check_one_is_needed(f: &Function) -> Result<(), Diagnostic> {
     Err(d.help("leave the option out for one of them"))
 }
 
-/// Gives an input or an output another name in the package.
-pub(super) fn rename(f: &mut Function, old: &str, new: &str) -> Result<(), Diagnostic> {
+/// Gives inputs and outputs other names in the package, all at once: they may be exchanged.
+pub(super) fn rename(f: &mut Function, all: &[(String, String)]) -> Vec<Diagnostic> {
+    let found: Vec<_> = all.iter().map(|(old, new)| renamed(f, old, new)).collect();
+    let mut bad = vec![];
+    let mut taken: Vec<usize> = vec![];
+    for ((old, new), at) in all.iter().zip(found) {
+        match at {
+            Err(d) => bad.push(d),
+            Ok(at) if taken.contains(&at) => {
+                bad.push(refused(&format!("--rename {old}={new}"), "it is renamed twice"));
+            }
+            Ok(at) => {
+                taken.push(at);
+                if let Some(port) = f.sig.inputs.iter_mut().chain(&mut f.sig.outputs).nth(at) {
+                    port.packaged = Some(new.as_str().into());
+                }
+            }
+        }
+    }
+    bad
+}
+
+/// Which input, or else output, is to get another name.
+fn renamed(f: &Function, old: &str, new: &str) -> Result<usize, Diagnostic> {
     let option = format!("--rename {old}={new}");
     if !is_identifier(new) {
         let d = refused(&option, &format!("Core ML does not take the name `{new}`"));
@@ -128,20 +150,16 @@ pub(super) fn rename(f: &mut Function, old: &str, new: &str) -> Result<(), Diagn
         return Err(if is_identifier(&legal) { d.help(format!("`{legal}` would do")) } else { d });
     }
     let ports = || f.sig.inputs.iter().chain(&f.sig.outputs);
-    let Some(at) = ports().position(|p| means_port(old, p)) else {
+    let at = ports().position(|p| *p.name == *old).or_else(|| ports().position(|p| means_port(old, p)));
+    at.ok_or_else(|| {
         let names = || ports().map(|p| &*p.name);
         let d = refused(&option, &format!("the model has no input or output `{old}`"));
         let all = format!("there are {}", listed(names()));
-        return Err(match nearest(old, names()) {
+        match nearest(old, names()) {
             Some(near) => d.help(format!("did you mean `{near}`? {all}")),
             None => d.help(all),
-        });
-    };
-    let port = f.sig.inputs.iter_mut().chain(&mut f.sig.outputs).nth(at);
-    if let Some(port) = port {
-        port.packaged = Some(new.into());
-    }
-    Ok(())
+        }
+    })
 }
 
 /// Another input or output may have the new name already.
@@ -182,6 +200,13 @@ impl Floats {
                 continue;
             }
             let hint = f.sig.inputs[i].name.to_string();
+            let default = f.sig.inputs[i].default.map(|x| (x, Tensor::splat(to, &[], x).to_f64()[0]));
+            if let Some((value, _)) = default.filter(|(_, held)| !held.is_finite()) {
+                return Err(refused(
+                    "--io-precision",
+                    &format!("{value}, the default of `{hint}`, is no value of {to}"),
+                ));
+            }
             let old = f.retype_input(v, TensorType::new(to, ty.shape));
             let at = begin(f);
             let back = insert(f, at, &hint, Cast { x: v, dtype: from })?;

@@ -33,8 +33,6 @@ const MANY: i64 = 2048;
 const SMALL_PICTURE: i64 = 128;
 /// Ops between a square and its root.
 const MAX_STEPS: usize = 8;
-/// Angles up to which half precision is as exact as it is of anything else.
-const SMALL_ANGLE: f64 = 8.0;
 /// Ops that compute angles or places.
 const MAX_ARITHMETIC: usize = 256;
 
@@ -201,9 +199,6 @@ impl Found<'_> {
     /// A sine or cosine of what is computed of inputs and numbers alone.
     fn angle(&mut self, id: OpId) {
         let Some(x) = first_operand(self.f, id) else { return };
-        if self.bounds.of(x).greatest() <= SMALL_ANGLE {
-            return;
-        }
         let Some(arithmetic) = self.arithmetic(x) else { return };
         if arithmetic.from_places && !arithmetic.from_others {
             self.add(arithmetic.ops.into_iter().chain([id]), ANGLES);
