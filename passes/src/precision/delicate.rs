@@ -220,7 +220,12 @@ impl Found<'_> {
         let f = self.f;
         let factors = [f.op::<Mul>(id).map(|op| [op.x, op.y]), f.op::<RealDiv>(id).map(|op| [op.x, op.y])];
         let is_coarse = |v: &Value| uniform(f, *v).is_some_and(|x| (LEAST..COARSE).contains(&x.abs()));
-        if factors.iter().flatten().flatten().any(is_coarse) {
+        // Beside what it is added to, so small a product has no digits that count.
+        let is_summed = |v: &Value| {
+            let ops = f.uses(*v).iter().filter_map(op_of);
+            ops.into_iter().any(|id| ["add", "sub"].contains(&f.op_data(id).op.name()))
+        };
+        if factors.iter().flatten().flatten().any(is_coarse) && !f.op_data(id).results.iter().any(is_summed) {
             self.add([id], COARSE_FACTOR);
         }
     }
