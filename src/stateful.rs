@@ -1,6 +1,6 @@
 //! Pairs of an input and an output that become states: what a call returns, the next one finds.
 
-use crate::{Diagnostic, Failure, codes, feed::means_port, interface::own_key, names::listed};
+use crate::{Diagnostic, Failure, codes, feed::means_port, interface::own_text, names::listed};
 use mlconv_mil::{
     ir::{Function, InsertError, Module, Place, Port, Value},
     ops,
@@ -14,9 +14,7 @@ pub(crate) const KEY: &str = "com.github.mlconv.states";
 
 /// The pairs that were made states when a package was written.
 pub(crate) fn pairs(package: &Module) -> Vec<(String, String)> {
-    let of = package.functions.first().map(|f| own_key(KEY, &f.name));
-    let text = of.and_then(|key| package.meta.user.get(&key)).or(package.meta.user.get(KEY));
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    own_text(package, KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// Whether a function keeps anything from call to call.

@@ -5,6 +5,7 @@ pub(crate) mod clamp_masks;
 mod delicate;
 mod epsilon;
 pub(crate) mod fp16_cast;
+mod half;
 mod integers;
 mod moves;
 mod reach;

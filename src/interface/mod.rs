@@ -123,10 +123,7 @@ impl Interface {
 
     /// What was asked for when a package was written.
     pub fn recorded(package: &Module) -> Self {
-        // Functions that were merged have each its own.
-        let of = package.functions.first().map(|f| own_key(KEY, &f.name));
-        let text = of.and_then(|key| package.meta.user.get(&key)).or(package.meta.user.get(KEY));
-        let mut found: Self = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+        let mut found: Self = own_text(package, KEY).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
         if let Some(classes) = &mut found.classes {
             match classes::of_package(package) {
                 Some(labels) => classes.labels = labels,
@@ -183,6 +180,12 @@ impl Interface {
 /// The key of metadata that are about one function of several.
 pub(crate) fn own_key(key: &str, function: &str) -> String {
     format!("{key}.{function}")
+}
+
+/// What stands under a key about the first function of a package: functions that were merged have each its own.
+pub(crate) fn own_text<'a>(package: &'a Module, key: &str) -> Option<&'a String> {
+    let of = package.functions.first().map(|f| own_key(key, &f.name));
+    of.and_then(|key| package.meta.user.get(&key)).or(package.meta.user.get(key))
 }
 
 /// Writes down what was asked for, with what was before.

@@ -1,6 +1,6 @@
 //! Masks of attention that half precision does not hold.
 
-use super::moves::MOVES;
+use super::{half::MOST, moves::MOVES};
 use crate::{Pass, PassCx, PassError, Run};
 use mlconv_mil::{
     ir::{Function, OpId, Use, Value},
@@ -20,9 +20,6 @@ pub(crate) static PASS: Pass = Pass {
 /// What is added to a score that takes no part. Its exponential is zero, twice as much is no infinity, and where nothing in
 /// a row takes part, scores of up to 8 are so small beside it that all elements are alike, as in single precision.
 const EXCLUDED: f64 = -30_000.0;
-
-/// The greatest number of half precision.
-const MOST: f64 = 65_504.0;
 
 /// Elements of a mask that is looked at.
 const MAX_MASK: usize = 1 << 24;

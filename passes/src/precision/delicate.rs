@@ -1,6 +1,10 @@
 //! Ops whose operands and results fit half precision, while what lies between them, or how exact it must be, does not.
 
-use super::{bounds::Bounds, moves::MOVES};
+use super::{
+    bounds::Bounds,
+    half::{LEAST, MOST, NORMAL},
+    moves::MOVES,
+};
 use crate::engine::uniform;
 use mlconv_mil::{
     ir::{Function, Module, OpId, Use, Value},
@@ -24,9 +28,6 @@ const COARSE_FACTOR: &str = "it multiplies or divides by a number below 6.1e-5, 
 const LONG_SUM: &str = "it sums more numbers than half precision can count";
 const COORDINATES: &str = "it computes places in a picture, which need more digits than half precision has";
 
-/// Where half precision has fewer digits, and where it has none.
-const COARSE: f64 = 6.103_515_625e-5;
-const LEAST: f64 = 5.960_464_477_539_063e-8;
 /// Numbers in a sum from which on it may be too great, or too coarse: half precision counts to 2048.
 const MANY: i64 = 2048;
 /// The size of a picture up to which half precision tells places apart by a hundredth of a pixel.
@@ -219,7 +220,7 @@ impl Found<'_> {
     fn factor(&mut self, id: OpId) {
         let f = self.f;
         let factors = [f.op::<Mul>(id).map(|op| [op.x, op.y]), f.op::<RealDiv>(id).map(|op| [op.x, op.y])];
-        let is_coarse = |v: &Value| uniform(f, *v).is_some_and(|x| (LEAST..COARSE).contains(&x.abs()));
+        let is_coarse = |v: &Value| uniform(f, *v).is_some_and(|x| (LEAST..NORMAL).contains(&x.abs()));
         // Beside what it is added to, so small a product has no digits that count.
         let is_summed = |v: &Value| {
             let ops = f.uses(*v).iter().filter_map(op_of);
@@ -306,7 +307,7 @@ impl Found<'_> {
             return;
         };
         let most = self.bounds.of(x).greatest();
-        let fits = many.is_some_and(|n| if most.is_finite() { n as f64 * most <= 65504.0 } else { n < MANY });
+        let fits = many.is_some_and(|n| if most.is_finite() { n as f64 * most <= MOST } else { n < MANY });
         let Some(result) = f.op_data(id).results.first().filter(|_| !fits) else { return };
         let mut path = vec![id];
         let mut todo = vec![*result];

@@ -1,5 +1,6 @@
 //! Epsilons of normalisations that half precision does not hold.
 
+use super::half;
 use mlconv_mil::{
     ops::{BatchNorm, InstanceNorm, L2Norm, LayerNorm},
     schema::Op,
@@ -7,7 +8,7 @@ use mlconv_mil::{
 use std::any::Any;
 
 /// The least number above zero that half precision holds.
-pub(super) const LEAST: f32 = 5.960_464_5e-8;
+pub(super) const LEAST: f32 = half::LEAST as f32;
 
 /// A normalisation whose epsilon would become zero, with the least epsilon there is instead, and the epsilon it had.
 ///

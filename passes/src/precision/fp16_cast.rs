@@ -3,7 +3,9 @@
 use super::{
     bounds::Bounds,
     delicate::{self, Delicate},
-    epsilon, integers,
+    epsilon,
+    half::{MOST, NORMAL},
+    integers,
     reach::{self, Cause, Reach, Unfit},
 };
 use crate::{Pass, PassCx, PassError, Pattern, Run, Seen, Weight};
@@ -83,7 +85,7 @@ impl Known {
         let declared = declared.map(|most| ("values are beyond 65504, for what is declared of inputs", most));
         declared.or_else(|| match self.seen.greatest(v)? {
             most if most > MOST / HEADROOM => Some(("values are beyond 65504, or near it", most)),
-            most if most > 0.0 && most < LEAST => {
+            most if most > 0.0 && most < NORMAL => {
                 Some(("no value is as great as 6.1e-5, below which digits are lost", most))
             }
             _ => None,
@@ -91,10 +93,6 @@ impl Known {
     }
 }
 
-/// The greatest number of half precision.
-const MOST: f64 = 65504.0;
-/// The least number of which half precision has all digits.
-const LEAST: f64 = 6.103_515_625e-5;
 /// How much greater values may be than those that were seen.
 const HEADROOM: f64 = 2.0;
 
@@ -135,7 +133,7 @@ fn decide(cx: &PassCx<'_>, index: usize, id: OpId, known: &Known) -> Decision {
     let args = op.args();
     let is_attr = |arg: &NamedArg<'_>| matches!(arg.arg, Arg::Attr(_));
     if args.iter().any(|arg| f32_operands(f, arg).next().is_some() && arg.param.is_none())
-        || !args.iter().any(|arg| !is_attr(arg) && casts(f, id, arg))
+        || !args.iter().any(|arg| casts(f, id, arg))
     {
         return Decision::NotFloat;
     }
@@ -300,7 +298,7 @@ fn decodes_to_half(f: &Function, id: OpId) -> bool {
             _ => {}
         }
     }
-    scale.is_none_or(|t| t.to_f64().iter().all(|s| s.abs() * data <= 65504.0))
+    scale.is_none_or(|t| t.to_f64().iter().all(|s| s.abs() * data <= MOST))
 }
 
 /// Puts a half-precision twin in the place of an op, with casts back for whoever reads 32 bits.
