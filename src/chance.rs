@@ -5,9 +5,15 @@ use std::collections::HashSet;
 
 /// For each output, whether it follows from numbers that the program draws.
 pub(crate) fn drawn_outputs(f: &Function) -> Vec<bool> {
+    let drawn = drawn_values(f);
+    f.yields(f.body()).iter().map(|v| drawn.contains(v)).collect()
+}
+
+/// What follows from numbers that the program draws.
+pub(crate) fn drawn_values(f: &Function) -> HashSet<Value> {
     let mut drawn = HashSet::new();
     follow(f, f.body(), &mut drawn);
-    f.yields(f.body()).iter().map(|v| drawn.contains(v)).collect()
+    drawn
 }
 
 /// Collects what follows from random numbers in a block; whether anything does.

@@ -34,7 +34,7 @@ pub struct Given<'a> {
 }
 
 /// Two models on the same inputs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parity {
     /// One per output and function.
     pub outputs: Vec<OutputDiff>,
@@ -219,7 +219,7 @@ pub(crate) fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Array
 }
 
 /// Whether two models mean the same input or output.
-fn same_port(a: &Port, b: &Port) -> bool {
+pub(crate) fn same_port(a: &Port, b: &Port) -> bool {
     feed::means_port(&a.name, b) || feed::means_port(&b.name, a)
 }
 
@@ -357,7 +357,7 @@ impl Pair<'_> {
 }
 
 /// A word as a shell takes it for one.
-fn quoted(word: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
     let is_plain = |c: char| c.is_alphanumeric() || "_./-+=:,".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.into();

@@ -92,23 +92,37 @@ impl<'a> Exec<'a> {
 
     /// Runs a block; the values it yields stay set.
     pub(crate) fn run(&mut self, block: Block) -> Result<(), OpFailure> {
-        let f = self.f;
-        for id in f.ops_in(block) {
-            let results = self.eval(id).map_err(|why| OpFailure { op: id, why })?;
-            for (v, t) in f.op_data(id).results.iter().zip(results) {
-                self.set(*v, t);
-            }
-            for v in self.last_uses.get(&id).map(Vec::as_slice).unwrap_or_default() {
-                self.values[v.index()] = None;
-            }
+        for id in self.f.ops_in(block) {
+            self.compute(id)?;
+            self.free(id);
         }
         Ok(())
     }
 
+    /// Computes the results of an op.
+    pub(crate) fn compute(&mut self, id: OpId) -> Result<(), OpFailure> {
+        let results = self.eval(id).map_err(|why| OpFailure { op: id, why })?;
+        for (v, t) in self.f.op_data(id).results.iter().zip(results) {
+            self.set(*v, t);
+        }
+        Ok(())
+    }
+
+    /// Frees what nothing reads behind an op.
+    pub(crate) fn free(&mut self, id: OpId) {
+        for v in self.last_uses.get(&id).map(Vec::as_slice).unwrap_or_default() {
+            self.values[v.index()] = None;
+        }
+    }
+
+    /// Puts another tensor in the place of a value.
+    pub(crate) fn replace(&mut self, v: Value, t: Tensor) {
+        self.values[v.index()] = Some(t);
+    }
+
     fn eval(&mut self, id: OpId) -> Result<Tensors, OpError> {
-        let f = self.f;
-        let data = f.op_data(id);
-        if let Some(c) = f.op::<Const>(id) {
+        let data = self.f.op_data(id);
+        if let Some(c) = self.f.op::<Const>(id) {
             let instead = data.results.first().and_then(|v| self.constants?.get(v));
             return Ok([instead.unwrap_or(&c.val).clone()].into_iter().collect());
         }
@@ -118,6 +132,13 @@ impl<'a> Exec<'a> {
                 operands.push((v, t.clone()));
             }
         });
+        self.eval_on(id, operands)
+    }
+
+    /// The results of an op on these operands.
+    pub(crate) fn eval_on(&mut self, id: OpId, mut operands: Vec<(Value, Tensor)>) -> Result<Tensors, OpError> {
+        let f = self.f;
+        let data = f.op_data(id);
         operands.sort_by_key(|(v, _)| *v);
         let mut has_region = false;
         data.op.visit_regions(&mut |_| has_region = true);

@@ -11,7 +11,7 @@ mod exec;
 mod session;
 
 pub use exec::{Backend, Observer};
-pub use session::{Emulate, Options, RunError, Session, States, sample_shape};
+pub use session::{Emulate, Options, RunError, Session, States, Steps, sample_shape};
 
 /// The backend that has no kernels: every op runs as its own definition says.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,10 +1,10 @@
 //! One run of one function: inputs bound and checked, states carried, outputs collected.
 
-use crate::exec::{Backend, Exec, Observer};
+use crate::exec::{Backend, Exec, Observer, OpFailure};
 use indexmap::IndexMap;
 use mlconv_mil::{
-    ir::{Function, Value},
-    schema::OpError,
+    ir::{Function, OpId, Value},
+    schema::{OpError, Tensors},
     text::print_op,
     verify::Verified,
 };
@@ -107,6 +107,25 @@ impl<'a> Session<'a> {
         states: &mut States,
         observe: Option<Observer<'s>>,
     ) -> Result<Vec<Tensor>, RunError> {
+        let mut exec = self.bound(inputs, states, observe)?;
+        exec.run(self.f.body()).map_err(|e| self.failed(e))?;
+        self.keep_states(&exec, states);
+        Ok(self.f.outputs().iter().filter_map(|v| exec.get(*v).cloned()).collect())
+    }
+
+    /// Begins a run that goes on op by op.
+    pub fn steps(&self, inputs: &[Option<Tensor>], states: &States) -> Result<Steps<'_>, RunError> {
+        let exec = self.bound(inputs, states, None)?;
+        Ok(Steps { session: self, exec, next: self.f.ops().next(), last: None })
+    }
+
+    /// A run whose inputs and states are set.
+    fn bound<'s>(
+        &'s self,
+        inputs: &[Option<Tensor>],
+        states: &States,
+        observe: Option<Observer<'s>>,
+    ) -> Result<Exec<'s>, RunError> {
         let f = self.f;
         let mut exec = Exec::new(f, self.backend, self.options.emulate, self.constants, observe);
         let mut given = inputs.iter();
@@ -135,17 +154,21 @@ impl<'a> Session<'a> {
                 Type::List { .. } | Type::Dict { .. } | Type::Unknown => {}
             }
         }
-        exec.run(f.body()).map_err(|e| {
-            let origins = &self.module.origins;
-            let from = f.op_data(e.op).origin.map(|o| origins.sources(o)).unwrap_or_default();
-            RunError::Op { op: print_op(f, e.op), origin: from.iter().map(ToString::to_string).collect(), why: e.why }
-        })?;
-        for (v, port) in f.inputs().iter().zip(&f.sig.inputs) {
+        Ok(exec)
+    }
+
+    fn failed(&self, e: OpFailure) -> RunError {
+        let origins = &self.module.origins;
+        let from = self.f.op_data(e.op).origin.map(|o| origins.sources(o)).unwrap_or_default();
+        RunError::Op { op: print_op(self.f, e.op), origin: from.iter().map(ToString::to_string).collect(), why: e.why }
+    }
+
+    fn keep_states(&self, exec: &Exec<'_>, states: &mut States) {
+        for (v, port) in self.f.inputs().iter().zip(&self.f.sig.inputs) {
             if let Some(content) = exec.states.get(v) {
                 states.insert(port.name.clone(), content.clone());
             }
         }
-        Ok(f.outputs().iter().filter_map(|v| exec.get(*v).cloned()).collect())
     }
 
     /// A tensor of type `ty`, of default sizes, whose every element is `value`.
@@ -187,6 +210,55 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// A run that stops behind each op of the function's body, where values can be read and replaced.
+pub struct Steps<'a> {
+    session: &'a Session<'a>,
+    exec: Exec<'a>,
+    next: Option<OpId>,
+    /// What was computed last: what it alone has read is still there.
+    last: Option<OpId>,
+}
+
+impl Steps<'_> {
+    /// Computes the next op of the body; `None` behind the last one.
+    pub fn step(&mut self) -> Option<Result<OpId, RunError>> {
+        self.last.take().into_iter().for_each(|id| self.exec.free(id));
+        let id = self.next?;
+        self.next = self.session.f.next_op(id);
+        self.last = Some(id);
+        Some(self.exec.compute(id).map(|()| id).map_err(|e| self.session.failed(e)))
+    }
+
+    /// A value that is still needed, or that the last op has computed.
+    pub fn value(&self, v: Value) -> Option<&Tensor> {
+        self.exec.get(v)
+    }
+
+    /// What the op that was computed last gives on other operands, each made of what it is in this run; `None` where it cannot
+    /// be asked again, as it has branches or loops, or a state.
+    pub fn again(&mut self, other: &mut dyn FnMut(Value, &Tensor) -> Tensor) -> Option<Result<Tensors, OpError>> {
+        let (f, id) = (self.session.f, self.last?);
+        let (mut operands, mut keeps) = (vec![], false);
+        let op = &f.op_data(id).op;
+        op.visit_regions(&mut |_| keeps = true);
+        op.visit_operands(&mut |v| {
+            keeps |= matches!(f.ty(v), Type::State(_));
+            operands.extend(self.exec.get(v).map(|t| (v, other(v, t))));
+        });
+        (!keeps).then(|| self.exec.eval_on(id, operands))
+    }
+
+    /// Puts another tensor, of the same type and shape, in the place of a value that is computed.
+    pub fn replace(&mut self, v: Value, t: Tensor) {
+        self.exec.replace(v, t);
+    }
+
+    /// What the states hold by now.
+    pub fn keep_states(&self, states: &mut States) {
+        self.session.keep_states(&self.exec, states);
     }
 }
 

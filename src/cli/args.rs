@@ -124,6 +124,11 @@ pub(super) fn in_the_middle(text: &str) -> Option<(&str, &str)> {
 }
 
 impl Import {
+    /// Of which only the shapes of inputs are said.
+    pub(crate) fn of_shapes(input: &[String]) -> Self {
+        Self { target: None, input: input.to_vec(), output: vec![], no_state: false, state: vec![] }
+    }
+
     pub(crate) fn request(&self) -> Result<Request, Failure> {
         let inputs: Result<Vec<InputSpec>, Failure> = self
             .input

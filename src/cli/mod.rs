@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod compress;
 mod convert;
+mod diff;
 mod files;
 mod inspect;
 mod interface;
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Args),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
     Verify(verify::Args),
+    /// Compare two models value by value; `--bisect` finds the op that is to blame where outputs differ, and what mends it
+    Diff(Box<diff::Args>),
     /// Show inputs, outputs, states, functions, ops and weights
     Inspect(inspect::Args),
     /// List everything that stands in the way of a conversion; write nothing
@@ -110,6 +113,7 @@ fn run(command: Command, terminal: &Terminal) -> CommandResult {
         Command::Merge(args) => merge::run(*args, terminal),
         Command::Run(args) => run::run(&args, terminal),
         Command::Verify(args) => verify::run(&args, terminal),
+        Command::Diff(args) => diff::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
         Command::Check(args) => check::run(&args, terminal),
         Command::Passes(args) => passes::run(&args, terminal),

@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
 }
 
-fn decibels(text: &str) -> Result<f64, String> {
+pub(super) fn decibels(text: &str) -> Result<f64, String> {
     let db = text.parse().ok().filter(|x: &f64| x.is_finite());
     db.ok_or_else(|| "wanted a number of dB, such as 40".to_owned())
 }

@@ -5,7 +5,7 @@ use crate::{
     Diagnostic, codes,
     compare::Tolerance,
     convert::{self, Job, Prepared},
-    mend,
+    diff::recipe,
     model::package_error,
     parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
@@ -76,7 +76,8 @@ impl Write<'_> {
         let broken = parity.as_ref().filter(|p| p.half && !p.pass() && p.lowering_agrees != Some(true));
         let mended = broken.zip(self.mend).and_then(|(parity, job)| {
             let _step = terminal.step("looking for ops to keep in single precision");
-            mend::mend(&prepared, job, inputs.given(), parity)
+            let Prepared { source, module, format, .. } = &prepared;
+            recipe::search(source, module, job, *format, inputs.given(), parity).map(|r| r.keep_fp32)
         });
         let differs = parity.as_ref().and_then(|p| p.differs(mended.as_deref()));
         let size = package_size(self.out);

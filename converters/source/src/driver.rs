@@ -216,7 +216,8 @@ impl State {
     }
 
     /// What has been lowered, with what the source says of itself.
-    pub(crate) fn finish(self, graph: &SourceGraph) -> Lowering {
+    pub(crate) fn finish(mut self, graph: &SourceGraph) -> Lowering {
+        self.f.settle_hints();
         let mut user: IndexMap<String, String> =
             graph.meta.iter().filter(|(k, _)| *k != "description").map(|(k, v)| (k.clone(), v.clone())).collect();
         if !self.left_out.is_empty() {

@@ -2,6 +2,7 @@
 
 mod arena;
 mod function;
+mod hints;
 mod origin;
 
 pub use arena::{Arena, Handle};

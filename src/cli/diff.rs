@@ -1,0 +1,194 @@
+//! `mlconv diff`
+
+use super::{
+    CommandResult, Outcome,
+    args::{Import, Inputs},
+    compress::parse_size,
+    interface::Asked,
+    terminal::Terminal,
+};
+use crate::{
+    Diagnostic, Failure,
+    beside::{self, Beside},
+    compare::Tolerance,
+    convert::has_halves,
+    diff::{self, Bisection, Sides, Why, bisect, recipe},
+    parity::{self, Parity},
+    report::{self, parity_text},
+    witness::Chosen,
+};
+use mlconv_tensor::Tensor;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The model to go by: a source, or a package
+    a: PathBuf,
+    /// The model that is held against it
+    b: PathBuf,
+    /// Find the op that is to blame where outputs differ, and what mends it
+    #[arg(long)]
+    bisect: bool,
+    /// Write the op that is to blame as a package of its own, with its inputs and what is expected of it, to a new folder
+    #[arg(long, value_name = "FOLDER", requires = "bisect")]
+    reduce: Option<PathBuf>,
+    /// Memory for values that are held to be compared later, such as 512M; half of it at most is used
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "2GB")]
+    max_memory: u64,
+    /// The function to compare, of packages that have several
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
+    /// Shape of an input of A; repeatable
+    #[arg(long, value_name = "[NAME=]SHAPE[:DTYPE]")]
+    input: Vec<String>,
+    #[command(flatten)]
+    interface: Asked,
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Least signal over noise of an output, in dB; by default as with `mlconv verify`
+    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = super::verify::decibels)]
+    min_snr: Option<f64>,
+}
+
+pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    let inputs = args.inputs.read()?;
+    terminal.warn(&inputs.notes);
+    let beside = {
+        let _step = terminal.step("importing");
+        let request = Import::of_shapes(&args.input).request()?;
+        let interface = args.interface.interface()?;
+        let function = args.function.as_deref();
+        let asked = beside::Asked { function, request: &request, interface: &interface, samples: &inputs.samples };
+        beside::read(&args.b, &args.a, asked)?
+    };
+    terminal.warn(&beside.notes);
+    let base = if has_halves(&beside.package) { Tolerance::F16 } else { Tolerance::F32 };
+    let tolerance = args.min_snr.map_or(base, |min_snr_db| Tolerance { min_snr_db, max_rel: 0.0 });
+    let (given, kernels) = (inputs.given(), Chosen::kernels(beside.source_format));
+    let mut parity = {
+        let _step = terminal.step("running both");
+        parity::parity(&beside.source, &beside.package, given, tolerance, kernels)?
+    };
+    inputs.mention(&mut parity, &beside.source, terminal);
+    let found = {
+        let _step = terminal.step("comparing value by value");
+        compared(&beside, &parity, given, args)?
+    };
+    let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
+    if let Some(folder) = &args.reduce {
+        reduce(&beside, &found, folder)?;
+    }
+    if terminal.is_json() {
+        terminal.json(&as_json(&beside, &parity, &found, mended.as_ref(), args));
+    } else {
+        terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
+        let mut text = parity_text(&parity);
+        for one in &found {
+            let sides = one.sides(&beside);
+            text += &diff::ops_text(sides, &one.bisection);
+            if args.bisect {
+                text += &diff::bisection_text(sides, &one.bisection);
+            }
+        }
+        text += &mended.as_ref().map(recipe_text).unwrap_or_default();
+        terminal.result(&text);
+    }
+    terminal.insist(parity.differs(None).as_slice());
+    Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
+}
+
+/// What was found in one function.
+struct Found {
+    /// The places of the function in both models.
+    at: [usize; 2],
+    bisection: Bisection,
+    inputs: Vec<Option<Tensor>>,
+}
+
+impl Found {
+    fn sides<'b>(&self, beside: &'b Beside) -> Sides<'b> {
+        let (f, g) = (&beside.source.functions[self.at[0]], &beside.package.functions[self.at[1]]);
+        Sides { a: &beside.source, f, b: &beside.package, g }
+    }
+}
+
+/// Compares each function value by value, on the inputs that the worst output is of.
+fn compared(beside: &Beside, parity: &Parity, given: parity::Given<'_>, args: &Args) -> Result<Vec<Found>, Failure> {
+    let (source, package) = (&beside.source, &beside.package);
+    let worst = parity.outputs.iter().find(|o| !o.pass).or(parity.outputs.first()).map_or(0, |o| o.worst_sample);
+    let budget = usize::try_from(args.max_memory / 2).unwrap_or(usize::MAX);
+    let mut out = vec![];
+    for (j, g) in package.functions.iter().enumerate() {
+        let i = source.functions.iter().position(|f| f.name == g.name).unwrap_or(0);
+        let Some(f) = source.functions.get(i) else { continue };
+        let Some(inputs) = recipe::inputs(source, (f, g), given, worst) else { continue };
+        let sides = Sides { a: source, f, b: package, g };
+        let bisection = bisect(sides, &inputs, budget).map_err(|d| vec![d])?;
+        out.push(Found { at: [i, j], bisection, inputs });
+    }
+    Ok(out)
+}
+
+/// What mends outputs that are off, where that can be converted again.
+fn mended(
+    beside: &Beside,
+    parity: &Parity,
+    found: &[Found],
+    given: parity::Given<'_>,
+    terminal: &Terminal,
+) -> Option<recipe::Recipe> {
+    if beside.source_format == crate::model::Format::Package {
+        return None;
+    }
+    let _step = terminal.step("looking for what mends it");
+    let (source, format) = (&beside.source, beside.source_format);
+    let again = |names: &[String]| recipe::tried(source, &beside.job, format, given, parity, names);
+    // Where weights are compressed, or the package was made otherwise, converting again may be all that it takes.
+    if let Some((_, parity)) = again(&[]).filter(|(_, parity)| parity.pass()) {
+        return Some(recipe::Recipe { keep_fp32: vec![], parity });
+    }
+    let rounds = |f: &Found| f.bisection.culprits.first().is_none_or(|c| matches!(c.why, Why::Overflows | Why::Rounds));
+    if !parity.half || !found.iter().any(rounds) {
+        return None;
+    }
+    recipe::search(source, &beside.package, &beside.job, format, given, parity)
+}
+
+fn recipe_text(r: &recipe::Recipe) -> String {
+    let head = if r.keep_fp32.is_empty() {
+        "converting again, with what the package says of how it was made, mends it:\n".to_owned()
+    } else {
+        format!("with `{}` under `[convert]` of a recipe, or `{}`, it passes:\n", r.line(), r.options())
+    };
+    head + &parity_text(&r.parity)
+}
+
+fn as_json(
+    beside: &Beside,
+    parity: &Parity,
+    found: &[Found],
+    mended: Option<&recipe::Recipe>,
+    args: &Args,
+) -> serde_json::Value {
+    let mut out = json!({"version": report::VERSION, "command": "diff"});
+    if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(parity).as_object_mut()) {
+        out.append(parity);
+    }
+    let ops = found.iter().flat_map(|one| diff::ops_json(one.sides(beside), &one.bisection));
+    out["ops"] = ops.collect::<Vec<_>>().into();
+    let first = found.iter().find(|f| !f.bisection.culprits.is_empty()).or(found.first());
+    let bisection = first.filter(|_| args.bisect);
+    out["bisection"] =
+        bisection.map_or(serde_json::Value::Null, |f| diff::bisection_json(f.sides(beside), &f.bisection, mended));
+    out
+}
+
+fn reduce(beside: &Beside, found: &[Found], folder: &Path) -> Result<(), Failure> {
+    let first = found.iter().find(|f| !f.bisection.culprits.is_empty());
+    let Some(first) = first else {
+        let d = Diagnostic::warning(&crate::codes::L0002, "`--reduce` wrote nothing: no op is to blame");
+        return Err(vec![d]);
+    };
+    diff::reduce::write(first.sides(beside), &first.bisection, &first.inputs, folder).map_err(|d| vec![d])
+}

@@ -1,0 +1,206 @@
+//! How far one value is from what it should be, in one pass: of every value of a run, so it is kept lean.
+
+use mlconv_tensor::{DType, Tensor, f16};
+
+/// The greatest number of half precision.
+const MOST: f64 = 65504.0;
+/// What a number beyond [`MOST`] is at least where a pass has replaced it by one that half precision holds, as in masks.
+const CLAMPED: f64 = 1e3;
+
+/// The distance of a value from the one that is wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gap {
+    /// Elements.
+    pub count: usize,
+    /// The sum of squares of what is wanted; of integers, how many there are.
+    pub signal: f64,
+    /// The sum of squares of the differences; of integers, how many differ.
+    pub noise: f64,
+    /// The greatest difference.
+    pub max_abs: f64,
+    /// The flat position of that.
+    pub worst: usize,
+    /// The greatest finite magnitude wanted.
+    pub greatest: f64,
+    /// Elements that are finite in only one of the two, or infinite of unlike signs.
+    pub non_finite: usize,
+    /// Elements beyond half precision, in whose place stand great ones of the same sign.
+    pub clamped: usize,
+}
+
+impl Gap {
+    /// Signal over noise in dB; `None` where there is no noise.
+    pub fn snr_db(&self) -> Option<f64> {
+        if self.non_finite > 0 {
+            return Some(f64::NEG_INFINITY);
+        }
+        decibels(self.signal, self.noise)
+    }
+
+    /// Whether both are the same.
+    pub fn is_exact(&self) -> bool {
+        self.noise == 0.0 && self.non_finite == 0
+    }
+}
+
+/// Signal over noise in dB, of powers; `None` where there is no noise.
+pub fn decibels(signal: f64, noise: f64) -> Option<f64> {
+    (noise > 0.0).then(|| (10.0 * (signal / noise).log10()).clamp(-999.0, 999.0))
+}
+
+/// Compares `got` with `want`; `None` where their shapes or kinds are others.
+pub fn gap(want: &Tensor, got: &Tensor) -> Option<Gap> {
+    let scalar = matches!((want.shape(), got.shape()), ([], [1]) | ([1], []));
+    let floats = [want, got].map(|t| t.dtype().is_float());
+    if (want.shape() != got.shape() && !scalar) || floats[0] != floats[1] || want.dtype() == DType::Str {
+        return None;
+    }
+    let mut out = Gap { count: want.count(), ..Gap::default() };
+    if !floats[0] {
+        for (i, (a, b)) in want.to_i64().into_iter().zip(got.to_i64()).enumerate() {
+            if a != b {
+                out.worst = if out.noise == 0.0 { i } else { out.worst };
+                out.noise += 1.0;
+            }
+        }
+        out.signal = out.count as f64;
+        out.max_abs = f64::from(u8::from(out.noise > 0.0));
+        return Some(out);
+    }
+    let halves = got.dtype() == DType::F16;
+    for (i, (w, g)) in want.to_f32().iter().zip(got.to_f32().iter()).enumerate() {
+        let (w, g) = (f64::from(*w), f64::from(*g));
+        if halves && is_clamped(w, g) {
+            out.clamped += 1;
+            continue;
+        }
+        if !w.is_finite() || !g.is_finite() {
+            let same = w == g || (w.is_nan() && g.is_nan());
+            out.non_finite += usize::from(!same);
+            if w.is_finite() {
+                out.greatest = out.greatest.max(w.abs());
+            }
+            continue;
+        }
+        let off = (w - g).abs();
+        if off > out.max_abs {
+            (out.max_abs, out.worst) = (off, i);
+        }
+        out.greatest = out.greatest.max(w.abs());
+        out.signal += w * w;
+        out.noise += off * off;
+    }
+    Some(out)
+}
+
+/// What is wanted, as a value of the type and shape of `got`, and whether that says the same. Where half precision does not
+/// hold an element, that of `got` stands, if a pass has put it there, or else the greatest number that it holds.
+pub fn taken(want: &Tensor, got: &Tensor) -> (Tensor, bool) {
+    let want = if want.shape() == got.shape() { want.clone() } else { want.reshape(got.shape()) };
+    if got.dtype() != DType::F16 || want.dtype() == DType::F16 {
+        return (want.cast(got.dtype()), true);
+    }
+    let mut same = true;
+    let (wide, own) = (want.to_f32(), got.to_f32());
+    let elements = wide.iter().zip(own.iter()).map(|(w, g)| {
+        if f64::from(w.abs()) <= MOST || w.is_nan() || w == g {
+            return *w;
+        }
+        if is_clamped(f64::from(*w), f64::from(*g)) {
+            return *g;
+        }
+        same = false;
+        (MOST as f32).copysign(*w)
+    });
+    let elements: Vec<f32> = elements.collect();
+    (Tensor::from_vec(want.shape(), elements).cast(DType::F16), same)
+}
+
+/// Whether a great number of the same sign stands for one that half precision does not hold.
+fn is_clamped(want: f64, got: f64) -> bool {
+    want.abs() > MOST && got.is_finite() && got.abs() >= CLAMPED && (want < 0.0) == (got < 0.0)
+}
+
+/// `t` with every element moved to the next number of its type, up or down: what rounding does to a value, but for
+/// [`SHAKEN`].
+pub fn shaken(t: &Tensor, seed: u64) -> Option<Tensor> {
+    match t.dtype() {
+        DType::F16 => {
+            let values = t.to_f32();
+            let moved = values.iter().enumerate().map(|(i, x)| {
+                let (x, dice) = (f16::from_f32(*x), roll(seed, i));
+                let bits = x.to_bits();
+                let still = !x.is_finite() || bits & 0x7fff == 0 || bits & 0x7fff >= 0x7bff;
+                if still { x } else { f16::from_bits(if dice & 8 == 0 { bits + 1 } else { bits - 1 }) }.to_f32()
+            });
+            let moved: Vec<f32> = moved.collect();
+            Some(Tensor::from_vec(t.shape(), moved).cast(DType::F16))
+        }
+        DType::F32 => {
+            let values = t.to_f32();
+            let moved = values.iter().enumerate().map(|(i, x)| {
+                let step = if roll(seed, i) & 8 == 0 { f32::EPSILON } else { -f32::EPSILON };
+                if x.is_finite() { x + x * step } else { *x }
+            });
+            Some(Tensor::from_vec(t.shape(), moved.collect::<Vec<f32>>()))
+        }
+        _ => None,
+    }
+}
+
+/// What the noise of [`shaken`] has of the power of rounding to nearest.
+pub const SHAKEN: f64 = 8.0;
+
+/// Bits that look random, of a place.
+fn roll(seed: u64, at: usize) -> u64 {
+    let z = (seed ^ (at as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z ^ (z >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(values: &[f32]) -> Tensor {
+        Tensor::from_vec(&[values.len()], values.to_vec())
+    }
+
+    #[test]
+    fn gaps_are_of_finite_elements() {
+        let g = gap(&floats(&[3.0, 4.0, f32::NAN]), &floats(&[3.0, 3.5, f32::NAN])).expect("of one shape");
+        assert_eq!((g.signal, g.noise, g.worst, g.non_finite), (25.0, 0.25, 1, 0));
+        assert_eq!(g.snr_db(), Some(20.0));
+        let g = gap(&floats(&[1e5]), &floats(&[f32::INFINITY])).expect("of one shape");
+        assert_eq!((g.non_finite, g.greatest, g.snr_db()), (1, 1e5, Some(f64::NEG_INFINITY)));
+        assert_eq!(gap(&floats(&[1.0]), &floats(&[1.0, 2.0])), None);
+    }
+
+    #[test]
+    fn masks_may_be_clamped() {
+        let (mask, clamped) =
+            (floats(&[f32::MIN, f32::NEG_INFINITY, 0.0]), floats(&[-1e4, -3e4, 0.0]).cast(DType::F16));
+        let g = gap(&mask, &clamped).expect("of one shape");
+        assert_eq!((g.clamped, g.non_finite, g.is_exact()), (2, 0, true));
+        let (t, same) = taken(&mask, &clamped);
+        assert_eq!((t.to_f32().to_vec(), same), (clamped.to_f32().to_vec(), true));
+        let (t, same) = taken(&floats(&[1e5, 1.0]), &floats(&[0.0, 2.0]).cast(DType::F16));
+        assert_eq!((t.to_f32().to_vec(), same), (vec![65504.0, 1.0], false));
+    }
+
+    #[test]
+    fn integers_differ_or_not() {
+        let [a, b] = [[1i32, 2, 3], [1, 5, 3]].map(|v| Tensor::from_vec(&[3], v.to_vec()));
+        let g = gap(&a, &b).expect("of one shape");
+        assert_eq!((g.noise, g.signal, g.worst), (1.0, 3.0, 1));
+    }
+
+    #[test]
+    fn shaking_is_as_strong_as_rounding() {
+        let exact = floats(&(0..4096).map(|i| 1.0 + (i as f32 * 0.37).sin().abs() * 7.0).collect::<Vec<_>>());
+        let half = exact.cast(DType::F16);
+        let rounding = gap(&exact, &half).and_then(|g| g.snr_db()).expect("noise");
+        let shaking = gap(&half, &shaken(&half, 1).expect("a float")).and_then(|g| g.snr_db()).expect("noise");
+        assert!((rounding - shaking - 10.0 * SHAKEN.log10()).abs() < 3.0, "{rounding} {shaking}");
+    }
+}

@@ -1,0 +1,206 @@
+//! Which ops must compute in single precision for outputs to be within the tolerance: the least that was found to do.
+
+use super::{Bisection, Sides, State, Why, bisect};
+use crate::{
+    Failure,
+    accuracy::Labels,
+    convert::{Job, rewritten},
+    feed,
+    model::Format,
+    parity::{self, Given, Parity, quoted},
+    ranges,
+    watch::Watch,
+    witness::Chosen,
+};
+use mlconv_mil::{
+    ir::{Function, OpId, Value},
+    ops::{Cast, Const},
+    verify::Verified,
+};
+use mlconv_passes::Pattern;
+use mlconv_tensor::{DType, Tensor};
+use std::collections::HashSet;
+
+/// Times that ops are added before it is given up.
+const MAX_ROUNDS: usize = 8;
+/// Names of which each is left out on trial, to find the least that does.
+const MAX_TRIED: usize = 6;
+/// Bytes of values that are held to compare with.
+const MAX_BYTES: usize = 1 << 30;
+
+/// What keeps outputs within the tolerance.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// Names of ops that are to compute in single precision; none where converting again is all that it takes.
+    pub keep_fp32: Vec<String>,
+    /// The comparison of what is converted with it.
+    pub parity: Parity,
+}
+
+impl Recipe {
+    /// The line of a recipe's section `[convert]`.
+    pub fn line(&self) -> String {
+        let keys: Vec<String> = self.keep_fp32.iter().map(|n| format!("{n:?}")).collect();
+        format!("keep_fp32 = [{}]", keys.join(", "))
+    }
+
+    /// What would be typed.
+    pub fn options(&self) -> String {
+        let typed: Vec<String> = self.keep_fp32.iter().map(|n| format!("--keep-fp32 {}", quoted(n))).collect();
+        typed.join(" ")
+    }
+}
+
+/// Finds a recipe for `source`, from which `job` has made `package`, whose outputs on `given` are beyond the tolerance of
+/// `parity`. `None` where none is found.
+pub fn search(
+    source: &Verified,
+    package: &Verified,
+    job: &Job,
+    format: Format,
+    given: Given<'_>,
+    parity: &Parity,
+) -> Option<Recipe> {
+    // What is asked for already is a part of it.
+    let asked: Vec<String> = job.keep_fp32.iter().map(|p| p.as_str().to_owned()).collect();
+    let (mut names, mut parity, mut module) = (asked.clone(), parity.clone(), package.clone());
+    for round in 0..MAX_ROUNDS {
+        let found = blamed(source, &module, given, &parity, &names, 1 << round);
+        if found.is_empty() {
+            return None;
+        }
+        names.extend(found);
+        (module, parity) = tried(source, job, format, given, &parity, &names)?;
+        if parity.pass() {
+            return Some(least(source, job, format, given, Recipe { keep_fp32: names, parity }, asked.len()));
+        }
+    }
+    None
+}
+
+/// What comes of a conversion with these ops in single precision.
+pub fn tried(
+    source: &Verified,
+    job: &Job,
+    format: Format,
+    given: Given<'_>,
+    parity: &Parity,
+    names: &[String],
+) -> Option<(Verified, Parity)> {
+    let module = kept(source, job, names).ok()?;
+    let parity = parity::parity(source, &module, given, parity.tolerance, Chosen::kernels(format)).ok()?;
+    Some((module, parity))
+}
+
+/// The program to be written, with these ops kept too.
+fn kept(source: &Verified, job: &Job, names: &[String]) -> Result<Verified, Failure> {
+    let mut job = job.clone();
+    job.keep_fp32 = names.iter().map(Pattern::new).collect();
+    job.watch = Watch::default();
+    rewritten(source, &job)
+}
+
+/// The recipe without those of its names, but for the first `asked`, that it does without.
+fn least(source: &Verified, job: &Job, format: Format, given: Given<'_>, found: Recipe, asked: usize) -> Recipe {
+    let mut best = found;
+    let added = best.keep_fp32.len() - asked;
+    if !(2..=MAX_TRIED).contains(&added) {
+        return best;
+    }
+    let mut at = asked;
+    while at < best.keep_fp32.len() {
+        let mut fewer = best.keep_fp32.clone();
+        fewer.remove(at);
+        match tried(source, job, format, given, &best.parity, &fewer) {
+            Some((_, parity)) if parity.pass() && fewer.len() > asked => best = Recipe { keep_fp32: fewer, parity },
+            _ => at += 1,
+        }
+    }
+    best
+}
+
+/// Names of ops that outputs which are off may suffer from, and that are not among `names`: of those to blame, the first;
+/// where there is none, the `most` that add the most noise of their own.
+fn blamed(
+    source: &Verified,
+    package: &Verified,
+    given: Given<'_>,
+    parity: &Parity,
+    names: &[String],
+    most: usize,
+) -> Vec<String> {
+    let at = parity.outputs.iter().find(|o| !o.pass).map_or(0, |o| o.worst_sample);
+    let mut out: Vec<String> = vec![];
+    for (f, g) in source.functions.iter().zip(&package.functions) {
+        // Of several functions, outputs bear the name of theirs.
+        let is_off = |o: &&crate::compare::OutputDiff| {
+            !o.pass && (package.functions.len() == 1 || o.name.starts_with(&format!("{}: ", g.name)))
+        };
+        if !parity.outputs.iter().any(|o| is_off(&o)) {
+            continue;
+        }
+        let Some(inputs) = inputs(source, (f, g), given, at) else { continue };
+        let sides = Sides { a: source, f, b: package, g };
+        let Ok(found) = bisect(sides, &inputs, MAX_BYTES) else { continue };
+        let new = |names: &[String], v: Value| -> Vec<String> {
+            rounding(g, v).into_iter().filter(|n| !names.contains(n)).collect()
+        };
+        let of_culprit = found.culprits.iter().filter(|c| c.why != Why::Compressed).find_map(|c| {
+            let names = new(names, found.walk.ops[c.at].value);
+            (!names.is_empty()).then_some(names)
+        });
+        out.extend(of_culprit.unwrap_or_else(|| {
+            let loud = loudest(&found);
+            let mut all: Vec<String> = vec![];
+            for name in loud.into_iter().flat_map(|v| new(names, v)) {
+                if all.len() < most && !all.contains(&name) {
+                    all.push(name);
+                }
+            }
+            all
+        }));
+    }
+    out.dedup();
+    out
+}
+
+/// Values that are off, those of the greatest noise of their own first.
+fn loudest(found: &Bisection) -> Vec<Value> {
+    let ops = found.walk.ops.iter().zip(&found.states).filter(|(_, s)| **s != State::Exact);
+    let mut loud: Vec<(f64, Value)> = ops.filter_map(|(op, _)| Some((op.own.as_ref()?.snr_db()?, op.value))).collect();
+    loud.sort_by(|a, b| a.0.total_cmp(&b.0));
+    loud.into_iter().map(|(_, v)| v).collect()
+}
+
+/// The inputs of the run `at` of a function, of whose twin in the package samples may bear the names.
+pub fn inputs(
+    module: &Verified,
+    (f, g): (&Function, &Function),
+    given: Given<'_>,
+    at: usize,
+) -> Option<Vec<Option<Tensor>>> {
+    if given.samples.is_empty() {
+        return ranges::looked(module, f, given.seed).map(|(inputs, _)| inputs);
+    }
+    let arrays = parity::source_names(f, g, given.samples);
+    let runs = feed::samples(f, &arrays, given.labels.map(Labels::len)).ok()?.runs;
+    runs.get(at).or(runs.first()).cloned()
+}
+
+/// The names of the ops that round a value: of the op itself, or where it computes in single precision already, of those that
+/// give it what they have rounded.
+fn rounding(g: &Function, v: Value) -> Vec<String> {
+    let (mut seen, mut names) = (HashSet::new(), vec![]);
+    let mut todo: Vec<OpId> = g.def_op(v).into_iter().collect();
+    while let Some(id) = todo.pop() {
+        let rounds = |v: &Value| g.ty(*v).tensor().is_some_and(|t| t.dtype == DType::F16);
+        let data = g.op_data(id);
+        let is_own = g.op::<Cast>(id).is_none() && g.op::<Const>(id).is_none();
+        if let Some(v) = data.results.iter().find(|v| is_own && rounds(v)) {
+            names.push(g.value(*v).hint.to_string());
+            continue;
+        }
+        data.op.visit_operands(&mut |v| todo.extend(g.def_op(v).filter(|id| seen.insert(*id))));
+    }
+    names
+}
