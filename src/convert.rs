@@ -10,6 +10,7 @@ use crate::{
     interface::{Applied, Interface, Outside},
     model::{self, Format, Model},
     ranges::{self, Declared},
+    script,
     watch::{Observer, Watch},
 };
 use indexmap::IndexMap;
@@ -102,8 +103,11 @@ pub struct Prepared {
 
 /// Imports and rewrites a model, telling of each weight that is compressed; nothing is written.
 pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
-    let samples = job.interface.shaped(&job.samples);
-    prepare_model(model::read_sized(&job.model, &job.request, &samples)?, job, progress)
+    let samples = job.interface.shaped(&job.samples, job.labels.as_ref().map(Labels::len));
+    let mut model = model::read_sized(&job.model, &job.request, &samples)?;
+    let fixed = script::fixed_by_samples(&model, &job.request, &samples);
+    model.warnings.extend(fixed);
+    prepare_model(model, job, progress)
 }
 
 /// As [`prepare`], of a model that has been read.

@@ -8,7 +8,7 @@ use crate::{
     interface::{Floats, Interface},
     made_up,
     names::listed,
-    stateful,
+    script, stateful,
 };
 use mlconv_coreml::Package;
 use mlconv_mil::{
@@ -186,33 +186,6 @@ pub fn lowered_model(graph: &SourceGraph, format: Format, lowered: Lowering) -> 
     Model { format, module: lowered.module, warnings: lowered.diagnostics, source_ops }
 }
 
-/// What is asked of a TorchScript file, with the shapes of samples for inputs of which nothing is said, and their numbers
-/// for what is no tensor: by name, or in order where no sample bears the name of a parameter.
-fn script_request(path: &Path, request: &Request, samples: &Arrays) -> Result<Request, Diagnostic> {
-    let mut request = request.clone();
-    let params = script_parameters(path)?;
-    let by_name = params.iter().any(|p| samples.iter().any(|(name, _)| feed::means(name, &p.name)));
-    for (i, p) in params.iter().enumerate() {
-        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| n == p.name)) {
-            continue;
-        }
-        let named = || samples.iter().find(|(name, _)| feed::means(name, &p.name));
-        let Some((_, t)) = (if by_name { named() } else { samples.iter().nth(i) }) else { continue };
-        if p.is_tensor {
-            let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
-            request.inputs.push(InputSpec { name: Some(p.name.clone()), dims, dtype: Some(t.dtype()) });
-        } else {
-            request.numbers.push((p.name.clone(), t.clone()));
-        }
-    }
-    Ok(request)
-}
-
-/// The numbers among samples, for parameters of a TorchScript file that are no tensors, by name.
-pub(crate) fn script_numbers(path: &Path, samples: &Arrays) -> Result<Vec<(String, Tensor)>, Diagnostic> {
-    Ok(script_request(path, &Request::default(), samples)?.numbers)
-}
-
 /// A request for the source of a package: where the source does not say the shapes of its inputs, they are the package's.
 pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result<Request, Failure> {
     if format(path).map_err(|d| vec![d])? != Format::TorchScript {
@@ -242,7 +215,7 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
 pub fn read_sized(path: &Path, request: &Request, samples: &Arrays) -> Result<Model, Failure> {
     let format = format(path).map_err(|d| vec![d])?;
     if format == Format::TorchScript {
-        return read(path, &script_request(path, request, samples).map_err(|d| vec![d])?);
+        return script::read_sized(path, request, samples);
     }
     let failure = match read(path, request) {
         Err(failure) if !samples.is_empty() && format != Format::Package => failure,

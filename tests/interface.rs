@@ -300,6 +300,36 @@ fn a_trained_classifier_takes_pictures_and_names_classes() {
 }
 
 #[test]
+fn samples_of_a_script_are_rows_where_that_is_known() {
+    let place = Place::new();
+    let model = fixture("models/digits_cnn/model.pt");
+    let convert =
+        |options: &[&str]| place.run(&[&["convert", &model, "-o", "p.mlpackage", "--force"], options].concat());
+    let given: Vec<String> = (0..2).map(|i| format!("image={}", picture(&format!("digit{i}.png")))).collect();
+    let pictures = ["--sample", &given[0], "--sample", &given[1]];
+    let image = ["--image", "image=gray,scale=1/16"];
+    let said = convert(&[&pictures[..], &image].concat()).ok().stderr;
+    assert!(said.contains("on 2 samples"), "{said}");
+    for pictures in [&pictures[..], &pictures[..2]] {
+        convert(pictures).fails("L0001", "say what the model does with pixels: `--image image=gray,scale=1/255`");
+    }
+    let batch = |shape: &[usize]| place.arrays("in.npz", &[("image", Tensor::splat(DType::F32, shape, 0.5))]);
+    let fixed = "input `image` is fixed to the shape of its sample, 6x1x8x8";
+    batch(&[6, 1, 8, 8]);
+    let said = convert(&["--sample", "in.npz"]).ok().stderr;
+    assert!(said.contains(fixed) && said.contains("say `--input image=1x1x8x8`"), "{said}");
+    for options in [["--input", "image=1x1x8x8"], ["--labels", "labels.npz"]] {
+        place.arrays("labels.npz", &[("labels", Tensor::from_vec(&[6], vec![3i32; 6]))]);
+        let said = convert(&[&["--sample", "in.npz"], &options[..]].concat()).ok().stderr;
+        assert!(said.contains("on 6 samples") && !said.contains(fixed), "{said}");
+    }
+    // A network of pictures takes no fifth axis.
+    batch(&[3, 1, 1, 8, 8]);
+    let said = convert(&["--sample", "in.npz"]).ok().stderr;
+    assert!(said.contains("on 3 samples") && !said.contains("is fixed"), "{said}");
+}
+
+#[test]
 fn inputs_that_are_no_images_are_refused() {
     let place = Place::new();
     let model =

@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let is_given = !given.is_empty() || args.inputs.is_some();
     let mut read = {
         let _step = terminal.step("importing");
-        model::read_sized(&args.model, &request, &interface.shaped(&given))?
+        model::read_sized(&args.model, &request, &interface.shaped(&given, None))?
     };
     terminal.warn(&read.warnings);
     terminal.warn(&interface.apply(&mut read.module)?.notes);

@@ -164,16 +164,21 @@ impl Interface {
         self
     }
 
-    /// `samples` as a reader needs them that takes shapes from them: a picture has the shape that its input has.
-    pub fn shaped<'a>(&self, samples: &'a Arrays) -> Cow<'a, Arrays> {
+    /// `samples` as a reader needs them that takes shapes from them: a picture has the shape that its input has, and of an
+    /// array of `rows`, where it is known how many samples there are, one is left.
+    pub fn shaped<'a>(&self, samples: &'a Arrays, rows: Option<usize>) -> Cow<'a, Arrays> {
         let mut out = Cow::Borrowed(samples);
+        for (name, t) in samples.iter().filter(|(_, t)| rows.is_some() && t.shape().first() == rows.as_ref()) {
+            if let Some(first) = t.rows(0..1) {
+                out.to_mut().insert(name.clone(), first);
+            }
+        }
         for image in &self.images {
             let (name, of_one) = (image.name.as_deref(), image.name.is_none() && samples.len() == 1);
             let at = samples.keys().position(|k| of_one || name == Some(k.as_str()));
             let Some((key, picture)) = at.and_then(|at| samples.get_index(at)) else { continue };
-            let Some([height, width]) = pictures::size(picture) else { continue };
-            let channels = image.layout.map_or(picture.count() / (height * width).max(1), Layout::channels);
-            let shape = [1, channels, height, width];
+            let Some([height, width, channels]) = pictures::size(picture) else { continue };
+            let shape = [1, image.layout.map_or(channels, Layout::channels), height, width];
             out.to_mut().insert(key.clone(), Tensor::splat(DType::F32, &shape, 0.0));
         }
         out

@@ -53,10 +53,12 @@ pub fn read(path: &Path, size: Option<Size>) -> Result<(Tensor, Vec<Diagnostic>)
     Ok((picture, decoded.notes.into_iter().map(note).collect()))
 }
 
-/// Height and width of a picture; `None` of what is none.
-pub(crate) fn size(t: &Tensor) -> Option<[usize; 2]> {
-    match t.shape() {
-        [height, width] | [height, width, 1 | 3] if t.dtype() == DType::U8 => Some([*height, *width]),
+/// Height, width and channels of a picture, or of each picture of a stack, as files are read; `None` of what is none.
+pub(crate) fn size(t: &Tensor) -> Option<[usize; 3]> {
+    match *t.shape() {
+        _ if t.dtype() != DType::U8 => None,
+        [height, width] => Some([height, width, 1]),
+        [height, width, channels @ (1 | 3)] | [_, height, width, channels @ (1 | 3)] => Some([height, width, channels]),
         _ => None,
     }
 }
