@@ -9,8 +9,7 @@ use crate::{
     feed,
     interface::{Applied, Interface, Outside},
     model::{self, Format, Model},
-    ranges::{self, Declared},
-    script,
+    ranges, script,
     watch::{Observer, Watch},
 };
 use indexmap::IndexMap;
@@ -43,8 +42,6 @@ pub struct Job {
     pub keep_layers: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
-    /// What inputs are said to hold.
-    pub ranges: Vec<Declared>,
     /// The seed of the inputs on which it is seen how great values are, where there are no samples; `None` does not look.
     pub look: Option<u64>,
     /// What becomes of the weights.
@@ -120,7 +117,6 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
         |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
     let Applied { notes, outside } = job.interface.apply(&mut module).map_err(fault)?;
     all.extend(notes);
-    ranges::declare(&mut module, &job.ranges).map_err(|d| vec![d])?;
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();

@@ -8,7 +8,7 @@ use crate::{
     interface::{Floats, Interface},
     made_up,
     names::listed,
-    script, stateful,
+    ranges, script, stateful,
 };
 use mlconv_coreml::Package;
 use mlconv_mil::{
@@ -147,6 +147,7 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
                 mlconv_passes::compress::upgrade(&mut module).map_err(failed)?;
             }
             warnings.extend(stateful::hold(&mut module, request)?);
+            ranges::recall(&mut module);
             Ok(Model { format: Format::Package, module, warnings, source_ops })
         }
     }

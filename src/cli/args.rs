@@ -7,6 +7,7 @@ use crate::{
     arrays,
     arrays::Arrays,
     codes, feed,
+    interface::Interface,
     model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
@@ -173,10 +174,24 @@ pub(crate) struct Rewrite {
     /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) keep_fp32: Vec<String>,
+    #[command(flatten)]
+    pub(crate) ranges: Ranges,
+}
+
+/// What inputs are said to hold.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Ranges {
     /// The numbers that an input holds, such as `x=0:255`: what half precision must hold follows from them, and made-up
-    /// inputs are drawn from them; repeatable
+    /// inputs are drawn from them, by `verify` as well; repeatable
     #[arg(long, value_name = "NAME=LOW:HIGH", allow_hyphen_values = true, value_parser = Declared::parse)]
-    pub(crate) range: Vec<Declared>,
+    range: Vec<Declared>,
+}
+
+impl Ranges {
+    /// `interface` with what is said here.
+    pub(crate) fn within(&self, interface: Interface) -> Interface {
+        Interface { ranges: self.range.clone(), ..interface }
+    }
 }
 
 impl Rewrite {

@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, SourceRuntime},
+    args::{Import, Inputs, Ranges, SourceRuntime},
     interface::Asked,
     terminal::Terminal,
 };
@@ -11,7 +11,7 @@ use crate::{
     convert::has_halves,
     interface::{Applied, Interface},
     model::{self, Format},
-    parity,
+    parity, ranges,
     report::{self, parity_text},
     stateful,
 };
@@ -37,6 +37,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     interface: Asked,
     #[command(flatten)]
+    ranges: Ranges,
+    #[command(flatten)]
     source_runtime: SourceRuntime,
     #[command(flatten)]
     inputs: Inputs,
@@ -49,7 +51,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
-    let asked = args.interface.interface()?;
+    let asked = args.ranges.within(args.interface.interface()?);
     let (package, format, source, outside) = {
         let _step = terminal.step("importing");
         let mut package = model::read(&args.package, &Request::default())?;
@@ -74,6 +76,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let Applied { notes, outside } =
             asked.beyond(&Interface::recorded(&source.module)).apply(&mut source.module)?;
         terminal.warn(&notes);
+        ranges::adopt(&mut source.module, &package.module);
         (verify(package.module)?, source.format, verify(source.module)?, outside)
     };
     let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };

@@ -17,7 +17,12 @@ pub use image::{Image, Layout};
 pub use outside::Outside;
 pub use ports::Floats;
 
-use crate::{Diagnostic, Failure, arrays::Arrays, codes, pictures};
+use crate::{
+    Diagnostic, Failure,
+    arrays::Arrays,
+    codes, pictures,
+    ranges::{self, Declared},
+};
 use mlconv_mil::ir::{Function, InsertError, Module};
 use mlconv_tensor::{DType, Symbols, Tensor};
 use serde::{Deserialize, Serialize};
@@ -48,6 +53,9 @@ pub struct Interface {
     /// The element type of all inputs and outputs that are arrays of floats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floats: Option<Floats>,
+    /// What inputs are said to hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Declared>,
 }
 
 /// What applying an interface gives, beside the module.
@@ -92,9 +100,12 @@ impl Interface {
         if !bad.is_empty() {
             return Err(bad);
         }
-        let outside = Outside::new(&bare, &done)?;
+        done.ranges = ranges::declare(module, &done.ranges).map_err(|d| vec![d])?;
+        // What is said of inputs does not change them.
+        let changes = done != Self { ranges: done.ranges.clone(), ..Self::default() };
+        let outside = changes.then(|| Outside::new(&bare, &done)).transpose()?;
         record(module, &done);
-        Ok(Applied { notes, outside: Some(outside) })
+        Ok(Applied { notes, outside })
     }
 
     /// Changes the inputs of a function; names that were left out are known then.
@@ -121,11 +132,15 @@ impl Interface {
         Ok(notes)
     }
 
-    /// What was asked for when a package was written.
+    /// What was asked for when a package was written, by its first function.
     pub fn recorded(package: &Module) -> Self {
+        package.functions.first().map(|f| Self::recorded_of(package, f)).unwrap_or_default()
+    }
+
+    /// What was asked for when the function of a package was written.
+    pub(crate) fn recorded_of(package: &Module, f: &Function) -> Self {
         // Functions that were merged have each its own.
-        let of = package.functions.first().map(|f| own_key(KEY, &f.name));
-        let text = of.and_then(|key| package.meta.user.get(&key)).or(package.meta.user.get(KEY));
+        let text = package.meta.user.get(&own_key(KEY, &f.name)).or(package.meta.user.get(KEY));
         let mut found: Self = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
         if let Some(classes) = &mut found.classes {
             match classes::of_package(package) {
@@ -145,6 +160,7 @@ impl Interface {
         self.renamed.retain(|r| !done.renamed.contains(r));
         self.classes = self.classes.filter(|_| done.classes.is_none());
         self.floats = self.floats.filter(|f| done.floats != Some(*f));
+        self.ranges.retain(|r| !done.ranges.contains(r));
         self
     }
 
@@ -159,6 +175,7 @@ impl Interface {
         add(&mut self.output_images, other.output_images, |a, b| a.0 == b.0);
         add(&mut self.optional, other.optional, |a, b| a.0 == b.0);
         add(&mut self.renamed, other.renamed, |a, b| a.0 == b.0);
+        add(&mut self.ranges, other.ranges, |a, b| a.name == b.name);
         self.classes = self.classes.or(other.classes);
         self.floats = self.floats.or(other.floats);
         self
