@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let request = Request { opset, ..import.request()? };
         let request = model::sized_like(&args.against, request, &package.module)?;
         // What was asked for when the package was written is asked of the source as well.
-        let asked = asked.over(Interface::recorded(&package.module));
+        let asked = asked.with_recorded(&package.module)?;
         let mut source = model::read_sized(&args.against, &request, &asked.shaped(&inputs.samples, None))?;
         let Applied { notes, outside } =
             asked.beyond(&Interface::recorded(&source.module)).apply(&mut source.module)?;

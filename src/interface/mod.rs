@@ -5,6 +5,7 @@
 //! source of a comparison and the package have the same. What was asked for stays in the package's metadata, so that
 //! the package can be compared later.
 
+mod agreement;
 mod classes;
 mod image;
 mod outside;

@@ -22,6 +22,16 @@ impl Layout {
         }
     }
 
+    /// The layout of an image of a package.
+    pub(super) fn of_color(color: ColorLayout) -> Self {
+        match color {
+            ColorLayout::Rgb => Self::Rgb,
+            ColorLayout::Bgr => Self::Bgr,
+            ColorLayout::Grayscale => Self::Gray,
+            ColorLayout::GrayscaleF16 => Self::Gray16,
+        }
+    }
+
     /// The element type that Core ML hands pixels over in.
     fn dtype(self) -> DType {
         if self == Self::Gray16 { DType::F16 } else { DType::F32 }
