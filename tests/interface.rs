@@ -300,6 +300,53 @@ fn a_trained_classifier_takes_pictures_and_names_classes() {
 }
 
 #[test]
+fn what_contradicts_a_package_is_no_source_of_it() {
+    let place = Place::new();
+    place.file("m.onnx", &sums(3).bytes());
+    let asked = ["--image", "x=bgr,scale=1/255,bias=-0.5", "--rename", "y=z"];
+    place.run(&[&["convert", "m.onnx", "-o", "p.mlpackage"], &asked[..]].concat()).ok();
+    let verify = |options: &[&str]| place.run(&[&["verify", "p.mlpackage", "--against", "m.onnx"], options].concat());
+    for agrees in
+        [&asked[..], &["--image", "bgr,scale=1/255,mean=0.5"], &["--image", "x=bgr,scale=1/255,bias=-0.5:-0.5:-0.5"]]
+    {
+        verify(agrees).ok();
+    }
+    let with = "which was made with `--image x=bgr,scale=0.00392156862745098,bias=-0.5`";
+    verify(&["--image", "x=rgb,scale=1/255,bias=-0.5"]).fails("L0001", with);
+    verify(&["--image", "bgr"]).fails("L0001", "`--image x=bgr` contradicts the package, which");
+    verify(&["--rename", "y=w"])
+        .fails("L0001", "`--rename y=w` contradicts the package, which was made with `--rename y=z`");
+}
+
+#[test]
+fn declared_ranges_are_kept_with_the_package() {
+    let place = Place::new();
+    let model = Onnx::new().input("x", F32, &[1, 4]).input("i", DataType::Int32, &[1]).weight("ten", &[1], &[10.0]);
+    let model = model.node("Sub", &["x", "ten"], &["d"]).node("Sqrt", &["d"], &["y"]).output("y", F32, &[1, 4]);
+    place.file("m.onnx", &model.node("Identity", &["i"], &["j"]).output("j", DataType::Int32, &[1]).bytes());
+    let convert = |options: &[&str]| {
+        place.run(&[&["convert", "m.onnx", "-o", "p.mlpackage", "--force", "--range", "x=11:12"], options].concat())
+    };
+    let said = convert(&[]).ok().stderr;
+    let nothing = "no element of `y` is finite";
+    assert!(!said.contains(nothing), "{said}");
+    let verify = |options: &[&str]| {
+        let done = place.run(&[&["verify", "p.mlpackage", "--against", "m.onnx"], options].concat());
+        done.stderr.contains(nothing)
+    };
+    assert_eq!((verify(&[]), verify(&["--range", "x=1:2"])), (false, true));
+    convert(&["--range", "x=1:2"]).fails("L0001", "the range of this input is given twice");
+    convert(&["--range", "i=0.2:0.8"]).fails("L0001", "there is no integer in the range");
+    convert(&["--optional", "i=1", "--optional", "i=2"]).fails("L0001", "`--optional i`: it is given twice");
+    place.arrays(
+        "in.npz",
+        &[("x", Tensor::from_vec(&[1, 4], vec![11f32, 20.0, 12.0, 11.5])), ("i", Tensor::from_vec(&[1], vec![1i32]))],
+    );
+    let said = convert(&["--sample", "in.npz"]).stderr;
+    assert!(said.contains("`x`, which is declared to hold 11 to 12, is given 20\n"), "{said}");
+}
+
+#[test]
 fn samples_of_a_script_are_rows_where_that_is_known() {
     let place = Place::new();
     let model = fixture("models/digits_cnn/model.pt");

@@ -111,8 +111,13 @@ impl Interface {
 
     /// Changes the inputs of a function; names that were left out are known then.
     fn on_inputs(&mut self, f: &mut Function) -> Result<(), Diagnostic> {
+        let mut optional = vec![];
         for (name, value) in &self.optional {
-            ports::optional(f, name, *value)?;
+            let at = ports::optional(f, name, *value)?;
+            if optional.contains(&at) {
+                return Err(ports::refused(&format!("--optional {name}"), "it is given twice for this input"));
+            }
+            optional.push(at);
         }
         if !self.optional.is_empty() {
             ports::check_one_is_needed(f)?;

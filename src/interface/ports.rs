@@ -81,8 +81,8 @@ pub(super) fn begin(f: &Function) -> Place {
     f.ops().next().map_or(Place::End(f.body()), Place::Before)
 }
 
-/// Lets an input be left out: all of its elements are `value` then.
-pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<(), Diagnostic> {
+/// Lets an input be left out: all of its elements are `value` then. Which input it is.
+pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<usize, Diagnostic> {
     let option = format!("--optional {name}");
     let at = input(f, &option, Some(name))?;
     let (port, v) = (&f.sig.inputs[at], f.inputs()[at]);
@@ -106,7 +106,7 @@ pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<(), D
         return Err(refused(&option, &format!("{value} is no value of the input, which is {ty}")));
     }
     f.sig.inputs[at].default = Some(value);
-    Ok(())
+    Ok(at)
 }
 
 /// Core ML wants one input that must be given.

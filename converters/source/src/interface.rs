@@ -157,7 +157,7 @@ impl State {
                     return Err(Diagnostic::error(&codes::L0001, format!("the requested shape does not fit {ty}")));
                 }
             }
-            let (shape, shapes) = self.requested_shape(name, &spec.dims);
+            let (shape, shapes) = self.requested_shape(name, spec);
             return Ok((TensorType::new(narrow, shape), shapes));
         }
         let Some(dims) = stated_dims else {
@@ -168,10 +168,9 @@ impl State {
         Ok((TensorType::new(narrow, shape), vec![]))
     }
 
-    fn requested_shape(&mut self, name: &str, dims: &[DimSpec]) -> (Shape, Vec<Vec<i64>>) {
-        let choices = dims.iter().map(|d| if let DimSpec::OneOf(v) = d { v.len() } else { 1 }).max().unwrap_or(1);
+    fn requested_shape(&mut self, name: &str, spec: &InputSpec) -> (Shape, Vec<Vec<i64>>) {
         let mut shape = vec![];
-        for (axis, d) in dims.iter().enumerate() {
+        for (axis, d) in spec.dims.iter().enumerate() {
             let symbol = own_symbol(name, axis);
             shape.push(match d {
                 DimSpec::Known(n) => Dim::from(*n),
@@ -194,18 +193,7 @@ impl State {
                 }
             });
         }
-        // Choices go together: the first of one axis with the first of another.
-        let enumerated = dims.iter().any(|d| matches!(d, DimSpec::OneOf(_)));
-        let nth = |k: usize| {
-            dims.iter().map(move |d| match d {
-                DimSpec::Known(n) => *n,
-                DimSpec::OneOf(v) => v.get(k).or(v.last()).copied().unwrap_or(1),
-                DimSpec::Range { min, default, .. } => default.unwrap_or(*min),
-                DimSpec::Symbol(_) => 1,
-            })
-        };
-        let shapes = if enumerated { (0..choices).map(|k| nth(k).collect()).collect() } else { vec![] };
-        (Shape::from(shape), shapes)
+        (Shape::from(shape), spec.choices())
     }
 
     fn stated_dim(&mut self, input: &str, axis: usize, d: &SourceDim, shared: &HashMap<String, Dim>) -> Dim {
