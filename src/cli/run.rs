@@ -126,8 +126,12 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
 
 /// Refuses to write over what is no file of arrays, or what is read.
 fn check_target(args: &Args, target: &Path, files: &[String]) -> Result<(), Diagnostic> {
-    let Ok(real) = target.canonicalize() else { return Ok(()) };
     let place = target.display().to_string();
+    if target.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
+        let d = Diagnostic::error(&codes::L0001, "a .npy file holds one array, and an archive of arrays is written");
+        return Err(d.at(place).help(format!("write to `{}`", target.with_extension("npz").display())));
+    }
+    let Ok(real) = target.canonicalize() else { return Ok(()) };
     let paths = args.inputs.iter().chain(files).map(|f| Path::new(f.rsplit_once('=').map_or(f.as_str(), |(_, p)| p)));
     // A state may be carried on in its own file.
     let state = args.state_in.as_deref().filter(|_| args.state_out.as_deref() != Some(target));
