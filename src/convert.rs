@@ -208,7 +208,8 @@ fn check_samples(source: &Module, job: &Job) -> Result<(), Failure> {
         return Ok(());
     }
     for f in &source.functions {
-        let samples = feed::samples(f, &job.samples, job.labels.as_ref().map(Labels::len)).map_err(|d| vec![d])?;
+        let named = |d| vec![model::in_function(source, f, d)];
+        let samples = feed::samples(f, &job.samples, job.labels.as_ref().map(Labels::len)).map_err(named)?;
         let Some(labels) = &job.labels else { continue };
         labels.check(samples.runs.len()).map_err(|d| vec![d])?;
         let outputs = f.sig.outputs.iter().zip(f.outputs());

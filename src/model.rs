@@ -163,6 +163,11 @@ pub fn function<'m>(module: &'m Module, name: Option<&str>) -> Result<&'m Functi
     })
 }
 
+/// A diagnostic that is about a function; of several it says which.
+pub(crate) fn in_function(module: &Module, f: &Function, d: Diagnostic) -> Diagnostic {
+    if module.functions.len() > 1 { d.at(format!("function `{}`", f.name)) } else { d }
+}
+
 /// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
 pub fn lower_source(graph: &SourceGraph, path: &Path, format: Format, request: &Request) -> Lowering {
     let table = if format == Format::Pt2 { mlconv_pytorch::table() } else { mlconv_onnx::table() };

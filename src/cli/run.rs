@@ -91,14 +91,15 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let unapplied = target_unapplied(&args.import, &read);
     let module = verify(read.module)?;
     let f = model::function(&module, args.function.as_deref()).map_err(|d| vec![d])?;
+    let named = |d: Diagnostic| vec![model::in_function(&module, f, d)];
     let inputs = if is_given {
-        let given = feed::given_inputs(f, &given).map_err(|d| vec![d])?;
+        let given = feed::given_inputs(f, &given).map_err(named)?;
         terminal.warn(&given.notes);
         given.inputs
     } else {
-        made_up::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
+        made_up::random_inputs(&module, f, args.seed).map_err(named)?
     };
-    let mut states = read_states(args, f)?;
+    let mut states = read_states(args, f).map_err(|all| all.into_iter().flat_map(named).collect::<Vec<_>>())?;
     // What was converted to half precision says by its types what a device holds in it.
     let is_typed = module.meta.user.contains_key(convert::PRECISION);
     let options = Options { emulate: args.emulate.filter(|_| !is_typed).map(Emulate::from) };
@@ -108,7 +109,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let session = Session::new(&module, f, args.backend.backend()?, options);
         let mut observe = |v: Value, t: &Tensor| watch.see(f, v, t);
         let observe: Option<Observer<'_>> = if args.emulate.is_some() { Some(&mut observe) } else { None };
-        session.run_observed(&inputs, &mut states, observe).map_err(|e| vec![parity::run_error(&e)])?
+        session.run_observed(&inputs, &mut states, observe).map_err(|e| named(parity::run_error(&e)))?
     };
     terminal.warn(watch.diagnostic(&module, f).as_slice());
     let named: Arrays = f.sig.outputs.iter().map(|p| p.name.to_string()).zip(outputs).collect();

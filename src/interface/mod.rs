@@ -85,7 +85,9 @@ impl Interface {
         }
         let (bare, mut done) = (module.clone(), self.clone());
         let (mut notes, mut bad) = (vec![], vec![]);
+        let several = module.functions.len() > 1;
         for f in &mut module.functions {
+            let before = bad.len();
             bad.extend(done.on_inputs(f).err());
             if bad.is_empty() {
                 match done.on_outputs(f) {
@@ -96,6 +98,9 @@ impl Interface {
             bad.extend(ports::rename(f, &self.renamed));
             if bad.is_empty() {
                 bad.extend(self.renamed.iter().filter_map(|(old, new)| ports::check_renamed(f, old, new).err()));
+            }
+            for d in bad.iter_mut().skip(before).filter(|_| several) {
+                d.place.push(format!("function `{}`", f.name));
             }
         }
         if !bad.is_empty() {
