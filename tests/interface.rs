@@ -101,10 +101,18 @@ fn damaged_files_are_refused() {
     place.file("m.onnx", &sums(3).bytes());
     place.file("cut.png", &fs::read(picture("rgb.png")).expect("a fixture")[..300]);
     place.file("text.png", b"no picture");
-    for (name, said) in [("cut.png", "PNG file cannot be decoded"), ("text.png", "no PNG and no JPEG")] {
+    place.file("p.bmp", b"BM\x46\0\0\0");
+    for (name, said) in [
+        ("cut.png", "PNG file cannot be decoded"),
+        ("text.png", "no PNG and no JPEG"),
+        ("p.bmp", "no other pictures are"),
+    ] {
         place.run(&["run", "m.onnx", "--image", "x=rgb", "--input", &format!("x={name}")]).fails("R0008", said);
     }
     place.run(&["run", "m.onnx", "--image", "x=rgb", "--input", "x=none.png"]).fails("R0001", "none.png");
+    place
+        .run(&["convert", "m.onnx", "-o", "p.mlpackage", "--input", "x=p.bmp"])
+        .fails("L0001", "take it with `--sample`");
 }
 
 /// `y[k] = conv(x)[k]`, of `channels` channels: 1 x 1, so that borders do not matter, and 3 x 3 with padding behind it.

@@ -11,6 +11,7 @@ use crate::{
     model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
+    pictures,
     ranges::Declared,
     watch::Watch,
     witness::{self, Around, Chosen, Runtime, Source},
@@ -111,6 +112,11 @@ pub(crate) struct Import {
     pub(crate) state: Vec<(String, String)>,
 }
 
+/// Whether `--input` is given an array or a picture, by its name.
+pub(super) fn is_array(text: &str) -> bool {
+    Path::new(text).extension().is_some_and(|e| e == "npy") || pictures::is_named_so(text)
+}
+
 /// A pair of an input and an output.
 fn state(text: &str) -> Result<(String, String), String> {
     let whole = in_the_middle(text).filter(|(input, output)| !input.is_empty() && !output.is_empty());
@@ -130,7 +136,12 @@ impl Import {
             .input
             .iter()
             .map(|text| {
-                let bad = |e| vec![Diagnostic::error(&codes::L0001, format!("--input {text}: {e}"))];
+                let bad = |e| {
+                    let d = Diagnostic::error(&codes::L0001, format!("--input {text}: {e}"));
+                    let help =
+                        "this is a file, and no shape: `convert`, `compress` and `verify` take it with `--sample`";
+                    vec![if is_array(text) { d.help(help) } else { d }]
+                };
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();

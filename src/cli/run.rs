@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{BackendName, EmulateName, Import, seed, target_unapplied},
+    args::{BackendName, EmulateName, Import, is_array, seed, target_unapplied},
     files::Pictures,
     interface::Asked,
     terminal::Terminal,
@@ -15,7 +15,7 @@ use crate::{
     interface::probabilities,
     made_up, model,
     names::listed,
-    parity, pictures,
+    parity,
     report::{self, number, table},
 };
 use mlconv_mil::{
@@ -71,8 +71,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     // `--input NAME=FILE.npy` gives an array, `--input NAME=SHAPE` a shape.
-    let is_file = |i: &String| Path::new(i).extension().is_some_and(|e| e == "npy") || pictures::is_named_so(i);
-    let (files, shapes): (Vec<String>, Vec<String>) = args.import.input.iter().cloned().partition(is_file);
+    let (files, shapes): (Vec<String>, Vec<String>) = args.import.input.iter().cloned().partition(|i| is_array(i));
     for target in args.outputs.iter().chain(&args.state_out) {
         check_target(args, target, &files).map_err(|d| vec![d])?;
         check_file(target)?;

@@ -24,10 +24,14 @@ pub(crate) const MAX_PIXELS: usize = 1 << 26;
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 const JPEG: &[u8] = b"\xff\xd8\xff";
 
-/// Whether a name is that of a picture.
+/// What names of pictures end in, those that are not read included.
+const SUFFIXES: &[&str] =
+    &["png", "jpg", "jpeg", "avif", "bmp", "gif", "heic", "heif", "jp2", "pgm", "ppm", "tif", "tiff", "webp"];
+
+/// Whether a name is that of a picture, be it of a kind that is not read.
 pub(crate) fn is_named_so(name: &str) -> bool {
     let suffix = Path::new(name).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    suffix.is_some_and(|s| ["png", "jpg", "jpeg"].contains(&s.as_str()))
+    suffix.is_some_and(|s| SUFFIXES.contains(&s.as_str()))
 }
 
 /// Whether a file is a picture, by its first bytes or by its name.
