@@ -287,7 +287,9 @@ pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnost
         let d = Diagnostic::error(&codes::N0003, format!("input `{name}` is {found}, wanted {want}{why}"));
         let pixels = t.dtype() == DType::U8 && want.shape.rank() == 4;
         Err(if pixels {
-            d.help(format!("say what the model does with pixels: `--image {name}=rgb,scale=1/255`"))
+            let is_gray = want.shape[1].is(1) || want.shape[3].is(1);
+            let layout = if is_gray { "gray" } else { "rgb" };
+            d.help(format!("say what the model does with pixels: `--image {name}={layout},scale=1/255`"))
         } else {
             d
         })

@@ -352,15 +352,14 @@ fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
     use mlconv_pytorch::{ArchiveError, ReadError as E};
     let (code, help) = match e {
         E::Weight { .. } => (&codes::R0005, None),
-        E::Other { help, .. } => (&codes::R0002, Some(*help)),
-        E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED)),
+        E::Other { help, .. } => (&codes::R0002, Some((*help).to_owned())),
+        E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED.to_owned())),
         E::NoInput { .. } => (&codes::L0001, None),
-        E::Shapes(_) => (
-            &codes::L0001,
-            Some(
-                "TorchScript does not say the shapes of inputs: give them with `--input NAME=1x3x224x224` or `--sample`",
-            ),
-        ),
+        E::Shapes(names) => {
+            let all: Vec<String> = names.split("`, `").map(|n| format!("--input {n}=1x3x224x224")).collect();
+            let help = "TorchScript does not say the shapes of inputs: give them with `--sample`, or such as";
+            (&codes::L0001, Some(format!("{help} `{}`", all.join(" "))))
+        }
         E::Archive(ArchiveError::Name(_) | ArchiveError::Overlap(_)) => (&codes::R0004, None),
         _ => (&codes::R0003, None),
     };

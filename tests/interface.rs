@@ -392,6 +392,13 @@ fn inputs_that_are_no_images_are_refused() {
     place.file("m.onnx", &model(&[1, 3, 4, 5]));
     place.file("rank.onnx", &model(&[3, 4, 5]));
     place.file("batch.onnx", &model(&[2, 3, 4, 5]));
+    place.file("open.onnx", &{
+        let mut model = Onnx::new().input("x", F32, &[1, 3, 4, 5]).node("Relu", &["x"], &["y"]);
+        model = model.output("y", F32, &[1, 3, 4, 5]);
+        open(&mut model.graph().input[0], 0, "n");
+        open(&mut model.graph().output[0], 0, "n");
+        model.bytes()
+    });
     place.file("channels.onnx", &model(&[1, 2, 4, 5]));
     place.file("ints.onnx", &{
         let cast = |mut m: Onnx| {
@@ -421,6 +428,7 @@ fn inputs_that_are_no_images_are_refused() {
     refused("m.onnx", &["--image", "x=rbg"], "is no layout");
     refused("m.onnx", &["--image", "x=rgb,scale=one"], "is no number");
     refused("m.onnx", &["--image", "x=rgb,bgr"], "two layouts");
+    refused("open.onnx", &["--image", "x=rgb"], "fix the first size with `--input x=1x3x4x5`");
     refused("m.onnx", &["--image-output", "x=rgb"], "`x` is an input of the model");
     refused("rank.onnx", &["--image-output", "y=rgb"], "the tensor is f32[3, 4, 5]");
     refused("m.onnx", &["--image-output", "y=gray16", "--target", "ios15"], "");

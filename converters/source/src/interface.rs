@@ -164,7 +164,10 @@ impl State {
             let d = Diagnostic::error(&codes::F0105, "the model does not state its shape");
             return Err(d.help(format!("say it with `--input {name}=1x3x224x224`")));
         };
-        let shape: Vec<Dim> = dims.iter().enumerate().map(|(axis, d)| self.stated_dim(name, axis, d, shared)).collect();
+        let size = |d: &SourceDim| if let SourceDim::Known(n) = d { n.to_string() } else { "[1..512]".to_owned() };
+        let example = format!("{name}={}", dims.iter().map(size).collect::<Vec<_>>().join("x"));
+        let dim = |(axis, d)| self.stated_dim((name, axis), d, shared, &example);
+        let shape: Vec<Dim> = dims.iter().enumerate().map(dim).collect();
         Ok((TensorType::new(narrow, shape), vec![]))
     }
 
@@ -196,7 +199,14 @@ impl State {
         (Shape::from(shape), spec.choices())
     }
 
-    fn stated_dim(&mut self, input: &str, axis: usize, d: &SourceDim, shared: &HashMap<String, Dim>) -> Dim {
+    /// A size as the source states it; `example` is what may be asked of the input instead.
+    fn stated_dim(
+        &mut self,
+        (input, axis): (&str, usize),
+        d: &SourceDim,
+        shared: &HashMap<String, Dim>,
+        example: &str,
+    ) -> Dim {
         let dim = match d {
             SourceDim::Known(n) => return Dim::from(*n),
             SourceDim::Named(text) => Dim::parse(text).unwrap_or_else(|| Dim::symbol(Namer::legal(text))),
@@ -214,7 +224,7 @@ impl State {
             let title =
                 format!("size `{s}` of input `{input}` has no limit in the source; the package allows 1 to {OPEN_MAX}");
             let d = Diagnostic::warning(&codes::F0107, title);
-            self.problems.plain(d.help("give it a size or range with `--input`, as in `--input x=1x[1..512]`"));
+            self.problems.plain(d.help(format!("give it a size or range with `--input`, as in `--input {example}`")));
         }
         dim
     }
