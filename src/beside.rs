@@ -6,7 +6,7 @@ use crate::{
     convert::{Job, has_halves},
     interface::{Applied, Interface, Outside},
     model::{self, Format},
-    stateful,
+    ranges, stateful,
 };
 use mlconv_mil::{
     ir::Module,
@@ -49,7 +49,7 @@ pub struct Asked<'a> {
 
 /// Reads a package, or any other model, and the model that it comes from.
 pub fn read(package: &Path, source: &Path, asked: Asked<'_>) -> Result<Beside, Failure> {
-    let read = model::read_sized(package, &Request::default(), &asked.interface.shaped(asked.samples))?;
+    let read = model::read_sized(package, &Request::default(), &asked.interface.shaped(asked.samples, None))?;
     let (mut notes, package_format, mut module) = (read.warnings, read.format, read.module);
     if let Some(name) = asked.function {
         let f = model::function(&module, Some(name)).map_err(|d| vec![d])?.clone();
@@ -57,12 +57,13 @@ pub fn read(package: &Path, source: &Path, asked: Asked<'_>) -> Result<Beside, F
     }
     let request = request(source, asked.request, &module)?;
     // What was asked for when the package was written is asked of the source as well.
-    let interface = asked.interface.clone().over(Interface::recorded(&module));
-    let read = model::read_sized(source, &request, &interface.shaped(asked.samples))?;
+    let interface = asked.interface.clone().with_recorded(&module)?;
+    let read = model::read_sized(source, &request, &interface.shaped(asked.samples, None))?;
     let (source_format, mut of_source) = (read.format, read.module);
     let left = interface.clone().beyond(&Interface::recorded(&of_source));
     let Applied { notes: said, outside } = left.apply(&mut of_source)?;
     notes.extend(said);
+    ranges::adopt(&mut of_source, &module);
     let package = verify(module)?;
     let job = Job {
         model: source.to_owned(),

@@ -9,7 +9,7 @@ use crate::{
     feed,
     interface::{Applied, Interface, Outside},
     model::{self, Format, Model},
-    ranges::{self, Declared},
+    ranges, script,
     watch::{Observer, Watch},
 };
 use indexmap::IndexMap;
@@ -42,8 +42,6 @@ pub struct Job {
     pub keep_layers: bool,
     /// Ops that stay in single precision.
     pub keep_fp32: Vec<Pattern>,
-    /// What inputs are said to hold.
-    pub ranges: Vec<Declared>,
     /// The seed of the inputs on which it is seen how great values are, where there are no samples; `None` does not look.
     pub look: Option<u64>,
     /// What becomes of the weights.
@@ -102,8 +100,11 @@ pub struct Prepared {
 
 /// Imports and rewrites a model, telling of each weight that is compressed; nothing is written.
 pub fn prepare(job: &Job, progress: compress::Progress<'_>) -> Result<Prepared, Failure> {
-    let samples = job.interface.shaped(&job.samples);
-    prepare_model(model::read_sized(&job.model, &job.request, &samples)?, job, progress)
+    let samples = job.interface.shaped(&job.samples, job.labels.as_ref().map(Labels::len));
+    let mut model = model::read_sized(&job.model, &job.request, &samples)?;
+    let fixed = script::fixed_by_samples(&model, &job.request, &samples);
+    model.warnings.extend(fixed);
+    prepare_model(model, job, progress)
 }
 
 /// As [`prepare`], of a model that has been read.
@@ -116,7 +117,6 @@ pub(crate) fn prepare_model(model: Model, job: &Job, progress: compress::Progres
         |bad: Vec<Diagnostic>| bad.into_iter().map(|d| d.within(job.model.display().to_string())).collect::<Vec<_>>();
     let Applied { notes, outside } = job.interface.apply(&mut module).map_err(fault)?;
     all.extend(notes);
-    ranges::declare(&mut module, &job.ranges).map_err(|d| vec![d])?;
     let source = verify(module).map_err(fault)?;
     check_samples(&source, job)?;
     let mut module = source.clone().into_inner();
@@ -208,7 +208,8 @@ fn check_samples(source: &Module, job: &Job) -> Result<(), Failure> {
         return Ok(());
     }
     for f in &source.functions {
-        let samples = feed::samples(f, &job.samples, job.labels.as_ref().map(Labels::len)).map_err(|d| vec![d])?;
+        let named = |d| vec![model::in_function(source, f, d)];
+        let samples = feed::samples(f, &job.samples, job.labels.as_ref().map(Labels::len)).map_err(named)?;
         let Some(labels) = &job.labels else { continue };
         labels.check(samples.runs.len()).map_err(|d| vec![d])?;
         let outputs = f.sig.outputs.iter().zip(f.outputs());

@@ -77,6 +77,14 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
         let title = format!("`{}`: elements are {from}, and are rounded to {}", port.name, ty.dtype);
         out.push(Diagnostic::warning(&codes::N0004, title));
     }
+    for (port, _, t) in &paired {
+        let (Some(range), Some(t)) = (port.range, t) else { continue };
+        let beyond = |x: &f64| (range.low - x).max(x - range.high);
+        let worst = t.to_f64().into_iter().filter(|x| beyond(x) > 0.0).max_by(|a, b| beyond(a).total_cmp(&beyond(b)));
+        let said = format!("which is declared to hold {} to {}", range.low, range.high);
+        let title = worst.map(|x| format!("`{}`, {said}, is given {x}", port.name));
+        out.extend(title.map(|title| Diagnostic::warning(&codes::N0004, title).help(UNDECLARED)));
+    }
     let odd = paired.iter().filter(|(port, ty, t)| {
         let bytes = matches!(port.feature, Feature::Image(_)) && ty.dtype == DType::F32;
         let is_pixel = |x: &f64| (0.0..=255.0).contains(x) && x.fract() == 0.0;
@@ -90,6 +98,9 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     }
     out
 }
+
+const UNDECLARED: &str =
+    "what half precision must hold follows from `--range`: declare one that holds all that is given";
 
 /// Says that arrays are for no input.
 pub fn unused_note(f: &Function, unused: &[String]) -> Option<Diagnostic> {
@@ -276,7 +287,9 @@ pub fn fit(name: &str, want: &TensorType, t: &Tensor) -> Result<Tensor, Diagnost
         let d = Diagnostic::error(&codes::N0003, format!("input `{name}` is {found}, wanted {want}{why}"));
         let pixels = t.dtype() == DType::U8 && want.shape.rank() == 4;
         Err(if pixels {
-            d.help(format!("say what the model does with pixels: `--image {name}=rgb,scale=1/255`"))
+            let is_gray = want.shape[1].is(1) || want.shape[3].is(1);
+            let layout = if is_gray { "gray" } else { "rgb" };
+            d.help(format!("say what the model does with pixels: `--image {name}={layout},scale=1/255`"))
         } else {
             d
         })

@@ -26,6 +26,7 @@ pub mod parity;
 pub mod pictures;
 pub mod ranges;
 pub mod report;
+mod script;
 mod settings;
 mod stateful;
 pub mod survey;

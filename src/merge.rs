@@ -6,7 +6,7 @@ use crate::{
     interface::{self, own_key},
     model::{self, Format, package_error},
     names::listed,
-    stateful,
+    ranges, stateful,
 };
 use indexmap::IndexMap;
 use mlconv_coreml::{Package, import_beside, is_identifier};
@@ -157,7 +157,9 @@ fn package(path: &Path, symbols: &mut BTreeSet<String>) -> Result<(Module, Vec<D
     }
     let bad = |e: mlconv_coreml::Error| vec![package_error(&e).within(place.clone())];
     let package = Package::read(path).map_err(bad)?;
-    import_beside(&package, symbols).map_err(bad)
+    let (mut module, notes) = import_beside(&package, symbols).map_err(bad)?;
+    ranges::recall(&mut module);
+    Ok((module, notes))
 }
 
 /// Whether a function gives a label, which is no array.

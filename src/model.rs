@@ -8,7 +8,7 @@ use crate::{
     interface::{Floats, Interface},
     made_up,
     names::listed,
-    stateful,
+    ranges, script, stateful,
 };
 use mlconv_coreml::Package;
 use mlconv_mil::{
@@ -147,6 +147,7 @@ pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
                 mlconv_passes::compress::upgrade(&mut module).map_err(failed)?;
             }
             warnings.extend(stateful::hold(&mut module, request)?);
+            ranges::recall(&mut module);
             Ok(Model { format: Format::Package, module, warnings, source_ops })
         }
     }
@@ -160,6 +161,11 @@ pub fn function<'m>(module: &'m Module, name: Option<&str>) -> Result<&'m Functi
         let names = listed(module.functions.iter().map(|f| f.name.as_str()));
         Diagnostic::error(&codes::L0001, title).help(format!("its functions are {names}"))
     })
+}
+
+/// A diagnostic that is about a function; of several it says which.
+pub(crate) fn in_function(module: &Module, f: &Function, d: Diagnostic) -> Diagnostic {
+    if module.functions.len() > 1 { d.at(format!("function `{}`", f.name)) } else { d }
 }
 
 /// Lowers the source graph of an ONNX file as far as that goes; diagnostics name the file.
@@ -184,33 +190,6 @@ pub fn lowered_model(graph: &SourceGraph, format: Format, lowered: Lowering) -> 
     let mut source_ops = 0;
     graph.visit_nodes(&mut |_| source_ops += 1);
     Model { format, module: lowered.module, warnings: lowered.diagnostics, source_ops }
-}
-
-/// What is asked of a TorchScript file, with the shapes of samples for inputs of which nothing is said, and their numbers
-/// for what is no tensor: by name, or in order where no sample bears the name of a parameter.
-fn script_request(path: &Path, request: &Request, samples: &Arrays) -> Result<Request, Diagnostic> {
-    let mut request = request.clone();
-    let params = script_parameters(path)?;
-    let by_name = params.iter().any(|p| samples.iter().any(|(name, _)| feed::means(name, &p.name)));
-    for (i, p) in params.iter().enumerate() {
-        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| n == p.name)) {
-            continue;
-        }
-        let named = || samples.iter().find(|(name, _)| feed::means(name, &p.name));
-        let Some((_, t)) = (if by_name { named() } else { samples.iter().nth(i) }) else { continue };
-        if p.is_tensor {
-            let dims = t.shape().iter().map(|n| DimSpec::Known(*n as i64)).collect();
-            request.inputs.push(InputSpec { name: Some(p.name.clone()), dims, dtype: Some(t.dtype()) });
-        } else {
-            request.numbers.push((p.name.clone(), t.clone()));
-        }
-    }
-    Ok(request)
-}
-
-/// The numbers among samples, for parameters of a TorchScript file that are no tensors, by name.
-pub(crate) fn script_numbers(path: &Path, samples: &Arrays) -> Result<Vec<(String, Tensor)>, Diagnostic> {
-    Ok(script_request(path, &Request::default(), samples)?.numbers)
 }
 
 /// A request for the source of a package: where the source does not say the shapes of its inputs, they are the package's.
@@ -242,7 +221,7 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
 pub fn read_sized(path: &Path, request: &Request, samples: &Arrays) -> Result<Model, Failure> {
     let format = format(path).map_err(|d| vec![d])?;
     if format == Format::TorchScript {
-        return read(path, &script_request(path, request, samples).map_err(|d| vec![d])?);
+        return script::read_sized(path, request, samples);
     }
     let failure = match read(path, request) {
         Err(failure) if !samples.is_empty() && format != Format::Package => failure,
@@ -373,15 +352,14 @@ fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
     use mlconv_pytorch::{ArchiveError, ReadError as E};
     let (code, help) = match e {
         E::Weight { .. } => (&codes::R0005, None),
-        E::Other { help, .. } => (&codes::R0002, Some(*help)),
-        E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED)),
+        E::Other { help, .. } => (&codes::R0002, Some((*help).to_owned())),
+        E::Pickled(_) => (&codes::R0002, Some(mlconv_pytorch::EXPORT_PICKLED.to_owned())),
         E::NoInput { .. } => (&codes::L0001, None),
-        E::Shapes(_) => (
-            &codes::L0001,
-            Some(
-                "TorchScript does not say the shapes of inputs: give them with `--input NAME=1x3x224x224` or `--sample`",
-            ),
-        ),
+        E::Shapes(names) => {
+            let all: Vec<String> = names.split("`, `").map(|n| format!("--input {n}=1x3x224x224")).collect();
+            let help = "TorchScript does not say the shapes of inputs: give them with `--sample`, or such as";
+            (&codes::L0001, Some(format!("{help} `{}`", all.join(" "))))
+        }
         E::Archive(ArchiveError::Name(_) | ArchiveError::Overlap(_)) => (&codes::R0004, None),
         _ => (&codes::R0003, None),
     };

@@ -10,7 +10,7 @@ use crate::{
     convert::has_halves,
     feed::{self, Samples},
     interface::label_and_probabilities,
-    made_up,
+    made_up, model,
     names::listed,
     witness::{self, Chosen, Process, Witness},
 };
@@ -186,7 +186,8 @@ fn compare(
             }
             Samples { runs: vec![inputs], unused: vec![] }
         } else {
-            feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
+            let samples = feed::samples(f, &arrays, given.labels.map(Labels::len));
+            samples.map_err(|d| vec![model::in_function(package, g, d)])?
         };
         if let Some(labels) = given.labels {
             labels.check(samples.runs.len()).map_err(|d| vec![d])?;
@@ -197,7 +198,9 @@ fn compare(
             (all.unused, all.samples) = (samples.unused, samples.runs.len());
         }
         let from = pair.sources(&mut all.notes)?;
-        let (outputs, accuracy) = pair.run(&samples.runs, given, &from, process.as_deref_mut())?;
+        let done = pair.run(&samples.runs, given, &from, process.as_deref_mut());
+        let named = |all: Failure| all.into_iter().map(|d| model::in_function(package, g, d)).collect::<Vec<_>>();
+        let (outputs, accuracy) = done.map_err(named)?;
         for d in outputs.iter().filter(|d| d.nothing_finite) {
             let title = format!("no element of `{}` is finite, in both models: there is nothing to compare", d.name);
             let help = "weights or inputs that are not finite are the usual cause; give inputs that the model is for with `--sample`";

@@ -14,7 +14,8 @@ pub(crate) const KEY: &str = "com.github.mlconv.states";
 
 /// The pairs that were made states when a package was written.
 pub(crate) fn pairs(package: &Module) -> Vec<(String, String)> {
-    own_text(package, KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    let text = package.functions.first().and_then(|f| own_text(package, f, KEY));
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// Whether a function keeps anything from call to call.

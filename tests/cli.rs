@@ -490,6 +490,7 @@ fn outputs_replace_arrays_and_nothing_else() {
     place.run(&["run", "m.onnx", "--outputs", "y.npz"]).ok();
     place.run(&["run", "m.onnx", "--outputs", "y.npz"]).ok();
     place.run(&["run", "m.onnx", "--outputs", "notes.txt"]).fails("X0002", "notes.txt");
+    place.run(&["run", "m.onnx", "--outputs", "new.npy"]).fails("L0001", "write to `new.npz`");
     place.run(&["run", "m.onnx", "--outputs", "m.onnx"]).fails("L0001", "m.onnx");
     place.run(&["run", "m.onnx", "--inputs", "x.npz", "--outputs", "x.npz"]).fails("L0001", "x.npz");
     place.run(&["run", "m.onnx", "--outputs", "no/y.npz"]).fails("X0001", "there is no folder");

@@ -101,10 +101,18 @@ fn damaged_files_are_refused() {
     place.file("m.onnx", &sums(3).bytes());
     place.file("cut.png", &fs::read(picture("rgb.png")).expect("a fixture")[..300]);
     place.file("text.png", b"no picture");
-    for (name, said) in [("cut.png", "PNG file cannot be decoded"), ("text.png", "no PNG and no JPEG")] {
+    place.file("p.bmp", b"BM\x46\0\0\0");
+    for (name, said) in [
+        ("cut.png", "PNG file cannot be decoded"),
+        ("text.png", "no PNG and no JPEG"),
+        ("p.bmp", "no other pictures are"),
+    ] {
         place.run(&["run", "m.onnx", "--image", "x=rgb", "--input", &format!("x={name}")]).fails("R0008", said);
     }
     place.run(&["run", "m.onnx", "--image", "x=rgb", "--input", "x=none.png"]).fails("R0001", "none.png");
+    place
+        .run(&["convert", "m.onnx", "-o", "p.mlpackage", "--input", "x=p.bmp"])
+        .fails("L0001", "take it with `--sample`");
 }
 
 /// `y[k] = conv(x)[k]`, of `channels` channels: 1 x 1, so that borders do not matter, and 3 x 3 with padding behind it.
@@ -300,6 +308,83 @@ fn a_trained_classifier_takes_pictures_and_names_classes() {
 }
 
 #[test]
+fn what_contradicts_a_package_is_no_source_of_it() {
+    let place = Place::new();
+    place.file("m.onnx", &sums(3).bytes());
+    let asked = ["--image", "x=bgr,scale=1/255,bias=-0.5", "--rename", "y=z"];
+    place.run(&[&["convert", "m.onnx", "-o", "p.mlpackage"], &asked[..]].concat()).ok();
+    let verify = |options: &[&str]| place.run(&[&["verify", "p.mlpackage", "--against", "m.onnx"], options].concat());
+    for agrees in
+        [&asked[..], &["--image", "bgr,scale=1/255,mean=0.5"], &["--image", "x=bgr,scale=1/255,bias=-0.5:-0.5:-0.5"]]
+    {
+        verify(agrees).ok();
+    }
+    let with = "which was made with `--image x=bgr,scale=0.00392156862745098,bias=-0.5`";
+    verify(&["--image", "x=rgb,scale=1/255,bias=-0.5"]).fails("L0001", with);
+    verify(&["--image", "bgr"]).fails("L0001", "`--image x=bgr` contradicts the package, which");
+    verify(&["--rename", "y=w"])
+        .fails("L0001", "`--rename y=w` contradicts the package, which was made with `--rename y=z`");
+}
+
+#[test]
+fn declared_ranges_are_kept_with_the_package() {
+    let place = Place::new();
+    let model = Onnx::new().input("x", F32, &[1, 4]).input("i", DataType::Int32, &[1]).weight("ten", &[1], &[10.0]);
+    let model = model.node("Sub", &["x", "ten"], &["d"]).node("Sqrt", &["d"], &["y"]).output("y", F32, &[1, 4]);
+    place.file("m.onnx", &model.node("Identity", &["i"], &["j"]).output("j", DataType::Int32, &[1]).bytes());
+    let convert = |options: &[&str]| {
+        place.run(&[&["convert", "m.onnx", "-o", "p.mlpackage", "--force", "--range", "x=11:12"], options].concat())
+    };
+    let said = convert(&[]).ok().stderr;
+    let nothing = "no element of `y` is finite";
+    assert!(!said.contains(nothing), "{said}");
+    let verify = |options: &[&str]| {
+        let done = place.run(&[&["verify", "p.mlpackage", "--against", "m.onnx"], options].concat());
+        done.stderr.contains(nothing)
+    };
+    assert_eq!((verify(&[]), verify(&["--range", "x=1:2"])), (false, true));
+    convert(&["--range", "x=1:2"]).fails("L0001", "the range of this input is given twice");
+    convert(&["--range", "i=0.2:0.8"]).fails("L0001", "there is no integer in the range");
+    convert(&["--optional", "i=1", "--optional", "i=2"]).fails("L0001", "`--optional i`: it is given twice");
+    place.arrays(
+        "in.npz",
+        &[("x", Tensor::from_vec(&[1, 4], vec![11f32, 20.0, 12.0, 11.5])), ("i", Tensor::from_vec(&[1], vec![1i32]))],
+    );
+    let said = convert(&["--sample", "in.npz"]).stderr;
+    assert!(said.contains("`x`, which is declared to hold 11 to 12, is given 20\n"), "{said}");
+}
+
+#[test]
+fn samples_of_a_script_are_rows_where_that_is_known() {
+    let place = Place::new();
+    let model = fixture("models/digits_cnn/model.pt");
+    let convert =
+        |options: &[&str]| place.run(&[&["convert", &model, "-o", "p.mlpackage", "--force"], options].concat());
+    let given: Vec<String> = (0..2).map(|i| format!("image={}", picture(&format!("digit{i}.png")))).collect();
+    let pictures = ["--sample", &given[0], "--sample", &given[1]];
+    let image = ["--image", "image=gray,scale=1/16"];
+    let said = convert(&[&pictures[..], &image].concat()).ok().stderr;
+    assert!(said.contains("on 2 samples"), "{said}");
+    for pictures in [&pictures[..], &pictures[..2]] {
+        convert(pictures).fails("L0001", "say what the model does with pixels: `--image image=gray,scale=1/255`");
+    }
+    let batch = |shape: &[usize]| place.arrays("in.npz", &[("image", Tensor::splat(DType::F32, shape, 0.5))]);
+    let fixed = "input `image` is fixed to the shape of its sample, 6x1x8x8";
+    batch(&[6, 1, 8, 8]);
+    let said = convert(&["--sample", "in.npz"]).ok().stderr;
+    assert!(said.contains(fixed) && said.contains("say `--input image=1x1x8x8`"), "{said}");
+    for options in [["--input", "image=1x1x8x8"], ["--labels", "labels.npz"]] {
+        place.arrays("labels.npz", &[("labels", Tensor::from_vec(&[6], vec![3i32; 6]))]);
+        let said = convert(&[&["--sample", "in.npz"], &options[..]].concat()).ok().stderr;
+        assert!(said.contains("on 6 samples") && !said.contains(fixed), "{said}");
+    }
+    // A network of pictures takes no fifth axis.
+    batch(&[3, 1, 1, 8, 8]);
+    let said = convert(&["--sample", "in.npz"]).ok().stderr;
+    assert!(said.contains("on 3 samples") && !said.contains("is fixed"), "{said}");
+}
+
+#[test]
 fn inputs_that_are_no_images_are_refused() {
     let place = Place::new();
     let model =
@@ -307,6 +392,13 @@ fn inputs_that_are_no_images_are_refused() {
     place.file("m.onnx", &model(&[1, 3, 4, 5]));
     place.file("rank.onnx", &model(&[3, 4, 5]));
     place.file("batch.onnx", &model(&[2, 3, 4, 5]));
+    place.file("open.onnx", &{
+        let mut model = Onnx::new().input("x", F32, &[1, 3, 4, 5]).node("Relu", &["x"], &["y"]);
+        model = model.output("y", F32, &[1, 3, 4, 5]);
+        open(&mut model.graph().input[0], 0, "n");
+        open(&mut model.graph().output[0], 0, "n");
+        model.bytes()
+    });
     place.file("channels.onnx", &model(&[1, 2, 4, 5]));
     place.file("ints.onnx", &{
         let cast = |mut m: Onnx| {
@@ -336,6 +428,7 @@ fn inputs_that_are_no_images_are_refused() {
     refused("m.onnx", &["--image", "x=rbg"], "is no layout");
     refused("m.onnx", &["--image", "x=rgb,scale=one"], "is no number");
     refused("m.onnx", &["--image", "x=rgb,bgr"], "two layouts");
+    refused("open.onnx", &["--image", "x=rgb"], "fix the first size with `--input x=1x3x4x5`");
     refused("m.onnx", &["--image-output", "x=rgb"], "`x` is an input of the model");
     refused("rank.onnx", &["--image-output", "y=rgb"], "the tensor is f32[3, 4, 5]");
     refused("m.onnx", &["--image-output", "y=gray16", "--target", "ios15"], "");

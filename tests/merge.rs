@@ -72,6 +72,11 @@ fn functions_share_their_weights_and_compute_what_they_did() {
         assert!(before.values().all(|t| t.to_f64().iter().any(|x| *x != 0.0)));
         place.run(&["verify", "m.mlpackage", "--function", function, "--against", package]).ok();
     }
+    // What is wrong with inputs is said of a function.
+    place.arrays("odd.npz", &[("image", Tensor::from_vec(&[1], vec![1f32]))]);
+    place.run(&["run", "m.mlpackage", "--function", "two", "--inputs", "odd.npz"]).fails("N0003", "function `two`");
+    let shown = place.run(&["inspect", "m.mlpackage"]).ok().stdout;
+    assert!(shown.contains("function one (ios18, ") && shown.matches(", the default)").count() == 1, "{shown}");
     // The first is the default one.
     assert_eq!(outputs(&place, "a.mlpackage", None, "a.npz"), outputs(&place, "m.mlpackage", None, "a.npz"));
     let shown = place.run(&["inspect", "m.mlpackage", "--format", "json"]).ok().json();

@@ -58,6 +58,14 @@ fn what_rules_did_with_a_node_is_said() {
     let json: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
     let applied = |s: &serde_json::Value| s["applied"] == true && s["rule"] == "batch_norm";
     assert!(json["steps"].as_array().is_some_and(|s| s.iter().any(applied)), "{json}");
+    // A pass without rules, of a model that takes pictures.
+    let done = run(&place, &format!("passes explain {DIGITS} --node conv* --image image=gray,scale=1/16"));
+    assert!(
+        done.stdout.contains("\nfp16_cast: applied\n") && done.stdout.contains("%image"),
+        "{}{}",
+        done.stdout,
+        done.stderr
+    );
 }
 
 #[test]

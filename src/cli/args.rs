@@ -7,9 +7,11 @@ use crate::{
     arrays,
     arrays::Arrays,
     codes, feed,
+    interface::Interface,
     model::{Format as ModelFormat, Model},
     names::listed,
     parity::{Given, Parity},
+    pictures,
     ranges::Declared,
     watch::Watch,
     witness::{self, Around, Chosen, Runtime, Source},
@@ -110,6 +112,11 @@ pub(crate) struct Import {
     pub(crate) state: Vec<(String, String)>,
 }
 
+/// Whether `--input` is given an array or a picture, by its name.
+pub(super) fn is_array(text: &str) -> bool {
+    Path::new(text).extension().is_some_and(|e| e == "npy") || pictures::is_named_so(text)
+}
+
 /// A pair of an input and an output.
 fn state(text: &str) -> Result<(String, String), String> {
     let whole = in_the_middle(text).filter(|(input, output)| !input.is_empty() && !output.is_empty());
@@ -134,7 +141,12 @@ impl Import {
             .input
             .iter()
             .map(|text| {
-                let bad = |e| vec![Diagnostic::error(&codes::L0001, format!("--input {text}: {e}"))];
+                let bad = |e| {
+                    let d = Diagnostic::error(&codes::L0001, format!("--input {text}: {e}"));
+                    let help =
+                        "this is a file, and no shape: `convert`, `compress` and `verify` take it with `--sample`";
+                    vec![if is_array(text) { d.help(help) } else { d }]
+                };
                 InputSpec::parse(text).map_err(bad)
             })
             .collect();
@@ -178,10 +190,24 @@ pub(crate) struct Rewrite {
     /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) keep_fp32: Vec<String>,
+    #[command(flatten)]
+    pub(crate) ranges: Ranges,
+}
+
+/// What inputs are said to hold.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Ranges {
     /// The numbers that an input holds, such as `x=0:255`: what half precision must hold follows from them, and made-up
-    /// inputs are drawn from them; repeatable
+    /// inputs are drawn from them, by `verify` as well; repeatable
     #[arg(long, value_name = "NAME=LOW:HIGH", allow_hyphen_values = true, value_parser = Declared::parse)]
-    pub(crate) range: Vec<Declared>,
+    range: Vec<Declared>,
+}
+
+impl Ranges {
+    /// `interface` with what is said here.
+    pub(crate) fn within(&self, interface: Interface) -> Interface {
+        Interface { ranges: self.range.clone(), ..interface }
+    }
 }
 
 impl Rewrite {

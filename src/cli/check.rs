@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     convert::Job,
+    interface::Interface,
     report,
     survey::{Survey, survey},
 };
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         single: args.rewrite.single(),
         half: args.rewrite.half(),
         keep_fp32: args.rewrite.patterns(),
-        ranges: args.rewrite.range.clone(),
+        interface: args.rewrite.ranges.within(Interface::default()),
         ..Job::default()
     };
     let found = survey(&job)?;

@@ -343,7 +343,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     // A package computes as it did; other models are converted as `convert` does.
     let (half, keep_fp32) = if package { (false, vec![]) } else { (args.rewrite.half(), args.rewrite.patterns()) };
     let request = args.import.request()?;
-    let interface = args.interface.interface()?;
+    let interface = args.rewrite.ranges.within(args.interface.interface()?);
     terminal.warn(&inputs.notes);
     let job = Job {
         model: args.model,
@@ -352,7 +352,6 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         half,
         keep_layers: package,
         keep_fp32,
-        ranges: args.rewrite.range,
         look: half.then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),

@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     let inputs = args.inputs.read()?;
     let half = args.rewrite.half();
     let request = args.import.request()?;
-    let interface = args.interface.interface()?;
+    let interface = args.rewrite.ranges.within(args.interface.interface()?);
     terminal.warn(&inputs.notes);
     let samples = inputs.samples.clone();
     let weights = args
@@ -68,7 +68,6 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         half,
         single: args.rewrite.single(),
         keep_fp32: args.rewrite.patterns(),
-        ranges: args.rewrite.range,
         look: (!args.no_verify || !inputs.samples.is_empty()).then_some(inputs.seed()),
         weights,
         labels: inputs.labels(),

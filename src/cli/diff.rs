@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs},
+    args::{Import, Inputs, Ranges},
     compress::parse_size,
     interface::Asked,
     terminal::Terminal,
@@ -45,6 +45,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     interface: Asked,
     #[command(flatten)]
+    ranges: Ranges,
+    #[command(flatten)]
     inputs: Inputs,
     /// Least signal over noise of an output, in dB; by default as with `mlconv verify`
     #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = super::verify::decibels)]
@@ -57,7 +59,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let beside = {
         let _step = terminal.step("importing");
         let request = Import::of_shapes(&args.input).request()?;
-        let interface = args.interface.interface()?;
+        let interface = args.ranges.within(args.interface.interface()?);
         let function = args.function.as_deref();
         let asked = beside::Asked { function, request: &request, interface: &interface, samples: &inputs.samples };
         beside::read(&args.b, &args.a, asked)?

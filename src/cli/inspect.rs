@@ -72,8 +72,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     for (key, value) in metadata(&read.module) {
         out += &format!("  {key}: {value}\n");
     }
-    for f in &read.module.functions {
-        out += &function_text(f, &read.module.symbols);
+    for (i, f) in read.module.functions.iter().enumerate() {
+        let is_default = i == 0 && read.module.functions.len() > 1;
+        out += &function_text(f, is_default, &read.module.symbols);
     }
     terminal.result(&out);
     Ok(outcome)
@@ -208,8 +209,9 @@ fn weights(f: &Function) -> BTreeMap<&'static str, (usize, u64)> {
     out
 }
 
-fn function_text(f: &Function, symbols: &Symbols) -> String {
-    let mut out = format!("\nfunction {} ({}, {} ops)\n", f.name, f.opset, convert::op_count(f));
+fn function_text(f: &Function, is_default: bool, symbols: &Symbols) -> String {
+    let default = if is_default { ", the default" } else { "" };
+    let mut out = format!("\nfunction {} ({}, {} ops{default})\n", f.name, f.opset, convert::op_count(f));
     let rows: Vec<Vec<String>> = ports(f)
         .into_iter()
         .map(|(kind, p, ty)| {

@@ -73,6 +73,7 @@ impl Asked {
                 IoPrecision::Fp16 => Floats::Fp16,
                 IoPrecision::Fp32 => Floats::Fp32,
             }),
+            ranges: vec![],
         })
     }
 }

@@ -3,9 +3,10 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, Rewrite},
+    interface::Asked,
     terminal::Terminal,
 };
-use crate::{Diagnostic, codes, convert, model, names::listed, ranges, report};
+use crate::{Diagnostic, codes, convert, model, names::listed, report};
 use mlconv_mil::{ir::Module, text::print_op};
 use mlconv_passes::{Note, Options, PASSES, Pattern, Weight};
 use serde_json::{Value, json};
@@ -37,6 +38,8 @@ struct Explain {
     import: Import,
     #[command(flatten)]
     rewrite: Rewrite,
+    #[command(flatten)]
+    interface: Asked,
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
@@ -70,8 +73,9 @@ fn meant(module: &Module, pattern: &Pattern) -> Vec<String> {
 
 fn explain(args: &Explain, terminal: &Terminal) -> CommandResult {
     let mut model = model::read(&args.model, &args.import.request()?)?;
-    ranges::declare(&mut model.module, &args.rewrite.range).map_err(|d| vec![d])?;
+    let interface = args.rewrite.ranges.within(args.interface.interface()?);
     terminal.warn(&model.warnings);
+    terminal.warn(&interface.apply(&mut model.module)?.notes);
     let pattern = Pattern::new(args.node.as_str());
     let before = meant(&model.module, &pattern);
     if before.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{BackendName, EmulateName, Import, seed, target_unapplied},
+    args::{BackendName, EmulateName, Import, is_array, seed, target_unapplied},
     files::Pictures,
     interface::Asked,
     terminal::Terminal,
@@ -15,7 +15,7 @@ use crate::{
     interface::probabilities,
     made_up, model,
     names::listed,
-    parity, pictures,
+    parity,
     report::{self, number, table},
 };
 use mlconv_mil::{
@@ -71,8 +71,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     // `--input NAME=FILE.npy` gives an array, `--input NAME=SHAPE` a shape.
-    let is_file = |i: &String| Path::new(i).extension().is_some_and(|e| e == "npy") || pictures::is_named_so(i);
-    let (files, shapes): (Vec<String>, Vec<String>) = args.import.input.iter().cloned().partition(is_file);
+    let (files, shapes): (Vec<String>, Vec<String>) = args.import.input.iter().cloned().partition(|i| is_array(i));
     for target in args.outputs.iter().chain(&args.state_out) {
         check_target(args, target, &files).map_err(|d| vec![d])?;
         check_file(target)?;
@@ -84,21 +83,22 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let is_given = !given.is_empty() || args.inputs.is_some();
     let mut read = {
         let _step = terminal.step("importing");
-        model::read_sized(&args.model, &request, &interface.shaped(&given))?
+        model::read_sized(&args.model, &request, &interface.shaped(&given, None))?
     };
     terminal.warn(&read.warnings);
     terminal.warn(&interface.apply(&mut read.module)?.notes);
     let unapplied = target_unapplied(&args.import, &read);
     let module = verify(read.module)?;
     let f = model::function(&module, args.function.as_deref()).map_err(|d| vec![d])?;
+    let named = |d: Diagnostic| vec![model::in_function(&module, f, d)];
     let inputs = if is_given {
-        let given = feed::given_inputs(f, &given).map_err(|d| vec![d])?;
+        let given = feed::given_inputs(f, &given).map_err(named)?;
         terminal.warn(&given.notes);
         given.inputs
     } else {
-        made_up::random_inputs(&module, f, args.seed).map_err(|d| vec![d])?
+        made_up::random_inputs(&module, f, args.seed).map_err(named)?
     };
-    let mut states = read_states(args, f)?;
+    let mut states = read_states(args, f).map_err(|all| all.into_iter().flat_map(named).collect::<Vec<_>>())?;
     // What was converted to half precision says by its types what a device holds in it.
     let is_typed = module.meta.user.contains_key(convert::PRECISION);
     let options = Options { emulate: args.emulate.filter(|_| !is_typed).map(Emulate::from) };
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let session = Session::new(&module, f, args.backend.backend()?, options);
         let mut observe = |v: Value, t: &Tensor| watch.see(f, v, t);
         let observe: Option<Observer<'_>> = if args.emulate.is_some() { Some(&mut observe) } else { None };
-        session.run_observed(&inputs, &mut states, observe).map_err(|e| vec![parity::run_error(&e)])?
+        session.run_observed(&inputs, &mut states, observe).map_err(|e| named(parity::run_error(&e)))?
     };
     terminal.warn(watch.diagnostic(&module, f).as_slice());
     let named: Arrays = f.sig.outputs.iter().map(|p| p.name.to_string()).zip(outputs).collect();
@@ -126,8 +126,12 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
 
 /// Refuses to write over what is no file of arrays, or what is read.
 fn check_target(args: &Args, target: &Path, files: &[String]) -> Result<(), Diagnostic> {
-    let Ok(real) = target.canonicalize() else { return Ok(()) };
     let place = target.display().to_string();
+    if target.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
+        let d = Diagnostic::error(&codes::L0001, "a .npy file holds one array, and an archive of arrays is written");
+        return Err(d.at(place).help(format!("write to `{}`", target.with_extension("npz").display())));
+    }
+    let Ok(real) = target.canonicalize() else { return Ok(()) };
     let paths = args.inputs.iter().chain(files).map(|f| Path::new(f.rsplit_once('=').map_or(f.as_str(), |(_, p)| p)));
     // A state may be carried on in its own file.
     let state = args.state_in.as_deref().filter(|_| args.state_out.as_deref() != Some(target));

@@ -2,21 +2,18 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, SourceRuntime},
+    args::{Import, Inputs, Ranges, SourceRuntime},
     interface::Asked,
     terminal::Terminal,
 };
 use crate::{
+    beside::{self, Beside},
     compare::Tolerance,
     convert::has_halves,
-    interface::{Applied, Interface},
-    model::{self, Format},
     parity,
     report::{self, parity_text},
     stateful,
 };
-use mlconv_mil::verify::verify;
-use mlconv_source::Request;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -37,6 +34,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     interface: Asked,
     #[command(flatten)]
+    ranges: Ranges,
+    #[command(flatten)]
     source_runtime: SourceRuntime,
     #[command(flatten)]
     inputs: Inputs,
@@ -49,33 +48,15 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
-    let asked = args.interface.interface()?;
-    let (package, format, source, outside) = {
+    let interface = args.ranges.within(args.interface.interface()?);
+    let Beside { source, source_format: format, outside, package, notes, .. } = {
         let _step = terminal.step("importing");
-        let mut package = model::read(&args.package, &Request::default())?;
-        terminal.warn(&package.warnings);
-        if let Some(name) = &args.function {
-            let f = model::function(&package.module, Some(name)).map_err(|d| vec![d])?.clone();
-            package.module.functions = vec![f];
-        }
-        let opset = package.module.functions.first().map(|f| f.opset);
-        // A package that is compared with may have the states itself.
-        let is_package = model::format(&args.against).is_ok_and(|f| f == Format::Package);
-        let has_them = is_package && stateful::has_states(&model::read(&args.against, &Request::default())?.module);
-        let states = if has_them { vec![] } else { stateful::pairs(&package.module) };
-        // A package without states was made without them.
-        let no_state = !stateful::has_states(&package.module);
-        let import = Import { target: None, input: args.input.clone(), output: vec![], no_state, state: states };
-        let request = Request { opset, ..import.request()? };
-        let request = model::sized_like(&args.against, request, &package.module)?;
-        // What was asked for when the package was written is asked of the source as well.
-        let asked = asked.over(Interface::recorded(&package.module));
-        let mut source = model::read_sized(&args.against, &request, &asked.shaped(&inputs.samples))?;
-        let Applied { notes, outside } =
-            asked.beyond(&Interface::recorded(&source.module)).apply(&mut source.module)?;
-        terminal.warn(&notes);
-        (verify(package.module)?, source.format, verify(source.module)?, outside)
+        let request = Import::of_shapes(&args.input).request()?;
+        let function = args.function.as_deref();
+        let asked = beside::Asked { function, request: &request, interface: &interface, samples: &inputs.samples };
+        beside::read(&args.package, &args.against, asked)?
     };
+    terminal.warn(&notes);
     let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
     let tolerance = match args.min_snr {
         Some(min_snr_db) => Tolerance { min_snr_db, max_rel: 0.0 },

@@ -7,7 +7,7 @@ pub mod blame;
 pub mod extract;
 pub mod gap;
 mod pair;
-mod range;
+pub mod range;
 pub mod recipe;
 pub mod reduce;
 mod report;

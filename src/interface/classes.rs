@@ -44,7 +44,7 @@ impl Default for Labels {
 }
 
 impl Labels {
-    fn texts(&self) -> Vec<String> {
+    pub(super) fn texts(&self) -> Vec<String> {
         match self {
             Self::Texts(texts) => texts.clone(),
             Self::Integers(integers) => integers.iter().map(ToString::to_string).collect(),

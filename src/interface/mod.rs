@@ -5,6 +5,7 @@
 //! source of a comparison and the package have the same. What was asked for stays in the package's metadata, so that
 //! the package can be compared later.
 
+mod agreement;
 mod classes;
 mod image;
 mod outside;
@@ -17,7 +18,12 @@ pub use image::{Image, Layout};
 pub use outside::Outside;
 pub use ports::Floats;
 
-use crate::{Diagnostic, Failure, arrays::Arrays, codes, pictures};
+use crate::{
+    Diagnostic, Failure,
+    arrays::Arrays,
+    codes, pictures,
+    ranges::{self, Declared},
+};
 use mlconv_mil::ir::{Function, InsertError, Module};
 use mlconv_tensor::{DType, Symbols, Tensor};
 use serde::{Deserialize, Serialize};
@@ -48,6 +54,9 @@ pub struct Interface {
     /// The element type of all inputs and outputs that are arrays of floats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floats: Option<Floats>,
+    /// What inputs are said to hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Declared>,
 }
 
 /// What applying an interface gives, beside the module.
@@ -76,7 +85,9 @@ impl Interface {
         }
         let (bare, mut done) = (module.clone(), self.clone());
         let (mut notes, mut bad) = (vec![], vec![]);
+        let several = module.functions.len() > 1;
         for f in &mut module.functions {
+            let before = bad.len();
             bad.extend(done.on_inputs(f).err());
             if bad.is_empty() {
                 match done.on_outputs(f) {
@@ -88,19 +99,30 @@ impl Interface {
             if bad.is_empty() {
                 bad.extend(self.renamed.iter().filter_map(|(old, new)| ports::check_renamed(f, old, new).err()));
             }
+            for d in bad.iter_mut().skip(before).filter(|_| several) {
+                d.place.push(format!("function `{}`", f.name));
+            }
         }
         if !bad.is_empty() {
             return Err(bad);
         }
-        let outside = Outside::new(&bare, &done)?;
+        done.ranges = ranges::declare(module, &done.ranges).map_err(|d| vec![d])?;
+        // What is said of inputs does not change them.
+        let changes = done != Self { ranges: done.ranges.clone(), ..Self::default() };
+        let outside = changes.then(|| Outside::new(&bare, &done)).transpose()?;
         record(module, &done);
-        Ok(Applied { notes, outside: Some(outside) })
+        Ok(Applied { notes, outside })
     }
 
     /// Changes the inputs of a function; names that were left out are known then.
     fn on_inputs(&mut self, f: &mut Function) -> Result<(), Diagnostic> {
+        let mut optional = vec![];
         for (name, value) in &self.optional {
-            ports::optional(f, name, *value)?;
+            let at = ports::optional(f, name, *value)?;
+            if optional.contains(&at) {
+                return Err(ports::refused(&format!("--optional {name}"), "it is given twice for this input"));
+            }
+            optional.push(at);
         }
         if !self.optional.is_empty() {
             ports::check_one_is_needed(f)?;
@@ -121,9 +143,15 @@ impl Interface {
         Ok(notes)
     }
 
-    /// What was asked for when a package was written.
+    /// What was asked for when a package was written, by its first function.
     pub fn recorded(package: &Module) -> Self {
-        let mut found: Self = own_text(package, KEY).and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+        package.functions.first().map(|f| Self::recorded_of(package, f)).unwrap_or_default()
+    }
+
+    /// What was asked for when the function of a package was written.
+    pub(crate) fn recorded_of(package: &Module, f: &Function) -> Self {
+        let text = own_text(package, f, KEY);
+        let mut found: Self = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
         if let Some(classes) = &mut found.classes {
             match classes::of_package(package) {
                 Some(labels) => classes.labels = labels,
@@ -142,6 +170,7 @@ impl Interface {
         self.renamed.retain(|r| !done.renamed.contains(r));
         self.classes = self.classes.filter(|_| done.classes.is_none());
         self.floats = self.floats.filter(|f| done.floats != Some(*f));
+        self.ranges.retain(|r| !done.ranges.contains(r));
         self
     }
 
@@ -156,21 +185,27 @@ impl Interface {
         add(&mut self.output_images, other.output_images, |a, b| a.0 == b.0);
         add(&mut self.optional, other.optional, |a, b| a.0 == b.0);
         add(&mut self.renamed, other.renamed, |a, b| a.0 == b.0);
+        add(&mut self.ranges, other.ranges, |a, b| a.name == b.name);
         self.classes = self.classes.or(other.classes);
         self.floats = self.floats.or(other.floats);
         self
     }
 
-    /// `samples` as a reader needs them that takes shapes from them: a picture has the shape that its input has.
-    pub fn shaped<'a>(&self, samples: &'a Arrays) -> Cow<'a, Arrays> {
+    /// `samples` as a reader needs them that takes shapes from them: a picture has the shape that its input has, and of an
+    /// array of `rows`, where it is known how many samples there are, one is left.
+    pub fn shaped<'a>(&self, samples: &'a Arrays, rows: Option<usize>) -> Cow<'a, Arrays> {
         let mut out = Cow::Borrowed(samples);
+        for (name, t) in samples.iter().filter(|(_, t)| rows.is_some() && t.shape().first() == rows.as_ref()) {
+            if let Some(first) = t.rows(0..1) {
+                out.to_mut().insert(name.clone(), first);
+            }
+        }
         for image in &self.images {
             let (name, of_one) = (image.name.as_deref(), image.name.is_none() && samples.len() == 1);
             let at = samples.keys().position(|k| of_one || name == Some(k.as_str()));
             let Some((key, picture)) = at.and_then(|at| samples.get_index(at)) else { continue };
-            let Some([height, width]) = pictures::size(picture) else { continue };
-            let channels = image.layout.map_or(picture.count() / (height * width).max(1), Layout::channels);
-            let shape = [1, channels, height, width];
+            let Some([height, width, channels]) = pictures::size(picture) else { continue };
+            let shape = [1, image.layout.map_or(channels, Layout::channels), height, width];
             out.to_mut().insert(key.clone(), Tensor::splat(DType::F32, &shape, 0.0));
         }
         out
@@ -182,10 +217,9 @@ pub(crate) fn own_key(key: &str, function: &str) -> String {
     format!("{key}.{function}")
 }
 
-/// What stands under a key about the first function of a package: functions that were merged have each its own.
-pub(crate) fn own_text<'a>(package: &'a Module, key: &str) -> Option<&'a String> {
-    let of = package.functions.first().map(|f| own_key(key, &f.name));
-    of.and_then(|key| package.meta.user.get(&key)).or(package.meta.user.get(key))
+/// What stands under a key about a function of a package: functions that were merged have each its own.
+pub(crate) fn own_text<'a>(package: &'a Module, f: &Function, key: &str) -> Option<&'a String> {
+    package.meta.user.get(&own_key(key, &f.name)).or(package.meta.user.get(key))
 }
 
 /// Writes down what was asked for, with what was before.

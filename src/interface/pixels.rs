@@ -22,6 +22,16 @@ impl Layout {
         }
     }
 
+    /// The layout of an image of a package.
+    pub(super) fn of_color(color: ColorLayout) -> Self {
+        match color {
+            ColorLayout::Rgb => Self::Rgb,
+            ColorLayout::Bgr => Self::Bgr,
+            ColorLayout::Grayscale => Self::Gray,
+            ColorLayout::GrayscaleF16 => Self::Gray16,
+        }
+    }
+
     /// The element type that Core ML hands pixels over in.
     fn dtype(self) -> DType {
         if self == Self::Gray16 { DType::F16 } else { DType::F32 }
@@ -144,9 +154,9 @@ impl Form {
             return Err((format!("the tensor is {ty}, {wanted}"), String::new()));
         };
         if !batch.is(1) {
-            let fix =
-                if batch.as_known().is_some() { "" } else { "fix the first size with `--input NAME=1x3x224x224`" };
-            return Err((format!("the tensor is {ty}, {wanted}: one at a time"), fix.to_owned()));
+            let fix = format!("fix the first size with `--input NAME={}`", fixed(&dims, layout));
+            let fix = if batch.as_known().is_some() { String::new() } else { fix };
+            return Err((format!("the tensor is {ty}, {wanted}: one at a time"), fix));
         }
         let count = |d: &Dim| d.as_usize().filter(|n| [1, 3].contains(n));
         let fits = |d: &Dim| count(d).is_some_and(|n| layout.is_none_or(|l| l.channels() == n));
@@ -156,8 +166,9 @@ impl Form {
             (false, false) => {
                 let want = layout.map_or_else(|| "1 or 3".to_owned(), |l| format!("{} of {}", l.channels(), l.name()));
                 let open = a.as_known().is_none() || c.as_known().is_none();
-                let fix = if open { "fix the channels with `--input NAME=1x3x224x224`" } else { "" };
-                return Err((format!("the tensor is {ty}, {wanted}, with {want} channels"), fix.to_owned()));
+                let fix = format!("fix the channels with `--input NAME={}`", fixed(&dims, layout));
+                let fix = if open { fix } else { String::new() };
+                return Err((format!("the tensor is {ty}, {wanted}, with {want} channels"), fix));
             }
         };
         let own = if count(at) == Some(1) { Layout::Gray } else { Layout::Rgb };
@@ -165,6 +176,16 @@ impl Form {
         let shape = [batch.clone(), ch.clone(), h.clone(), w.clone()].into_iter().collect();
         Ok(Self { layout: layout.unwrap_or(own), shape, channels_last })
     }
+}
+
+/// What may be asked of an input that is to be an image: the sizes that it has, and usual ones where they are open.
+fn fixed(dims: &[Dim], layout: Option<Layout>) -> String {
+    let channels = layout.map_or(3, Layout::channels) as i64;
+    let is_last =
+        dims.get(1).is_some_and(|d| d.as_known().is_some()) && dims.get(3).is_some_and(|d| d.as_known().is_none());
+    let usual = if is_last { [1, 224, 224, channels] } else { [1, channels, 224, 224] };
+    let sizes = dims.iter().zip(usual).map(|(d, usual)| d.as_known().unwrap_or(usual).to_string());
+    sizes.collect::<Vec<_>>().join("x")
 }
 
 /// Makes an output an image: its elements are pixels from 0 to 255.

@@ -81,8 +81,8 @@ pub(super) fn begin(f: &Function) -> Place {
     f.ops().next().map_or(Place::End(f.body()), Place::Before)
 }
 
-/// Lets an input be left out: all of its elements are `value` then.
-pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<(), Diagnostic> {
+/// Lets an input be left out: all of its elements are `value` then. Which input it is.
+pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<usize, Diagnostic> {
     let option = format!("--optional {name}");
     let at = input(f, &option, Some(name))?;
     let (port, v) = (&f.sig.inputs[at], f.inputs()[at]);
@@ -94,7 +94,13 @@ pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<(), D
     }
     if !port.shapes.is_empty() {
         let d = refused(&option, "its sizes are a choice, and Core ML has no defaults for such inputs");
-        return Err(d.help(format!("give a range instead, such as `--input {name}=1x[1..128]`")));
+        let size = |axis: usize| {
+            let sizes = || port.shapes.iter().filter_map(|s| s.get(axis).copied());
+            let (least, most) = (sizes().min().unwrap_or(1), sizes().max().unwrap_or(1));
+            if least == most { most.to_string() } else { format!("[{least}..{most}]") }
+        };
+        let shape: Vec<String> = (0..ty.shape.rank()).map(size).collect();
+        return Err(d.help(format!("give a range instead, such as `--input {name}={}`", shape.join("x"))));
     }
     let held = match ty.dtype {
         DType::Bool => value == 0.0 || value == 1.0,
@@ -106,7 +112,7 @@ pub(super) fn optional(f: &mut Function, name: &str, value: f64) -> Result<(), D
         return Err(refused(&option, &format!("{value} is no value of the input, which is {ty}")));
     }
     f.sig.inputs[at].default = Some(value);
-    Ok(())
+    Ok(at)
 }
 
 /// Core ML wants one input that must be given.

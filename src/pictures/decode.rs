@@ -26,7 +26,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.starts_with(JPEG) {
         return jpeg(bytes).map_err(|why| format!("the JPEG file cannot be decoded: {why}"));
     }
-    Err("the file is no PNG and no JPEG file".to_owned())
+    Err("the file is no PNG and no JPEG file, and no other pictures are read".to_owned())
 }
 
 /// Refuses sizes that no one has memory for.

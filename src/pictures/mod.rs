@@ -24,10 +24,14 @@ pub(crate) const MAX_PIXELS: usize = 1 << 26;
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 const JPEG: &[u8] = b"\xff\xd8\xff";
 
-/// Whether a name is that of a picture.
+/// What names of pictures end in, those that are not read included.
+const SUFFIXES: &[&str] =
+    &["png", "jpg", "jpeg", "avif", "bmp", "gif", "heic", "heif", "jp2", "pgm", "ppm", "tif", "tiff", "webp"];
+
+/// Whether a name is that of a picture, be it of a kind that is not read.
 pub(crate) fn is_named_so(name: &str) -> bool {
     let suffix = Path::new(name).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    suffix.is_some_and(|s| ["png", "jpg", "jpeg"].contains(&s.as_str()))
+    suffix.is_some_and(|s| SUFFIXES.contains(&s.as_str()))
 }
 
 /// Whether a file is a picture, by its first bytes or by its name.
@@ -53,10 +57,12 @@ pub fn read(path: &Path, size: Option<Size>) -> Result<(Tensor, Vec<Diagnostic>)
     Ok((picture, decoded.notes.into_iter().map(note).collect()))
 }
 
-/// Height and width of a picture; `None` of what is none.
-pub(crate) fn size(t: &Tensor) -> Option<[usize; 2]> {
-    match t.shape() {
-        [height, width] | [height, width, 1 | 3] if t.dtype() == DType::U8 => Some([*height, *width]),
+/// Height, width and channels of a picture, or of each picture of a stack, as files are read; `None` of what is none.
+pub(crate) fn size(t: &Tensor) -> Option<[usize; 3]> {
+    match *t.shape() {
+        _ if t.dtype() != DType::U8 => None,
+        [height, width] => Some([height, width, 1]),
+        [height, width, channels @ (1 | 3)] | [_, height, width, channels @ (1 | 3)] => Some([height, width, channels]),
         _ => None,
     }
 }

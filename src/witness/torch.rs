@@ -11,6 +11,7 @@ use crate::{
     arrays::Arrays,
     codes,
     model::{self, Format},
+    script,
 };
 use mlconv_arrays::talk::{Asked, Fault, Given, Stage, Wanted};
 use mlconv_mil::ir::Function;
@@ -168,7 +169,7 @@ impl Plan {
             let returns = graph.outputs.iter().map(|o| o.name.to_string()).collect();
             return Ok(Self { takes, returns: Some(returns) });
         }
-        let numbers = model::script_numbers(source.path, source.samples)?;
+        let numbers = script::numbers(source.path, source.samples)?;
         let takes = |p: &mlconv_pytorch::Parameter| {
             let given = numbers.iter().find(|(name, _)| *name == p.name).and_then(|(_, t)| p.number(t));
             if p.is_tensor { Takes::Tensor } else { given.map_or(Takes::Default, Takes::Number) }

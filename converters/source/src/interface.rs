@@ -157,21 +157,23 @@ impl State {
                     return Err(Diagnostic::error(&codes::L0001, format!("the requested shape does not fit {ty}")));
                 }
             }
-            let (shape, shapes) = self.requested_shape(name, &spec.dims);
+            let (shape, shapes) = self.requested_shape(name, spec);
             return Ok((TensorType::new(narrow, shape), shapes));
         }
         let Some(dims) = stated_dims else {
             let d = Diagnostic::error(&codes::F0105, "the model does not state its shape");
             return Err(d.help(format!("say it with `--input {name}=1x3x224x224`")));
         };
-        let shape: Vec<Dim> = dims.iter().enumerate().map(|(axis, d)| self.stated_dim(name, axis, d, shared)).collect();
+        let size = |d: &SourceDim| if let SourceDim::Known(n) = d { n.to_string() } else { "[1..512]".to_owned() };
+        let example = format!("{name}={}", dims.iter().map(size).collect::<Vec<_>>().join("x"));
+        let dim = |(axis, d)| self.stated_dim((name, axis), d, shared, &example);
+        let shape: Vec<Dim> = dims.iter().enumerate().map(dim).collect();
         Ok((TensorType::new(narrow, shape), vec![]))
     }
 
-    fn requested_shape(&mut self, name: &str, dims: &[DimSpec]) -> (Shape, Vec<Vec<i64>>) {
-        let choices = dims.iter().map(|d| if let DimSpec::OneOf(v) = d { v.len() } else { 1 }).max().unwrap_or(1);
+    fn requested_shape(&mut self, name: &str, spec: &InputSpec) -> (Shape, Vec<Vec<i64>>) {
         let mut shape = vec![];
-        for (axis, d) in dims.iter().enumerate() {
+        for (axis, d) in spec.dims.iter().enumerate() {
             let symbol = own_symbol(name, axis);
             shape.push(match d {
                 DimSpec::Known(n) => Dim::from(*n),
@@ -194,21 +196,17 @@ impl State {
                 }
             });
         }
-        // Choices go together: the first of one axis with the first of another.
-        let enumerated = dims.iter().any(|d| matches!(d, DimSpec::OneOf(_)));
-        let nth = |k: usize| {
-            dims.iter().map(move |d| match d {
-                DimSpec::Known(n) => *n,
-                DimSpec::OneOf(v) => v.get(k).or(v.last()).copied().unwrap_or(1),
-                DimSpec::Range { min, default, .. } => default.unwrap_or(*min),
-                DimSpec::Symbol(_) => 1,
-            })
-        };
-        let shapes = if enumerated { (0..choices).map(|k| nth(k).collect()).collect() } else { vec![] };
-        (Shape::from(shape), shapes)
+        (Shape::from(shape), spec.choices())
     }
 
-    fn stated_dim(&mut self, input: &str, axis: usize, d: &SourceDim, shared: &HashMap<String, Dim>) -> Dim {
+    /// A size as the source states it; `example` is what may be asked of the input instead.
+    fn stated_dim(
+        &mut self,
+        (input, axis): (&str, usize),
+        d: &SourceDim,
+        shared: &HashMap<String, Dim>,
+        example: &str,
+    ) -> Dim {
         let dim = match d {
             SourceDim::Known(n) => return Dim::from(*n),
             SourceDim::Named(text) => Dim::parse(text).unwrap_or_else(|| Dim::symbol(Namer::legal(text))),
@@ -226,7 +224,7 @@ impl State {
             let title =
                 format!("size `{s}` of input `{input}` has no limit in the source; the package allows 1 to {OPEN_MAX}");
             let d = Diagnostic::warning(&codes::F0107, title);
-            self.problems.plain(d.help("give it a size or range with `--input`, as in `--input x=1x[1..512]`"));
+            self.problems.plain(d.help(format!("give it a size or range with `--input`, as in `--input {example}`")));
         }
         dim
     }

@@ -60,6 +60,9 @@ pub enum SpecError {
     /// A range is empty or not positive.
     #[error("range `{0}` is empty, or its default lies outside of it")]
     Range(String),
+    /// Choices that are no others.
+    #[error("the choices of `{0}` give one shape twice")]
+    Twice(String),
     /// An unknown element type.
     #[error("`{0}` is no element type, wanted `f32`, `f16`, `i32` or `bool`")]
     DType(String),
@@ -78,8 +81,28 @@ impl InputSpec {
             Some(at) => (&rest[..at], Some(parse_dtype(&rest[at + 1..])?)),
             None => (rest, None),
         };
-        let dims = split_dims(shape).into_iter().map(DimSpec::parse).collect::<Result<_, _>>()?;
-        Ok(Self { name, dims, dtype })
+        let spec =
+            Self { name, dims: split_dims(shape).into_iter().map(DimSpec::parse).collect::<Result<_, _>>()?, dtype };
+        let shapes = spec.choices();
+        if shapes.iter().enumerate().any(|(i, s)| shapes[..i].contains(s)) {
+            return Err(SpecError::Twice(shape.to_owned()));
+        }
+        Ok(spec)
+    }
+
+    /// The shapes that choices give, with the default of what is no choice; none where there is no choice. Choices go
+    /// together: the first of one axis with the first of another.
+    pub fn choices(&self) -> Vec<Vec<i64>> {
+        let counts = self.dims.iter().filter_map(|d| if let DimSpec::OneOf(v) = d { Some(v.len()) } else { None });
+        let nth = |k: usize| {
+            self.dims.iter().map(move |d| match d {
+                DimSpec::Known(n) => *n,
+                DimSpec::OneOf(v) => v.get(k).or(v.last()).copied().unwrap_or(1),
+                DimSpec::Range { min, default, .. } => default.unwrap_or(*min),
+                DimSpec::Symbol(_) => 1,
+            })
+        };
+        (0..counts.max().unwrap_or(0)).map(|k| nth(k).collect()).collect()
     }
 }
 
@@ -162,8 +185,19 @@ mod tests {
             ]
         );
         assert_eq!(spec("2x128").name, None);
+        assert_eq!(spec("1x{2,3}x{4,4}").choices(), [[1, 2, 4], [1, 3, 4]]);
         assert!(spec("sr=").dims.is_empty());
-        for bad in ["x=1x", "x=[5..2]", "x=[1..9:10]", "x=1x-2", "x=1x2:f99", "x={a}", "x=99999999999"] {
+        for bad in [
+            "x=1x",
+            "x=[5..2]",
+            "x=[1..9:10]",
+            "x=1x-2",
+            "x=1x2:f99",
+            "x=1x{2,3,2}",
+            "x={2,2}x{3}",
+            "x={a}",
+            "x=99999999999",
+        ] {
             assert!(InputSpec::parse(bad).is_err(), "{bad}");
         }
     }

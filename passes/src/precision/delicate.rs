@@ -37,9 +37,27 @@ const MAX_STEPS: usize = 8;
 /// Ops that compute angles or places.
 const MAX_ARITHMETIC: usize = 256;
 
-/// Ops that compute places from places.
-const ARITHMETIC: &[&str] =
-    &["add", "clip", "cumsum", "einsum", "floor", "floor_div", "matmul", "mod", "mul", "range_1d", "real_div", "sub"];
+/// Ops that compute places from places, and the frequencies that places are multiplied by.
+const ARITHMETIC: &[&str] = &[
+    "add",
+    "clip",
+    "cumsum",
+    "einsum",
+    "exp",
+    "floor",
+    "floor_div",
+    "inverse",
+    "matmul",
+    "mod",
+    "mul",
+    "pow",
+    "range_1d",
+    "real_div",
+    "rsqrt",
+    "sqrt",
+    "square",
+    "sub",
+];
 
 pub(super) fn delicate(module: &Module, f: &Function, bounds: &Bounds) -> Delicate {
     let mut found = Found { module, f, bounds, ops: Delicate::new() };

@@ -48,7 +48,10 @@ fn run(cx: &mut PassCx<'_>) -> Result<(), PassError> {
                     let results = f.op_data(id).results.iter().filter(|v| is_single(f, **v));
                     known.reaches.extend(results.filter_map(|v| Some((*v, reach?))));
                 }
-                Decision::Half => to_half(cx, index, id, &mut halves)?,
+                Decision::Half => {
+                    cx.fired(index, id, "");
+                    to_half(cx, index, id, &mut halves)?;
+                }
             }
         }
     }

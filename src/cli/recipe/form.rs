@@ -92,6 +92,12 @@ impl Form {
             Self::FileOrText => {
                 let text = field.text()?;
                 let whole = folder.join(text);
+                if !whole.is_file() && !text.contains(',') {
+                    let d = field.wrong(&format!("there is no file `{}`", whole.display()));
+                    return Err(
+                        d.help("files that a recipe names lie beside it; several labels are given as `cat,dog`")
+                    );
+                }
                 one(if whole.is_file() { whole.into() } else { text.into() })
             }
             Self::Arrays => field.list()?.into_iter().map(|f| Ok((beside(folder, f.text()?), f))).collect(),

@@ -163,6 +163,8 @@ fn what_is_typed_wins() {
 #[test]
 fn wrong_values_have_a_place() {
     for (recipe, want) in [
+        // It is there in the working folder, and not beside the recipe.
+        ("convert.class_labels = 'Cargo.toml'", "`convert.class_labels`: there is no file `"),
         ("convert.no_state = 'yes'", "`convert.no_state`: found the text `yes`, wanted true or false"),
         ("convert.target = 18", "`convert.target`: found 18, wanted a text"),
         ("convert.states = { 'a=b' = 'c=d=e' }", "`convert.states.a=b`: a `=` in it leaves open where the name ends"),
