@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Diagnostic, Failure,
     beside::{self, Beside},
+    codes,
     compare::Tolerance,
     convert::has_halves,
     diff::{self, Bisection, Sides, Why, bisect, recipe},
@@ -78,9 +79,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         compared(&beside, &parity, given, args)?
     };
     let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
-    if let Some(folder) = &args.reduce {
-        reduce(&beside, &found, folder)?;
-    }
+    let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&beside, &found, folder))?;
     if terminal.is_json() {
         terminal.json(&as_json(&beside, &parity, &found, mended.as_ref(), args));
     } else {
@@ -97,7 +96,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.result(&text);
     }
     terminal.insist(parity.differs(None).as_slice());
-    Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
+    terminal.insist(unapplied.as_slice());
+    Ok(if parity.pass() && unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
 }
 
 /// What was found in one function.
@@ -186,11 +186,12 @@ fn as_json(
     out
 }
 
-fn reduce(beside: &Beside, found: &[Found], folder: &Path) -> Result<(), Failure> {
-    let first = found.iter().find(|f| !f.bisection.culprits.is_empty());
-    let Some(first) = first else {
-        let d = Diagnostic::warning(&crate::codes::L0002, "`--reduce` wrote nothing: no op is to blame");
-        return Err(vec![d]);
+/// Writes the op to blame; a warning where there is none.
+fn reduce(beside: &Beside, found: &[Found], folder: &Path) -> Result<Option<Diagnostic>, Failure> {
+    let Some(first) = found.iter().find(|f| !f.bisection.culprits.is_empty()) else {
+        let title = "`--reduce` writes nothing: no op is off by more than its types explain";
+        return Ok(Some(Diagnostic::warning(&codes::L0002, title)));
     };
-    diff::reduce::write(first.sides(beside), &first.bisection, &first.inputs, folder).map_err(|d| vec![d])
+    diff::reduce::write(first.sides(beside), &first.bisection, &first.inputs, folder).map_err(|d| vec![d])?;
+    Ok(None)
 }

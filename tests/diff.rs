@@ -1,0 +1,212 @@
+//! Two models value by value: faults that are planted are found, by their op, and taken out.
+
+mod support;
+
+use mlconv_mil::{text::parse, verify::verify};
+use serde_json::Value;
+use std::fmt::Write;
+use support::place::{Done, Place};
+
+/// Numbers of a tensor of this shape that look random, of about unit size over `spread`.
+fn numbers(shape: &[usize], seed: u64, spread: f64) -> String {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) as f64 / f64::from(1 << 30) - 1.0) * spread
+    };
+    let all: Vec<String> = (0..shape.iter().product()).map(|_| format!("{:.4}", next())).collect();
+    format!("{shape:?} [{}]", all.join(", "))
+}
+
+/// What is wrong in the second of four layers.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Epsilon,
+    Transposed,
+    NoBias,
+    Shifted,
+    Overflow,
+    /// A factor in front that half precision holds, and one that it does not.
+    Great,
+}
+
+/// Four layers, each a norm and a linear layer that is added to what it reads, as a program in one precision.
+fn layers(dtype: &str, fault: Fault) -> String {
+    let mut out = format!("func @main(%x: {dtype}[4, 8]) ios17 {{\n");
+    let mut last = "x".to_owned();
+    for i in 0..4 {
+        let is_here = |f: Fault| i == 1 && fault == f;
+        let epsilon = if is_here(Fault::Epsilon) { "0.1" } else { "1e-5" };
+        let w = numbers(&[8, 8], 7 + i, 0.4);
+        let bias = if is_here(Fault::NoBias) { 0.0 } else { 1.0 };
+        let _ = writeln!(
+            out,
+            "  %w{i} = const(val={dtype}{w})\n  %b{i} = const(val={dtype}{})",
+            numbers(&[8], 90 + i, bias)
+        );
+        let _ = writeln!(out, "  %norm{i} = layer_norm(x=%{last}, axes=[1], epsilon={epsilon})");
+        let mut weight = format!("w{i}");
+        if is_here(Fault::Transposed) {
+            let _ = writeln!(out, "  %turned = transpose(x=%w{i}, perm=[1, 0])");
+            weight = "turned".to_owned();
+        }
+        let _ = writeln!(out, "  %lin{i} = linear(x=%norm{i}, weight=%{weight}, bias=%b{i})");
+        let mut value = format!("lin{i}");
+        if i == 1 && matches!(fault, Fault::Overflow | Fault::Great) {
+            let _ = writeln!(out, "  %up = const(val={dtype}[] 6e4)\n  %down = const(val={dtype}[] 1.66e-5)");
+            let _ = writeln!(out, "  %great = mul(x=%{value}, y=%up)\n  %small = mul(x=%great, y=%down)");
+            value = "small".to_owned();
+        }
+        if is_here(Fault::Shifted) {
+            let _ = writeln!(out, "  %moved{i} = reverse(x=%{value}, axes=[1])");
+            let _ = writeln!(out, "  %add{i} = add(x=%{last}, y=%moved{i})");
+        } else {
+            let _ = writeln!(out, "  %add{i} = add(x=%{last}, y=%{value})");
+        }
+        last = format!("add{i}");
+    }
+    out + &format!("  return %{last}\n}}\n")
+}
+
+/// Writes a program as a package.
+fn package(place: &Place, name: &str, text: &str) {
+    let mut module = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    mlconv_coreml::legalize(&mut module).unwrap_or_else(|e| panic!("{e:?}"));
+    let module = verify(module).unwrap_or_else(|e| panic!("{e:?}"));
+    let made = mlconv_coreml::export(&module).expect("a package");
+    mlconv_coreml::write(&place.path(name), &made.model, &made.weights, mlconv_coreml::Existing::Replace)
+        .expect("room");
+}
+
+/// Compares the layers in single precision with those that have a fault.
+fn compared(place: &Place, dtype: &str, fault: Fault, more: &[&str]) -> Done {
+    let right = if fault == Fault::Overflow { Fault::Great } else { Fault::None };
+    package(place, "a.mlpackage", &layers("f32", right));
+    package(place, "b.mlpackage", &layers(dtype, fault));
+    place.run(&[&["diff", "a.mlpackage", "b.mlpackage", "--bisect", "--format", "json"], more].concat())
+}
+
+fn culprit(report: &Value) -> (String, String) {
+    let first = &report["bisection"]["culprits"][0];
+    let at = first["op"].as_u64().unwrap_or_else(|| panic!("no culprit: {:#}", report["bisection"])) as usize;
+    assert_eq!(report["ops"][at]["state"], "culprit");
+    (
+        report["ops"][at]["name"].as_str().expect("a name").to_owned(),
+        first["why"].as_str().expect("a reason").to_owned(),
+    )
+}
+
+#[test]
+fn the_op_with_the_fault_is_named_in_either_precision() {
+    use Fault::{Epsilon, NoBias, Overflow, Shifted, Transposed};
+    for dtype in ["f32", "f16"] {
+        for (fault, op) in
+            [(Epsilon, "norm1"), (Transposed, "lin1"), (NoBias, "lin1"), (Shifted, "add1"), (Overflow, "great")]
+        {
+            if fault == Overflow && dtype == "f32" {
+                continue;
+            }
+            let place = Place::new();
+            let done = compared(&place, dtype, fault, &[]);
+            assert_eq!(done.code, Some(1), "{op}: {}", done.stderr);
+            let report = done.json();
+            let why = if fault == Overflow { "overflows half precision" } else { "computes something else" };
+            assert_eq!(culprit(&report), (op.to_owned(), why.to_owned()), "{dtype}");
+            // What comes behind is off, and no fault of its own.
+            let states = |name: &str| {
+                let ops = report["ops"].as_array().expect("ops");
+                ops.iter().find(|o| o["name"] == name).map(|o| o["state"].clone())
+            };
+            assert_eq!([states("norm0"), states("add2")].map(|s| s.expect("a state") == "inherits"), [false, true]);
+        }
+    }
+}
+
+#[test]
+fn rounding_is_nobodys_fault() {
+    let place = Place::new();
+    let done = compared(&place, "f16", Fault::None, &[]).ok();
+    let report = done.json();
+    assert_eq!(report["bisection"]["state"], "accumulates", "{:#}", report["bisection"]);
+    let same = place.run(&["diff", "a.mlpackage", "a.mlpackage", "--bisect", "--format", "json"]).ok().json();
+    assert_eq!(
+        (&same["bisection"]["state"], &same["bisection"]["culprits"]),
+        (&"agrees".into(), &Value::Array(vec![]))
+    );
+    // Once more, and nothing is another.
+    assert_eq!(done.stdout, compared(&place, "f16", Fault::None, &[]).stdout);
+}
+
+#[test]
+fn values_that_do_not_fit_in_memory_are_counted() {
+    let place = Place::new();
+    let done = compared(&place, "f16", Fault::NoBias, &["--max-memory", "64B"]);
+    assert_eq!((done.code, done.stderr.contains("panic")), (Some(1), false), "{}", done.stderr);
+    assert_eq!(culprit(&done.json()).0, "lin1");
+}
+
+#[test]
+fn the_op_to_blame_is_taken_out() {
+    let place = Place::new();
+    let done = compared(&place, "f16", Fault::NoBias, &["--reduce", "part"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    let files = ["README.md", "expected.npz", "inputs.npz", "part.mlpackage"];
+    assert!(files.iter().all(|f| place.path("part").join(f).exists()), "{:?}", place.names());
+    place.run(&["run", "part/part.mlpackage", "--inputs", "part/inputs.npz", "--outputs", "got.npz"]).ok();
+    let read = |name: &str| mlconv::arrays::read_npz(&place.path(name)).expect("arrays");
+    let (got, want) = (read("got.npz"), read("part/expected.npz"));
+    let off = mlconv::compare::output("", &want[0], &got[0], mlconv::compare::Tolerance::F16);
+    assert!(!off.pass && off.snr_db.is_some_and(|db| db < 30.0), "the fault does not show: {:?}", off.snr_db);
+    // What is there is not replaced.
+    let again = compared(&place, "f16", Fault::NoBias, &["--reduce", "part"]);
+    assert_eq!(again.code, Some(2), "{}", again.stderr);
+    assert!(again.stderr.contains("X0002"), "{}", again.stderr);
+    // Nothing is written of models that agree, which is said.
+    let none = place.run(&["diff", "a.mlpackage", "a.mlpackage", "--bisect", "--reduce", "none"]);
+    assert_eq!((none.code, place.path("none").exists()), (Some(1), false), "{}", none.stderr);
+    assert!(!place.names().iter().any(|n| n.starts_with(".mlconv")), "{:?}", place.names());
+}
+
+#[test]
+fn a_recipe_that_mends_is_printed_and_was_tried() {
+    let place = Place::new();
+    let trap = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/traps/cancellation.onnx");
+    assert_eq!(place.run(&["convert", trap, "-o", "b.mlpackage"]).code, Some(1));
+    let report = place.run(&["diff", trap, "b.mlpackage", "--bisect", "--format", "json"]).json();
+    let recipe = &report["bisection"]["recipe"];
+    assert_eq!(recipe["pass"], true, "{:#}", report["bisection"]);
+    let line = recipe["lines"][0].as_str().expect("a line");
+    place.file("mlconv.toml", format!("[convert]\n{line}\n").as_bytes());
+    place.run(&["convert", trap, "-o", "b.mlpackage", "--force", "--recipe", "mlconv.toml"]).ok();
+    place.run(&["diff", trap, "b.mlpackage"]).ok();
+}
+
+#[test]
+fn a_table_that_does_not_suit_its_weight_is_found() {
+    let place = Place::new();
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/models/digits_transformer/model.pt2");
+    let tensors = ["--preset", "pal6", "--tensor", "layers_1_up_weight=pal1", "--weight-threshold", "64"];
+    place.run(&[&["compress", model, "-o", "b.mlpackage", "--no-verify"], &tensors[..]].concat());
+    let done = place.run(&["diff", model, "b.mlpackage", "--bisect", "--format", "json"]);
+    let (_, why) = culprit(&done.json());
+    assert_eq!(why, "weights are compressed", "{}", done.stdout);
+}
+
+#[test]
+fn what_cannot_be_compared_is_said() {
+    let place = Place::new();
+    place.file("no.onnx", b"");
+    package(&place, "a.mlpackage", &layers("f32", Fault::None));
+    for (args, code) in [
+        (&["diff", "a.mlpackage", "gone.mlpackage"][..], "R0001"),
+        (&["diff", "a.mlpackage", "no.onnx"], "R0002"),
+        (&["diff", "a.mlpackage", "a.mlpackage", "--function", "other"], "L0001"),
+        (&["diff", "a.mlpackage", "a.mlpackage", "--max-memory", "many"], "L0001"),
+        (&["diff", "a.mlpackage", "a.mlpackage", "--reduce", "part"], "L0001"),
+    ] {
+        let done = place.run(args);
+        assert_eq!(done.code, Some(2), "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(code) && !done.stderr.contains("panicked"), "{args:?}: {}", done.stderr);
+    }
+}
