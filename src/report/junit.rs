@@ -65,7 +65,8 @@ fn suite(function: &str, cases: &[Case], report: &Value) -> String {
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
     .collect();
-    let mut out = format!("  <testsuite name=\"{}\" tests=\"{tests}\" {counts}>\n    <properties>\n", attribute(function));
+    let mut out =
+        format!("  <testsuite name=\"{}\" tests=\"{tests}\" {counts}>\n    <properties>\n", attribute(function));
     for (name, value) in properties {
         out += &format!("      <property name=\"{name}\" value=\"{}\"/>\n", attribute(value));
     }

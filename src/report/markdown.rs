@@ -78,7 +78,8 @@ fn other(output: &Value) -> String {
 fn runs(report: &Value) -> String {
     let row = |r: &Value| {
         let verdict = Verdict::of(r);
-        let said = ["function", "name", "inputs", "shape", "arithmetic"].map(|f| text(r, f).map_or_else(String::new, plain));
+        let said =
+            ["function", "name", "inputs", "shape", "arithmetic"].map(|f| text(r, f).map_or_else(String::new, plain));
         let [function, name, inputs, shape, arithmetic] = said;
         let result = format!("{} {}", verdict.glyph(), verdict.word());
         vec![function, name, inputs, shape, arithmetic, result, prose(&words::run_measure(r))]
@@ -242,6 +243,9 @@ mod tests {
         assert_eq!([code("a`b"), code("`a"), code(" ")], ["``a`b``", "`` `a ``", ""]);
         assert_eq!(block("sh", "a```b"), "````sh\na```b\n````\n\n");
         let rows = [json!("a|b")];
-        assert_eq!(table(&["x"], &rows, |v| vec![code(v.as_str().unwrap_or_default())]), "| x |\n| --- |\n| `a\\|b` |\n\n");
+        assert_eq!(
+            table(&["x"], &rows, |v| vec![code(v.as_str().unwrap_or_default())]),
+            "| x |\n| --- |\n| `a\\|b` |\n\n"
+        );
     }
 }

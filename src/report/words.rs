@@ -121,7 +121,9 @@ pub(super) fn circumstances(report: &Value) -> Vec<String> {
 fn tolerance(report: &Value) -> Option<String> {
     let t = report.get("tolerance")?;
     let snr = number(t, "min_snr_db").map(|db| format!("SNR of {db} dB"));
-    let rel = number(t, "max_rel").filter(|r| *r > 0.0).map(|r| format!("{} % of the greatest value", (r * 1e8).round() / 1e6));
+    let rel = number(t, "max_rel")
+        .filter(|r| *r > 0.0)
+        .map(|r| format!("{} % of the greatest value", (r * 1e8).round() / 1e6));
     let wanted: Vec<String> = [snr, rel].into_iter().flatten().collect();
     (!wanted.is_empty()).then(|| format!("tolerance {}", wanted.join(" or ")))
 }
@@ -248,9 +250,7 @@ pub(super) fn figure(x: f64) -> String {
 
 /// Text without characters that a page or a document cannot hold, or that would turn its direction.
 pub(super) fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
-    };
+    let hidden = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}');
     let shown = |c: char| match c {
         '\n' | '\t' => ' ',
         c if c.is_control() || hidden(c) => '\u{fffd}',
@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn an_empty_list_is_an_answer_and_null_is_none() {
-        let report = json!({"pass": true, "answers": {"approximated": [], "worst": null, "started": null, "change": []}});
+        let report =
+            json!({"pass": true, "answers": {"approximated": [], "worst": null, "started": null, "change": []}});
         let said: Vec<_> = answers(&report).iter().map(|a| (a.field, a.said.join(" "))).collect();
         let wanted = [("approximated", "Nothing.".to_owned()), ("change", "Nothing has to change.".to_owned())];
         assert_eq!(said, wanted);

@@ -43,9 +43,7 @@ pub fn nulls(of: &Value) -> Value {
 
 /// A comparison of two models of two functions, without ops.
 fn diff() -> Value {
-    let output = |name: &str, pass: bool, drawn: bool| {
-        json!({"name": name, "ty": "f16[2, 3]", "count": 6, "max_abs": 0.5, "snr_db": 12.0, "pass": pass, "drawn": drawn, "mismatch": null})
-    };
+    let output = |name: &str, pass: bool, drawn: bool| json!({"name": name, "ty": "f16[2, 3]", "count": 6, "max_abs": 0.5, "snr_db": 12.0, "pass": pass, "drawn": drawn, "mismatch": null});
     let run = |function: &str, judged: bool, pass: Value, error: Value| {
         json!({
             "function": function, "name": "seed 1", "inputs": "random inputs of seed 1", "shape": "x = 2x3", "arithmetic": "cpu",
@@ -53,7 +51,8 @@ fn diff() -> Value {
             "outputs": [{"name": "y", "pass": pass, "snr_db": 12.0, "max_abs": 0.5, "cosine": 0.97}]
         })
     };
-    let file = |role: &str, path: &str| json!({"role": role, "path": path, "format": "mlpackage", "bytes": 1, "sha256": "00"});
+    let file =
+        |role: &str, path: &str| json!({"role": role, "path": path, "format": "mlpackage", "bytes": 1, "sha256": "00"});
     json!({
         "version": 1, "command": "diff", "pass": false, "files": [file("a", "old.mlpackage"), file("b", "new.mlpackage")],
         "tolerance": {"min_snr_db": 40.0, "max_rel": 0.01},

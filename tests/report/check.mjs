@@ -11,6 +11,7 @@ import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import Ajv2020 from "ajv/dist/2020.js";
+import MarkdownIt from "markdown-it";
 import puppeteer from "puppeteer-core";
 
 const [folder, pictures] = process.argv.slice(2);
@@ -199,6 +200,19 @@ async function plain(name, report) {
   await page.close();
 }
 
+// What a reader of Markdown takes for markup is what the rendering put there.
+function markdown(name, report) {
+  const tokens = new MarkdownIt({ html: true, linkify: true }).parse(readFileSync(join(folder, `${name}.md`), "utf8"), {});
+  const all = tokens.flatMap((t) => [t, ...(t.children ?? [])]);
+  const tags = all.filter((t) => /^html_/.test(t.type)).flatMap((t) => t.content.match(/<[^>]*>?/g) ?? []);
+  const strange = tags.filter((t) => !/^<(\/?(details|summary|sub)>|!-- -->)$/.test(t));
+  check(`${name}.md has no other markup`, strange.length === 0, strange.join(" "));
+  const marks = all.filter((t) => /^(link_open|image|em_open|s_open)$/.test(t.type));
+  check(`${name}.md has no links and no emphasis`, marks.length === 0, marks.map((t) => t.type).join(" "));
+  const rows = all.filter((t) => t.type === "tr_open").length;
+  check(`${name}.md has its tables`, (report.outputs ?? []).length === 0 || rows > (report.outputs ?? []).length, `${rows} rows`);
+}
+
 for (const name of names) {
   const report = JSON.parse(readFileSync(join(folder, `${name}.json`), "utf8"));
   if (!NOT_REPORTS.has(name)) {
@@ -210,6 +224,7 @@ for (const name of names) {
   await keyboard(name);
   await print(name);
   await plain(name, report);
+  if (existsSync(join(folder, `${name}.md`))) markdown(name, report);
   const xml = join(folder, `${name}.xml`);
   if (existsSync(xml)) {
     try {

@@ -24,8 +24,12 @@ fn files_are_left_for_a_browser() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
     std::fs::create_dir_all(&folder).expect("the folder can be made");
     for (name, report) in cases() {
-        let files =
-            [("json", report.to_string()), ("html", html(&report, Some(TIME))), ("md", markdown(&report)), ("xml", junit(&report))];
+        let files = [
+            ("json", report.to_string()),
+            ("html", html(&report, Some(TIME))),
+            ("md", markdown(&report)),
+            ("xml", junit(&report)),
+        ];
         for (suffix, text) in files {
             std::fs::write(folder.join(format!("{name}.{suffix}")), text).expect("the file can be written");
         }
@@ -50,7 +54,11 @@ fn one_line_says_when() {
         let (at, later) = (html(&report, Some(TIME)), html(&report, Some("2027-01-01 00:00 UTC")));
         let apart = at.lines().zip(later.lines()).filter(|(a, b)| a != b).count();
         assert_eq!((at.lines().count(), apart), (later.lines().count(), 1), "{name}");
-        assert_eq!(at.lines().filter(|l| !l.contains(TIME)).map(|l| format!("{l}\n")).collect::<String>(), html(&report, None), "{name}");
+        assert_eq!(
+            at.lines().filter(|l| !l.contains(TIME)).map(|l| format!("{l}\n")).collect::<String>(),
+            html(&report, None),
+            "{name}"
+        );
     }
 }
 
@@ -78,7 +86,9 @@ fn texts_of_models_are_never_markup() {
     let data = page.split("id=\"data\">").nth(1).and_then(|p| p.split("</script>").next()).expect("the page has data");
     let data: Value = serde_json::from_str(data).expect("data are JSON");
     let names = data["strings"].as_array().expect("texts are a list");
-    assert!(names.iter().any(|s| s.as_str().is_some_and(|s| s.starts_with("</script><script>") && s.ends_with("conv1"))));
+    assert!(
+        names.iter().any(|s| s.as_str().is_some_and(|s| s.starts_with("</script><script>") && s.ends_with("conv1")))
+    );
     for hidden in ['\u{1}', '\u{202e}'] {
         assert!(!page.contains(hidden) && !markdown(&report).contains(hidden) && !junit(&report).contains(hidden));
     }
@@ -114,7 +124,11 @@ fn junit_counts_what_it_lists() {
         let counted = [("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")];
         for (attribute, tag) in counted {
             assert_eq!(sum(attribute), of(tag), "{name}: {attribute}");
-            assert_eq!(value(&suites[0].1, attribute), Some(of(tag).to_string().as_str()), "{name}: {attribute} in all");
+            assert_eq!(
+                value(&suites[0].1, attribute),
+                Some(of(tag).to_string().as_str()),
+                "{name}: {attribute} in all"
+            );
         }
         let tests = ["outputs", "runs"].map(|f| report[f].as_array().map_or(0, Vec::len)).iter().sum::<usize>();
         assert_eq!(of("testcase"), tests, "{name}");
@@ -164,6 +178,8 @@ fn elements(xml: &str) -> Vec<(String, String)> {
 }
 
 fn value<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
-    let start = attributes.strip_prefix(&format!("{name}=\"")).or_else(|| attributes.split_once(&format!(" {name}=\"")).map(|(_, r)| r));
+    let start = attributes
+        .strip_prefix(&format!("{name}=\""))
+        .or_else(|| attributes.split_once(&format!(" {name}=\"")).map(|(_, r)| r));
     start?.split('"').next()
 }

@@ -30,8 +30,30 @@ const OPS: [(&str, &str, &str); 24] = [
 ];
 /// Which ops of the layer each reads; `-1` is the last of the layer before.
 const READS: [&[i64]; 24] = [
-    &[-1], &[-1, 0], &[1], &[2], &[3], &[1, 4], &[5], &[5], &[5], &[6], &[7], &[8], &[9, 10], &[12], &[13, 11], &[14], &[15],
-    &[16, -1], &[17], &[18], &[19], &[20], &[21], &[22, 17],
+    &[-1],
+    &[-1, 0],
+    &[1],
+    &[2],
+    &[3],
+    &[1, 4],
+    &[5],
+    &[5],
+    &[5],
+    &[6],
+    &[7],
+    &[8],
+    &[9, 10],
+    &[12],
+    &[13, 11],
+    &[14],
+    &[15],
+    &[16, -1],
+    &[17],
+    &[18],
+    &[19],
+    &[20],
+    &[21],
+    &[22, 17],
 ];
 const LAYERS: usize = 24;
 /// The op that overflows, in the layer where it does.
@@ -85,7 +107,11 @@ pub fn report(layers: usize) -> Value {
             hurt |= culprit;
             let moves = matches!(kind, "reshape");
             let own = if culprit { 9.4 } else { 66.0 + 6.0 * noise.next() };
-            let total = if hurt { 19.0 - layer as f64 * 0.2 + 3.0 * noise.next() } else { 66.0 - layer as f64 * 1.1 + 3.0 * noise.next() };
+            let total = if hurt {
+                19.0 - layer as f64 * 0.2 + 3.0 * noise.next()
+            } else {
+                66.0 - layer as f64 * 1.1 + 3.0 * noise.next()
+            };
             let total = if culprit { 9.4 } else { total };
             let state = match (culprit, moves, hurt) {
                 (true, _, _) => "culprit",
@@ -119,7 +145,11 @@ pub fn report(layers: usize) -> Value {
             }));
         }
     }
-    let outputs = [("logits", "f32[1, 1000]", "logits"), ("features", "f32[1, 768]", "values"), ("mask", "i32[1, 197]", "integers")];
+    let outputs = [
+        ("logits", "f32[1, 1000]", "logits"),
+        ("features", "f32[1, 768]", "values"),
+        ("mask", "i32[1, 197]", "integers"),
+    ];
     let output = |i: usize, (name, ty, kind): (&str, &str, &str)| {
         let float = kind != "integers";
         json!({

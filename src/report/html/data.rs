@@ -149,8 +149,20 @@ fn row(op: &Value, place: &[Option<usize>], strings: &mut Strings) -> Value {
         list(op, "place").iter().filter_map(Value::as_str).take(MOST).map(|p| strings.intern(p)).collect();
     let db = |field| decibels(op, field);
     json!([
-        name, kind, function, ty, count(op, "depth"), state, db("snr_db"), db("own_snr_db"), db("explained_snr_db"),
-        digits(number(op, "max_abs")), paired, count(op, "macs"), reads, places,
+        name,
+        kind,
+        function,
+        ty,
+        count(op, "depth"),
+        state,
+        db("snr_db"),
+        db("own_snr_db"),
+        db("explained_snr_db"),
+        digits(number(op, "max_abs")),
+        paired,
+        count(op, "macs"),
+        reads,
+        places,
         op.get("range").and_then(range),
     ])
 }

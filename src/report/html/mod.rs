@@ -4,7 +4,9 @@
 //! Scripts add the ops with their graph, plots, sorting and search.
 
 mod data;
+mod origin;
 mod page;
+mod runs;
 mod sections;
 mod table;
 

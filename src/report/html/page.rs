@@ -114,7 +114,9 @@ pub fn prose(sentence: &str) -> String {
 /// A line to be copied, or several, with a button for it.
 pub fn copied(lines: &str) -> String {
     let line = lines.lines().map(escape).collect::<Vec<_>>().join("\n");
-    format!("<span class=\"copied\"><code>{line}</code><button type=\"button\" data-copy=\"{line}\" hidden>Copy</button></span>")
+    format!(
+        "<span class=\"copied\"><code>{line}</code><button type=\"button\" data-copy=\"{line}\" hidden>Copy</button></span>"
+    )
 }
 
 /// JSON that ends no script element, and holds no line break.
@@ -151,7 +153,10 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        assert_eq!(["", "f", "fo", "foo", "foob"].map(|s| base64(s.as_bytes())), ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]);
+        assert_eq!(
+            ["", "f", "fo", "foo", "foob"].map(|s| base64(s.as_bytes())),
+            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg=="]
+        );
     }
 
     #[test]

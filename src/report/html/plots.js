@@ -63,8 +63,10 @@ function depthPlot(root, { ops, tolerance }) {
       picture.append(svg("path", { d: `M${cx - 5} ${cy - 5}l10 10m0 -10l-10 10`, class: "culprit" }));
       level = cx - lastX < 130 ? level + 1 : 0;
       lastX = cx;
-      const beyond = cx > width * 0.7;
-      const short = op.name.length > 34 ? `…${op.name.slice(-33)}` : op.name;
+      // The side with more room, and as much of the name as fits.
+      const beyond = cx - left > width - right - cx && cx + 10 + op.name.length * 7.4 > width;
+      const fits = Math.max(6, Math.floor((beyond ? cx - 10 : width - cx - 10) / 7.4));
+      const short = op.name.length > fits ? `…${op.name.slice(1 - fits)}` : op.name;
       if (level < 4) picture.append(label(cx + (beyond ? -10 : 10), cy + 4 + level * 15, "name", short, beyond ? "end" : "start"));
     }
     mark = svg("circle", { r: 7, class: "selected", visibility: "hidden" });

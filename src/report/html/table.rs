@@ -1,6 +1,6 @@
 //! Tables that can be sorted, scroll in themselves where they are wide, and leave columns out that say nothing.
 
-use super::page::escape;
+use super::page::{escape, prose};
 
 /// A table.
 pub struct Table {
@@ -30,12 +30,22 @@ pub struct Cell {
     /// What it is sorted by; its text where there is none.
     key: Option<f64>,
     numeric: bool,
+    /// Whether it holds more than a word or two, and needs room.
+    long: bool,
 }
+
+/// Characters that fit into a narrow column.
+const SHORT: usize = 24;
 
 impl Cell {
     /// Words.
     pub fn text(text: &str) -> Self {
-        Self { markup: escape(text), ..Self::default() }
+        Self { markup: escape(text), long: text.chars().count() > SHORT, ..Self::default() }
+    }
+
+    /// A sentence with code in backticks.
+    pub fn prose(sentence: &str) -> Self {
+        Self { markup: prose(sentence), ..Self::text(sentence) }
     }
 
     /// A name in a model.
@@ -48,12 +58,12 @@ impl Cell {
 
     /// A number, as `show` writes it; empty where it is not known.
     pub fn number(x: Option<f64>, show: impl Fn(f64) -> String) -> Self {
-        Self { markup: x.map_or_else(String::new, |x| escape(&show(x))), key: x, numeric: true }
+        Self { markup: x.map_or_else(String::new, |x| escape(&show(x))), key: x, numeric: true, long: false }
     }
 
     /// Markup, sorted by `key`.
     pub fn markup(markup: String, key: Option<f64>) -> Self {
-        Self { markup, key, numeric: false }
+        Self { markup, key, ..Self::default() }
     }
 
     /// The same, aligned as a number.
@@ -85,8 +95,12 @@ impl Table {
         for row in &self.rows {
             body += "<tr>";
             for c in &shown {
-                let Some(Cell { markup, key, numeric }) = row.get(*c) else { continue };
-                let class = if *numeric { " class=\"n\"" } else { "" };
+                let Some(Cell { markup, key, numeric, long }) = row.get(*c) else { continue };
+                let class = match (numeric, long) {
+                    (true, _) => " class=\"n\"",
+                    (false, true) => " class=\"long\"",
+                    (false, false) => "",
+                };
                 let key = key.map_or_else(String::new, |k| format!(" data-key=\"{k:e}\""));
                 let label = match (form, self.columns.get(*c)) {
                     (Form::Wide, Some((title, _))) => format!(" data-label=\"{title}\""),
