@@ -1,9 +1,17 @@
-//! Reports: plain data, rendered as text or JSON.
+//! Reports: plain data, rendered as text or JSON, and comparisons as pages, Markdown and JUnit XML.
 
 mod compression;
+pub mod html;
+mod junit;
+mod markdown;
+mod read;
 mod text;
+mod words;
 
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
+pub use html::html;
+pub use junit::junit;
+pub use markdown::markdown;
 pub use text::{bytes, number, parity_text, table};
 
 use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, parity::Parity, witness::Witness};

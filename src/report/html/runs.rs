@@ -1,0 +1,107 @@
+//! Runs as a matrix.
+
+use super::{
+    super::{
+        read::{flag, list, number, text},
+        words::{Verdict, figure},
+    },
+    page::{Section, escape, prose},
+    sections::{ROWS, chip, class, db},
+};
+use indexmap::IndexMap;
+use serde_json::Value;
+
+/// What a cell of the matrix of runs holds.
+const CELLS: &str = "Cells hold the SNR in dB and the greatest difference.";
+
+/// Runs as a matrix: what goes in and how it is computed against outputs.
+pub(super) fn runs(report: &Value) -> Option<Section> {
+    let mut functions: IndexMap<&str, Vec<&Value>> = IndexMap::new();
+    let all = list(report, "runs");
+    for run in all.iter().take(ROWS) {
+        functions.entry(text(run, "function").unwrap_or("main")).or_default().push(run);
+    }
+    let several = functions.len() > 1;
+    let mut body = String::new();
+    for (function, runs) in &functions {
+        if several {
+            body += &format!("<h3><code>{}</code></h3>\n", escape(function));
+        }
+        body += &matrix(runs, if several { function } else { "" });
+    }
+    if all.len() > ROWS {
+        body += &format!("<p class=\"rest\">{} more runs are in the JSON report.</p>\n", all.len() - ROWS);
+    }
+    let judged = all.iter().filter(|r| Verdict::of(r) != Verdict::Unknown).count();
+    let failed = all.iter().filter(|r| Verdict::of(r) == Verdict::Beyond).count();
+    let lead = match failed {
+        0 => format!("{} runs, {judged} judged; all of those are within the tolerance. {CELLS}", all.len()),
+        n => format!("{} runs, {judged} judged; {n} of those are beyond the tolerance. {CELLS}", all.len()),
+    };
+    (!all.is_empty()).then(|| Section { id: "runs", title: "Runs", lead, body })
+}
+
+/// Outputs that have a column at most.
+const COLUMNS: usize = 24;
+
+fn matrix(runs: &[&Value], function: &str) -> String {
+    let mut outputs: Vec<&str> = vec![];
+    for name in runs.iter().flat_map(|r| list(r, "outputs")).filter_map(|o| text(o, "name")) {
+        if !outputs.contains(&name) && outputs.len() < COLUMNS {
+            outputs.push(name);
+        }
+    }
+    let mut body = String::new();
+    let mut before = String::new();
+    for run in runs {
+        let given: Vec<&str> = ["name", "inputs", "shape"].iter().filter_map(|f| text(run, f)).collect();
+        let head = match given.split_first() {
+            Some((name, rest)) => {
+                let rest: Vec<&str> = rest.iter().filter(|s| *s != name).copied().collect();
+                format!("{}<small>{}</small>", escape(name), escape(&rest.join(" · ")))
+            }
+            None => "run".to_owned(),
+        };
+        let (row, again) = if head == before { ("", " class=\"again\"") } else { (" class=\"first\"", "") };
+        body += &format!(
+            "<tr{row}><th scope=\"row\"{again}>{head}</th><td>{}</td><td>{}</td>",
+            escape(text(run, "arithmetic").unwrap_or_default()),
+            chip(Verdict::of(run)).into_markup()
+        );
+        before = head;
+        body += &match text(run, "error") {
+            Some(error) => format!("<td class=\"error\" colspan=\"{}\">{}</td>", outputs.len().max(1), prose(error)),
+            None => outputs.iter().map(|name| cell(run, name)).collect(),
+        };
+        body += "</tr>\n";
+    }
+    let heads: String =
+        outputs.iter().map(|o| format!("<th scope=\"col\" class=\"n\"><code>{}</code></th>", escape(o))).collect();
+    let of = if function.is_empty() { String::new() } else { format!(" of {}", escape(function)) };
+    let heads = if heads.is_empty() { "<th scope=\"col\">Outputs</th>".to_owned() } else { heads };
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table of runs{of}\">\n<table class=\"matrix\">\n<caption>SNR in dB, \
+         and the greatest difference, by run and output</caption>\n<thead><tr><th scope=\"col\">Inputs</th>\
+         <th scope=\"col\">Arithmetic</th><th scope=\"col\">Verdict</th>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n\
+         </div>\n"
+    )
+}
+
+fn cell(run: &Value, output: &str) -> String {
+    let Some(o) = list(run, "outputs").iter().find(|o| text(o, "name") == Some(output)) else {
+        return "<td></td>".to_owned();
+    };
+    let verdict = match flag(run, "judged") {
+        Some(false) => Verdict::Unknown,
+        _ => Verdict::of(o),
+    };
+    let exact = number(o, "max_abs") == Some(0.0);
+    let snr = match number(o, "snr_db") {
+        Some(snr) => db(snr),
+        None if exact => "equal".to_owned(),
+        None => verdict.word().to_owned(),
+    };
+    let abs = number(o, "max_abs").filter(|_| !exact).map_or_else(String::new, figure);
+    let (class, glyph) = (class(verdict), verdict.glyph());
+    format!("<td class=\"n {class}\"><span class=\"glyph\">{glyph}</span> {} <small>{abs}</small></td>", escape(&snr))
+}

@@ -1,0 +1,300 @@
+//! What the renderings of a comparison say alike.
+
+use super::{
+    read::{count, flag, list, number, sentences, text},
+    text::bytes,
+};
+use serde_json::Value;
+
+/// What no run on this machine can show. Every rendering says it.
+pub(super) const PARITY: &str = "This is conversion parity: both models ran on this computer. What a device's Neural \
+                                 Engine or GPU will compute is another matter, and was not tested.";
+
+/// Whether something is within the tolerance.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is.
+    Within,
+    /// It is not.
+    Beyond,
+    /// It follows from random numbers: its values are not judged.
+    Random,
+    /// It is measured and held to no tolerance.
+    Measured,
+    /// Nothing was said about it.
+    Unknown,
+}
+
+impl Verdict {
+    /// In a word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Within => "ok",
+            Self::Beyond => "differs",
+            Self::Random => "random",
+            Self::Measured => "measured",
+            Self::Unknown => "not judged",
+        }
+    }
+
+    /// In a character.
+    pub(super) fn glyph(self) -> &'static str {
+        match self {
+            Self::Within => "✓",
+            Self::Beyond => "✕",
+            // No dash, which would make numbers behind it negative.
+            Self::Random | Self::Measured | Self::Unknown => "○",
+        }
+    }
+
+    /// Of something that is only judged, as the whole and a run are.
+    pub(super) fn of(judged: &Value) -> Self {
+        match (flag(judged, "judged"), flag(judged, "pass")) {
+            (Some(false), _) | (_, None) => Self::Unknown,
+            (_, Some(true)) => Self::Within,
+            (_, Some(false)) => Self::Beyond,
+        }
+    }
+
+    /// Of an output.
+    pub(super) fn of_output(output: &Value, report: &Value) -> Self {
+        let whole = Self::of(output);
+        // A tolerance without a bound is infinite, which JSON cannot say.
+        let bounded = report.get("tolerance").is_none_or(|t| number(t, "min_snr_db").is_some());
+        match whole {
+            Self::Within if flag(output, "drawn") == Some(true) => Self::Random,
+            Self::Within if !bounded && number(output, "snr_db").is_some() => Self::Measured,
+            _ => whole,
+        }
+    }
+}
+
+/// The verdict of the whole in words.
+pub(super) fn headline(report: &Value) -> &'static str {
+    match Verdict::of(report) {
+        Verdict::Within => "Within tolerance",
+        Verdict::Beyond => "Beyond tolerance",
+        _ => "Not judged",
+    }
+}
+
+/// What is compared: `m.mlpackage against m.onnx`.
+pub(super) fn subject(report: &Value) -> String {
+    let of = |roles: [&str; 2]| {
+        let file = list(report, "files").iter().find(|f| text(f, "role").is_some_and(|r| roles.contains(&r)))?;
+        Some(last_part(text(file, "path")?))
+    };
+    match (of(["package", "a"]), of(["source", "b"])) {
+        (Some(a), Some(b)) => format!("{a} against {b}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => "Two models".to_owned(),
+    }
+}
+
+fn last_part(path: &str) -> &str {
+    let path = path.trim_end_matches(['/', '\\']);
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// What was compared with what on what, and how close it is to be, as short phrases.
+pub(super) fn circumstances(report: &Value) -> Vec<String> {
+    let model = report.get("model").unwrap_or(&Value::Null);
+    let precision = model.get("precision").and_then(Value::as_object);
+    let precisions = precision.iter().flat_map(|p| p.iter());
+    let precisions = precisions.filter_map(|(k, n)| Some(format!("{} in {k}", n.as_u64()?))).collect::<Vec<_>>();
+    [
+        text(report, "against").map(|s| format!("against {s}")),
+        text(report, "inputs").map(str::to_owned),
+        tolerance(report),
+        text(model, "target").map(str::to_owned),
+        count(model, "ops").map(|n| match precisions.is_empty() {
+            true => format!("{n} ops"),
+            false => format!("{n} ops ({})", precisions.join(", ")),
+        }),
+        count(model, "weights_bytes").map(|n| format!("{} of weights", bytes(n))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn tolerance(report: &Value) -> Option<String> {
+    let t = report.get("tolerance")?;
+    let snr = number(t, "min_snr_db").map(|db| format!("SNR of {db} dB"));
+    let rel = number(t, "max_rel")
+        .filter(|r| *r > 0.0)
+        .map(|r| format!("{} % of the greatest value", (r * 1e8).round() / 1e6));
+    let wanted: Vec<String> = [snr, rel].into_iter().flatten().collect();
+    (!wanted.is_empty()).then(|| format!("tolerance {}", wanted.join(" or ")))
+}
+
+/// A question and what the report answers.
+pub(super) struct Answer<'a> {
+    /// The field of the report.
+    pub field: &'static str,
+    /// The question.
+    pub question: &'static str,
+    /// Sentences, with code in backticks; at least one.
+    pub said: Vec<&'a str>,
+}
+
+/// The six questions in their order, less those about which the report says nothing.
+pub(super) fn answers(report: &Value) -> Vec<Answer<'_>> {
+    let Some(all) = report.get("answers").filter(|a| a.is_object()) else { return vec![] };
+    let begun = match report.get("bisection").and_then(|b| text(b, "state")) {
+        Some("accumulates") => Some("No single op: errors of many add up."),
+        Some("agrees") => Some("None: no op differs by more than its type explains."),
+        _ => None,
+    };
+    let nothing_to_change = match Verdict::of(report) {
+        Verdict::Within => "Nothing has to change.",
+        _ => "Nothing was found that helps.",
+    };
+    [
+        ("approximated", "Was anything skipped or approximated?", Some("Nothing.")),
+        ("worst", "Which output is worst?", None),
+        ("started", "Which op started it?", begun),
+        ("elsewhere", "Is it worse for other shapes or inputs?", Some("It is not worse elsewhere.")),
+        ("change", "What do I change?", Some(nothing_to_change)),
+        ("untested", "What was not tested?", Some("Nothing beyond what devices compute.")),
+    ]
+    .into_iter()
+    .filter_map(|(field, question, otherwise)| {
+        let said = match sentences(all, field) {
+            Some(said) if !said.is_empty() => said,
+            // An empty list is an answer; of what is null nothing is known but what else the report says.
+            Some(_) => vec![otherwise?],
+            None => vec![begun.filter(|_| field == "started")?],
+        };
+        Some(Answer { field, question, said })
+    })
+    .collect()
+}
+
+/// Text and code of a sentence with code in backticks. A backtick without an end is text.
+pub(super) fn spans(sentence: &str) -> Vec<(bool, &str)> {
+    let parts: Vec<&str> = sentence.split('`').collect();
+    let closed = parts.len() % 2 == 1;
+    let mut out: Vec<(bool, &str)> = parts.iter().enumerate().map(|(i, s)| (i % 2 == 1, *s)).collect();
+    if !closed && let Some(last) = out.last_mut() {
+        last.0 = false;
+    }
+    out.retain(|(_, s)| !s.is_empty());
+    out
+}
+
+/// How far an output is off, in words.
+pub(super) fn measure(output: &Value) -> String {
+    if let Some(why) = text(output, "mismatch") {
+        return why.to_owned();
+    }
+    if flag(output, "drawn") == Some(true) {
+        return "follows from random numbers: its values are not judged".to_owned();
+    }
+    if let Some(n) = count(output, "unequal") {
+        let of = count(output, "count").map_or_else(String::new, |c| format!(" of {c}"));
+        return if n == 0 { "equal".to_owned() } else { format!("{n}{of} differ") };
+    }
+    let broken = count(output, "non_finite").filter(|n| *n > 0);
+    if number(output, "max_abs") == Some(0.0) && broken.is_none() {
+        return "equal".to_owned();
+    }
+    let parts: Vec<String> = [
+        number(output, "snr_db").map(|s| format!("SNR {s:.1} dB")),
+        number(output, "max_abs").map(|x| format!("max abs {}", figure(x))),
+        number(output, "cosine").map(|c| format!("cosine {c:.6}")),
+        broken.map(|n| format!("{n} not finite alike")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    parts.join(", ")
+}
+
+/// What a run is called: its name, inputs and shapes, less what says nothing more.
+pub(super) fn run_title(run: &Value) -> String {
+    let mut parts: Vec<&str> = vec![];
+    for part in ["name", "inputs", "shape", "arithmetic"].iter().filter_map(|f| text(run, f)) {
+        if !parts.iter().any(|p| p.contains(part)) {
+            parts.push(part);
+        }
+    }
+    if parts.is_empty() { "run".to_owned() } else { parts.join(", ") }
+}
+
+/// The measures of all outputs of a run that are beyond the tolerance; of all, where none is.
+pub(super) fn run_measure(run: &Value) -> String {
+    if let Some(error) = text(run, "error") {
+        return error.to_owned();
+    }
+    let outputs = list(run, "outputs");
+    let fails = |o: &&Value| flag(o, "pass") == Some(false);
+    let failing: Vec<&Value> = outputs.iter().filter(fails).collect();
+    let shown = if failing.is_empty() { outputs.iter().collect() } else { failing };
+    let line = |o: &Value| format!("{}: {}", text(o, "name").unwrap_or("output"), measure(o));
+    shown.into_iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+/// A number to three digits.
+pub(super) fn figure(x: f64) -> String {
+    let size = x.abs();
+    if x == 0.0 {
+        return "0".to_owned();
+    }
+    if !(1e-3..1e6).contains(&size) {
+        return format!("{x:.2e}");
+    }
+    let digits = (2.0 - size.log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{x:.digits$}")
+}
+
+/// Text without characters that a page or a document cannot hold, or that would turn its direction.
+pub(super) fn printable(text: &str) -> String {
+    let hidden = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}');
+    let shown = |c: char| match c {
+        '\n' | '\t' => ' ',
+        c if c.is_control() || hidden(c) => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn code_is_what_stands_between_backticks() {
+        assert_eq!(spans("use `a` or `b`"), [(false, "use "), (true, "a"), (false, " or "), (true, "b")]);
+        assert_eq!(spans("an open ` stays"), [(false, "an open "), (false, " stays")]);
+        assert_eq!(spans(""), []);
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        assert_eq!([0.0, 0.016406, 1.0, 12345.6, 1e-9].map(figure), ["0", "0.0164", "1.00", "12346", "1.00e-9"]);
+    }
+
+    #[test]
+    fn an_empty_list_is_an_answer_and_null_is_none() {
+        let report =
+            json!({"pass": true, "answers": {"approximated": [], "worst": null, "started": null, "change": []}});
+        let said: Vec<_> = answers(&report).iter().map(|a| (a.field, a.said.join(" "))).collect();
+        let wanted = [("approximated", "Nothing.".to_owned()), ("change", "Nothing has to change.".to_owned())];
+        assert_eq!(said, wanted);
+    }
+
+    #[test]
+    fn what_is_compared_is_named_by_its_files() {
+        let file = |role: &str, path: &str| json!({"role": role, "path": path});
+        let both = json!({"files": [file("source", "/x/m.onnx"), file("package", "out/m.mlpackage/")]});
+        assert_eq!(subject(&both), "m.mlpackage against m.onnx");
+        assert_eq!(subject(&json!({})), "Two models");
+    }
+
+    #[test]
+    fn characters_that_hide_are_shown() {
+        assert_eq!(printable("a\u{202e}b\0c\nd"), "a\u{fffd}b\u{fffd}c d");
+    }
+}
