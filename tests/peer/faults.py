@@ -95,7 +95,18 @@ def make(args, pair, folder):
     if os.path.exists(package):
         return right, package, sample
     model = model or onnx.load(right)
-    convert = [args.mlconv, "convert", "--quiet", "--no-verify", "-o", package]
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = os.path.join(scratch, "b.mlpackage")
+        plant(args, pair, right, model, arrays, scratch, made)
+        os.rename(made, package)
+    return right, package, sample
+
+
+def plant(args, pair, right, model, arrays, scratch, package):
+    """Makes a package with the fault of what is `model`, which is in the file `right`, without it."""
+    family, fault = pair.family, pair.fault
+    source = os.path.join(scratch, "m.onnx")
+    convert = [args.mlconv, "convert", "--quiet", "--no-verify", "-o", package, source]
     if fault == "clusters":
         node = next(n for n in model.graph.node if n.name.startswith(pair.places()[0]) and n.op_type in ("Conv", "MatMul"))
         scheme = f"^{re.escape(node.input[1])}(_to_fp16)?$=pal2"
@@ -105,21 +116,16 @@ def make(args, pair, folder):
         (great,) = outputs(model, arrays, f"{first}_output_0")
         if not np.isfinite(great).all() or np.abs(great).max() <= 65504:
             raise Failed(f"{first} overflows nothing: it is {np.abs(great).max():.3g} at most")
-        with tempfile.TemporaryDirectory() as scratch:
-            plain_model = os.path.join(scratch, "m.onnx")
-            onnx.save(family.build(pair.seed), plain_model)
-            run([*convert, plain_model])
+        onnx.save(family.build(pair.seed), source)
+        run(convert)
         overflow(package, model, first)
     else:
         wrong = family.build(pair.seed, fault, pair.layer)
         onnx.checker.check_model(wrong)
         if all(np.array_equal(a, b) for a, b in zip(outputs(model, arrays), outputs(wrong, arrays))):
             raise Failed(f"the fault {fault} changes nothing")
-        with tempfile.TemporaryDirectory() as scratch:
-            path = os.path.join(scratch, "m.onnx")
-            onnx.save(wrong, path)
-            run([*convert, path])
-    return right, package, sample
+        onnx.save(wrong, source)
+        run(convert)
 
 
 def overflow(package, model, first):
