@@ -4,7 +4,8 @@
 //! any model into the IR, [`convert`] makes a package of it, [`merge`] one of several, [`survey`] says what stands in the
 //! way. [`parity`], [`feed`], [`made_up`], [`compare`] and [`accuracy`] hold two models against each other on the same
 //! inputs, and [`witness`] says what runs the source then. [`interface`] is what a package takes and returns where that is
-//! not what the source does, and [`pictures`] reads what image inputs take. [`ranges`] says how great values are.
+//! not what the source does, and [`pictures`] reads what image inputs take. [`ranges`] says how great values are, and [`inspect`]
+//! what a model costs.
 
 pub mod accuracy;
 pub mod arrays;
@@ -14,6 +15,7 @@ pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod feed;
+pub mod inspect;
 pub mod interface;
 pub mod made_up;
 mod mend;

@@ -51,7 +51,7 @@ enum Command {
     Run(run::Args),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
     Verify(verify::Args),
-    /// Show inputs, outputs, states, functions, ops and weights
+    /// Show inputs, outputs, states, functions, ops, weights and costs
     Inspect(inspect::Args),
     /// List everything that stands in the way of a conversion; write nothing
     Check(check::Args),

@@ -1,9 +1,11 @@
 //! Reports: plain data, rendered as text or JSON.
 
 mod compression;
+mod inspection;
 mod text;
 
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
+pub use inspection::{costs_json, costs_text, count, weights_json, weights_text};
 pub use text::{bytes, number, parity_text, table};
 
 use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, parity::Parity, witness::Witness};
