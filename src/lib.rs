@@ -5,10 +5,11 @@
 //! way. [`parity`], [`feed`], [`made_up`], [`compare`] and [`accuracy`] hold two models against each other on the same
 //! inputs, and [`witness`] says what runs the source then. [`interface`] is what a package takes and returns where that is
 //! not what the source does, and [`pictures`] reads what image inputs take. [`ranges`] says how great values are, and [`inspect`]
-//! what a model costs.
+//! what a model costs. [`bundle`] takes a comparison to a Mac and back.
 
 pub mod accuracy;
 pub mod arrays;
+pub mod bundle;
 mod chance;
 pub mod cli;
 pub mod compare;

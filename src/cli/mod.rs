@@ -2,6 +2,7 @@
 //! report is printed.
 
 mod args;
+mod bundle;
 mod check;
 mod compress;
 mod convert;
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Args),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
     Verify(verify::Args),
+    /// Put a package, inputs and expected outputs into a folder that runs itself in Core ML on a Mac
+    Bundle(bundle::Args),
     /// Show inputs, outputs, states, functions, ops, weights and costs
     Inspect(inspect::Args),
     /// List everything that stands in the way of a conversion; write nothing
@@ -110,6 +113,7 @@ fn run(command: Command, terminal: &Terminal) -> CommandResult {
         Command::Merge(args) => merge::run(*args, terminal),
         Command::Run(args) => run::run(&args, terminal),
         Command::Verify(args) => verify::run(&args, terminal),
+        Command::Bundle(args) => bundle::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
         Command::Check(args) => check::run(&args, terminal),
         Command::Passes(args) => passes::run(&args, terminal),
