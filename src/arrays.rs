@@ -1,7 +1,7 @@
 //! Arrays in files: `.npy`, and `.npz` archives of them.
 
 use crate::{Diagnostic, codes};
-pub use mlconv_arrays::{Arrays, npz_bytes, parse_npy, parse_npz};
+pub use mlconv_arrays::{Arrays, npy_bytes, npz_bytes, parse_npy, parse_npz};
 use mlconv_tensor::Tensor;
 use std::{io::BufWriter, path::Path};
 

@@ -3,13 +3,15 @@
 //! This crate composes the others: it alone reads arguments, prints, and opens paths that a user gives. [`model`] reads
 //! any model into the IR, [`convert`] makes a package of it, [`merge`] one of several, [`survey`] says what stands in the
 //! way. [`parity`], [`feed`], [`made_up`], [`compare`] and [`accuracy`] hold two models against each other on the same
-//! inputs, and [`witness`] says what runs the source then; [`beside`] reads both, and [`diff`] says
-//! which op is to blame where they differ. [`interface`] is what a package takes and returns where that is
-//! not what the source does, and [`pictures`] reads what image inputs take. [`ranges`] says how great values are.
+//! inputs, and [`witness`] says what runs the source then; [`beside`] reads both, and [`diff`] says which op is to blame where
+//! they differ. [`interface`] is what a package takes and returns where that is not what the source does, and [`pictures`] reads
+//! what image inputs take. [`ranges`] says how great values are, and [`inspect`] what a model costs. [`bundle`] takes a comparison
+//! to a Mac and back.
 
 pub mod accuracy;
 pub mod arrays;
 pub mod beside;
+pub mod bundle;
 mod chance;
 pub mod cli;
 pub mod compare;
@@ -17,6 +19,7 @@ pub mod compress;
 pub mod convert;
 pub mod diff;
 pub mod feed;
+pub mod inspect;
 pub mod interface;
 pub mod made_up;
 pub mod merge;

@@ -4,9 +4,11 @@ use super::{
     CommandResult, Outcome,
     args::{Import, target_unapplied},
     terminal::Terminal,
+    write::package_size,
 };
 use crate::{
     Diagnostic, Failure, convert,
+    inspect::{Costs, Weights},
     model::{self, Format},
     report::{self, bytes, table},
 };
@@ -55,12 +57,13 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         return Ok(outcome);
     }
     if terminal.is_json() {
-        let functions: Vec<Value> =
-            read.module.functions.iter().map(|f| function_json(f, &read.module.symbols)).collect();
+        let functions: Vec<Value> = read.module.functions.iter().map(|f| function_json(f, &read.module)).collect();
         terminal.json(&json!({
             "version": report::VERSION,
             "command": "inspect",
             "format": read.format.name(),
+            "size_bytes": package_size(&args.model),
+            "weights": report::weights_json(&Weights::of(&read.module.functions)),
             "metadata": metadata(&read.module),
             "functions": functions,
             "source": null,
@@ -68,13 +71,13 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         }));
         return Ok(outcome);
     }
-    let mut out = format!("{}\n", read.format.name());
+    let mut out = format!("{}, {}\n", read.format.name(), bytes(package_size(&args.model)));
+    out += &format!("  {}\n", report::weights_text(&Weights::of(&read.module.functions)));
     for (key, value) in metadata(&read.module) {
         out += &format!("  {key}: {value}\n");
     }
-    for (i, f) in read.module.functions.iter().enumerate() {
-        let is_default = i == 0 && read.module.functions.len() > 1;
-        out += &function_text(f, is_default, &read.module.symbols);
+    for f in &read.module.functions {
+        out += &function_text(f, &read.module);
     }
     terminal.result(&out);
     Ok(outcome)
@@ -209,20 +212,24 @@ fn weights(f: &Function) -> BTreeMap<&'static str, (usize, u64)> {
     out
 }
 
-fn function_text(f: &Function, is_default: bool, symbols: &Symbols) -> String {
-    let default = if is_default { ", the default" } else { "" };
+/// Whether a function runs where none is named.
+fn is_default(f: &Function, module: &Module) -> bool {
+    module.functions.first().is_some_and(|first| first.name == f.name)
+}
+
+fn function_text(f: &Function, module: &Module) -> String {
+    let default = if module.functions.len() > 1 && is_default(f, module) { ", the default" } else { "" };
     let mut out = format!("\nfunction {} ({}, {} ops{default})\n", f.name, f.opset, convert::op_count(f));
     let rows: Vec<Vec<String>> = ports(f)
         .into_iter()
         .map(|(kind, p, ty)| {
-            vec![kind.to_owned(), p.name.to_string(), ty.to_string(), port_notes(p, ty, symbols).join("; ")]
+            vec![kind.to_owned(), p.name.to_string(), ty.to_string(), port_notes(p, ty, &module.symbols).join("; ")]
         })
         .collect();
     out += &table(&rows);
     out += "ops\n";
     out += &table(&histogram(f).into_iter().map(|(n, c)| vec![n, c.to_string()]).collect::<Vec<_>>());
-    out += "constants\n";
-    out + &constants_text(weights(f))
+    out + &report::costs_text(&Costs::of(module, f))
 }
 
 fn constants_text(weights: BTreeMap<&'static str, (usize, u64)>) -> String {
@@ -234,16 +241,18 @@ fn constants_json(weights: BTreeMap<&'static str, (usize, u64)>) -> Vec<Value> {
     weights.into_iter().map(|(d, (n, b))| json!({"dtype": d, "count": n, "bytes": b})).collect()
 }
 
-fn function_json(f: &Function, symbols: &Symbols) -> Value {
+fn function_json(f: &Function, module: &Module) -> Value {
     let port = |(kind, p, ty): (&str, &Port, &Type)| {
         json!({"kind": kind, "name": &*p.name, "packaged": p.packaged.as_deref(), "type": ty.to_string(), "description": p.description,
-            "notes": port_notes(p, ty, symbols), "shapes": p.shapes, "default": p.default})
+            "notes": port_notes(p, ty, &module.symbols), "shapes": p.shapes, "default": p.default})
     };
     json!({
         "name": f.name,
+        "default": is_default(f, module),
         "opset": f.opset.name(),
         "ports": ports(f).into_iter().map(port).collect::<Vec<_>>(),
         "ops": histogram(f).into_iter().map(|(n, c)| json!({"op": n, "count": c})).collect::<Vec<_>>(),
         "constants": constants_json(weights(f)),
+        "costs": report::costs_json(&Costs::of(module, f)),
     })
 }

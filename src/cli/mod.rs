@@ -2,6 +2,7 @@
 //! report is printed.
 
 mod args;
+mod bundle;
 mod check;
 mod compress;
 mod convert;
@@ -54,7 +55,9 @@ enum Command {
     Verify(verify::Args),
     /// Compare two models value by value; `--bisect` finds the op that is to blame where outputs differ, and what mends it
     Diff(Box<diff::Args>),
-    /// Show inputs, outputs, states, functions, ops and weights
+    /// Put a package, inputs and expected outputs into a folder that runs itself in Core ML on a Mac
+    Bundle(bundle::Args),
+    /// Show inputs, outputs, states, functions, ops, weights and costs
     Inspect(inspect::Args),
     /// List everything that stands in the way of a conversion; write nothing
     Check(check::Args),
@@ -114,6 +117,7 @@ fn run(command: Command, terminal: &Terminal) -> CommandResult {
         Command::Run(args) => run::run(&args, terminal),
         Command::Verify(args) => verify::run(&args, terminal),
         Command::Diff(args) => diff::run(&args, terminal),
+        Command::Bundle(args) => bundle::run(&args, terminal),
         Command::Inspect(args) => inspect::run(&args, terminal),
         Command::Check(args) => check::run(&args, terminal),
         Command::Passes(args) => passes::run(&args, terminal),

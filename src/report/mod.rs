@@ -2,6 +2,7 @@
 
 mod compression;
 pub mod html;
+mod inspection;
 mod junit;
 mod markdown;
 mod read;
@@ -10,6 +11,7 @@ mod words;
 
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
 pub use html::html;
+pub use inspection::{costs_json, costs_text, count, weights_json, weights_text};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use text::{bytes, number, parity_text, table};

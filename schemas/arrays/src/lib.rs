@@ -17,6 +17,13 @@ pub fn parse_npy(bytes: &[u8]) -> Result<Tensor, String> {
     npy::parse(bytes)
 }
 
+/// The bytes of a `.npy` file.
+pub fn npy_bytes(t: &Tensor) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![];
+    npy::write(&mut bytes, t).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
 /// Reads the bytes of a `.npz` file; an error says what is wrong with them.
 pub fn parse_npz(bytes: &[u8]) -> Result<Arrays, String> {
     npz::read(Cursor::new(bytes))

@@ -84,6 +84,9 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
             fn default_operands(&self, cx: &crate::schema::InferCx<'_>) -> Vec<(&'static str, mlconv_tensor::Tensor)> {
                 crate::schema::Semantics::default_operands(self, cx)
             }
+            fn macs(&self, cx: &crate::schema::InferCx<'_>, result: &mlconv_tensor::Shape) -> Option<mlconv_tensor::Dim> {
+                crate::schema::Semantics::macs(self, cx, result)
+            }
         }
     })
 }

@@ -6,7 +6,7 @@ use crate::{
     schema::{Broadcast, EvalCx, Facts, InferCx, OpError, Out, Semantics, Tensors},
 };
 use mlconv_derive::Op;
-use mlconv_tensor::{DType, Shape};
+use mlconv_tensor::{DType, Dim, Shape};
 use smallvec::smallvec;
 
 /// `softmax(query * transpose(key) / sqrt(e) + mask) * value`.
@@ -86,6 +86,12 @@ impl Semantics for ScaledDotProductAttention {
             row += 1;
         });
         Ok(smallvec![out.of(&y)])
+    }
+
+    fn macs(&self, cx: &InferCx<'_>, result: &Shape) -> Option<Dim> {
+        let (query, key) = (cx.shape(self.query)?, cx.shape(self.key)?);
+        let rows = key.get(key.rank().checked_sub(2)?)?;
+        Some((query.count() + result.count()) * rows)
     }
 }
 

@@ -117,6 +117,10 @@ impl Semantics for Conv {
         }
         Ok(smallvec![out.of(&y)])
     }
+
+    fn macs(&self, cx: &InferCx<'_>, result: &Shape) -> Option<Dim> {
+        Some(result.count() * taps(cx.shape(self.weight)?))
+    }
 }
 
 /// Spreads each element of `x` over the places from which [`Conv`] would have read it: the gradient of a convolution.
@@ -245,6 +249,15 @@ impl Semantics for ConvTranspose {
         }
         Ok(smallvec![out.of(&y)])
     }
+
+    fn macs(&self, cx: &InferCx<'_>, _: &Shape) -> Option<Dim> {
+        Some(cx.shape(self.x)?.count() * taps(cx.shape(self.weight)?))
+    }
+}
+
+/// What each output of a convolution is a sum of, or each input of a transposed one is spread to, of the shape of the weight.
+fn taps(weight: &Shape) -> Dim {
+    weight.iter().skip(1).fold(Dim::from(1), |n, d| n * d)
 }
 
 /// The type of the weights of an op on `x`.

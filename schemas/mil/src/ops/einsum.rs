@@ -29,21 +29,9 @@ pub struct Einsum {
 impl Semantics for Einsum {
     fn infer(&self, cx: &InferCx<'_>) -> Result<Facts, OpError> {
         let equation = Equation::parse(&self.equation, self.values.len())?;
-        let mut sizes: Vec<Option<Dim>> = vec![None; equation.letters.len()];
-        let mut dtype = None;
-        for (v, axes) in self.values.iter().zip(&equation.operands) {
-            let ty = cx.ranked("values", *v, axes.len()..=axes.len())?;
-            dtype.get_or_insert(ty.dtype);
-            for (letter, size) in axes.iter().zip(ty.shape.iter()) {
-                let merged = match &sizes[*letter] {
-                    None => size.clone(),
-                    // Sizes of one letter meet as they do when shapes are broadcast.
-                    Some(known) => Shape::from([known.clone()]).broadcast(&[size.clone()].into())?[0].clone(),
-                };
-                sizes[*letter] = Some(merged);
-            }
-        }
-        let dtype = dtype.ok_or(OpError::Missing { param: "values" })?;
+        let sizes = self.sizes(cx, &equation)?;
+        let first = self.values.first().ok_or(OpError::Missing { param: "values" })?;
+        let dtype = cx.tensor("values", *first)?.dtype;
         cx.result(dtype, equation.result.iter().filter_map(|letter| sizes[*letter].clone()).collect::<Shape>())
     }
 
@@ -91,6 +79,33 @@ impl Semantics for Einsum {
                 return Ok(smallvec![out.of(&y)]);
             }
         }
+    }
+
+    fn macs(&self, cx: &InferCx<'_>, _: &Shape) -> Option<Dim> {
+        let equation = Equation::parse(&self.equation, self.values.len()).ok()?;
+        let sizes = self.sizes(cx, &equation).ok()?;
+        // Each further operand is one more product.
+        let products = Dim::from(self.values.len().saturating_sub(1));
+        Some(sizes.iter().flatten().fold(products, |n, d| n * d))
+    }
+}
+
+impl Einsum {
+    /// The size along each letter of the equation.
+    fn sizes(&self, cx: &InferCx<'_>, equation: &Equation) -> Result<Vec<Option<Dim>>, OpError> {
+        let mut sizes: Vec<Option<Dim>> = vec![None; equation.letters.len()];
+        for (v, axes) in self.values.iter().zip(&equation.operands) {
+            let ty = cx.ranked("values", *v, axes.len()..=axes.len())?;
+            for (letter, size) in axes.iter().zip(ty.shape.iter()) {
+                let merged = match &sizes[*letter] {
+                    None => size.clone(),
+                    // Sizes of one letter meet as they do when shapes are broadcast.
+                    Some(known) => Shape::from([known.clone()]).broadcast(&[size.clone()].into())?[0].clone(),
+                };
+                sizes[*letter] = Some(merged);
+            }
+        }
+        Ok(sizes)
     }
 }
 

@@ -77,6 +77,10 @@ impl Semantics for Linear {
             Some(_) | None => vec![],
         }
     }
+
+    fn macs(&self, cx: &InferCx<'_>, result: &Shape) -> Option<Dim> {
+        Some(result.count() * cx.shape(self.weight)?.last()?)
+    }
 }
 
 /// The product of matrices, broadcast over all axes but the last two.
@@ -162,6 +166,12 @@ impl Semantics for Matmul {
         }
         let y = self.product(cx, ints(cx, self.x), ints(cx, self.y));
         Ok(smallvec![cx.out(0).of_ints(&y.into_iter().map(|y| y.0).collect::<Vec<_>>())])
+    }
+
+    fn macs(&self, cx: &InferCx<'_>, result: &Shape) -> Option<Dim> {
+        let (x, y) = (cx.shape(self.x)?, cx.shape(self.y)?);
+        let (matrix, _) = self.matrices(x, y);
+        Some(result.count() * matrix.last()?)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     schema::{EvalCx, Facts, InferCx, OpError, Semantics, Tensors},
 };
 use mlconv_derive::{AttrEnum, Op};
-use mlconv_tensor::{Dim, TensorType};
+use mlconv_tensor::{Dim, Shape, TensorType};
 use smallvec::smallvec;
 
 mod lstm;
@@ -145,6 +145,10 @@ impl Semantics for Gru {
             h.copy_from_slice(&next);
         }))
     }
+
+    fn macs(&self, cx: &InferCx<'_>, _: &Shape) -> Option<Dim> {
+        macs(cx, self.x, &[self.weight_ih, self.weight_hh])
+    }
 }
 
 /// A plain recurrent layer: `y[t] = activation(W x[t] + R y[t-1] + b)`.
@@ -195,6 +199,10 @@ impl Semantics for Rnn {
             let next = sum.of(x, h);
             h.iter_mut().zip(next).for_each(|(h, y)| *h = self.activation.of(y));
         }))
+    }
+
+    fn macs(&self, cx: &InferCx<'_>, _: &Shape) -> Option<Dim> {
+        macs(cx, self.x, &[self.weight_ih, self.weight_hh])
     }
 }
 
@@ -288,6 +296,12 @@ fn check_weights(
         }
     }
     Ok(hidden)
+}
+
+/// Each element of each weight meets each row of `x`, `T[t, b, i]`, or of what follows from it.
+fn macs(cx: &InferCx<'_>, x: Value, weights: &[Value]) -> Option<Dim> {
+    let rows = cx.shape(x)?.iter().take(2).fold(Dim::from(1), |n, d| n * d);
+    weights.iter().try_fold(Dim::from(0), |n, w| Some(n + cx.shape(*w)?.count())).map(|n| n * rows)
 }
 
 fn check_vector(cx: &InferCx<'_>, param: &'static str, v: Option<Value>, size: &Dim) -> Result<(), OpError> {

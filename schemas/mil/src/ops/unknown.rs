@@ -4,7 +4,7 @@ use crate::{
     ir::{Block, Fact, Value},
     schema::{Arg, Attr, EvalCx, Facts, InferCx, NamedArg, Op, OpError, Schema, Tensors},
 };
-use mlconv_tensor::{Tensor, Type};
+use mlconv_tensor::{Dim, Shape, Tensor, Type};
 use std::borrow::Cow;
 
 /// An op that the catalogue does not have. It prints, it is read and written back as it is, and it refuses to run.
@@ -102,5 +102,8 @@ impl Op for Unknown {
     }
     fn default_operands(&self, _: &InferCx<'_>) -> Vec<(&'static str, Tensor)> {
         vec![]
+    }
+    fn macs(&self, _: &InferCx<'_>, _: &Shape) -> Option<Dim> {
+        None
     }
 }

@@ -71,6 +71,11 @@ impl<'a> InferCx<'a> {
         }
     }
 
+    /// The shape of `v`, where it is a tensor.
+    pub fn shape(&self, v: Value) -> Option<&'a Shape> {
+        self.fact(v).ty.tensor().map(|t| &t.shape)
+    }
+
     /// An error about operand `param`.
     pub fn operand(&self, param: &'static str, v: Value, want: impl Into<std::borrow::Cow<'static, str>>) -> OpError {
         OpError::Operand { param, found: self.fact(v).ty.clone(), want: want.into() }

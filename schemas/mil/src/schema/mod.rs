@@ -13,7 +13,7 @@ pub use error::OpError;
 pub use opset::Opset;
 
 use crate::ir::{Block, Fact, Value};
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::{DType, Dim, Shape, Tensor};
 use smallvec::SmallVec;
 use std::{any::Any, borrow::Cow, fmt::Debug};
 
@@ -268,6 +268,12 @@ pub trait Semantics {
     fn default_operands(&self, _cx: &InferCx<'_>) -> Vec<(&'static str, Tensor)> {
         vec![]
     }
+
+    /// How many products are added up for a first result of this shape, padding included; `None` for an op that is no sum of
+    /// products. Operands that do not fit `infer` may give any number.
+    fn macs(&self, _cx: &InferCx<'_>, _result: &Shape) -> Option<Dim> {
+        None
+    }
 }
 
 /// Derived: what printer, parser, verifier, exporter and rewriter need of any op.
@@ -298,6 +304,8 @@ pub trait Op: Any + Debug + Send + Sync {
     fn eval(&self, cx: &EvalCx<'_>) -> Result<Tensors, OpError>;
     /// See [`Semantics::default_operands`].
     fn default_operands(&self, cx: &InferCx<'_>) -> Vec<(&'static str, Tensor)>;
+    /// See [`Semantics::macs`].
+    fn macs(&self, cx: &InferCx<'_>, result: &Shape) -> Option<Dim>;
 }
 
 impl Clone for Box<dyn Op> {

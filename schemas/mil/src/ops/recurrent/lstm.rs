@@ -1,11 +1,12 @@
 //! Long short-term memory.
 
-use super::{Activation, Affine, Sequence, check_state, check_vector, check_weights, row, sequence};
+use super::{Activation, Affine, Sequence, check_state, check_vector, check_weights, macs, row, sequence};
 use crate::{
     ir::Value,
     schema::{EvalCx, Facts, InferCx, OpError, Semantics, Tensors},
 };
 use mlconv_derive::{AttrEnum, Op};
+use mlconv_tensor::{Dim, Shape};
 use smallvec::smallvec;
 
 /// The order in which an LSTM reads its sequence.
@@ -147,6 +148,11 @@ impl Semantics for Lstm {
             }
         }
         Ok(smallvec![cx.out(0).of(&y), cx.out(1).of(&h), cx.out(2).of(&c)])
+    }
+
+    fn macs(&self, cx: &InferCx<'_>, _: &Shape) -> Option<Dim> {
+        let back = self.weight_ih_back.into_iter().chain(self.weight_hh_back);
+        macs(cx, self.x, &[self.weight_ih, self.weight_hh].into_iter().chain(back).collect::<Vec<_>>())
     }
 }
 
