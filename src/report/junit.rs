@@ -1,7 +1,7 @@
 //! A comparison as JUnit XML, for systems that run tests.
 
 use super::{
-    read::{flag, list, text},
+    read::{list, text},
     words::{self, Verdict, printable, run_measure, run_title},
 };
 use indexmap::IndexMap;
@@ -99,19 +99,18 @@ fn of_output(output: &Value, name: &str, report: &Value) -> Case {
         Verdict::Beyond => Outcome::Failed(measure.clone()),
         Verdict::Random => Outcome::Skipped(measure.clone()),
         Verdict::Measured => Outcome::Skipped(format!("held to no tolerance: {measure}")),
-        Verdict::Unknown => Outcome::Skipped("not judged".to_owned()),
+        Verdict::Broken | Verdict::Unknown => Outcome::Skipped("not judged".to_owned()),
     };
     Case { class: "outputs", name: name.to_owned(), outcome, measure }
 }
 
 fn of_run(run: &Value) -> Case {
     let measure = run_measure(run);
-    let outcome = match (text(run, "error"), flag(run, "judged"), Verdict::of(run)) {
-        (_, Some(false), _) => Outcome::Skipped(format!("not judged: {measure}")),
-        (Some(error), ..) => Outcome::Broken(error.to_owned()),
-        (.., Verdict::Beyond) => Outcome::Failed(measure.clone()),
-        (.., Verdict::Within) => Outcome::Passed,
-        _ => Outcome::Skipped("not judged".to_owned()),
+    let outcome = match Verdict::of_run(run) {
+        Verdict::Within => Outcome::Passed,
+        Verdict::Beyond => Outcome::Failed(measure.clone()),
+        Verdict::Broken => Outcome::Broken(measure.clone()),
+        Verdict::Random | Verdict::Measured | Verdict::Unknown => Outcome::Skipped(format!("not judged: {measure}")),
     };
     Case { class: "runs", name: run_title(run), outcome, measure }
 }

@@ -27,7 +27,7 @@ pub fn markdown(report: &Value) -> String {
         let said: Vec<String> = said.iter().take(ROWS).map(|s| prose(s)).collect();
         out += &match said.as_slice() {
             [one] => format!("- **{question}** {one}\n"),
-            many => format!("- **{question}**\n{}", many.iter().map(|s| format!("  - {s}\n")).collect::<String>()),
+            many => format!("- **{question}**\n  - {}\n", many.join("\n  - ")),
         };
     }
     out += &format!("\n{}", outputs(report));
@@ -77,7 +77,7 @@ fn other(output: &Value) -> String {
 
 fn runs(report: &Value) -> String {
     let row = |r: &Value| {
-        let verdict = Verdict::of(r);
+        let verdict = Verdict::of_run(r);
         let said =
             ["function", "name", "inputs", "shape", "arithmetic"].map(|f| text(r, f).map_or_else(String::new, plain));
         let [function, name, inputs, shape, arithmetic] = said;

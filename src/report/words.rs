@@ -17,6 +17,8 @@ pub(super) enum Verdict {
     Within,
     /// It is not.
     Beyond,
+    /// It could not be run.
+    Broken,
     /// It follows from random numbers: its values are not judged.
     Random,
     /// It is measured and held to no tolerance.
@@ -31,6 +33,7 @@ impl Verdict {
         match self {
             Self::Within => "ok",
             Self::Beyond => "differs",
+            Self::Broken => "not run",
             Self::Random => "random",
             Self::Measured => "measured",
             Self::Unknown => "not judged",
@@ -41,7 +44,7 @@ impl Verdict {
     pub(super) fn glyph(self) -> &'static str {
         match self {
             Self::Within => "✓",
-            Self::Beyond => "✕",
+            Self::Beyond | Self::Broken => "✕",
             // No dash, which would make numbers behind it negative.
             Self::Random | Self::Measured | Self::Unknown => "○",
         }
@@ -53,6 +56,15 @@ impl Verdict {
             (Some(false), _) | (_, None) => Self::Unknown,
             (_, Some(true)) => Self::Within,
             (_, Some(false)) => Self::Beyond,
+        }
+    }
+
+    /// Of a run.
+    pub(super) fn of_run(run: &Value) -> Self {
+        match (flag(run, "judged"), text(run, "error")) {
+            (Some(false), _) => Self::Unknown,
+            (_, Some(_)) => Self::Broken,
+            _ => Self::of(run),
         }
     }
 
@@ -107,9 +119,9 @@ pub(super) fn circumstances(report: &Value) -> Vec<String> {
         text(report, "inputs").map(str::to_owned),
         tolerance(report),
         text(model, "target").map(str::to_owned),
-        count(model, "ops").map(|n| match precisions.is_empty() {
-            true => format!("{n} ops"),
-            false => format!("{n} ops ({})", precisions.join(", ")),
+        count(model, "ops").map(|n| {
+            let of = if precisions.is_empty() { String::new() } else { format!(" ({})", precisions.join(", ")) };
+            format!("{n} ops{of}")
         }),
         count(model, "weights_bytes").map(|n| format!("{} of weights", bytes(n))),
     ]

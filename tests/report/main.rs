@@ -95,6 +95,24 @@ fn texts_of_models_are_never_markup() {
 }
 
 #[test]
+fn sections_make_other_pages() {
+    use mlconv::report::html::{Cell, Form, Page, Table, escape, ops_data, ops_section};
+    let rows = vec![vec![Cell::name("conv"), Cell::number(Some(2.0), |x| x.to_string()), Cell::text("")]];
+    let columns = vec![("Op", ""), ("Count", ""), ("Never said", "")];
+    let fallback = Table { caption: "Ops by type", columns, rows, left_out: 3 }.render(Form::Plain);
+    let page = Page {
+        title: "m.onnx".to_owned(),
+        header: format!("<h1>{}</h1>\n", escape("m.onnx")),
+        sections: vec![ops_section("12 ops.".to_owned(), &fallback)],
+        data: ops_data(&json!({"ops": [{"index": 0, "name": "conv", "op": "conv"}]})),
+        ..Page::default()
+    };
+    let page = page.render();
+    assert!(page.contains("<h2 id=\"ops-title\">Ops</h2>") && page.contains("3 more rows"), "{page}");
+    assert!(!page.contains("Never said") && !page.contains("<time>"), "{page}");
+}
+
+#[test]
 fn markdown_keeps_its_tables() {
     for (name, report) in cases() {
         let text = markdown(&report);

@@ -25,7 +25,11 @@ function explorer(root, { ops, total }) {
       ...options.map(([value, n]) => el("option", { value }, `${value} (${n})`)));
     return node;
   };
-  const orders = { program: "in program order", own: "worst of their own first", snr: "worst in total first", macs: "most work first" };
+  // Of a model that is compared with nothing, there are no errors to show.
+  const judged = ops.some((op) => op.state !== "");
+  root.classList.toggle("unjudged", !judged);
+  const errors = judged ? { own: "worst of their own first", snr: "worst in total first" } : {};
+  const orders = { program: "in program order", ...errors, macs: "most work first" };
   const order = el("select", { "aria-label": "Order", onchange: () => ((wanted.order = order.value), filter()) },
     ...Object.entries(orders).map(([value, text]) => el("option", { value }, text)));
   const search = el("input", {
@@ -172,8 +176,8 @@ function explorer(root, { ops, total }) {
     }
     return [
       el("h3", {}, op.name),
-      el("p", { class: "what" }, el("code", {}, op.kind), " ", el("span", { class: "state-of", "data-state": op.state },
-        el("span", { class: "glyph", "aria-hidden": "true" }, mark), ` ${op.state}`), about && about !== op.state ? `: ${about}` : ""),
+      el("p", { class: "what" }, el("code", {}, op.kind), " ", judged ? el("span", { class: "state-of", "data-state": op.state },
+        el("span", { class: "glyph", "aria-hidden": "true" }, mark), ` ${op.state}`) : "", about && about !== op.state ? `: ${about}` : ""),
       op.culprit ? el("p", { class: "culprit" }, [op.culprit.why, op.culprit.note].filter((t) => t).join(": ")) : null,
       facts([
         ["Result", code(op.type)],

@@ -32,7 +32,7 @@ pub(super) fn origin(report: &Value) -> Option<Section> {
         _ => String::new(),
     };
     if let Some(n) = count(bisection, "not_looked_at").filter(|n| *n > 0) {
-        lead += &format!(" {n} ops were not looked at.");
+        lead += &format!(" Ops that were not looked at: {n}.");
     }
     let mut body = culprits(bisection, ops) + &recipe(bisection);
     if depth {

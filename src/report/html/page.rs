@@ -104,10 +104,7 @@ pub fn escape(text: &str) -> String {
 
 /// A sentence with code in backticks as markup.
 pub fn prose(sentence: &str) -> String {
-    let span = |(is_code, s): (bool, &str)| match is_code {
-        true => format!("<code>{}</code>", escape(s)),
-        false => escape(s),
-    };
+    let span = |(is_code, s)| if is_code { format!("<code>{}</code>", escape(s)) } else { escape(s) };
     spans(sentence).into_iter().map(span).collect()
 }
 

@@ -32,13 +32,14 @@ pub(super) fn runs(report: &Value) -> Option<Section> {
     if all.len() > ROWS {
         body += &format!("<p class=\"rest\">{} more runs are in the JSON report.</p>\n", all.len() - ROWS);
     }
-    let judged = all.iter().filter(|r| Verdict::of(r) != Verdict::Unknown).count();
-    let failed = all.iter().filter(|r| Verdict::of(r) == Verdict::Beyond).count();
-    let lead = match failed {
-        0 => format!("{} runs, {judged} judged; all of those are within the tolerance. {CELLS}", all.len()),
-        n => format!("{} runs, {judged} judged; {n} of those are beyond the tolerance. {CELLS}", all.len()),
-    };
-    (!all.is_empty()).then(|| Section { id: "runs", title: "Runs", lead, body })
+    let of = |verdict| all.iter().filter(|r| Verdict::of_run(r) == verdict).count();
+    let (within, beyond, broken) = (of(Verdict::Within), of(Verdict::Beyond), of(Verdict::Broken));
+    let beyond_words = if beyond == 0 { "none".to_owned() } else { beyond.to_string() };
+    let broken_words = if broken == 0 { String::new() } else { format!(", {broken} could not be made") };
+    let judged = within + beyond + broken;
+    let lead =
+        format!("{} runs, {judged} judged: {beyond_words} beyond the tolerance{broken_words}. {CELLS}", all.len());
+    (!all.is_empty()).then_some(Section { id: "runs", title: "Runs", lead, body })
 }
 
 /// Outputs that have a column at most.
@@ -66,7 +67,7 @@ fn matrix(runs: &[&Value], function: &str) -> String {
         body += &format!(
             "<tr{row}><th scope=\"row\"{again}>{head}</th><td>{}</td><td>{}</td>",
             escape(text(run, "arithmetic").unwrap_or_default()),
-            chip(Verdict::of(run)).into_markup()
+            chip(Verdict::of_run(run)).into_markup()
         );
         before = head;
         body += &match text(run, "error") {
@@ -75,8 +76,9 @@ fn matrix(runs: &[&Value], function: &str) -> String {
         };
         body += "</tr>\n";
     }
-    let heads: String =
-        outputs.iter().map(|o| format!("<th scope=\"col\" class=\"n\"><code>{}</code></th>", escape(o))).collect();
+    let heads = outputs.iter().fold(String::new(), |heads, o| {
+        heads + &format!("<th scope=\"col\" class=\"n\"><code>{}</code></th>", escape(o))
+    });
     let of = if function.is_empty() { String::new() } else { format!(" of {}", escape(function)) };
     let heads = if heads.is_empty() { "<th scope=\"col\">Outputs</th>".to_owned() } else { heads };
     format!(

@@ -21,7 +21,9 @@ const SENTENCES: usize = 3;
 /// The verdict, what was compared, and the six answers.
 pub(super) fn header(report: &Value) -> String {
     let verdict = Verdict::of(report);
-    let facts: String = words::circumstances(report).iter().map(|f| format!("<li>{}</li>\n", escape(f))).collect();
+    let facts = words::circumstances(report)
+        .iter()
+        .fold(String::new(), |facts, f| facts + &format!("<li>{}</li>\n", escape(f)));
     let mut out = format!(
         "<header class=\"verdict {class}\">\n<p class=\"mark\" aria-hidden=\"true\">{glyph}</p>\n<div>\n<h1>{headline}</h1>\n\
          <p class=\"subject\">{subject}</p>\n</div>\n<ul class=\"facts\">\n{facts}</ul>\n</header>\n",
@@ -42,9 +44,9 @@ pub(super) fn header(report: &Value) -> String {
 }
 
 fn sentences(said: &[&str], with_copies: bool) -> String {
-    let one = |s: &&str| match with_copies {
-        true => format!("<p>{}</p>\n", words::spans(s).into_iter().map(copied_or_text).collect::<String>()),
-        false => format!("<p>{}</p>\n", prose(s)),
+    let one = |s: &&str| {
+        let copies = || words::spans(s).into_iter().map(copied_or_text).collect();
+        format!("<p>{}</p>\n", if with_copies { copies() } else { prose(s) })
     };
     let (first, rest) = said.split_at(said.len().min(SENTENCES));
     let shown: String = first.iter().map(one).collect();
@@ -72,7 +74,7 @@ pub(super) fn all(report: &Value) -> Vec<Section> {
 pub(super) fn class(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Within => "good",
-        Verdict::Beyond => "bad",
+        Verdict::Beyond | Verdict::Broken => "bad",
         Verdict::Random | Verdict::Measured | Verdict::Unknown => "open",
     }
 }
@@ -221,7 +223,8 @@ fn accuracy(report: &Value) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    Table { caption: "Accuracy", columns, rows, left_out: all.len().saturating_sub(ROWS) }.render(Form::Plain)
+    let table = Table { caption: "Accuracy", columns, rows, left_out: all.len().saturating_sub(ROWS) };
+    format!("<h3>Accuracy</h3>\n{}", table.render(Form::Plain))
 }
 
 fn weights(report: &Value) -> Option<Section> {
@@ -269,7 +272,7 @@ fn weights(report: &Value) -> Option<Section> {
     let lead = format!("{} weights take {}{from}.", weights.len(), bytes(after));
     let body =
         Table { caption: "Weights", columns, rows, left_out: weights.len().saturating_sub(ROWS) }.render(Form::Plain);
-    (!weights.is_empty()).then(|| Section { id: "weights", title: "Weights", lead, body })
+    (!weights.is_empty()).then_some(Section { id: "weights", title: "Weights", lead, body })
 }
 
 fn files(report: &Value) -> Option<Section> {

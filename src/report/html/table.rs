@@ -53,7 +53,7 @@ impl Cell {
         if name.is_empty() {
             return Self::default();
         }
-        Self { markup: format!("<code>{}</code>", escape(name)), ..Self::default() }
+        Self { markup: format!("<code class=\"alone\">{}</code>", escape(name)), ..Self::default() }
     }
 
     /// A number, as `show` writes it; empty where it is not known.
