@@ -22,7 +22,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
 
 import numpy as np
@@ -191,19 +190,25 @@ def overflow(package, model, first):
         f.write(spec.SerializeToString())
 
 
+# A process begins with the memory of the one that starts it, which counts for its greatest: a small one starts what is measured.
+MEASURE = """
+import os, subprocess, sys, time
+begun = time.monotonic()
+child = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(child.pid, 0)
+with open(sys.argv[1], "w") as f:
+    print(os.waitstatus_to_exitcode(status), time.monotonic() - begun, used.ru_maxrss * 1024, file=f)
+"""
+
+
 def measured(words):
     """The exit status and what is printed, with seconds and the greatest resident memory in bytes."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        begun = time.monotonic()
-        child = subprocess.Popen(list(map(str, words)), stdout=out, stderr=err)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - begun
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    return child.returncode, *texts, seconds, used.ru_maxrss * 1024
+    with tempfile.NamedTemporaryFile("r") as said:
+        done = subprocess.run([sys.executable, "-I", "-S", "-c", MEASURE, said.name, *map(str, words)], capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(done.stderr[-300:])
+        status, seconds, memory = said.read().split()
+    return int(status), done.stdout, done.stderr, float(seconds), int(memory)
 
 
 def bisected(args, pair, folder):
