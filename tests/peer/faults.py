@@ -7,9 +7,10 @@ For each family of `fault_models.py`, each of its faults and each seed, a pair i
 in half precision of a model with the fault, which `mlconv convert` makes without looking at A. A wrong epsilon, a transposed
 weight, a dropped bias, wrong padding, a wrong mask and exchanged heads are in the ONNX model that B is made of. What overflows half
 precision is put into the package, as `convert` would keep it in single precision; a tensor with a table of too few entries is
-what `mlconv compress` makes when it is told so. Packages of a last kind are what coremltools writes, with names of its own. Then `mlconv diff A B --bisect` runs on a sample, and the first culprit must be an
-op of the place of the fault, by its own name or by the node that it comes from. With `--recipe`, the recipe printed for overflows
-and tables must make the outputs pass.
+what `mlconv compress` makes when it is told so. Pairs called `coremltools` have packages that coremltools writes, whose ops have
+names of its own. Then `mlconv diff A B --bisect` runs on a sample, and the first culprit must be an op of the place of the fault, by
+its own name or by the node that it comes from. With `--recipe`, the recipe printed for overflows and tables must make the outputs
+pass.
 
 Prints a line for each pair, with the time and the greatest resident memory of `diff`; the last line is `N passed, M failed`.
 `--make` makes the pairs in FOLDER and stops; what is there already is used again. Options behind `--` are given to `diff`.
@@ -204,7 +205,8 @@ with open(sys.argv[1], "w") as f:
 def measured(words):
     """The exit status and what is printed, with seconds and the greatest resident memory in bytes."""
     with tempfile.NamedTemporaryFile("r") as said:
-        done = subprocess.run([sys.executable, "-I", "-S", "-c", MEASURE, said.name, *map(str, words)], capture_output=True, text=True)
+        words = [sys.executable, "-I", "-S", "-c", MEASURE, said.name, *map(str, words)]
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise Failed(done.stderr[-300:])
         status, seconds, memory = said.read().split()
