@@ -9,6 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
+# What is added to scores that a mask excludes, as exporters have it.
+MASKED = np.finfo(np.float32).min
 
 
 class Graph:
@@ -78,7 +80,7 @@ class Transformer:
         return {"input_ids": random.integers(0, cls.words, (1, cls.tokens)), "attention_mask": mask}
 
     @classmethod
-    def build(cls, seed, fault=None, layer=None):
+    def build(cls, seed, fault=None, layer=None, masked=MASKED):
         g, width, head = Graph(seed, fault, layer), cls.width, cls.width // cls.heads
 
         def linear(place, x, inside, outside, gain=1.0):
@@ -145,7 +147,7 @@ class Transformer:
         axes = g.constant("/Constant", [1, 2], np.int64)
         mask = g.node("/Cast", "Cast", [g.node("/Unsqueeze", "Unsqueeze", ["attention_mask", axes])], to=TensorProto.FLOAT)
         mask = g.node("/Sub", "Sub", [g.constant("/Constant_1", 1.0), mask])
-        mask = g.node("/Mul", "Mul", [mask, g.constant("/Constant_2", np.finfo(np.float32).min)])
+        mask = g.node("/Mul", "Mul", [mask, g.constant("/Constant_2", masked)])
         for i in range(cls.layers):
             first = 1e-1 if g.at(i, "epsilon-large") else 1e-5
             second = 1e-3 if g.at(i, "epsilon-small") else 1e-5
@@ -189,7 +191,7 @@ class Cnn:
         return {"image": random.standard_normal((1, 3, 224, 224), np.float32)}
 
     @classmethod
-    def build(cls, seed, fault=None, layer=None):
+    def build(cls, seed, fault=None, layer=None, masked=MASKED):
         g = Graph(seed, fault, layer)
 
         def conv(place, n, x, power, inside, outside, kernel, stride=1, here=False):

@@ -7,9 +7,10 @@ For each family of `fault_models.py`, each of its faults and each seed, a pair i
 in half precision of a model with the fault, which `mlconv convert` makes without looking at A. A wrong epsilon, a transposed
 weight, a dropped bias, wrong padding, a wrong mask and exchanged heads are in the ONNX model that B is made of. What overflows half
 precision is put into the package, as `convert` would keep it in single precision; a tensor with a table of too few entries is
-what `mlconv compress` makes when it is told so. Then `mlconv diff A B --bisect` runs on a sample, and the first culprit must be an
-op of the place of the fault, by its own name or by the node that it comes from. With `--recipe`, the recipe printed for overflows
-and tables must make the outputs pass.
+what `mlconv compress` makes when it is told so. Pairs called `coremltools` have packages that coremltools writes, whose ops have
+names of its own. Then `mlconv diff A B --bisect` runs on a sample, and the first culprit must be an op of the place of the fault, by
+its own name or by the node that it comes from. With `--recipe`, the recipe printed for overflows and tables must make the outputs
+pass.
 
 Prints a line for each pair, with the time and the greatest resident memory of `diff`; the last line is `N passed, M failed`.
 `--make` makes the pairs in FOLDER and stops; what is there already is used again. Options behind `--` are given to `diff`.
@@ -22,13 +23,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
 
 import numpy as np
 import onnx
 import onnxruntime
-from fault_models import FAMILIES
+from fault_models import FAMILIES, MASKED
 from witnessing import Failed
 
 # The faults that a recipe can mend: what half precision or a table does, not what another program computes.
@@ -38,11 +38,18 @@ MENDED = ("overflow", "clusters")
 class Pair:
     """A family, a fault, and a seed, from which follow the layer, the weights and the sample."""
 
-    def __init__(self, family, fault, seed):
-        self.family, self.fault, self.seed = family, fault, seed
-        self.name = f"{family.name}/{fault}/{seed}"
+    def __init__(self, family, fault, seed, maker):
+        self.family, self.fault, self.seed, self.maker = family, fault, seed, maker
+        self.name = f"{family.name}/{fault}/{seed}" + (f"/{maker}" if maker != "mlconv" else "")
+        # coremltools makes an infinity of the least float, and NaN of that: a fault of its own.
+        self.masked = -1e4 if maker == "coremltools" else MASKED
         # Faults of one seed lie in different layers.
         self.layer = family.layer_of(np.random.default_rng([seed, zlib.crc32(fault.encode())]))
+
+    def build(self, faulty):
+        """The model with the fault, or without."""
+        fault = (self.fault, self.layer) if faulty else (None, None)
+        return self.family.build(self.seed, *fault, masked=self.masked)
 
     def places(self):
         """Names of nodes or modules, one of which the culprit must be or lie in."""
@@ -82,12 +89,13 @@ def make(args, pair, folder):
     family, fault = pair.family, pair.fault
     beside = lambda name: os.path.join(folder, pair.name.replace("/", "-") + name)
     # Only what overflows is in the right model, too: all others share one.
-    right = beside("-a.onnx") if fault == "overflow" else os.path.join(folder, f"{family.name}-{pair.seed}-a.onnx")
+    overflows = "-overflow" if fault == "overflow" else ""
+    right = os.path.join(folder, f"{family.name}{overflows}-{pair.seed}-{pair.maker}-a.onnx")
     package, sample = beside("-b.mlpackage"), os.path.join(folder, f"{family.name}-{pair.seed}.npz")
     arrays = family.sample(np.random.default_rng(pair.seed))
     model = None
     if not os.path.exists(right):
-        model = family.build(pair.seed, fault, pair.layer) if fault == "overflow" else family.build(pair.seed)
+        model = pair.build(fault == "overflow")
         onnx.checker.check_model(model)
         onnx.save(model, right)
     if not os.path.exists(sample):
@@ -107,7 +115,11 @@ def plant(args, pair, right, model, arrays, scratch, package):
     family, fault = pair.family, pair.fault
     source = os.path.join(scratch, "m.onnx")
     convert = [args.mlconv, "convert", "--quiet", "--no-verify", "-o", package, source]
-    if fault == "clusters":
+    if pair.maker == "coremltools":
+        from fault_builder import build
+
+        build(pair.build(True), package)
+    elif fault == "clusters":
         node = next(n for n in model.graph.node if n.name.startswith(pair.places()[0]) and n.op_type in ("Conv", "MatMul"))
         scheme = f"^{re.escape(node.input[1])}(_to_fp16)?$=pal2"
         run([args.mlconv, "compress", right, "--quiet", "--no-verify", "-o", package, "--tensor", scheme])
@@ -116,11 +128,11 @@ def plant(args, pair, right, model, arrays, scratch, package):
         (great,) = outputs(model, arrays, f"{first}_output_0")
         if not np.isfinite(great).all() or np.abs(great).max() <= 65504:
             raise Failed(f"{first} overflows nothing: it is {np.abs(great).max():.3g} at most")
-        onnx.save(family.build(pair.seed), source)
+        onnx.save(pair.build(False), source)
         run(convert)
         overflow(package, model, first)
     else:
-        wrong = family.build(pair.seed, fault, pair.layer)
+        wrong = pair.build(True)
         onnx.checker.check_model(wrong)
         if all(np.array_equal(a, b) for a, b in zip(outputs(model, arrays), outputs(wrong, arrays))):
             raise Failed(f"the fault {fault} changes nothing")
@@ -179,19 +191,26 @@ def overflow(package, model, first):
         f.write(spec.SerializeToString())
 
 
+# A process begins with the memory of the one that starts it, which counts for its greatest: a small one starts what is measured.
+MEASURE = """
+import os, subprocess, sys, time
+begun = time.monotonic()
+child = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(child.pid, 0)
+with open(sys.argv[1], "w") as f:
+    print(os.waitstatus_to_exitcode(status), time.monotonic() - begun, used.ru_maxrss * 1024, file=f)
+"""
+
+
 def measured(words):
     """The exit status and what is printed, with seconds and the greatest resident memory in bytes."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        begun = time.monotonic()
-        child = subprocess.Popen(list(map(str, words)), stdout=out, stderr=err)
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.monotonic() - begun
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    return child.returncode, *texts, seconds, used.ru_maxrss * 1024
+    with tempfile.NamedTemporaryFile("r") as said:
+        words = [sys.executable, "-I", "-S", "-c", MEASURE, said.name, *map(str, words)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(done.stderr[-300:])
+        status, seconds, memory = said.read().split()
+    return int(status), done.stdout, done.stderr, float(seconds), int(memory)
 
 
 def bisected(args, pair, folder):
@@ -234,7 +253,8 @@ def main():
     args.mlconv, args.options = os.path.abspath(args.mlconv), options
     if args.make and not args.folder:
         parser.error("--make needs --folder")
-    pairs = [Pair(f, fault, seed) for f in FAMILIES.values() for seed in range(args.seeds) for fault in f.faults]
+    pairs = [Pair(f, fault, seed, maker) for maker in ("mlconv", "coremltools") for f in FAMILIES.values()
+             for seed in range(args.seeds) for fault in f.faults if (maker, fault) != ("coremltools", "clusters")]
     passed = failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or scratch
@@ -244,10 +264,10 @@ def main():
                 continue
             try:
                 line, passed = bisected(args, pair, folder), passed + 1
-                print(f"{pair.name:28} {line}", flush=True)
+                print(f"{pair.name:38} {line}", flush=True)
             except Exception as e:
                 failed += 1
-                print(f"{pair.name:28} FAILED {e if isinstance(e, Failed) else repr(e)}", flush=True)
+                print(f"{pair.name:38} FAILED {e if isinstance(e, Failed) else repr(e)}", flush=True)
     print(f"{passed} passed, {failed} failed")
     return bool(failed)
 
