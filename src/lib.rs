@@ -14,6 +14,7 @@ pub mod compare;
 pub mod compress;
 pub mod convert;
 pub mod feed;
+pub mod golden;
 pub mod interface;
 pub mod made_up;
 mod mend;
@@ -29,6 +30,7 @@ mod stateful;
 pub mod survey;
 pub mod watch;
 pub mod witness;
+pub mod work;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};
 

@@ -16,6 +16,7 @@ mod run;
 #[cfg(feature = "onnxruntime")]
 mod source_runtime;
 mod terminal;
+mod thresholds;
 mod verify;
 mod write;
 
@@ -50,7 +51,7 @@ enum Command {
     /// Run a package, or any importable model, on this machine
     Run(run::Args),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
-    Verify(verify::Args),
+    Verify(Box<verify::Args>),
     /// Show inputs, outputs, states, functions, ops and weights
     Inspect(inspect::Args),
     /// List everything that stands in the way of a conversion; write nothing

@@ -1,25 +1,30 @@
 //! Two models on the same inputs: how far their outputs are apart, and how often each is right.
 
+mod pair;
+mod plan;
+
+pub(crate) use pair::Inputs;
+pub use plan::{Arithmetic, Extent, Scope};
+
 use crate::{
     Diagnostic, Failure,
     accuracy::{Accuracy, Labels},
     arrays::Arrays,
-    chance::drawn_outputs,
     codes,
-    compare::{self, OutputDiff, Tolerance},
+    compare::{Kind, Miss, OutputDiff, Tolerance, kinds},
     convert::has_halves,
-    feed::{self, Samples},
-    interface::label_and_probabilities,
-    made_up,
+    feed,
+    golden::Golden,
     names::listed,
-    witness::{self, Chosen, Process, Witness},
+    witness::{self, Chosen, Witness},
 };
 use mlconv_mil::{
     ir::{Function, Port},
     verify::Verified,
 };
-use mlconv_runner::{Options, Reference, RunError, Session, States, cpu::Cpu};
-use mlconv_tensor::{Tensor, TensorType};
+use mlconv_runner::RunError;
+use pair::{Outcome, Pair, Stopped, Wanted};
+use plan::{Plan, Series};
 use std::borrow::Cow;
 
 /// What two models are run on.
@@ -56,6 +61,35 @@ pub struct Parity {
     pub witness: Witness,
     /// Where outputs differ from those of another process: whether the source's own lowering is within the tolerance all the same.
     pub lowering_agrees: Option<bool>,
+    /// What was run: first what is judged.
+    pub runs: Vec<Run>,
+    /// What was left out, each with its reason.
+    pub untested: Vec<String>,
+}
+
+/// A function of both models on some inputs.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The function.
+    pub function: String,
+    /// A few words for it.
+    pub name: String,
+    /// What the inputs were.
+    pub inputs: String,
+    /// Their shapes.
+    pub shape: String,
+    /// What the package computed in.
+    pub arithmetic: &'static str,
+    /// What ran the source, as [`Witness::name`].
+    pub against: &'static str,
+    /// Whether the verdict depends on it.
+    pub judged: bool,
+    /// Whether outputs are within the tolerance.
+    pub pass: bool,
+    /// Why the package could not be run.
+    pub error: Option<String>,
+    /// One per output.
+    pub outputs: Vec<OutputDiff>,
 }
 
 impl Parity {
@@ -65,11 +99,24 @@ impl Parity {
         let beyond = || self.outputs.iter().filter(|o| !o.pass);
         let bad: Vec<&str> = beyond().map(|o| o.name.as_str()).collect();
         if bad.is_empty() {
-            return None;
+            let failed = self.runs.iter().find(|r| r.judged && r.error.is_some())?;
+            let why = failed.error.clone().unwrap_or_default();
+            return Some(Diagnostic::warning(
+                &codes::N0001,
+                format!("the package does not run on {}: {why}", failed.what()),
+            ));
         }
-        let Tolerance { min_snr_db, max_rel } = self.tolerance;
-        let or = if max_rel > 0.0 { format!(", or {max_rel:.0e} of the greatest value") } else { String::new() };
-        let title = format!("beyond tolerance, which is {min_snr_db} dB SNR{or}: {}", listed(&bad));
+        let Tolerance { min_snr_db, max_rel, .. } = self.tolerance;
+        let title = if self.tolerance.is_of_noise() {
+            let or = if max_rel > 0.0 { format!(", or {max_rel:.0e} of the greatest value") } else { String::new() };
+            format!("beyond tolerance, which is {} dB SNR{or}: {}", db(min_snr_db), listed(&bad))
+        } else {
+            let one = |o: &OutputDiff| {
+                let texts: Vec<String> = o.missed.iter().map(Miss::text).chain(o.mismatch.clone()).collect();
+                format!("`{}`: {}", o.name, texts.join("; "))
+            };
+            format!("beyond tolerance: {}", beyond().map(one).collect::<Vec<_>>().join("; "))
+        };
         let d = Diagnostic::warning(&codes::N0001, title);
         if self.lowering_agrees == Some(true) {
             // No rounding gives another shape, or other integers.
@@ -103,113 +150,309 @@ impl Parity {
         )))
     }
 
-    /// Whether every output is within the tolerance.
+    /// Whether every output is within the tolerance, and the package runs on all that is judged.
     pub fn pass(&self) -> bool {
-        self.outputs.iter().all(|o| o.pass)
+        self.outputs.iter().all(|o| o.pass) && self.runs.iter().all(|r| r.error.is_none() || !r.judged)
     }
 }
 
-/// Runs `package` on the CPU backend and `source` as was chosen, on the same inputs. Where another process is not required
-/// and does not run the source, our own kernels do.
+impl Run {
+    /// What it was run on, for a person.
+    pub fn what(&self) -> String {
+        if self.shape.is_empty() { self.name.clone() } else { format!("{} ({})", self.name, self.shape) }
+    }
+}
+
+/// A number of dB for a person: whole where it is.
+fn db(x: f64) -> String {
+    if x.fract() == 0.0 { format!("{x}") } else { format!("{x:.1}") }
+}
+
+/// Runs `package` on the CPU backend and `source` as was chosen, on the samples or on random inputs. Where another process
+/// is not required and does not run the source, our own kernels do.
 pub fn parity(
     source: &Verified,
     package: &Verified,
     given: Given<'_>,
     tolerance: Tolerance,
+    chosen: Chosen,
+) -> Result<Parity, Failure> {
+    compared(source, package, given, &Scope::quick(tolerance), chosen)
+}
+
+/// As [`parity`], on all that `scope` says. What is not judged runs on our own kernels.
+pub fn compared(
+    source: &Verified,
+    package: &Verified,
+    given: Given<'_>,
+    scope: &Scope<'_>,
     mut chosen: Chosen,
 ) -> Result<Parity, Failure> {
     let mut notes = chosen.notes;
-    let otherwise = || compare(source, package, given, tolerance, None, chosen.otherwise.clone());
+    let otherwise = |scope: &Scope<'_>| {
+        let other = chosen.otherwise.clone();
+        compare(source, package, given, scope, &mut Wanted::Kernels, other)
+    };
     let mut done = match &mut chosen.process {
-        None => otherwise()?,
+        None => otherwise(scope)?,
         Some(process) => {
             let witness = process.witness();
-            match compare(source, package, given, tolerance, Some(process), witness) {
+            match compare(source, package, given, scope, &mut Wanted::Process(process), witness) {
                 Ok(done) if done.pass() => done,
                 // Who is at fault is seen best by asking the other one.
-                Ok(done) => Parity { lowering_agrees: otherwise().ok().map(|p| p.pass()), ..done },
+                Ok(done) => {
+                    let quick = Scope { extent: Extent::Quick, record: None, ..*scope };
+                    Parity { lowering_agrees: otherwise(&quick).ok().map(|p| p.pass()), ..done }
+                }
                 Err(failure) if chosen.required => {
                     let of_witness = |d: &Diagnostic| *d.code == codes::N0006;
                     let said = |d| if of_witness(&d) { uncompared(d, given) } else { d };
                     return Err(failure.into_iter().map(said).collect());
                 }
                 Err(failure) => {
-                    let done = otherwise()?;
+                    let done = otherwise(scope)?;
                     notes.extend(failure.into_iter().map(witness::instead));
                     done
                 }
             }
         }
     };
+    if scope.extent != Extent::Quick {
+        inform(source, package, given, scope, chosen.otherwise.name(), &mut done);
+    }
     notes.append(&mut done.notes);
     Ok(Parity { notes, ..done })
 }
 
-/// Runs both on the same inputs: the source in `process`, or on the reference kernels where there is none.
+/// Compares a package with what was recorded.
+pub fn recorded(package: &Verified, golden: &Golden, scope: &Scope<'_>) -> Result<Parity, Failure> {
+    let Some(f) = package.functions.first() else { return Err(vec![]) };
+    let mut all = Parity { tolerance: scope.tolerance, ..Parity::new(Witness::Recorded, package) };
+    scored(package, false, scope).map_err(|d| vec![d])?;
+    let pair = pair(package, f, (package, f), scope, scope.tolerance, false);
+    let read = golden.calls(f).map_err(|d| vec![d])?;
+    let given = Given { samples: &Arrays::new(), labels: None, seed: 0 };
+    let (inputs, outputs): (Vec<_>, Vec<_>) = read.calls.into_iter().unzip();
+    all.untested.extend(read.missing.iter().map(|name| format!("`{name}`, which was not recorded")));
+    all.unused = read.unused;
+    all.samples = inputs.len();
+    all.inputs =
+        if all.samples == 1 { "recorded inputs".to_owned() } else { format!("{} recorded inputs", all.samples) };
+    let Plan { series, .. } = pair.judged(Some(inputs), &[], 0);
+    let from: Vec<usize> = (0..f.sig.outputs.len()).collect();
+    for one in &series {
+        let done = pair.run(one, given, &from, &mut Wanted::Recorded(&outputs));
+        let Outcome { outputs, .. } = done.map_err(|e| e.failure(given, true))?;
+        all.judge(&pair, one, &outputs);
+        all.outputs.extend(outputs.into_iter().map(|d| d.judged(&scope.tolerance)));
+    }
+    Ok(all)
+}
+
+impl Parity {
+    fn new(witness: Witness, package: &Verified) -> Self {
+        Self {
+            outputs: vec![],
+            accuracy: vec![],
+            inputs: String::new(),
+            samples: 1,
+            unused: vec![],
+            tolerance: Tolerance::ANY,
+            half: has_halves(package),
+            notes: vec![],
+            witness,
+            lowering_agrees: None,
+            runs: vec![],
+            untested: vec![],
+        }
+    }
+
+    /// Notes what calls gave.
+    fn judge(&mut self, pair: &Pair<'_>, series: &Series, outputs: &[OutputDiff]) {
+        let outputs: Vec<OutputDiff> = outputs.iter().map(|d| d.clone().judged(&pair.tolerance)).collect();
+        let pass = outputs.iter().all(|d| d.pass);
+        self.runs.push(Run { pass, outputs, ..Run::of(pair, series, self.witness.name()) });
+    }
+}
+
+impl Run {
+    fn of(pair: &Pair<'_>, series: &Series, against: &'static str) -> Self {
+        Self {
+            function: pair.g.name.clone(),
+            name: series.name.clone(),
+            inputs: series.inputs.clone(),
+            shape: series.shape.clone(),
+            arithmetic: series.arithmetic.name(),
+            against,
+            judged: series.judged,
+            pass: false,
+            error: None,
+            outputs: vec![],
+        }
+    }
+}
+
+/// A function with what it comes from.
+fn pair<'a>(
+    source: &'a Verified,
+    f: &'a Function,
+    (package, g): (&'a Verified, &'a Function),
+    scope: &'a Scope<'a>,
+    tolerance: Tolerance,
+    has_labels: bool,
+) -> Pair<'a> {
+    let scores = scores(g, has_labels);
+    let half = has_halves(package) || scope.arithmetic.half;
+    Pair { source, f, package, g, scope, tolerance, kinds: kinds(g, scope.kinds, scores), half }
+}
+
+/// Runs both on what is judged.
 fn compare(
     source: &Verified,
     package: &Verified,
     given: Given<'_>,
-    tolerance: Tolerance,
-    mut process: Option<&mut Process>,
+    scope: &Scope<'_>,
+    wanted: &mut Wanted<'_>,
     witness: Witness,
 ) -> Result<Parity, Failure> {
     // Where the source computes in 16 bits, so does whatever runs it.
-    let tolerance = match &process {
-        Some(process) if tolerance == Tolerance::F32 && (has_halves(source) || process.has_bf16()) => Tolerance::F16,
-        _ => tolerance,
+    let tolerance = match wanted {
+        Wanted::Process(p) if scope.tolerance.is_of_single() && (has_halves(source) || p.has_bf16()) => Tolerance::F16,
+        _ => scope.tolerance,
     };
-    let inputs = if given.samples.is_empty() { format!("random inputs of seed {}", given.seed) } else { String::new() };
-    let mut all = Parity {
-        outputs: vec![],
-        accuracy: vec![],
-        inputs,
-        samples: 1,
-        unused: vec![],
-        tolerance,
-        half: has_halves(package),
-        notes: vec![],
-        witness,
-        lowering_agrees: None,
-    };
+    let of_process = matches!(wanted, Wanted::Process(_));
+    scored(package, given.labels.is_some(), scope).map_err(|d| vec![d])?;
+    if let Some(record) = scope.record {
+        drop(record.take());
+    }
+    let mut all = Parity { tolerance, ..Parity::new(witness, package) };
+    let mut series_count = 0;
     for (i, g) in package.functions.iter().enumerate() {
         let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
-        let pair = Pair { source, f, package, g, tolerance };
+        let pair = pair(source, f, (package, g), scope, tolerance, given.labels.is_some());
         let arrays = source_names(f, g, given.samples);
         all.notes.extend(if i == 0 { feed::notes(f, &arrays) } else { vec![] });
-        let samples = if given.samples.is_empty() {
-            let mut inputs = pair
-                .random_inputs(given.seed)
-                .map_err(|all| all.into_iter().map(|d| uncompared(d, given)).collect::<Vec<_>>())?;
-            if let Some(process) = &process {
-                process.fitting(f, &mut inputs);
-            }
-            Samples { runs: vec![inputs], unused: vec![] }
-        } else {
-            feed::samples(f, &arrays, given.labels.map(Labels::len)).map_err(|d| vec![d])?
+        let samples = if given.samples.is_empty() { None } else { Some(pair.samples(given).map_err(|d| vec![d])?) };
+        let first = match &samples {
+            Some(samples) => samples.runs.first().map(plan::shapes_of).unwrap_or_default(),
+            None => pair.first_shapes(given.seed).map_err(|d| vec![uncompared(d, given)])?,
         };
+        let runs = samples.map(|samples| {
+            // An array is unused if no function takes it.
+            all.unused.retain(|u| samples.unused.contains(u));
+            if i == 0 {
+                all.unused = samples.unused;
+            }
+            samples.runs
+        });
         if let Some(labels) = given.labels {
-            labels.check(samples.runs.len()).map_err(|d| vec![d])?;
-        }
-        // An array is unused if no function takes it.
-        all.unused.retain(|u| samples.unused.contains(u));
-        if i == 0 {
-            (all.unused, all.samples) = (samples.unused, samples.runs.len());
+            labels.check(runs.as_ref().map_or(1, Vec::len)).map_err(|d| vec![d])?;
         }
         let from = pair.sources(&mut all.notes)?;
-        let (outputs, accuracy) = pair.run(&samples.runs, given, &from, process.as_deref_mut())?;
+        let Plan { series, untested } = pair.judged(runs, &first, given.seed);
+        all.untested.extend(untested);
+        let (mut outputs, mut calls): (Vec<OutputDiff>, usize) = (vec![], 0);
+        for one in &series {
+            match pair.run(one, given, &from, wanted) {
+                Ok(done) => {
+                    all.judge(&pair, one, &done.outputs);
+                    all.accuracy.extend(done.accuracy);
+                    for (i, d) in done.outputs.into_iter().enumerate() {
+                        match outputs.get_mut(i) {
+                            Some(worst) => worst.absorb(d.behind(calls)),
+                            None => outputs.push(d),
+                        }
+                    }
+                    calls += done.calls;
+                }
+                Err(stopped) if one.first => return Err(stopped.failure(given, of_process)),
+                Err(stopped) => all.left_out(&pair, one, stopped),
+            }
+        }
+        (series_count, all.samples) = if i == 0 { (series.len(), calls) } else { (series_count, all.samples) };
         for d in outputs.iter().filter(|d| d.nothing_finite) {
             let title = format!("no element of `{}` is finite, in both models: there is nothing to compare", d.name);
             let help = "weights or inputs that are not finite are the usual cause; give inputs that the model is for with `--sample`";
             all.notes.push(Diagnostic::warning(&codes::N0004, title).help(help));
         }
-        all.outputs.extend(outputs);
-        all.accuracy.extend(accuracy);
+        all.outputs.extend(outputs.into_iter().map(|d| d.judged(&tolerance)));
     }
-    if !given.samples.is_empty() {
-        all.inputs = if all.samples == 1 { "the samples".to_owned() } else { format!("{} samples", all.samples) };
-    }
+    all.inputs = match (given.samples.is_empty(), all.samples, series_count) {
+        (true, _, 0 | 1) => format!("random inputs of seed {}", given.seed),
+        (true, ..) => format!("random inputs of seed {}, and {} more", given.seed, series_count - 1),
+        (false, 1, _) => "the samples".to_owned(),
+        (false, n, _) => format!("{n} samples"),
+    };
     Ok(all)
+}
+
+/// What is asked of scores of classes must be asked of an output that holds such.
+fn scored(package: &Verified, has_labels: bool, scope: &Scope<'_>) -> Result<(), Diagnostic> {
+    let Tolerance { min_top1, max_kl, .. } = scope.tolerance;
+    let asked = min_top1.map(|_| "--min-top1").or(max_kl.map(|_| "--max-kl"));
+    let Some(asked) = asked else { return Ok(()) };
+    let holds = |g| {
+        kinds(g, scope.kinds, scores(g, has_labels)).iter().any(|k| matches!(k, Kind::Logits | Kind::Probabilities))
+    };
+    if package.functions.iter().any(holds) {
+        return Ok(());
+    }
+    let names = package.functions.iter().flat_map(|g| &g.sig.outputs).map(|p| &*p.name);
+    let d = Diagnostic::error(&codes::L0001, format!("`{asked}`: no output is known to hold scores of classes"));
+    Err(d.help(format!(
+        "say which one does, with `--kind NAME=logits` or `=probabilities`; outputs are {}",
+        listed(names)
+    )))
+}
+
+/// The output that labels are about.
+fn scores(g: &Function, has_labels: bool) -> Option<usize> {
+    let types = g.sig.outputs.iter().zip(g.outputs()).map(|(p, v)| (&*p.name, g.ty(*v).tensor()));
+    if has_labels { Accuracy::among(types) } else { None }
+}
+
+impl Parity {
+    /// Notes calls that came to no end: a source that does not run says nothing about the package.
+    fn left_out(&mut self, pair: &Pair<'_>, series: &Series, stopped: Stopped) {
+        let run = Run::of(pair, series, self.witness.name());
+        match stopped {
+            Stopped::Source(d) => {
+                self.untested.push(pair.of_function(&format!("{}: the source does not run: {}", run.what(), d.title)));
+            }
+            Stopped::Package(d) | Stopped::Labels(d) => self.runs.push(Run { error: Some(d.title), ..run }),
+        }
+    }
+}
+
+/// Runs both on what is not judged, on our own kernels.
+fn inform(
+    source: &Verified,
+    package: &Verified,
+    given: Given<'_>,
+    scope: &Scope<'_>,
+    against: &'static str,
+    all: &mut Parity,
+) {
+    let unlabelled = Given { labels: None, ..given };
+    for g in &package.functions {
+        let Some(f) = source.function(&g.name).or(source.functions.first()) else { continue };
+        let pair = pair(source, f, (package, g), scope, all.tolerance, given.labels.is_some());
+        // What fails here was said where it is judged.
+        let (Ok(first), Ok(from)) = (pair.first_shapes(given.seed), pair.sources(&mut vec![])) else { continue };
+        let Plan { series, untested } = pair.informative(!given.samples.is_empty(), &first, given.seed);
+        all.untested.extend(untested);
+        for one in &series {
+            match pair.run(one, unlabelled, &from, &mut Wanted::Kernels) {
+                Ok(done) => {
+                    all.judge(&pair, one, &done.outputs);
+                    if let Some(run) = all.runs.last_mut() {
+                        run.against = against;
+                    }
+                }
+                Err(stopped) => all.left_out(&pair, one, stopped),
+            }
+        }
+    }
 }
 
 /// `arrays` under the source's names where they bear those of the package.
@@ -221,139 +464,6 @@ pub(crate) fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Array
 /// Whether two models mean the same input or output.
 fn same_port(a: &Port, b: &Port) -> bool {
     feed::means_port(&a.name, b) || feed::means_port(&b.name, a)
-}
-
-/// Which of `ports` means the same as `port`: the one of its own name, if there is one.
-fn counterpart(ports: &[&Port], port: &Port) -> Option<usize> {
-    let same = || ports.iter().position(|p| same_port(p, port));
-    ports.iter().position(|p| p.name == port.name).or_else(same)
-}
-
-/// A function of a package and what it comes from.
-struct Pair<'a> {
-    source: &'a Verified,
-    f: &'a Function,
-    package: &'a Verified,
-    g: &'a Function,
-    tolerance: Tolerance,
-}
-
-impl Pair<'_> {
-    /// Made-up inputs, of shapes that the package takes: of open sizes above 1, where the source runs on these.
-    fn random_inputs(&self, seed: u64) -> Result<Vec<Option<Tensor>>, Failure> {
-        let made_up = |shapes| made_up::of_shapes(self.f, seed, &self.source_shapes(shapes)).map_err(|d| vec![d]);
-        let open = made_up::open_shapes(self.package, self.g).map(made_up).transpose()?;
-        let before = Session::new(self.source, self.f, &Cpu, Options::default());
-        match open.filter(|inputs| before.run(inputs, &mut States::new()).is_ok()) {
-            Some(inputs) => Ok(inputs),
-            None => made_up(made_up::default_shapes(self.package, self.g)),
-        }
-    }
-
-    /// The shapes of the source's inputs: where sizes are open, those of the package's inputs, which are `shapes`.
-    fn source_shapes(&self, shapes: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
-        let theirs: Vec<&Port> = feed::tensor_inputs(self.g).map(|(p, _)| p).collect();
-        let named = |port: &Port| counterpart(&theirs, port);
-        let by_name = feed::tensor_inputs(self.f).any(|(p, _)| named(p).is_some());
-        let own = made_up::default_shapes(self.source, self.f);
-        let shape = |(i, ((port, ty), own)): (usize, ((&Port, &TensorType), Vec<usize>))| {
-            let at = if by_name { named(port) } else { Some(i) };
-            let package = at.and_then(|at| shapes.get(at)).filter(|s| s.len() == ty.shape.rank());
-            package.filter(|_| ty.shape.known().is_none()).cloned().unwrap_or(own)
-        };
-        feed::tensor_inputs(self.f).zip(own).enumerate().map(shape).collect()
-    }
-
-    /// Runs both on each sample. A model with states takes them as calls that follow each other.
-    fn run(
-        &self,
-        runs: &[Vec<Option<Tensor>>],
-        given: Given<'_>,
-        from: &[usize],
-        mut process: Option<&mut Process>,
-    ) -> Result<(Vec<OutputDiff>, Option<Accuracy>), Failure> {
-        let before = Session::new(self.source, self.f, &Reference, Options::default());
-        let after = Session::new(self.package, self.g, &Cpu, Options::default());
-        let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
-        let drawn = drawn_outputs(self.g);
-        let mut outputs: Vec<OutputDiff> = vec![];
-        let mut accuracy: Option<(usize, Accuracy)> = None;
-        let (mut states_before, mut states_after) = (States::new(), States::new());
-        for (sample, inputs) in runs.iter().enumerate() {
-            let want = match &mut process {
-                Some(process) => process.outputs(self.f, inputs).map_err(|d| vec![d])?,
-                None => before.run(inputs, &mut states_before).map_err(|e| vec![uncompared(run_error(&e), given)])?,
-            };
-            let arrays = feed::as_arrays(self.f, inputs);
-            let inputs = feed::match_inputs(self.g, &arrays).map_err(|d| vec![d])?;
-            let got = after.run(&inputs, &mut states_after).map_err(|e| vec![run_error(&e)])?;
-            let mut compared = vec![];
-            for (i, (name, t)) in names.iter().zip(&got).enumerate() {
-                let d = compare::output(name, &want[from[i]], t, self.tolerance);
-                let d = if drawn.get(i) == Some(&true) { d.of_chance() } else { d };
-                compared.push(d);
-            }
-            if let Some((label, of)) = label_and_probabilities(self.g)
-                && compared[of].pass
-            {
-                // The best class changes where two are as good as each other within the tolerance.
-                compared[label].pass |= compared[label].mismatch.is_none();
-            }
-            for (i, d) in compared.into_iter().enumerate() {
-                match outputs.get_mut(i) {
-                    Some(worst) => worst.absorb(OutputDiff { worst_sample: sample, ..d }),
-                    None => outputs.push(d),
-                }
-            }
-            if let Some(label) = given.labels.and_then(|l| l.get(sample)) {
-                let (at, counted) = match &mut accuracy {
-                    Some(a) => a,
-                    None => {
-                        let named = names.iter().map(String::as_str).zip(&got);
-                        let at = Accuracy::choose(named).map_err(|d| vec![d])?;
-                        accuracy.insert((at, Accuracy { output: names[at].clone(), ..Accuracy::default() }))
-                    }
-                };
-                counted.count(label, &want[from[*at]], &got[*at]).map_err(|d| vec![d])?;
-            }
-        }
-        Ok((outputs, accuracy.map(|(_, a)| a)))
-    }
-
-    /// Where each output of the package is among the source's: by name, and where no name matches at all, in order.
-    fn sources(&self, notes: &mut Vec<Diagnostic>) -> Result<Vec<usize>, Failure> {
-        let (ours, theirs) = (&self.f.sig.outputs, &self.g.sig.outputs);
-        let all: Vec<&Port> = ours.iter().collect();
-        let named = |port: &Port| counterpart(&all, port);
-        let by_name = theirs.iter().any(|p| named(p).is_some());
-        let list = |ports: &[Port]| listed(ports.iter().map(|p| &*p.name));
-        let arrays: Vec<&Port> = feed::tensor_inputs(self.f).map(|(p, _)| p).collect();
-        let inputs: Vec<&Port> = feed::tensor_inputs(self.g).map(|(p, _)| p).collect();
-        let matches = inputs.iter().any(|p| arrays.iter().any(|a| same_port(a, p)));
-        if !by_name && !theirs.is_empty() {
-            let title =
-                format!("outputs are compared in order, as no name matches: {} with {}", list(theirs), list(ours));
-            notes.push(Diagnostic::warning(&codes::N0004, title));
-        }
-        if !matches && !inputs.is_empty() {
-            let names = |ports: &[&Port]| listed(ports.iter().map(|p| &*p.name));
-            let title =
-                format!("inputs are paired in order, as no name matches: {} with {}", names(&inputs), names(&arrays));
-            notes.push(Diagnostic::warning(&codes::N0004, title));
-        }
-        let of = |(i, port): (usize, &Port)| {
-            let at = if by_name { named(port) } else { Some(i).filter(|i| *i < ours.len()) };
-            at.ok_or_else(|| {
-                let title = format!("the source has no output `{}`", self.output_name(&port.name));
-                vec![Diagnostic::error(&codes::N0001, title).help(format!("its outputs are {}", list(ours)))]
-            })
-        };
-        theirs.iter().enumerate().map(of).collect()
-    }
-
-    fn output_name(&self, port: &str) -> String {
-        if self.package.functions.len() > 1 { format!("{}: {port}", self.g.name) } else { port.to_owned() }
-    }
 }
 
 /// A word as a shell takes it for one.
