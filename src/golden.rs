@@ -47,7 +47,7 @@ pub struct Golden {
 
 /// The calls that a golden file holds of a function.
 #[derive(Debug)]
-pub(crate) struct Calls {
+pub(crate) struct Found {
     /// Inputs, and outputs in the order of the signature.
     pub(crate) calls: Vec<(Inputs, Vec<Option<Tensor>>)>,
     /// Outputs that were not recorded.
@@ -190,7 +190,7 @@ fn parse(bytes: &Bytes) -> Result<Golden, String> {
 
 impl Golden {
     /// The calls of a function.
-    pub(crate) fn calls(&self, f: &Function) -> Result<Calls, Diagnostic> {
+    pub(crate) fn calls(&self, f: &Function) -> Result<Found, Diagnostic> {
         let wrong = |why: String| Diagnostic::error(&codes::N0003, why);
         let mut used = vec![];
         let mut of = |kind: &str, port: &Port| {
@@ -227,7 +227,7 @@ impl Golden {
         let missing = outputs.iter().filter(|(_, all)| all.is_empty()).map(|(p, _)| p.name.to_string()).collect();
         let is_unused = |(i, (name, _)): (usize, (&String, &Tensor))| (!used.contains(&i)).then(|| name.clone());
         let unused = self.arrays.iter().enumerate().filter_map(is_unused).collect();
-        Ok(Calls { calls, missing, unused })
+        Ok(Found { calls, missing, unused })
     }
 
     /// The arrays `name`, or `name/0` and on, each with its place.
@@ -281,7 +281,7 @@ mod tests {
         std::fs::read(&path).expect("there")
     }
 
-    fn read_back(bytes: Vec<u8>, f: &str) -> Result<Calls, String> {
+    fn read_back(bytes: Vec<u8>, f: &str) -> Result<Found, String> {
         let module = program(f).unwrap_or_else(|e| panic!("{e}"));
         parse(&Bytes::from(bytes))?.calls(&module.functions[0]).map_err(|d| d.title)
     }

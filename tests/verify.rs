@@ -64,11 +64,13 @@ fn random_inputs_of_all_shapes_are_judged_and_odd_ones_are_not() {
 }
 
 #[test]
-fn what_is_unbounded_is_named() {
-    let pkg = package(BATCH, "unbounded", &["--input", "image=nx1x8x8"]);
-    let r = report(&["verify", &pkg, "--against", BATCH], 0);
+fn what_is_too_much_is_named() {
+    let pkg = package(BATCH, "many", &["--input", "image=[1..100000000]x1x8x8"]);
+    let r = report(&["verify", &pkg, "--against", BATCH, "--seeds", "1"], 0);
     let untested = r["untested"].as_array().expect("a list");
-    assert!(untested.iter().any(|u| u.as_str().is_some_and(|u| u.contains("unbounded"))), "{untested:?}");
+    let said = |u: &Value| u.as_str().is_some_and(|u| u.starts_with("maximum shape (image = 100000000x1x8x8): "));
+    assert!(untested.iter().any(said), "{untested:?}");
+    assert_eq!(runs(&r, true), ["seed 0", "default shape"]);
 }
 
 #[test]

@@ -49,7 +49,7 @@ enum Command {
     /// Put functions of several packages into one, which share their weights
     Merge(Box<merge::Args>),
     /// Run a package, or any importable model, on this machine
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
     Verify(Box<verify::Args>),
     /// Show inputs, outputs, states, functions, ops and weights

@@ -191,7 +191,8 @@ fn divergence_of_logits(want: &[f64], got: &[f64]) -> Option<f64> {
         let p = p_log.exp();
         if p == 0.0 { 0.0 } else { p * (p_log - q_log) }
     };
-    Some(want.iter().zip(got).map(term).sum())
+    // It is never negative, but for rounding.
+    Some(want.iter().zip(got).map(term).sum::<f64>().max(0.0))
 }
 
 /// What the four numbers of a box are.

@@ -143,8 +143,10 @@ impl Miss {
 
     /// What is wrong, for a person.
     pub fn text(&self) -> String {
-        let found = self.found.map_or_else(|| "none".to_owned(), short);
         let (name, limit) = (self.measure, short(self.limit));
+        // A number that is off by less than its last digit has more of them.
+        let told = |x: f64| if short(x) == limit { x.to_string() } else { short(x) };
+        let found = self.found.map_or_else(|| "none".to_owned(), told);
         match name {
             "snr_db" => format!("SNR {found} dB, at least {limit} dB wanted"),
             "non_finite" => format!("{found} elements are not finite in one model only, or of unlike signs"),

@@ -97,10 +97,13 @@ pub(super) struct Series {
     pub(super) exact: bool,
 }
 
+/// The shape of each input.
+type Shapes = Vec<Vec<usize>>;
+
 /// The inputs of calls.
 pub(super) enum Calls {
     Given(Vec<Inputs>),
-    Made { seed: u64, style: Style, shapes: Vec<Vec<usize>>, steps: usize },
+    Made { seed: u64, style: Style, shapes: Shapes, steps: usize },
 }
 
 /// Terms of sums in one run up to which the source runs on the reference kernels every time.
@@ -112,7 +115,7 @@ const INFORMATIVE: f64 = (1u64 << 35) as f64;
 /// Terms of a run whose sums are accumulated in half precision, which is slow.
 const HALF_SUMS: f64 = (1u64 << 28) as f64;
 /// Elements of a value that are not worth the memory.
-const LARGEST: f64 = (1u64 << 28) as f64;
+const LARGEST: f64 = (1u64 << 25) as f64;
 
 /// The series of a function, and what is left out, each with its reason.
 #[derive(Default)]
@@ -240,7 +243,7 @@ impl Pair<'_> {
     }
 
     /// The shapes that the package declares, each with a name; and what cannot be tried of them.
-    fn declared(&self) -> (Vec<(String, Vec<Vec<usize>>)>, Vec<String>) {
+    fn declared(&self) -> (Vec<(String, Shapes)>, Vec<String>) {
         let (g, symbols) = (self.g, &self.package.symbols);
         let mut out = vec![("default shape".to_owned(), made_up::default_shapes(self.package, g))];
         let mut untested = vec![];
@@ -294,7 +297,7 @@ fn open_symbols(g: &Function) -> Vec<Arc<str>> {
 }
 
 /// The shapes of the inputs of a call.
-pub(super) fn shapes_of(inputs: &Inputs) -> Vec<Vec<usize>> {
+pub(super) fn shapes_of(inputs: &Inputs) -> Shapes {
     inputs.iter().map(|t| t.as_ref().map_or_else(Vec::new, |t| t.shape().to_vec())).collect()
 }
 

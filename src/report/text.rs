@@ -69,6 +69,8 @@ fn task_line(d: &OutputDiff) -> Option<String> {
 
 /// By how much a run is worse than what is judged before it is worth a line, in dB.
 const WORSE: f64 = 6.0;
+/// How far above what is wanted a signal over noise is ample, in dB.
+const AMPLE: f64 = 20.0;
 
 /// A line for a run that failed, or that is worse than all that was judged.
 fn worse(p: &Parity, run: &Run) -> Option<String> {
@@ -79,11 +81,17 @@ fn worse(p: &Parity, run: &Run) -> Option<String> {
         return Some(format!("does not run on {of}{note}: {why}"));
     }
     let judged = |name: &str| p.outputs.iter().find(|d| d.name == name);
-    let is_worse = |d: &&OutputDiff| {
-        let floor = judged(&d.name).and_then(|d| d.snr_db).map(|s| s - WORSE);
-        !d.drawn && d.max_abs > 0.0 && floor.zip(d.snr_db).is_some_and(|(floor, s)| s < floor)
+    // What is far better than it has to be is not worth a word.
+    let floor = |s: f64| (s - WORSE).min(p.tolerance.min_snr_db + AMPLE);
+    let is_worse =
+        |d: &OutputDiff| judged(&d.name).and_then(|d| d.snr_db).zip(d.snr_db).is_some_and(|(s, d)| d < floor(s));
+    // Of several runs that are judged, it is said which failed; of one, its outputs say so.
+    let several = p.runs.iter().filter(|r| r.judged).count() > 1;
+    let bad = |d: &&OutputDiff| match (run.judged, d.pass) {
+        (true, pass) => several && !pass,
+        (false, false) => !(p.half && d.below_half()),
+        (false, true) => !d.drawn && d.max_abs > 0.0 && is_worse(d),
     };
-    let bad = |d: &&OutputDiff| if run.judged { false } else { !d.pass || is_worse(d) };
     let worst = run.outputs.iter().filter(bad).min_by(|a, b| {
         let key = |d: &OutputDiff| d.snr_db.unwrap_or(f64::NEG_INFINITY);
         key(a).total_cmp(&key(b))
