@@ -63,10 +63,6 @@ impl Labels {
         &self,
         outputs: impl IntoIterator<Item = (&'a str, Option<&'a TensorType>)>,
     ) -> Result<(), Diagnostic> {
-        let fixed = |ty: &TensorType| {
-            let dims: Option<Vec<usize>> = ty.shape.iter().map(Dim::as_usize).collect();
-            Some((ty.dtype, dims?))
-        };
         let known: Option<Vec<_>> = outputs.into_iter().map(|(n, ty)| Some((n, fixed(ty?)?))).collect();
         let Some(known) = known else { return Ok(()) };
         let shapes = known.iter().map(|(name, (dtype, dims))| (*name, *dtype, dims.as_slice()));
@@ -91,6 +87,14 @@ impl Accuracy {
         choose(&shapes.collect::<Vec<_>>())
     }
 
+    /// As [`Self::choose`], as far as that shows before a run; `None` where it does not.
+    pub fn among<'a>(outputs: impl IntoIterator<Item = (&'a str, Option<&'a TensorType>)>) -> Option<usize> {
+        let known: Option<Vec<_>> = outputs.into_iter().map(|(n, ty)| Some((n, fixed(ty?)?))).collect();
+        let known = known?;
+        let shapes: Vec<_> = known.iter().map(|(name, (dtype, dims))| (*name, *dtype, dims.as_slice())).collect();
+        choose(&shapes).ok()
+    }
+
     /// Counts one sample.
     pub fn count(&mut self, label: i64, source: &Tensor, package: &Tensor) -> Result<(), Diagnostic> {
         check_class(label, self.samples, classes_of(package).unwrap_or(0))?;
@@ -109,6 +113,12 @@ fn check_class(label: i64, sample: usize, classes: usize) -> Result<(), Diagnost
     }
     let title = format!("label {label} of sample {sample} is none of the {classes} classes");
     Err(Diagnostic::error(&codes::N0003, title))
+}
+
+/// A type, where its shape is known.
+fn fixed(ty: &TensorType) -> Option<(DType, Vec<usize>)> {
+    let dims: Option<Vec<usize>> = ty.shape.iter().map(Dim::as_usize).collect();
+    Some((ty.dtype, dims?))
 }
 
 /// The only one of `outputs` that holds a float score for each class.

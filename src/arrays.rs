@@ -3,7 +3,11 @@
 use crate::{Diagnostic, codes};
 pub use mlconv_arrays::{Arrays, npy_bytes, npz_bytes, parse_npy, parse_npz};
 use mlconv_tensor::Tensor;
-use std::{io::BufWriter, path::Path};
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 /// Reads the array in a `.npy` file.
 pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
@@ -13,7 +17,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
 
 /// Reads every array of a `.npz` file.
 pub fn read_npz(path: &Path) -> Result<Arrays, Diagnostic> {
-    let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
+    let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     mlconv_arrays::read_npz(file).map_err(|why| Diagnostic::error(&codes::R0007, why).at(path.display().to_string()))
 }
 
@@ -24,27 +28,37 @@ pub fn write_npz(path: &Path, arrays: &Arrays) -> Result<(), Diagnostic> {
         Diagnostic::error(&codes::X0001, title).at(path.display().to_string())
     };
     // A link leads to the file that is meant; a device or a pipe is written to, never replaced.
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    if std::fs::metadata(&real).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+    if std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
         let whole = npz_bytes(arrays).map_err(&fail)?;
-        return std::fs::write(&real, whole).map_err(|e| fail(e.to_string()));
+        return std::fs::write(path, whole).map_err(|e| fail(e.to_string()));
     }
+    write_whole(path, |file| mlconv_arrays::write_npz(file, arrays)).map_err(fail)
+}
+
+/// Writes a file, whole or not at all; an error says why it was not.
+pub(crate) fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<(), String>,
+) -> Result<(), String> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     let folder = real.parent().filter(|p| !p.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|p| !p.is_dir()) {
-        return Err(fail(format!("there is no folder `{}`", folder.display())));
+        return Err(format!("there is no folder `{}`", folder.display()));
     }
-    let Some(name) = real.file_name() else { return Err(fail("the path names no file".to_owned())) };
+    let Some(name) = real.file_name() else { return Err("the path names no file".to_owned()) };
     let mut staged = real.clone();
     staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
     let io = |e: std::io::Error| e.to_string();
-    let written = std::fs::File::create(&staged)
-        .map_err(io)
-        .and_then(|f| mlconv_arrays::write_npz(BufWriter::new(f), arrays))
-        .and_then(|()| std::fs::rename(&staged, &real).map_err(io));
-    written.map_err(|why| {
+    let written = File::create(&staged).map_err(io).and_then(|f| {
+        let mut file = BufWriter::new(f);
+        write(&mut file)?;
+        file.flush().map_err(io)?;
+        drop(file);
+        std::fs::rename(&staged, &real).map_err(io)
+    });
+    written.inspect_err(|_| {
         // The staged file may not be there; nothing can be done about one that stays.
         let _ = std::fs::remove_file(&staged);
-        fail(why)
     })
 }
 

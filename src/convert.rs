@@ -5,12 +5,14 @@ use crate::{
     accuracy::Labels,
     arrays::Arrays,
     codes,
+    compare::Tolerance,
     compress::{self, Goal, Plan},
     feed,
     interface::{Applied, Interface, Outside},
     model::{self, Format, Model},
     ranges, script,
     watch::{Observer, Watch},
+    work,
 };
 use indexmap::IndexMap;
 use mlconv_coreml::{Existing, Exported};
@@ -389,6 +391,11 @@ pub fn has_halves(module: &Module) -> bool {
     module.functions.iter().any(|f| {
         f.all_ops().iter().any(|id| f.op_data(*id).results.iter().any(|v| half(f.ty(*v)) && f.constant(*v).is_none()))
     })
+}
+
+/// How far outputs of a module may be off where nothing else is asked for.
+pub fn default_tolerance(module: &Module) -> Tolerance {
+    if has_halves(module) { Tolerance::F16 } else { Tolerance::of_sums(work::longest_chain(module)) }
 }
 
 /// A package may be written for a newer target than it was, not for an older one.

@@ -19,6 +19,7 @@ pub mod compress;
 pub mod convert;
 pub mod diff;
 pub mod feed;
+pub mod golden;
 pub mod inspect;
 pub mod interface;
 pub mod made_up;
@@ -35,6 +36,7 @@ mod stateful;
 pub mod survey;
 pub mod watch;
 pub mod witness;
+pub mod work;
 
 pub use mlconv_mil::diagnostic::{Diagnostic, codes};
 

@@ -19,6 +19,81 @@ const OPEN: i64 = 3;
 /// Integers below this are made up, as many as a byte holds: a sum of few is more than half precision counts to.
 const INTEGERS: f64 = 256.0;
 
+/// What made-up floats are like. Integers and booleans are random in any case, so that they stay places and sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As [`of_shapes`] says.
+    Random,
+    /// 0.
+    Zeros,
+    /// 1.
+    Ones,
+    /// A thousand times those of a normal distribution, up to what half precision holds.
+    Large,
+    /// A millionth of those of a normal distribution: below the normal numbers of half precision.
+    Tiny,
+    /// Below the normal numbers of the input's own type.
+    Denormal,
+    /// One number of a normal distribution, everywhere.
+    Constant,
+    /// Those of a normal distribution at every twentieth place, else 0.
+    Sparse,
+}
+
+impl Style {
+    /// Floats that models are seldom made for.
+    pub const ADVERSARIAL: [Self; 7] =
+        [Self::Zeros, Self::Ones, Self::Large, Self::Tiny, Self::Denormal, Self::Constant, Self::Sparse];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Zeros => "zeros",
+            Self::Ones => "ones",
+            Self::Large => "large",
+            Self::Tiny => "tiny",
+            Self::Denormal => "denormal",
+            Self::Constant => "constant",
+            Self::Sparse => "sparse",
+        }
+    }
+
+    /// What inputs are, for a person.
+    pub fn inputs(self) -> &'static str {
+        match self {
+            Self::Random => "random inputs",
+            Self::Zeros => "zeros",
+            Self::Ones => "ones",
+            Self::Large => "random inputs times 1000",
+            Self::Tiny => "random inputs times 1e-6",
+            Self::Denormal => "denormal numbers",
+            Self::Constant => "one random number everywhere",
+            Self::Sparse => "random inputs, 95 % of them zeros",
+        }
+    }
+
+    /// Draws the next element of an input of type `dtype`.
+    fn floats(self, dtype: DType) -> impl FnMut(&mut Random) -> f64 {
+        let mut held = None;
+        // Half of the least normal number.
+        let least = if dtype == DType::F16 { f64::powi(2.0, -15) } else { f64::powi(2.0, -127) };
+        move |random| match self {
+            Self::Random => random.normal(),
+            Self::Zeros => 0.0,
+            Self::Ones => 1.0,
+            Self::Large => (1000.0 * random.normal()).clamp(-65504.0, 65504.0),
+            Self::Tiny => 1e-6 * random.normal(),
+            Self::Denormal => least * (2.0 * random.uniform() - 1.0),
+            Self::Constant => *held.get_or_insert_with(|| random.normal()),
+            Self::Sparse => {
+                let x = random.normal();
+                if random.uniform() < 0.05 { x } else { 0.0 }
+            }
+        }
+    }
+}
+
 /// Inputs of the declared types and default shapes, made from `seed`: see [`of_shapes`].
 pub fn random_inputs(module: &Module, f: &Function, seed: u64) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     of_shapes(f, seed, &default_shapes(module, f))
@@ -46,7 +121,8 @@ pub fn open_shapes(module: &Module, f: &Function) -> Option<Vec<Vec<usize>>> {
     Some(shapes(f, &open)).filter(|open| *open != default_shapes(module, f))
 }
 
-fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
+/// The shape of each input, where symbols have their defaults.
+pub(crate) fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
     let shape = |(port, ty): (&Port, &TensorType)| match port.shapes.first() {
         Some(default) => default.iter().map(|n| usize::try_from(*n).unwrap_or(1)).collect(),
         None => sample_shape(&ty.shape, symbols).to_vec(),
@@ -57,6 +133,16 @@ fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
 /// Inputs of the declared types and of these shapes, made from `seed`: numbers of the range that is said of an input; else
 /// normal floats, booleans, and small integers, which are 0 or 1 where the program may use them as places or sizes.
 pub fn of_shapes(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    of_style(f, seed, shapes, Style::Random)
+}
+
+/// As [`of_shapes`], with floats of some kind; they stay within what is said of an input.
+pub fn of_style(
+    f: &Function,
+    seed: u64,
+    shapes: &[Vec<usize>],
+    style: Style,
+) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
     let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
     let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v) || may_mask(f, *v)).collect();
@@ -71,7 +157,17 @@ pub fn of_shapes(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<O
             };
             left = rest;
             let (is_float, range) = (ty.dtype.is_float(), port.range.filter(|_| ty.dtype != DType::Bool));
+            let mut odd = style.floats(ty.dtype);
             let mut draw = || match (range, port.feature) {
+                (range, feature) if is_float && style != Style::Random => {
+                    let x = odd(&mut random);
+                    let (low, high) = match (range, feature) {
+                        (Some(Range { low, high }), _) => (low, high),
+                        (None, Feature::Image(_)) => return x.clamp(0.0, 255.0).floor(),
+                        (None, _) => (f64::NEG_INFINITY, f64::INFINITY),
+                    };
+                    x.max(low).min(high)
+                }
                 (Some(Range { low, high }), _) if is_float => low + random.uniform() * (high - low),
                 (Some(Range { low, high }), _) => {
                     let (low, high) = (low.ceil(), high.floor());

@@ -18,9 +18,14 @@ pub(crate) fn pairs(package: &Module) -> Vec<(String, String)> {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// Whether a function keeps anything from call to call.
+/// Whether any function keeps anything from call to call.
 pub(crate) fn has_states(module: &Module) -> bool {
-    module.functions.iter().any(|f| f.inputs().iter().any(|v| matches!(f.ty(*v), Type::State(_))))
+    module.functions.iter().any(remembers)
+}
+
+/// Whether the function keeps anything from call to call.
+pub(crate) fn remembers(f: &Function) -> bool {
+    f.inputs().iter().any(|v| matches!(f.ty(*v), Type::State(_)))
 }
 
 /// Makes the pairs that `request` names states of every function.

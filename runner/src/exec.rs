@@ -1,6 +1,9 @@
 //! Runs blocks.
 
-use crate::session::Emulate;
+use crate::{
+    cpu::half_sums,
+    session::{Emulate, Options},
+};
 use mlconv_mil::{
     ir::{Block, Fact, Function, OpId, Value},
     ops::{Const, by_name},
@@ -45,13 +48,15 @@ pub(crate) struct Exec<'a> {
     rounded_ops: HashMap<OpId, Box<dyn Op>>,
     /// Whether values in single precision are rounded: where others are in half precision, they are meant not to be.
     rounds: bool,
+    /// Whether sums are accumulated in half precision, where their results are.
+    half_sums: bool,
 }
 
 impl<'a> Exec<'a> {
     pub(crate) fn new(
         f: &'a Function,
         backend: &'a dyn Backend,
-        emulate: Option<Emulate>,
+        options: Options,
         constants: Option<&'a HashMap<Value, Tensor>>,
         observe: Option<Observer<'a>>,
     ) -> Self {
@@ -61,12 +66,13 @@ impl<'a> Exec<'a> {
         let in_half = |id: &OpId| f.op_data(*id).results.iter().any(|v| f.constant(*v).is_none() && is_half(f, *v));
         let mixed = f.all_ops().iter().any(in_half);
         let rounded = |id: OpId| if mixed && !in_half(&id) { None } else { Some((id, with_half_literals(f, id)?)) };
-        let rounded_ops = match emulate {
+        let rounded_ops = match options.emulate {
             Some(Emulate::F16) => f.all_ops().into_iter().filter_map(rounded).collect(),
             None => HashMap::new(),
         };
-        let rounds = emulate == Some(Emulate::F16) && !mixed;
-        Self { f, backend, constants, values, states: HashMap::new(), last_uses, observe, rounded_ops, rounds }
+        let rounds = options.emulate == Some(Emulate::F16) && !mixed;
+        let (states, half_sums) = (HashMap::new(), options.half_sums);
+        Self { f, backend, constants, values, states, last_uses, observe, rounded_ops, rounds, half_sums }
     }
 
     pub(crate) fn set(&mut self, v: Value, t: Tensor) {
@@ -154,7 +160,14 @@ impl<'a> Exec<'a> {
         let op = rounded.as_deref().unwrap_or(&*data.op);
         let env = OpEnv { operands: &operands, exec: RefCell::new(self) };
         let cx = EvalCx::new(&env, &facts)?;
-        let backend = env.exec.borrow().backend;
+        let (backend, in_half) = {
+            let exec = env.exec.borrow();
+            let is_half = exec.rounds || (cx.out_count() > 0 && cx.out(0).dtype == DType::F16);
+            (exec.backend, exec.half_sums && is_half)
+        };
+        if let Some(results) = in_half.then(|| half_sums::run(op, &cx)).flatten() {
+            return Ok(results);
+        }
         backend.run(op, &cx).unwrap_or_else(|| op.eval(&cx))
     }
 }

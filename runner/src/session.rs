@@ -69,6 +69,9 @@ pub enum Emulate {
 pub struct Options {
     /// Arithmetic to imitate; `None` keeps the types of the program.
     pub emulate: Option<Emulate>,
+    /// Whether sums whose results are in half precision are accumulated in it: those of products of matrices, of
+    /// convolutions, reductions, softmax and layer norm, one term after the other.
+    pub half_sums: bool,
 }
 
 /// Elements of a state that is not given: a program may declare any shape.
@@ -127,7 +130,7 @@ impl<'a> Session<'a> {
         observe: Option<Observer<'s>>,
     ) -> Result<Exec<'s>, RunError> {
         let f = self.f;
-        let mut exec = Exec::new(f, self.backend, self.options.emulate, self.constants, observe);
+        let mut exec = Exec::new(f, self.backend, self.options, self.constants, observe);
         let mut given = inputs.iter();
         let mut bound: HashMap<Arc<str>, i64> = HashMap::new();
         for (v, port) in f.inputs().iter().zip(&f.sig.inputs) {

@@ -10,7 +10,7 @@ use crate::{
     interface::Interface,
     model::{Format as ModelFormat, Model},
     names::listed,
-    parity::{Given, Parity},
+    parity::{Arithmetic, Given, Parity},
     pictures,
     ranges::Declared,
     watch::Watch,
@@ -19,7 +19,7 @@ use crate::{
 use clap::ValueEnum;
 use mlconv_mil::{ir::Module, schema::Opset};
 use mlconv_passes::Pattern;
-use mlconv_runner::{Backend, Emulate, Reference, cpu::Cpu};
+use mlconv_runner::{Backend, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
 use mlconv_tensor::Tensor;
 use std::path::Path;
@@ -277,6 +277,12 @@ pub(crate) enum BackendName {
 }
 
 impl BackendName {
+    /// What a model computes in on this backend.
+    pub(crate) fn arithmetic(self, emulate: Option<EmulateName>) -> Arithmetic {
+        let half_sums = emulate == Some(EmulateName::Fp16Sums);
+        Arithmetic { reference: self == Self::Reference, half: emulate.is_some(), half_sums }
+    }
+
     pub(crate) fn backend(self) -> Result<&'static dyn Backend, Failure> {
         match self {
             Self::Reference => Ok(&Reference),
@@ -294,14 +300,9 @@ impl BackendName {
 pub(crate) enum EmulateName {
     /// Round every value to half precision, as a half-precision device would, but for what a package keeps in single precision
     Fp16,
-}
-
-impl From<EmulateName> for Emulate {
-    fn from(e: EmulateName) -> Self {
-        match e {
-            EmulateName::Fp16 => Self::F16,
-        }
-    }
+    /// The same, with sums accumulated in half precision, one term after the other: those of products of matrices, of
+    /// convolutions, reductions, softmax and layer norm
+    Fp16Sums,
 }
 
 /// What may run the source of a comparison.

@@ -15,6 +15,7 @@ use crate::{
     interface::Floats,
     stateful,
     witness::Chosen,
+    work,
 };
 use std::path::PathBuf;
 
@@ -101,7 +102,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
     let tolerance = match (&prepared.compression, rounds) {
         (Some(_), _) => Tolerance::ANY,
         (None, true) => Tolerance::F16,
-        (None, false) => Tolerance::F32,
+        (None, false) => Tolerance::of_sums(work::longest_chain(&prepared.module)),
     };
     let write = Write {
         command: "convert",

@@ -6,15 +6,15 @@ use super::{
     compress::parse_size,
     interface::Asked,
     terminal::Terminal,
+    thresholds::Limits,
 };
 use crate::{
     Diagnostic, Failure,
     beside::{self, Beside},
     codes,
-    compare::Tolerance,
-    convert::has_halves,
+    convert::default_tolerance,
     diff::{self, Bisection, Sides, Why, bisect, recipe},
-    parity::{self, Parity},
+    parity::{self, Parity, Scope},
     report::{self, parity_text},
     witness::Chosen,
 };
@@ -49,9 +49,8 @@ pub(crate) struct Args {
     ranges: Ranges,
     #[command(flatten)]
     inputs: Inputs,
-    /// Least signal over noise of an output, in dB; by default as with `mlconv verify`
-    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = super::verify::decibels)]
-    min_snr: Option<f64>,
+    #[command(flatten)]
+    limits: Limits,
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
@@ -66,12 +65,12 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         beside::read(&args.b, &args.a, asked)?
     };
     terminal.warn(&beside.notes);
-    let base = if has_halves(&beside.package) { Tolerance::F16 } else { Tolerance::F32 };
-    let tolerance = args.min_snr.map_or(base, |min_snr_db| Tolerance { min_snr_db, max_rel: 0.0 });
+    let tolerance = args.limits.thresholds().instead_of(default_tolerance(&beside.package));
     let (given, kernels) = (inputs.given(), Chosen::kernels(beside.source_format));
     let mut parity = {
         let _step = terminal.step("running both");
-        parity::parity(&beside.source, &beside.package, given, tolerance, kernels)?
+        let scope = Scope { kinds: args.limits.kinds(), fast: true, ..Scope::quick(tolerance) };
+        parity::compared(&beside.source, &beside.package, given, &scope, kernels)?
     };
     inputs.mention(&mut parity, &beside.source, terminal);
     let found = {

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     Diagnostic, codes,
-    compare::Tolerance,
-    convert::has_halves,
+    convert::default_tolerance,
     merge::{self, Job, Part},
     report::bytes,
     witness::Chosen,
@@ -55,7 +54,7 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         let _step = terminal.step("reading");
         merge::prepare(&job)?
     };
-    let tolerance = if has_halves(&prepared.module) { Tolerance::F16 } else { Tolerance::F32 };
+    let tolerance = default_tolerance(&prepared.module);
     let witness = Chosen::kernels(prepared.format);
     let write = Write {
         command: "merge",

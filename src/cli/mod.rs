@@ -18,6 +18,7 @@ mod run;
 #[cfg(feature = "onnxruntime")]
 mod source_runtime;
 mod terminal;
+mod thresholds;
 mod verify;
 mod write;
 
@@ -50,9 +51,9 @@ enum Command {
     /// Put functions of several packages into one, which share their weights
     Merge(Box<merge::Args>),
     /// Run a package, or any importable model, on this machine
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Run a package and the model it comes from on the same inputs; exit 1 if they differ beyond tolerance
-    Verify(verify::Args),
+    Verify(Box<verify::Args>),
     /// Compare two models value by value; `--bisect` finds the op that is to blame where outputs differ, and what mends it
     Diff(Box<diff::Args>),
     /// Put a package, inputs and expected outputs into a folder that runs itself in Core ML on a Mac

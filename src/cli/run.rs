@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Diagnostic, arrays,
     arrays::Arrays,
-    codes, convert, feed,
+    codes, feed,
     interface::probabilities,
     made_up, model,
     names::listed,
@@ -23,7 +23,7 @@ use mlconv_mil::{
     text::print_op,
     verify::verify,
 };
-use mlconv_runner::{Emulate, Observer, Options, Session, States};
+use mlconv_runner::{Observer, Session, States};
 use mlconv_tensor::Tensor;
 use serde_json::json;
 use std::{
@@ -99,9 +99,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         made_up::random_inputs(&module, f, args.seed).map_err(named)?
     };
     let mut states = read_states(args, f).map_err(|all| all.into_iter().flat_map(named).collect::<Vec<_>>())?;
-    // What was converted to half precision says by its types what a device holds in it.
-    let is_typed = module.meta.user.contains_key(convert::PRECISION);
-    let options = Options { emulate: args.emulate.filter(|_| !is_typed).map(Emulate::from) };
+    let arithmetic = args.backend.arithmetic(args.emulate);
+    let options = arithmetic.options(&module);
     let mut watch = NonFinite::default();
     let outputs = {
         let _step = terminal.step("running");

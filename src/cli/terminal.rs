@@ -10,7 +10,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
     io::{self, IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,10 @@ pub(crate) struct Terminal {
     pub(crate) format: Format,
     quiet: bool,
     colour: bool,
+    /// Whether nothing but results and talk is shown, and warnings count.
+    strict: AtomicBool,
+    /// Whether anything was warned of.
+    warned: AtomicBool,
     /// Why results could not be printed.
     broken: Mutex<Option<io::Error>>,
 }
@@ -40,7 +47,18 @@ impl Terminal {
             let _ = rayon::ThreadPoolBuilder::new().num_threads(common.jobs).build_global();
         }
         let colour = io::stderr().is_terminal() && !no_colour;
-        Self { format: common.format, quiet: common.quiet, colour, broken: Mutex::default() }
+        let (strict, warned) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { format: common.format, quiet: common.quiet, colour, strict, warned, broken: Mutex::default() }
+    }
+
+    /// Shows no progress from now on, and takes note of warnings.
+    pub(crate) fn be_strict(&self) {
+        self.strict.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was a warning where warnings count.
+    pub(crate) fn is_alarmed(&self) -> bool {
+        self.strict.load(Ordering::Relaxed) && self.warned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -100,6 +118,9 @@ impl Terminal {
 
     /// Says what was adapted.
     pub(crate) fn warn(&self, warnings: &[Diagnostic]) {
+        if !warnings.is_empty() {
+            self.warned.store(true, Ordering::Relaxed);
+        }
         if !self.quiet {
             warnings.iter().for_each(|d| self.diagnostic(d));
         }
@@ -145,7 +166,11 @@ impl Terminal {
 
     /// Begins a step.
     pub(crate) fn step(&self, what: &'static str) -> Step {
-        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let target = if self.quiet || self.strict.load(Ordering::Relaxed) {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);

@@ -2,28 +2,44 @@
 
 use super::{
     CommandResult, Outcome,
-    args::{Import, Inputs, Ranges, SourceRuntime},
+    args::{BackendName, EmulateName, Import, Inputs, Ranges, ReadInputs, SourceRuntime},
     interface::Asked,
+    recipe::RecipeFile,
     terminal::Terminal,
+    thresholds::Limits,
+    write::check_file,
 };
 use crate::{
+    Diagnostic, Failure,
     beside::{self, Beside},
+    codes,
     compare::Tolerance,
-    convert::has_halves,
-    parity,
+    convert::default_tolerance,
+    feed,
+    golden::{self, Origin, Recording},
+    model,
+    names::listed,
+    parity::{self, Arithmetic, Extent, Parity, Scope},
     report::{self, parity_text},
     stateful,
 };
+use mlconv_mil::{ir::Module, verify::verify};
+use mlconv_source::Request;
 use serde_json::json;
-use std::path::PathBuf;
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The package
     package: PathBuf,
     /// The model that it comes from, or another package
-    #[arg(long, value_name = "SOURCE")]
-    against: PathBuf,
+    #[arg(long, value_name = "SOURCE", required_unless_present = "golden")]
+    against: Option<PathBuf>,
+    #[command(flatten)]
+    recipe: RecipeFile,
     /// The function to compare, of a package that has several; by default each is compared with that of the same name, or
     /// with the default one where there is none
     #[arg(long, value_name = "NAME")]
@@ -39,36 +55,67 @@ pub(crate) struct Args {
     source_runtime: SourceRuntime,
     #[command(flatten)]
     inputs: Inputs,
-    /// Least signal over noise of an output, in dB; by default 40 where the package computes in half precision, else 80, and
-    /// an output also passes whose greatest difference is within 0.01, or 0.0001, of its greatest value
-    #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = decibels)]
-    min_snr: Option<f64>,
+    /// Compare with what `--save-golden` recorded, or with `output/NAME` on `input/NAME` of an archive; with `--against`, it is
+    /// also seen whether that is the source which was recorded
+    #[arg(long, value_name = "FILE.safetensors|FILE.npz", conflicts_with_all = ["sample", "save_golden"])]
+    golden: Option<PathBuf>,
+    /// Record the inputs of judged runs and what the source gives for them; a .safetensors file that exists is replaced
+    #[arg(long, value_name = "FILE.safetensors")]
+    save_golden: Option<PathBuf>,
+    #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
+    extent: Runs,
+    /// For machines: no progress, and every warning makes the exit status 1
+    #[arg(long)]
+    ci: bool,
+}
+
+/// What is run.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "What is run")]
+struct Runs {
+    /// Run the samples, or one series of random inputs, and nothing else
+    #[arg(long, conflicts_with_all = ["seeds", "steps"])]
+    quick: bool,
+    /// Series of random inputs of the first shape, each from a seed of its own, from `--seed` on
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// Calls that follow each other, of a model with states
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: u16,
+    /// What runs the package
+    #[arg(long, value_enum, default_value_t = BackendName::Cpu)]
+    backend: BackendName,
+    /// Arithmetic that the package imitates
+    #[arg(long, value_enum)]
+    emulate: Option<EmulateName>,
+}
+
+impl Runs {
+    fn extent(self) -> Extent {
+        if self.quick { Extent::Quick } else { Extent::Full { seeds: self.seeds, steps: self.steps.into() } }
+    }
+
+    fn arithmetic(self) -> Result<Arithmetic, Failure> {
+        self.backend.backend()?;
+        Ok(self.backend.arithmetic(self.emulate))
+    }
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
-    let inputs = args.inputs.read()?;
-    terminal.warn(&inputs.notes);
-    let interface = args.ranges.within(args.interface.interface()?);
-    let Beside { source, source_format: format, outside, package, notes, .. } = {
-        let _step = terminal.step("importing");
-        let request = Import::of_shapes(&args.input).request()?;
-        let function = args.function.as_deref();
-        let asked = beside::Asked { function, request: &request, interface: &interface, samples: &inputs.samples };
-        beside::read(&args.package, &args.against, asked)?
+    if args.ci {
+        terminal.be_strict();
+    }
+    let arithmetic = args.extent.arithmetic()?;
+    check_golden(args).map_err(|d| vec![d])?;
+    if let Some(path) = &args.save_golden {
+        check_file(path)?;
+    }
+    let parity = match &args.golden {
+        Some(path) => recorded(args, path, arithmetic, terminal)?,
+        None => compared(args, arithmetic, terminal)?,
     };
-    terminal.warn(&notes);
-    let base = if has_halves(&package) { Tolerance::F16 } else { Tolerance::F32 };
-    let tolerance = match args.min_snr {
-        Some(min_snr_db) => Tolerance { min_snr_db, max_rel: 0.0 },
-        None => base,
-    };
-    let mut parity = {
-        let _step = terminal.step("running both");
-        let has_states = stateful::has_states(&source);
-        let witness = args.source_runtime.choose(&args.against, format, &inputs.samples, has_states)?.within(outside);
-        parity::parity(&source, &package, inputs.given(), tolerance, witness)?
-    };
-    inputs.mention(&mut parity, &source, terminal);
     if terminal.is_json() {
         let mut out = json!({"version": report::VERSION, "command": "verify"});
         if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(&parity).as_object_mut()) {
@@ -80,10 +127,142 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.result(&parity_text(&parity));
     }
     terminal.insist(parity.differs(None).as_slice());
-    Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
+    Ok(if parity.pass() && !terminal.is_alarmed() { Outcome::Done } else { Outcome::Differs })
 }
 
-pub(super) fn decibels(text: &str) -> Result<f64, String> {
-    let db = text.parse().ok().filter(|x: &f64| x.is_finite());
-    db.ok_or_else(|| "wanted a number of dB, such as 40".to_owned())
+/// How far outputs of a package may be off.
+fn tolerance(args: &Args, package: &Module, arithmetic: Arithmetic) -> Tolerance {
+    let default = if arithmetic.half { Tolerance::F16 } else { default_tolerance(package) };
+    args.limits.thresholds().instead_of(default)
+}
+
+/// The package and its source on the same inputs.
+fn compared(args: &Args, arithmetic: Arithmetic, terminal: &Terminal) -> Result<Parity, Failure> {
+    let Some(against) = &args.against else { return Err(vec![]) };
+    let inputs = args.inputs.read()?;
+    terminal.warn(&inputs.notes);
+    let interface = args.ranges.within(args.interface.interface()?);
+    let Beside { source, source_format, outside, package, notes, .. } = {
+        let _step = terminal.step("importing");
+        let request = Import::of_shapes(&args.input).request()?;
+        let function = args.function.as_deref();
+        let asked = beside::Asked { function, request: &request, interface: &interface, samples: &inputs.samples };
+        beside::read(&args.package, against, asked)?
+    };
+    terminal.warn(&notes);
+    if args.save_golden.is_some() {
+        one_function(&package).map_err(|d| vec![d])?;
+    }
+    let recording = RefCell::new(Recording::default());
+    let mut parity = {
+        let _step = terminal.step("running both");
+        let has_states = stateful::has_states(&source);
+        let witness = args.source_runtime.choose(against, source_format, &inputs.samples, has_states)?.within(outside);
+        let scope = Scope {
+            tolerance: tolerance(args, &package, arithmetic),
+            kinds: args.limits.kinds(),
+            extent: args.extent.extent(),
+            arithmetic,
+            record: args.save_golden.as_ref().map(|_| &recording),
+            fast: false,
+        };
+        parity::compared(&source, &package, inputs.given(), &scope, witness)?
+    };
+    inputs.mention(&mut parity, &source, terminal);
+    if let Some(path) = &args.save_golden {
+        save(args, path, against, &recording.borrow(), (&parity, &inputs), terminal).map_err(|d| vec![d])?;
+    }
+    Ok(parity)
+}
+
+/// The package on the inputs of a golden file.
+fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Terminal) -> Result<Parity, Failure> {
+    let package = {
+        let _step = terminal.step("importing");
+        let read = model::read(&args.package, &Request::default())?;
+        terminal.warn(&read.warnings);
+        let mut module = read.module;
+        if let Some(name) = &args.function {
+            module.functions = vec![model::function(&module, Some(name)).map_err(|d| vec![d])?.clone()];
+        }
+        one_function(&module).map_err(|d| vec![d])?;
+        verify(module)?
+    };
+    let golden = golden::read(path).map_err(|d| vec![d])?;
+    let scope = Scope {
+        tolerance: tolerance(args, &package, arithmetic),
+        kinds: args.limits.kinds(),
+        extent: args.extent.extent(),
+        arithmetic,
+        record: None,
+        fast: false,
+    };
+    let mut parity = {
+        let _step = terminal.step("running");
+        parity::recorded(&package, &golden, &scope)
+            .map_err(|all| all.into_iter().map(|d| d.within(path.display().to_string())).collect::<Vec<_>>())?
+    };
+    let unused = package.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
+    parity.notes.extend(unused);
+    if let (Some(against), Some(origin)) = (&args.against, &golden.origin) {
+        let now = golden::hash(against).map_err(|d| vec![d])?;
+        if now != origin.source_sha256 {
+            let title = format!("the outputs were recorded from another source than `{}`", against.display());
+            let d = Diagnostic::warning(&codes::N0004, title).at(path.display().to_string());
+            parity.notes.push(d.help("record them anew with `--save-golden`"));
+        }
+    }
+    terminal.warn(&parity.notes);
+    Ok(parity)
+}
+
+/// Writes what was recorded, and says what could not be.
+fn save(
+    args: &Args,
+    path: &Path,
+    against: &Path,
+    recording: &Recording,
+    (parity, inputs): (&Parity, &ReadInputs),
+    terminal: &Terminal,
+) -> Result<(), Diagnostic> {
+    let origin = Origin {
+        against: parity.witness.against(),
+        source_sha256: golden::hash(against)?,
+        package_sha256: golden::hash(&args.package)?,
+        inputs: parity.inputs.clone(),
+        seed: inputs.seed(),
+        calls: recording.len(),
+    };
+    recording.write(path, &origin)?;
+    if !recording.left_out.is_empty() {
+        let title = format!("not recorded, as golden files hold no such elements: {}", listed(&recording.left_out));
+        terminal.warn(&[Diagnostic::warning(&codes::N0004, title).at(path.display().to_string())]);
+    }
+    terminal.say(&format!("recorded in {}: calls of the source: {}", path.display(), recording.len()));
+    Ok(())
+}
+
+/// Refuses a file to record in before work is spent on it.
+fn check_golden(args: &Args) -> Result<(), Diagnostic> {
+    let Some(path) = &args.save_golden else { return Ok(()) };
+    let place = path.display().to_string();
+    if path.extension().is_none_or(|e| e != "safetensors") {
+        return Err(Diagnostic::error(&codes::L0001, "a golden file must end in `.safetensors`").at(place));
+    }
+    let real = |p: &Path| p.canonicalize().ok();
+    let read = [Some(&args.package), args.against.as_ref()];
+    if real(path).is_some_and(|p| read.into_iter().flatten().any(|r| real(r).as_ref() == Some(&p))) {
+        return Err(Diagnostic::error(&codes::L0001, "the file to write is one that is read").at(place));
+    }
+    Ok(())
+}
+
+/// Golden files are of one function.
+fn one_function(package: &Module) -> Result<(), Diagnostic> {
+    if package.functions.len() == 1 {
+        return Ok(());
+    }
+    let title = "golden files are of one function, and the package has several";
+    let names = listed(package.functions.iter().map(|f| f.name.as_str()));
+    Err(Diagnostic::error(&codes::L0001, title).help(format!("say which with `--function`: {names}")))
 }

@@ -7,7 +7,7 @@ use crate::{
     convert::{Job, rewritten},
     feed,
     model::Format,
-    parity::{self, Given, Parity, quoted},
+    parity::{self, Given, Parity, Scope, quoted},
     ranges,
     watch::Watch,
     witness::Chosen,
@@ -88,7 +88,8 @@ pub fn tried(
     names: &[String],
 ) -> Option<(Verified, Parity)> {
     let module = kept(source, job, names).ok()?;
-    let parity = parity::parity(source, &module, given, parity.tolerance, Chosen::kernels(format)).ok()?;
+    let scope = Scope { fast: true, ..Scope::quick(parity.tolerance) };
+    let parity = parity::compared(source, &module, given, &scope, Chosen::kernels(format)).ok()?;
     Some((module, parity))
 }
 

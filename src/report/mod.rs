@@ -16,7 +16,13 @@ pub use junit::junit;
 pub use markdown::markdown;
 pub use text::{bytes, number, parity_text, table};
 
-use crate::{Diagnostic, accuracy::Accuracy, compare::OutputDiff, parity::Parity, witness::Witness};
+use crate::{
+    Diagnostic,
+    accuracy::Accuracy,
+    compare::OutputDiff,
+    parity::{Parity, Run},
+    witness::Witness,
+};
 use serde_json::{Value, json};
 
 /// The version of every JSON report; it grows when a field changes its meaning.
@@ -65,6 +71,32 @@ pub fn parity(p: &Parity) -> Value {
         "notes": p.notes.iter().map(diagnostic).collect::<Vec<_>>(),
         "accuracy": p.accuracy.iter().map(accuracy).collect::<Vec<_>>(),
         "outputs": p.outputs.iter().map(output).collect::<Vec<_>>(),
+        "runs": p.runs.iter().map(run).collect::<Vec<_>>(),
+        "untested": p.untested,
+    })
+}
+
+fn run(r: &Run) -> Value {
+    let output = |d: &OutputDiff| {
+        json!({
+            "name": d.name,
+            "pass": d.pass,
+            "snr_db": d.snr_db,
+            "max_abs": d.max_abs,
+            "cosine": d.cosine,
+        })
+    };
+    json!({
+        "function": r.function,
+        "name": r.name,
+        "inputs": r.inputs,
+        "shape": r.shape,
+        "arithmetic": r.arithmetic,
+        "against": r.against,
+        "judged": r.judged,
+        "pass": r.pass,
+        "error": r.error,
+        "outputs": r.outputs.iter().map(output).collect::<Vec<_>>(),
     })
 }
 
@@ -74,7 +106,7 @@ fn witness(w: &Witness) -> Value {
         Witness::Torch { version, program } | Witness::Python { version, program } => {
             (Some(version), None, Some(program))
         }
-        Witness::Lowering | Witness::Program => (None, None, None),
+        Witness::Lowering | Witness::Program | Witness::Recorded => (None, None, None),
     };
     let version = version.filter(|v| !v.is_empty());
     json!({"runtime": w.name(), "version": version, "library": library, "program": program})

@@ -1,6 +1,10 @@
 //! Text for people.
 
-use crate::{accuracy::Accuracy, compare::OutputDiff, parity::Parity};
+use crate::{
+    accuracy::Accuracy,
+    compare::{OutputDiff, Tolerance},
+    parity::{Parity, Run},
+};
 
 /// A size with a unit.
 pub fn bytes(n: u64) -> String {
@@ -41,9 +45,61 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
-/// One line per output, and one per output that has labels.
+/// One line per output, one per output that has labels, one per run that is worse, and one per thing that was left out.
 pub fn parity_text(p: &Parity) -> String {
-    p.accuracy.iter().fold(parity_lines(p), |text, a| text + &accuracy_line(a) + "\n")
+    let mut lines: Vec<String> = p.outputs.iter().filter_map(task_line).collect();
+    lines.extend(p.accuracy.iter().map(accuracy_line));
+    lines.extend(p.runs.iter().filter_map(|run| worse(p, run)));
+    lines.extend(p.untested.iter().map(|what| format!("not tested: {what}")));
+    lines.into_iter().fold(parity_lines(p), |text, line| text + &line + "\n")
+}
+
+/// What the difference of an output means, where it is more than numbers.
+fn task_line(d: &OutputDiff) -> Option<String> {
+    let (task, percent) = (d.task.filter(|_| !d.drawn && d.max_abs > 0.0)?, |x: f64| format!("{:.2} %", 100.0 * x));
+    let parts = [
+        task.top1.map(|x| format!("top-1 agrees in {}", percent(x))),
+        task.top5.map(|x| format!("top-5 in {}", percent(x))),
+        task.kl.map(|x| format!("KL divergence {x:.2e}")),
+        task.iou_mean.map(|x| format!("IoU {x:.4}")),
+        task.iou_min.map(|x| format!("at worst {x:.4}")),
+    ];
+    Some(format!("`{}`, {}: {}", d.name, d.kind.name(), parts.into_iter().flatten().collect::<Vec<_>>().join(", ")))
+}
+
+/// By how much a run is worse than what is judged before it is worth a line, in dB.
+const WORSE: f64 = 6.0;
+/// How far above what is wanted a signal over noise is ample, in dB.
+const AMPLE: f64 = 20.0;
+
+/// A line for a run that failed, or that is worse than all that was judged.
+fn worse(p: &Parity, run: &Run) -> Option<String> {
+    let note = if run.judged { "" } else { ", which is not judged" };
+    let (what, arithmetic) = (run.what(), if run.arithmetic == "cpu" { "" } else { run.arithmetic });
+    let of = if arithmetic.is_empty() { what } else { format!("{what}, {arithmetic}") };
+    if let Some(why) = &run.error {
+        return Some(format!("does not run on {of}{note}: {why}"));
+    }
+    let judged = |name: &str| p.outputs.iter().find(|d| d.name == name);
+    // What is far better than it has to be is not worth a word.
+    let floor = |s: f64| (s - WORSE).min(p.tolerance.min_snr_db + AMPLE);
+    let is_worse =
+        |d: &OutputDiff| judged(&d.name).and_then(|d| d.snr_db).zip(d.snr_db).is_some_and(|(s, d)| d < floor(s));
+    // Of several runs that are judged, it is said which failed; of one, its outputs say so.
+    let several = p.runs.iter().filter(|r| r.judged).count() > 1;
+    let bad = |d: &&OutputDiff| match (run.judged, d.pass) {
+        (true, pass) => several && !pass,
+        (false, false) => !(p.half && d.below_half()),
+        (false, true) => !d.drawn && d.max_abs > 0.0 && is_worse(d),
+    };
+    let worst = run.outputs.iter().filter(bad).min_by(|a, b| {
+        let key = |d: &OutputDiff| d.snr_db.unwrap_or(f64::NEG_INFINITY);
+        key(a).total_cmp(&key(b))
+    })?;
+    let snr = worst.snr_db.map_or_else(String::new, |s| format!(", SNR {s:.1} dB"));
+    let verdict = if worst.pass { "worse" } else { "DIFFERS" };
+    let odd = if worst.non_finite > 0 { format!(", {} not finite alike", worst.non_finite) } else { String::new() };
+    Some(format!("{verdict} on {of}{note}: `{}` max abs {:.3e}{snr}{odd}", worst.name, worst.max_abs))
 }
 
 fn accuracy_line(a: &Accuracy) -> String {
@@ -63,7 +119,7 @@ fn parity_lines(p: &Parity) -> String {
         // Compression is not held to a tolerance.
         let verdict = match d.pass {
             true if d.drawn => "random",
-            true if p.tolerance.min_snr_db == f64::NEG_INFINITY && d.snr_db.is_some() => "lossy",
+            true if p.tolerance == Tolerance::ANY && d.snr_db.is_some() => "lossy",
             true => "ok",
             false => "DIFFERS",
         };

@@ -67,6 +67,8 @@ pub enum Witness {
     Lowering,
     /// The source, which is a program itself, on the reference kernels.
     Program,
+    /// What it gave was recorded before.
+    Recorded,
 }
 
 impl Witness {
@@ -78,6 +80,7 @@ impl Witness {
             Self::Python { .. } => "python",
             Self::Lowering => "lowering",
             Self::Program => "program",
+            Self::Recorded => "golden",
         }
     }
 
@@ -86,7 +89,7 @@ impl Witness {
         let (name, version) = match self {
             Self::Onnxruntime { version, .. } => ("onnxruntime", version),
             Self::Torch { version, .. } | Self::Python { version, .. } => ("PyTorch", version),
-            Self::Lowering | Self::Program => return None,
+            Self::Lowering | Self::Program | Self::Recorded => return None,
         };
         Some(format!("{name} {version}").trim_end().to_owned())
     }
@@ -99,6 +102,7 @@ impl Witness {
             }
             Self::Lowering => "the source's unoptimised fp32 lowering, on the reference kernels".to_owned(),
             Self::Program => "the source's program, on the reference kernels".to_owned(),
+            Self::Recorded => "outputs that were recorded".to_owned(),
         }
     }
 
@@ -114,6 +118,7 @@ impl Witness {
                     .to_owned()
             }
             Self::Program => "parity (the source's own program, on the reference kernels)".to_owned(),
+            Self::Recorded => "parity (recorded outputs)".to_owned(),
         }
     }
 }

@@ -61,6 +61,12 @@ impl<'a> Matrix<'a> {
         [self.rows, self.columns]
     }
 
+    /// The elements, one row after the other.
+    pub(super) fn to_vec(self) -> Vec<f32> {
+        let at = |i: usize| (i / self.columns) * self.row_step + (i % self.columns) * self.column_step;
+        (0..self.rows * self.columns).map(|i| self.data[at(i)]).collect()
+    }
+
     /// A row, where its elements are neighbours.
     pub(super) fn row(&self, i: usize) -> Option<&'a [f32]> {
         let neighbours = self.column_step == 1 || self.columns == 1;

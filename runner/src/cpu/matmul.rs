@@ -72,16 +72,16 @@ pub(super) fn matmul(op: &Matmul, cx: &EvalCx<'_>) -> Option<Tensors> {
 }
 
 /// Matrices of one size, over the leading axes of a tensor.
-struct Stack<'a> {
+pub(super) struct Stack<'a> {
     values: Cow<'a, [f32]>,
-    batch: Dims,
+    pub(super) batch: Dims,
     size: [usize; 2],
     transposed: bool,
 }
 
 impl<'a> Stack<'a> {
     /// A vector becomes a matrix with an axis of size 1 where `lift` is 1.
-    fn new(t: &'a Tensor, transposed: bool, lift: [usize; 2]) -> Option<Self> {
+    pub(super) fn new(t: &'a Tensor, transposed: bool, lift: [usize; 2]) -> Option<Self> {
         let values = load(t)?;
         let (batch, size) = match t.shape() {
             [batch @ .., rows, columns] => (batch.into(), [*rows, *columns]),
@@ -93,14 +93,15 @@ impl<'a> Stack<'a> {
     }
 
     /// Matrix number `i`, as it is multiplied.
-    fn at(&self, i: usize) -> Option<Matrix<'_>> {
+    pub(super) fn at(&self, i: usize) -> Option<Matrix<'_>> {
         let [rows, columns] = self.size;
         let len = rows * columns;
         let matrix = Matrix::packed(self.values.get(i * len..(i + 1) * len)?, rows, columns)?;
         Some(if self.transposed { matrix.transposed() } else { matrix })
     }
 
-    fn sizes(&self) -> [usize; 2] {
+    /// Rows and columns, as they are multiplied.
+    pub(super) fn sizes(&self) -> [usize; 2] {
         let [rows, columns] = self.size;
         if self.transposed { [columns, rows] } else { [rows, columns] }
     }

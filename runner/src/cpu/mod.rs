@@ -11,6 +11,7 @@ mod data;
 mod elementwise;
 mod gemm;
 mod gram;
+pub(crate) mod half_sums;
 mod math;
 mod matmul;
 mod movement;

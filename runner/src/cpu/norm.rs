@@ -85,7 +85,7 @@ pub(super) fn l2_norm(op: &L2Norm, cx: &EvalCx<'_>) -> Option<Tensors> {
 
 /// The elements of an operand; the inner `None` is an absent one, the outer one of a type that kernels do not read.
 #[expect(clippy::option_option, reason = "the question mark takes the outer one")]
-fn optional<'a>(cx: &EvalCx<'a>, v: Option<Value>) -> Option<Option<Cow<'a, [f32]>>> {
+pub(super) fn optional<'a>(cx: &EvalCx<'a>, v: Option<Value>) -> Option<Option<Cow<'a, [f32]>>> {
     match v {
         Some(v) => load(cx.tensor(v)).map(Some),
         None => Some(None),
@@ -93,7 +93,7 @@ fn optional<'a>(cx: &EvalCx<'a>, v: Option<Value>) -> Option<Option<Cow<'a, [f32
 }
 
 /// Changes the rows of `x` along some axes.
-fn by_rows(cx: &EvalCx<'_>, x: Value, along: &[bool], f: impl Fn(&mut [f32]) + Sync) -> Option<Tensors> {
+pub(super) fn by_rows(cx: &EvalCx<'_>, x: Value, along: &[bool], f: impl Fn(&mut [f32]) + Sync) -> Option<Tensors> {
     let mut rows = Rows::new(load(cx.tensor(x))?, cx.shape(x), along);
     let mut y = std::mem::take(&mut rows.values).into_owned();
     each_row(&mut y, rows.len, |_, row| f(row));

@@ -121,14 +121,14 @@ fn choose(cx: &EvalCx<'_>, x: Value, axis: i64, better: fn(f32, f32) -> bool) ->
 }
 
 /// For each axis whether it is reduced.
-fn reduced(shape: &[usize], axes: Option<&[i64]>) -> Option<Vec<bool>> {
+pub(super) fn reduced(shape: &[usize], axes: Option<&[i64]>) -> Option<Vec<bool>> {
     let Some(axes) = axes else { return Some(vec![true; shape.len()]) };
     let axes = Shape::from(shape).axes(axes).ok()?;
     Some((0..shape.len()).map(|i| axes.iter().any(|a| a.index() == i)).collect())
 }
 
 /// Writes `f` of each row to its place.
-fn fold_rows<T: Send>(y: &mut [T], rows: &Rows<'_>, f: impl Fn(&[f32]) -> T + Sync) {
+pub(super) fn fold_rows<T: Send>(y: &mut [T], rows: &Rows<'_>, f: impl Fn(&[f32]) -> T + Sync) {
     let size = super::data::GRAIN.div_ceil(rows.len.max(1));
     super::data::each_task(y, size, |start, y| {
         let rows = rows.values[start * rows.len..].chunks_exact(rows.len.max(1));

@@ -19,6 +19,8 @@ pub(super) enum Form {
     Count,
     /// A number above 0.
     Positive,
+    /// Any number.
+    Number,
     /// A whole number, or a text that may have a unit.
     Size,
     /// A list of texts, which those that are typed are added to.
@@ -70,6 +72,7 @@ impl Form {
                 let fits = |f: f64| f.is_finite() && f > 0.0;
                 one(field.number("a number above 0", fits)?.to_string().into())
             }
+            Self::Number => one(field.number("a number", f64::is_finite)?.to_string().into()),
             Self::Size => match field.text() {
                 Ok(text) => one(text.into()),
                 Err(_) => one(field.size(0)?.to_string().into()),
@@ -119,7 +122,7 @@ impl Form {
             Self::Flag => "true".to_owned(),
             Self::Text | Self::File | Self::FileOrText => toml::text(first),
             Self::Count | Self::Size => first.parse().map_or_else(|_| toml::text(first), |n: i64| n.to_string()),
-            Self::Positive => first.parse().map_or_else(|_| toml::text(first), |f: f64| f.to_string()),
+            Self::Positive | Self::Number => first.parse().map_or_else(|_| toml::text(first), |f: f64| f.to_string()),
             Self::Texts | Self::Choices | Self::Arrays => toml::list(&texts),
             Self::Named(Named { split, .. }) => match texts.iter().map(|t| split(t)).collect::<Option<Vec<_>>>() {
                 Some(pairs) if distinct(&pairs) => toml::table(&pairs),

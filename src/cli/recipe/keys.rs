@@ -42,6 +42,7 @@ impl Key {
 
 pub(super) const CONVERT: &str = "convert";
 pub(super) const COMPRESS: &str = "compress";
+pub(super) const VERIFY: &str = "verify";
 
 /// The sections with their keys, in the order in which recipes are printed.
 pub(super) const SECTIONS: &[(&str, &[Key])] = &[
@@ -93,7 +94,7 @@ pub(super) const SECTIONS: &[(&str, &[Key])] = &[
     ),
     // What a model is run on, and compared with.
     (
-        "verify",
+        VERIFY,
         &[
             Key::new("samples", Form::Arrays).of("sample"),
             Key::new("resize", Form::Named(AT_LAST)),
@@ -101,11 +102,23 @@ pub(super) const SECTIONS: &[(&str, &[Key])] = &[
             Key::new("seed", Form::Size),
             Key::new("source_runtime", Form::Text),
             Key::new("no_verify", Form::Flag),
+            Key::new("tolerance", Form::Text),
+            Key::new("min_snr", Form::Number),
+            Key::new("min_cosine", Form::Number),
+            Key::new("min_top1", Form::Number),
+            Key::new("max_kl", Form::Number),
+            Key::new("kinds", Form::Named(AT_LAST)).of("kind"),
+            Key::new("quick", Form::Flag),
+            Key::new("seeds", Form::Count),
+            Key::new("steps", Form::Count),
+            Key::new("backend", Form::Text),
+            Key::new("emulate", Form::Text),
+            Key::new("golden", Form::File),
         ],
     ),
 ];
 
-/// Options of `convert` and `compress` that say nothing about what comes out.
+/// Options that say nothing about what comes out, or of which comparison.
 #[cfg(test)]
 pub(super) const NOT_KEYS: &[&str] = &[
     "recipe",
@@ -123,6 +136,11 @@ pub(super) const NOT_KEYS: &[&str] = &[
     "check_each",
     "stop_after_edit",
     "time_passes",
+    "package",
+    "against",
+    "function",
+    "save_golden",
+    "ci",
 ];
 
 /// `NAME=TEXT`, where a name may hold `=`.
@@ -130,7 +148,10 @@ const AT_LAST: Named = Named { split: |text| text.rsplit_once('='), value: text_
 
 /// What of a recipe goes where `typed` is typed, beside what is the same option and what the command line forbids together.
 pub(super) const INSTEAD: &[(&[&str], &[&str])] =
-    &[(compress::GOALS, &["config"]), (&["config"], compress::GOALS), (&["sample"], &["labels"])];
+    &[(compress::GOALS, &["config"]), (&["config"], compress::GOALS), (&["sample"], &["labels"]), (LIMITS, LIMITS)];
+
+/// Thresholds: those that are typed replace all of a recipe, as they replace the default.
+const LIMITS: &[&str] = &["tolerance", "min_snr", "min_cosine", "min_top1", "max_kl"];
 
 fn range(text: &str) -> Result<(), Diagnostic> {
     Declared::parse(text).map(drop).map_err(|why| Diagnostic::error(&codes::L0001, why))

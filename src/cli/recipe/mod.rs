@@ -14,7 +14,7 @@ use crate::{
 };
 use clap::{Arg, ArgMatches, Command, error::ErrorKind, parser::ValueSource};
 use form::Form;
-use keys::{COMPRESS, CONVERT, INSTEAD, Key, SECTIONS};
+use keys::{COMPRESS, CONVERT, INSTEAD, Key, SECTIONS, VERIFY};
 use std::{
     error::Error,
     ffi::{OsStr, OsString},
@@ -128,13 +128,14 @@ impl Said<'_> {
         }
         let have =
             |name: &&str| Some((cli.find_subcommand(name)?, option(cli.find_subcommand(name)?, self.key.option)?));
-        let Some((command, arg)) = [CONVERT, COMPRESS].iter().find_map(have) else { return Ok(()) };
+        let Some((command, arg)) = [CONVERT, COMPRESS, VERIFY].iter().find_map(have) else { return Ok(()) };
         let words: Vec<String> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
         if !words.is_empty() {
             let words: Vec<(&str, ())> = words.iter().map(|w| (w.as_str(), ())).collect();
             return self.field.one_of(&words);
         }
-        let line = ["model", "-oout.mlpackage"].map(OsString::from).into_iter().chain(as_typed(arg, &self.value));
+        let other = if command.get_name() == VERIFY { "--against=source" } else { "-oout.mlpackage" };
+        let line = ["model", other].map(OsString::from).into_iter().chain(as_typed(arg, &self.value));
         match command.clone().no_binary_name(true).try_get_matches_from(line) {
             // Whether it goes with others is seen when they are together.
             Err(e) if e.kind() == ErrorKind::ValueValidation => {

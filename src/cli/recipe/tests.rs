@@ -32,11 +32,19 @@ const LINES: &[&[&str]] = &[
     &["convert", "--target-size", "4096", "--source-runtime", "lowering", "--seed", "18446744073709551615"],
     &["convert", "--max-drop", "top1=0.5", "--sample", "a.npz", "--labels", "a.npz:y", "--seed", "3"],
     &["compress", "--decompress", "--no-verify"],
+    &["verify", "--tolerance", "1e-3,1e-2", "--min-snr", "-3.5", "--min-cosine", "0.9", "--min-top1", "1", "--quick"],
+    &["verify", "--max-kl", "0", "--kind", "a=b=logits", "--seeds", "2", "--steps", "5", "--emulate", "fp16-sums"],
+    &["verify", "--backend", "reference", "--golden", "g.npz"],
 ];
 
 fn line(words: &[&str]) -> Vec<OsString> {
     let (name, options) = words.split_first().expect("a command");
-    [&["mlconv", name, "-o", "o.mlpackage", "m"], options].concat().into_iter().map(OsString::from).collect()
+    let files: &[&str] = if *name == VERIFY {
+        &["mlconv", name, "--against=s", "m"]
+    } else {
+        &["mlconv", name, "-o", "o.mlpackage", "m"]
+    };
+    [files, options].concat().into_iter().map(OsString::from).collect()
 }
 
 /// The recipe that a command line prints.
@@ -78,7 +86,7 @@ fn what_is_written_is_read_again() {
 fn every_option_is_a_key_or_none_of_what_comes_out() {
     let (mut cli, mut found) = (crate::cli::command(), BTreeSet::new());
     cli.build();
-    for name in [CONVERT, COMPRESS] {
+    for name in [CONVERT, COMPRESS, VERIFY] {
         for arg in cli.find_subcommand(name).expect("a command").get_arguments() {
             let is_key = SECTIONS.iter().any(|(_, keys)| keys.iter().any(|k| k.option == arg.get_id()));
             assert!(is_key != NOT_KEYS.contains(&arg.get_id().as_str()), "`{}` of `{name}`", arg.get_id());
@@ -154,6 +162,16 @@ fn what_is_typed_wins() {
             "[compress]\npreset = \"int8\"\nweight_threshold = 3\n",
         ),
         ("verify.source_runtime = 'torch'", &["compress"], ""),
+        (
+            "verify = { min_snr = 30, min_cosine = 0.9, steps = 2 }",
+            &["verify", "--tolerance", "1"],
+            "[verify]\ntolerance = \"1\"\nsteps = 2\n",
+        ),
+        (
+            "verify = { no_verify = true, min_top1 = 0.5 }",
+            &["verify", "--quick"],
+            "[verify]\nmin_top1 = 0.5\nquick = true\n",
+        ),
         ("convert.no_state = false", &["convert"], ""),
     ] {
         assert_eq!(text(beside(recipe, words)), want, "{recipe} {words:?}");
@@ -191,6 +209,10 @@ fn wrong_values_have_a_place() {
         ("verify.seed = -1", "`verify.seed`: found -1, wanted a whole number of at least 0"),
         ("verify.seed = 'a'", "`verify.seed`: wanted a whole number of 0 to"),
         ("verify = { labels = 'y.npy', sample = [] }", "`verify.sample` is no key"),
+        ("verify.min_cosine = 2", "`verify.min_cosine`: wanted a number of -1 to 1"),
+        ("verify.min_snr = 'a'", "`verify.min_snr`: found the text `a`, wanted a number"),
+        ("verify.kinds = { y = 'text' }", "`verify.kinds.y`: wanted the name of an output"),
+        ("verify.seeds = 0", "`verify.seeds`: 0 is not in 1..=1000"),
         ("verify.source_runtime = 'tf'", "`verify.source_runtime`: found the text `tf`, wanted `auto`"),
     ] {
         let d = &beside(recipe, &["compress"]).expect_err(recipe)[0];
