@@ -20,6 +20,7 @@ use mlconv_source::Request;
 use mlconv_tensor::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use std::{
+    fmt::Write,
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -70,6 +71,9 @@ pub fn abandon() {
     // Nothing can be done about a folder that stays.
     let _ = staged.map(fs::remove_dir_all);
 }
+
+/// The inputs, or the outputs, of each call, in the order of the signature.
+type Calls = Vec<Vec<Option<Tensor>>>;
 
 /// A folder that is removed when dropped, unless it has been renamed.
 struct Stage(PathBuf);
@@ -161,7 +165,7 @@ struct Making<'a> {
 /// A package of the bundle, with what is expected of it in each call.
 struct Filled {
     entry: Entry,
-    expected: Vec<Vec<Option<Tensor>>>,
+    expected: Calls,
 }
 
 impl Making<'_> {
@@ -209,7 +213,7 @@ impl Making<'_> {
     }
 
     /// The inputs of each call.
-    fn calls(&mut self, job: &Job<'_>, module: &Module, f: &Function) -> Result<Vec<Vec<Option<Tensor>>>, Failure> {
+    fn calls(&mut self, job: &Job<'_>, module: &Module, f: &Function) -> Result<Calls, Failure> {
         if job.samples.is_empty() {
             return Ok(vec![made_up::random_inputs(module, f, job.seed).map_err(|d| vec![d])?]);
         }
@@ -225,7 +229,7 @@ impl Making<'_> {
         expected: Expected,
         g: &Function,
         calls: &[Vec<Option<Tensor>>],
-    ) -> Result<(String, Vec<Vec<Option<Tensor>>>), Failure> {
+    ) -> Result<(String, Calls), Failure> {
         let Expected { source, mut chosen } = expected;
         self.notes.append(&mut chosen.notes);
         let f = source.function(&g.name).or(source.functions.first());
@@ -341,11 +345,7 @@ impl Making<'_> {
 }
 
 /// What our own kernels compute of a package in each call.
-fn of_package(
-    module: &Verified,
-    f: &Function,
-    calls: &[Vec<Option<Tensor>>],
-) -> Result<Vec<Vec<Option<Tensor>>>, Failure> {
+fn of_package(module: &Verified, f: &Function, calls: &[Vec<Option<Tensor>>]) -> Result<Calls, Failure> {
     let session = Session::new(module, f, &Cpu, Options::default());
     let mut states = States::new();
     let run = |inputs: &Vec<Option<Tensor>>| {
@@ -447,5 +447,9 @@ fn hash_of(folder: &Path) -> io::Result<String> {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, b| {
+        // Writing to a text does not fail.
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }

@@ -131,11 +131,11 @@ fn run(folder: &Path, place: &Path, bundle: &Bundle, tolerance: Option<Tolerance
                 };
                 let want = array(folder, expected)?;
                 let got = place.join(model.to_string()).join(i.to_string()).join(inside(folder, &output.file)?);
-                let diff = match got.is_file() {
-                    true => {
-                        compare::output(&output.name, &want, &arrays::read_npy(&got).map_err(|d| vec![d])?, tolerance)
-                    }
-                    false => missing(&output.name, &want, tolerance),
+                let diff = if got.is_file() {
+                    let got = arrays::read_npy(&got).map_err(|d| vec![d])?;
+                    compare::output(&output.name, &want, &got, tolerance)
+                } else {
+                    missing(&output.name, &want, tolerance)
                 };
                 let diff = if output.drawn { diff.of_chance() } else { diff }.of_sample(i);
                 match &mut worst {
