@@ -106,6 +106,18 @@ pub fn format(path: &Path) -> Result<Format, Diagnostic> {
     }
 }
 
+/// Bytes of a file, or of all files of a package; those that cannot be looked at do not count.
+pub fn size(path: &Path) -> u64 {
+    let (mut total, mut todo) = (0, vec![path.to_path_buf()]);
+    while let Some(path) = todo.pop() {
+        match std::fs::read_dir(&path) {
+            Ok(entries) => todo.extend(entries.flatten().map(|e| e.path())),
+            Err(_) => total += std::fs::metadata(&path).map_or(0, |m| m.len()),
+        }
+    }
+    total
+}
+
 /// Reads a model; every blocker is reported together.
 pub fn read(path: &Path, request: &Request) -> Result<Model, Failure> {
     match format(path).map_err(|d| vec![d])? {

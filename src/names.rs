@@ -1,5 +1,7 @@
 //! Names in messages.
 
+use std::borrow::Cow;
+
 /// `a`, `b` and `c`, each in backticks.
 pub(crate) fn listed<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
     let names: Vec<String> = names.into_iter().map(|n| format!("`{}`", n.as_ref())).collect();
@@ -32,6 +34,15 @@ fn edits(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// A word as a shell takes it for one.
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "_./-+=:,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', "'\\''")).into()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use mlconv_passes::Pattern;
 use mlconv_runner::{Backend, Reference, cpu::Cpu};
 use mlconv_source::{InputSpec, Request};
 use mlconv_tensor::Tensor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// For every command.
 #[derive(Clone, Debug, clap::Args)]
@@ -395,6 +395,16 @@ pub(crate) struct ReadInputs {
 }
 
 impl Inputs {
+    /// The files, each with its role in a report.
+    pub(crate) fn files(&self) -> Vec<(&'static str, PathBuf)> {
+        let samples = self.sample.iter().map(|text| ("sample", super::files::named(text).1));
+        let labels = self.labels.iter().map(|text| {
+            let path = text.rsplit_once(':').map(|(path, _)| path).filter(|path| path.ends_with(".npz"));
+            ("labels", PathBuf::from(path.unwrap_or(text)))
+        });
+        samples.chain(labels).collect()
+    }
+
     pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {
         let (samples, notes) = self.pictures.read(&self.sample)?;
         if samples.is_empty() && !self.sample.is_empty() {

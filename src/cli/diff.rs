@@ -5,6 +5,7 @@ use super::{
     args::{Import, Inputs, Ranges},
     compress::parse_size,
     interface::Asked,
+    reports::{Reports, typed},
     terminal::Terminal,
     thresholds::Limits,
 };
@@ -13,13 +14,12 @@ use crate::{
     beside::{self, Beside},
     codes,
     convert::default_tolerance,
-    diff::{self, Bisection, Sides, Why, bisect, recipe},
+    diff::{self, Examined, Sides, Why, recipe},
+    model::Format,
     parity::{self, Parity, Scope},
-    report::{self, parity_text},
+    report::{Whole, parity_text},
     witness::Chosen,
 };
-use mlconv_tensor::Tensor;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -51,9 +51,12 @@ pub(crate) struct Args {
     inputs: Inputs,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    args.reports.check(&[&args.a, &args.b])?;
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
     let beside = {
@@ -73,22 +76,42 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         parity::compared(&beside.source, &beside.package, given, &scope, kernels)?
     };
     inputs.mention(&mut parity, &beside.source, terminal);
+    let (source, package) = (&beside.source, &beside.package);
     let found = {
         let _step = terminal.step("comparing value by value");
-        compared(&beside, &parity, given, args)?
+        let budget = usize::try_from(args.max_memory / 2).unwrap_or(usize::MAX);
+        diff::examine(source, package, given, &parity, budget).map_err(|d| vec![d])?
     };
+    let found: Vec<(Sides<'_>, &Examined)> = found.iter().map(|one| (one.sides(source, package), one)).collect();
     let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
-    let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&beside, &found, folder))?;
-    if terminal.is_json() {
-        terminal.json(&as_json(&beside, &parity, &found, mended.as_ref(), args));
-    } else {
+    let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&found, folder))?;
+    let (line, mut files) = (typed(), vec![("a", args.a.clone()), ("b", args.b.clone())]);
+    files.extend(args.inputs.files());
+    let whole = Whole {
+        command: "diff",
+        line: &line,
+        files: &files,
+        package,
+        parity: &parity,
+        found: &found,
+        bisected: args.bisect,
+        mended: mended.as_ref(),
+        notes: &beside.notes,
+    };
+    if terminal.is_json() || args.reports.are_wanted() {
+        let json = whole.json()?;
+        args.reports.write(&json)?;
+        if terminal.is_json() {
+            terminal.json(&json);
+        }
+    }
+    if !terminal.is_json() {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         let mut text = parity_text(&parity);
-        for one in &found {
-            let sides = one.sides(&beside);
-            text += &diff::ops_text(sides, &one.bisection);
+        for (sides, one) in &found {
+            text += &diff::ops_text(*sides, &one.bisection);
             if args.bisect {
-                text += &diff::bisection_text(sides, &one.bisection);
+                text += &diff::bisection_text(*sides, &one.bisection);
             }
         }
         text += &mended.as_ref().map(recipe_text).unwrap_or_default();
@@ -99,47 +122,15 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     Ok(if parity.pass() && unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
 }
 
-/// What was found in one function.
-struct Found {
-    /// The places of the function in both models.
-    at: [usize; 2],
-    bisection: Bisection,
-    inputs: Vec<Option<Tensor>>,
-}
-
-impl Found {
-    fn sides<'b>(&self, beside: &'b Beside) -> Sides<'b> {
-        let (f, g) = (&beside.source.functions[self.at[0]], &beside.package.functions[self.at[1]]);
-        Sides { a: &beside.source, f, b: &beside.package, g }
-    }
-}
-
-/// Compares each function value by value, on the inputs that the worst output is of.
-fn compared(beside: &Beside, parity: &Parity, given: parity::Given<'_>, args: &Args) -> Result<Vec<Found>, Failure> {
-    let (source, package) = (&beside.source, &beside.package);
-    let worst = parity.outputs.iter().find(|o| !o.pass).or(parity.outputs.first()).map_or(0, |o| o.worst_sample);
-    let budget = usize::try_from(args.max_memory / 2).unwrap_or(usize::MAX);
-    let mut out = vec![];
-    for (j, g) in package.functions.iter().enumerate() {
-        let i = source.functions.iter().position(|f| f.name == g.name).unwrap_or(0);
-        let Some(f) = source.functions.get(i) else { continue };
-        let Some(inputs) = recipe::inputs(source, (f, g), given, worst) else { continue };
-        let sides = Sides { a: source, f, b: package, g };
-        let bisection = bisect(sides, &inputs, budget).map_err(|d| vec![d])?;
-        out.push(Found { at: [i, j], bisection, inputs });
-    }
-    Ok(out)
-}
-
 /// What mends outputs that are off, where that can be converted again.
 fn mended(
     beside: &Beside,
     parity: &Parity,
-    found: &[Found],
+    found: &[(Sides<'_>, &Examined)],
     given: parity::Given<'_>,
     terminal: &Terminal,
 ) -> Option<recipe::Recipe> {
-    if beside.source_format == crate::model::Format::Package {
+    if beside.source_format == Format::Package {
         return None;
     }
     let _step = terminal.step("looking for what mends it");
@@ -149,7 +140,9 @@ fn mended(
     if let Some((_, parity)) = again(&[]).filter(|(_, parity)| parity.pass()) {
         return Some(recipe::Recipe { keep_fp32: vec![], parity });
     }
-    let rounds = |f: &Found| f.bisection.culprits.first().is_none_or(|c| matches!(c.why, Why::Overflows | Why::Rounds));
+    let rounds = |(_, one): &(Sides<'_>, &Examined)| {
+        one.bisection.culprits.first().is_none_or(|c| matches!(c.why, Why::Overflows | Why::Rounds))
+    };
     if !parity.half || !found.iter().any(rounds) {
         return None;
     }
@@ -165,32 +158,12 @@ fn recipe_text(r: &recipe::Recipe) -> String {
     head + &parity_text(&r.parity)
 }
 
-fn as_json(
-    beside: &Beside,
-    parity: &Parity,
-    found: &[Found],
-    mended: Option<&recipe::Recipe>,
-    args: &Args,
-) -> serde_json::Value {
-    let mut out = json!({"version": report::VERSION, "command": "diff"});
-    if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(parity).as_object_mut()) {
-        out.append(parity);
-    }
-    let ops = found.iter().flat_map(|one| diff::ops_json(one.sides(beside), &one.bisection));
-    out["ops"] = ops.collect::<Vec<_>>().into();
-    let first = found.iter().find(|f| !f.bisection.culprits.is_empty()).or(found.first());
-    let bisection = first.filter(|_| args.bisect);
-    out["bisection"] =
-        bisection.map_or(serde_json::Value::Null, |f| diff::bisection_json(f.sides(beside), &f.bisection, mended));
-    out
-}
-
 /// Writes the op to blame; a warning where there is none.
-fn reduce(beside: &Beside, found: &[Found], folder: &Path) -> Result<Option<Diagnostic>, Failure> {
-    let Some(first) = found.iter().find(|f| !f.bisection.culprits.is_empty()) else {
+fn reduce(found: &[(Sides<'_>, &Examined)], folder: &Path) -> Result<Option<Diagnostic>, Failure> {
+    let Some((sides, first)) = found.iter().find(|(_, one)| !one.bisection.culprits.is_empty()) else {
         let title = "`--reduce` writes nothing: no op is off by more than its types explain";
         return Ok(Some(Diagnostic::warning(&codes::L0002, title)));
     };
-    diff::reduce::write(first.sides(beside), &first.bisection, &first.inputs, folder).map_err(|d| vec![d])?;
+    diff::reduce::write(*sides, &first.bisection, &first.inputs, folder).map_err(|d| vec![d])?;
     Ok(None)
 }

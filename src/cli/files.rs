@@ -127,7 +127,7 @@ fn stacked(stack: &Tensor, picture: &Tensor) -> Result<Tensor, String> {
 }
 
 /// The name and the file that a text gives.
-fn named(text: &str) -> (Option<String>, PathBuf) {
+pub(super) fn named(text: &str) -> (Option<String>, PathBuf) {
     match text.rsplit_once('=').filter(|_| !Path::new(text).exists()) {
         Some((name, path)) => (Some(name.to_owned()), PathBuf::from(path)),
         None => (None, PathBuf::from(text)),

@@ -4,7 +4,6 @@ use super::{
     CommandResult, Outcome,
     args::{Import, target_unapplied},
     terminal::Terminal,
-    write::package_size,
 };
 use crate::{
     Diagnostic, Failure, convert,
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             "version": report::VERSION,
             "command": "inspect",
             "format": read.format.name(),
-            "size_bytes": package_size(&args.model),
+            "size_bytes": model::size(&args.model),
             "weights": report::weights_json(&Weights::of(&read.module.functions)),
             "metadata": metadata(&read.module),
             "functions": functions,
@@ -71,7 +70,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         }));
         return Ok(outcome);
     }
-    let mut out = format!("{}, {}\n", read.format.name(), bytes(package_size(&args.model)));
+    let mut out = format!("{}, {}\n", read.format.name(), bytes(model::size(&args.model)));
     out += &format!("  {}\n", report::weights_text(&Weights::of(&read.module.functions)));
     for (key, value) in metadata(&read.module) {
         out += &format!("  {key}: {value}\n");

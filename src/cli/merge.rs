@@ -4,12 +4,13 @@ use super::{
     CommandResult,
     args::{ReadInputs, Target, seed},
     terminal::Terminal,
-    write::{Write, check_target, package_size},
+    write::{Write, check_target},
 };
 use crate::{
     Diagnostic, codes,
     convert::default_tolerance,
     merge::{self, Job, Part},
+    model::size,
     report::bytes,
     witness::Chosen,
 };
@@ -63,10 +64,10 @@ pub(crate) fn run(args: Args, terminal: &Terminal) -> CommandResult {
         verify: (!args.no_verify).then_some(tolerance),
         mend: None,
     };
-    let before: u64 = packages.iter().map(|p| package_size(p)).sum();
+    let before: u64 = packages.iter().map(|p| size(p)).sum();
     let outcome = write.run(prepared, witness, &ReadInputs::of_seed(args.seed), terminal)?;
     if !terminal.is_json() {
-        let now = bytes(package_size(&args.out));
+        let now = bytes(size(&args.out));
         terminal.say(&format!(
             "{} functions in {now}, of packages that have {} together",
             job.parts.len(),

@@ -14,6 +14,7 @@ mod merge;
 mod ops;
 mod passes;
 mod recipe;
+mod reports;
 mod run;
 #[cfg(feature = "onnxruntime")]
 mod source_runtime;

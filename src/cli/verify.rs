@@ -5,6 +5,7 @@ use super::{
     args::{BackendName, EmulateName, Import, Inputs, Ranges, ReadInputs, SourceRuntime},
     interface::Asked,
     recipe::RecipeFile,
+    reports::{Reports, typed},
     terminal::Terminal,
     thresholds::Limits,
     write::check_file,
@@ -15,17 +16,20 @@ use crate::{
     codes,
     compare::Tolerance,
     convert::default_tolerance,
+    diff::{self, Examined},
     feed,
     golden::{self, Origin, Recording},
     model,
     names::listed,
     parity::{self, Arithmetic, Extent, Parity, Scope},
-    report::{self, parity_text},
+    report::{Answers, Whole, parity_text},
     stateful,
 };
-use mlconv_mil::{ir::Module, verify::verify};
+use mlconv_mil::{
+    ir::Module,
+    verify::{Verified, verify},
+};
 use mlconv_source::Request;
-use serde_json::json;
 use std::{
     cell::RefCell,
     path::{Path, PathBuf},
@@ -66,10 +70,15 @@ pub(crate) struct Args {
     limits: Limits,
     #[command(flatten)]
     extent: Runs,
+    #[command(flatten)]
+    reports: Reports,
     /// For machines: no progress, and every warning makes the exit status 1
     #[arg(long)]
     ci: bool,
 }
+
+/// Bytes of values that are held to be compared, for a page.
+const BUDGET: usize = 1 << 30;
 
 /// What is run.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -112,22 +121,80 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     if let Some(path) = &args.save_golden {
         check_file(path)?;
     }
-    let parity = match &args.golden {
+    let read: Vec<&Path> = [Some(&args.package), args.against.as_ref(), args.golden.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(PathBuf::as_path)
+        .collect();
+    args.reports.check(&read)?;
+    let done = match &args.golden {
         Some(path) => recorded(args, path, arithmetic, terminal)?,
         None => compared(args, arithmetic, terminal)?,
     };
-    if terminal.is_json() {
-        let mut out = json!({"version": report::VERSION, "command": "verify"});
-        if let (Some(out), Some(parity)) = (out.as_object_mut(), report::parity(&parity).as_object_mut()) {
-            out.append(parity);
+    let Compared { parity, package, .. } = &done;
+    if terminal.is_json() || args.reports.are_wanted() {
+        let whole = whole(args, &done, terminal)?;
+        args.reports.write(&whole)?;
+        if terminal.is_json() {
+            terminal.json(&whole);
         }
-        terminal.json(&out);
-    } else {
+    }
+    if !terminal.is_json() {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
-        terminal.result(&parity_text(&parity));
+        let whole = Whole {
+            command: "verify",
+            line: "",
+            files: &[],
+            package,
+            parity,
+            found: &[],
+            bisected: false,
+            mended: None,
+            notes: &done.notes,
+        };
+        terminal.result(&format!("{}\n{}", parity_text(parity), Answers::of(&whole).text()));
     }
     terminal.insist(parity.differs(None).as_slice());
     Ok(if parity.pass() && !terminal.is_alarmed() { Outcome::Done } else { Outcome::Differs })
+}
+
+/// What was compared, and how far it is off.
+struct Compared {
+    parity: Parity,
+    /// What the package was compared with, where that was not recorded.
+    source: Option<Verified>,
+    package: Verified,
+    inputs: ReadInputs,
+    notes: Vec<Diagnostic>,
+}
+
+/// All that reports are made of. A page shows values, which are compared for it.
+fn whole(args: &Args, done: &Compared, terminal: &Terminal) -> Result<serde_json::Value, Failure> {
+    let Compared { parity, source, package, inputs, notes } = done;
+    let mut found = vec![];
+    if let Some(source) = source.as_ref().filter(|_| args.reports.want_values()) {
+        let _step = terminal.step("comparing value by value");
+        found = diff::examine(source, package, inputs.given(), parity, BUDGET).map_err(|d| vec![d])?;
+    }
+    let sides = |one| source.as_ref().map(|source| (Examined::sides(one, source, package), one));
+    let found: Vec<_> = found.iter().filter_map(sides).collect();
+    let mut files = vec![("package", args.package.clone())];
+    files.extend(args.against.iter().map(|path| ("source", path.clone())));
+    files.extend(args.golden.iter().map(|path| ("golden", path.clone())));
+    files.extend(args.inputs.files());
+    let line = typed();
+    let whole = Whole {
+        command: "verify",
+        line: &line,
+        files: &files,
+        package,
+        parity,
+        found: &found,
+        bisected: !found.is_empty(),
+        mended: None,
+        notes,
+    };
+    whole.json()
 }
 
 /// How far outputs of a package may be off.
@@ -137,7 +204,7 @@ fn tolerance(args: &Args, package: &Module, arithmetic: Arithmetic) -> Tolerance
 }
 
 /// The package and its source on the same inputs.
-fn compared(args: &Args, arithmetic: Arithmetic, terminal: &Terminal) -> Result<Parity, Failure> {
+fn compared(args: &Args, arithmetic: Arithmetic, terminal: &Terminal) -> Result<Compared, Failure> {
     let Some(against) = &args.against else { return Err(vec![]) };
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
@@ -172,11 +239,11 @@ fn compared(args: &Args, arithmetic: Arithmetic, terminal: &Terminal) -> Result<
     if let Some(path) = &args.save_golden {
         save(args, path, against, &recording.borrow(), (&parity, &inputs), terminal).map_err(|d| vec![d])?;
     }
-    Ok(parity)
+    Ok(Compared { parity, source: Some(source), package, inputs, notes })
 }
 
 /// The package on the inputs of a golden file.
-fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Terminal) -> Result<Parity, Failure> {
+fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Terminal) -> Result<Compared, Failure> {
     let package = {
         let _step = terminal.step("importing");
         let read = model::read(&args.package, &Request::default())?;
@@ -213,7 +280,7 @@ fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Termina
         }
     }
     terminal.warn(&parity.notes);
-    Ok(parity)
+    Ok(Compared { parity, source: None, package, inputs: ReadInputs::of_seed(0), notes: vec![] })
 }
 
 /// Writes what was recorded, and says what could not be.

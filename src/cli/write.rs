@@ -6,7 +6,7 @@ use crate::{
     compare::Tolerance,
     convert::{self, Job, Prepared},
     diff::recipe,
-    model::package_error,
+    model::{package_error, size},
     parity::{self, Parity},
     report::{self, bytes, compression_json, compression_text, parity_text},
     witness::Chosen,
@@ -80,7 +80,7 @@ impl Write<'_> {
             recipe::search(source, module, job, *format, inputs.given(), parity).map(|r| r.keep_fp32)
         });
         let differs = parity.as_ref().and_then(|p| p.differs(mended.as_deref()));
-        let size = package_size(self.out);
+        let size = size(self.out);
         if terminal.is_json() {
             let mut out = summary(self.command, Some(self.out), &prepared, parity.as_ref(), Some(size));
             out["mended_by"] = mended.as_ref().map_or(serde_json::Value::Null, |names| json!({"keep_fp32": names}));
@@ -127,18 +127,6 @@ fn clean_up_when_interrupted() {
         #[expect(clippy::exit, reason = "the process was asked to end")]
         process::exit(130);
     });
-}
-
-/// Bytes of all files of a package.
-pub(super) fn package_size(path: &Path) -> u64 {
-    let (mut total, mut todo) = (0, vec![path.to_path_buf()]);
-    while let Some(path) = todo.pop() {
-        match std::fs::read_dir(&path) {
-            Ok(entries) => todo.extend(entries.flatten().map(|e| e.path())),
-            Err(_) => total += std::fs::metadata(&path).map_or(0, |m| m.len()),
-        }
-    }
-    total
 }
 
 fn text(prepared: &Prepared, parity: Option<&Parity>, asked: bool, size: u64) -> String {

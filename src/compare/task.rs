@@ -30,6 +30,17 @@ pub struct Task {
     pub iou_min: Option<f64>,
 }
 
+impl Task {
+    /// What applies, for a person.
+    pub fn text(&self) -> Vec<String> {
+        let part = |what: &str, x: Option<f64>| x.map(|x| format!("{what} {:.2} %", 100.0 * x));
+        let kl = self.kl.map(|kl| format!("a divergence of {kl:.2e} nats"));
+        let top5 = self.top5.filter(|_| self.top1.is_some_and(|t| t < 1.0));
+        let iou = self.iou_mean.map(|iou| format!("a mean intersection over union of {iou:.4}"));
+        [part("top-1 agreement", self.top1), part("top-5 agreement", top5), kl, iou].into_iter().flatten().collect()
+    }
+}
+
 /// The counts and sums that [`Task`] is made of: those of several samples are added.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {

@@ -12,17 +12,23 @@ pub mod recipe;
 pub mod reduce;
 mod report;
 mod walk;
+mod weights;
 
 pub use blame::{Culprit, State, Why};
 pub use pair::{Pairs, computed, fixed};
+pub(crate) use report::place;
 pub use report::{bisection_json, bisection_text, ops_json, ops_text};
 pub use walk::{OpGap, Sides, Walk, walk};
+pub use weights::Sources;
 
-use crate::Diagnostic;
+use crate::{
+    Diagnostic,
+    parity::{Given, Parity},
+};
 use extract::Part;
 use mlconv_mil::{
     ir::{Function, Value},
-    verify::verify,
+    verify::{Verified, verify},
 };
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_tensor::Tensor;
@@ -39,6 +45,44 @@ pub struct Bisection {
     pub states: Vec<State>,
     /// The ops to blame, the first of them first.
     pub culprits: Vec<Culprit>,
+}
+
+/// What was found in one function of two models.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// The places of the function in both models.
+    pub at: [usize; 2],
+    /// What was found.
+    pub bisection: Bisection,
+    /// What both ran on.
+    pub inputs: Vec<Option<Tensor>>,
+}
+
+impl Examined {
+    /// The function in both models.
+    pub fn sides<'b>(&self, source: &'b Verified, package: &'b Verified) -> Sides<'b> {
+        Sides { a: source, f: &source.functions[self.at[0]], b: package, g: &package.functions[self.at[1]] }
+    }
+}
+
+/// Compares each function value by value, on the inputs that the worst output of `parity` is of.
+pub fn examine(
+    source: &Verified,
+    package: &Verified,
+    given: Given<'_>,
+    parity: &Parity,
+    budget: usize,
+) -> Result<Vec<Examined>, Diagnostic> {
+    let worst = parity.outputs.iter().find(|o| !o.pass).or(parity.outputs.first()).map_or(0, |o| o.worst_sample);
+    let mut out = vec![];
+    for (j, g) in package.functions.iter().enumerate() {
+        let i = source.functions.iter().position(|f| f.name == g.name).unwrap_or(0);
+        let Some(f) = source.functions.get(i) else { continue };
+        let Some(inputs) = recipe::inputs(source, (f, g), given, worst) else { continue };
+        let bisection = bisect(Sides { a: source, f, b: package, g }, &inputs, budget)?;
+        out.push(Examined { at: [i, j], bisection, inputs });
+    }
+    Ok(out)
 }
 
 /// Compares two models on the first's `inputs`, holding at most `budget` bytes of values for later.

@@ -37,7 +37,7 @@ impl Why {
 }
 
 /// Where the value that an op is compared with comes from, in the source model.
-fn place(sides: Sides<'_>, op: &OpGap) -> Vec<String> {
+pub(crate) fn place(sides: Sides<'_>, op: &OpGap) -> Vec<String> {
     let of = |module: &mlconv_mil::ir::Module, f: &mlconv_mil::ir::Function, v: Value| {
         let origin = f.def_op(v).and_then(|id| f.op_data(id).origin);
         let sources = origin.map(|o| module.origins.sources(o)).unwrap_or_default();
@@ -64,8 +64,8 @@ fn decibels(x: Option<f64>) -> Json {
     x.map_or(Json::Null, |db| json!(db.max(-999.0)))
 }
 
-/// The ops of the second model for programs.
-pub fn ops_json(sides: Sides<'_>, found: &Bisection) -> Vec<Json> {
+/// The ops of the second model for programs; `first` ops of other functions come before them.
+pub fn ops_json(sides: Sides<'_>, found: &Bisection, first: usize) -> Vec<Json> {
     let g = sides.g;
     let at: HashMap<OpId, usize> = found.walk.ops.iter().enumerate().map(|(i, op)| (op.op, i)).collect();
     let mut depths: Vec<usize> = vec![];
@@ -80,13 +80,13 @@ pub fn ops_json(sides: Sides<'_>, found: &Bisection) -> Vec<Json> {
         depths.push(depth);
         let (total, own) = (op.total.as_ref(), op.own.as_ref());
         json!({
-            "index": i,
+            "index": first + i,
             "name": name(sides, op),
             "op": g.op_data(op.op).op.name(),
             "function": g.name,
             "type": g.ty(op.value).to_string(),
             "depth": depth,
-            "reads": reads,
+            "reads": reads.iter().map(|r| first + r).collect::<Vec<_>>(),
             "paired": op.paired.map(|a| sides.f.value(a).hint.to_string()),
             "place": place(sides, op),
             "snr_db": decibels(total.and_then(|t| t.snr_db())),
@@ -101,11 +101,11 @@ pub fn ops_json(sides: Sides<'_>, found: &Bisection) -> Vec<Json> {
 }
 
 /// What was found for programs; ops are named by their places in [`ops_json`].
-pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recipe>) -> Json {
+pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recipe>, first: usize) -> Json {
     let culprit = |c: &Culprit| {
         let op = &found.walk.ops[c.at];
         json!({
-            "op": c.at,
+            "op": first + c.at,
             "name": name(sides, op),
             "place": place(sides, op),
             "why": c.why.name(),

@@ -15,7 +15,7 @@ use crate::{
     codes,
     compare::{Miss, OutputDiff, Tolerance},
     feed,
-    names::listed,
+    names::{listed, quoted},
     witness::{self, Chosen, Witness},
 };
 use judge::{compare, inform};
@@ -25,7 +25,6 @@ use mlconv_mil::{
 };
 use mlconv_runner::RunError;
 use pair::Wanted;
-use std::borrow::Cow;
 
 /// What two models are run on.
 #[derive(Clone, Copy, Debug)]
@@ -233,15 +232,6 @@ pub(crate) fn source_names(f: &Function, g: &Function, arrays: &Arrays) -> Array
 /// Whether two models mean the same input or output.
 pub(crate) fn same_port(a: &Port, b: &Port) -> bool {
     feed::means_port(&a.name, b) || feed::means_port(&b.name, a)
-}
-
-/// A word as a shell takes it for one.
-pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
-    let is_plain = |c: char| c.is_alphanumeric() || "_./-+=:,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.into();
-    }
-    format!("'{}'", word.replace('\'', "'\\''")).into()
 }
 
 /// Says that there is nothing to compare with, as the source does not run; `why` is what it said.

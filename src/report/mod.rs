@@ -1,5 +1,6 @@
 //! Reports: plain data, rendered as text or JSON, and comparisons as pages, Markdown and JUnit XML.
 
+mod answers;
 mod compression;
 pub mod html;
 mod inspection;
@@ -7,14 +8,17 @@ mod junit;
 mod markdown;
 mod read;
 mod text;
+mod whole;
 mod words;
 
+pub use answers::Answers;
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
 pub use html::html;
 pub use inspection::{costs_json, costs_text, count, weights_json, weights_text};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use text::{bytes, number, parity_text, table};
+pub use whole::Whole;
 
 use crate::{
     Diagnostic,

@@ -106,6 +106,17 @@ impl Witness {
         }
     }
 
+    /// What a comparison with it does not see, for a person.
+    pub fn unseen(&self) -> Option<&'static str> {
+        match self {
+            Self::Lowering => Some(
+                "Whether the source means what it was lowered to: `--source-runtime onnxruntime` or `python` runs the source itself.",
+            ),
+            Self::Recorded => Some("Inputs other than those that were recorded."),
+            Self::Program | Self::Onnxruntime { .. } | Self::Torch { .. } | Self::Python { .. } => None,
+        }
+    }
+
     /// The kind of comparison that it is, for a person.
     pub fn title(&self) -> String {
         match self {
