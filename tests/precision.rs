@@ -16,7 +16,7 @@ use support::{
 const F32: DataType = DataType::Float;
 
 /// 40 dB, also of what is small.
-const WANTED: Tolerance = Tolerance { min_snr_db: 40.0, max_rel: 0.0 };
+const WANTED: Tolerance = Tolerance { min_snr_db: 40.0, max_rel: 0.0, ..Tolerance::F16 };
 /// Nothing but single precision computes it.
 const HOPELESS: &str = "cancellation";
 

@@ -39,7 +39,7 @@ fn package(model: &str, name: &str, options: &[&str]) -> String {
     out
 }
 
-fn runs<'a>(report: &'a Value, judged: bool) -> Vec<&'a str> {
+fn runs(report: &Value, judged: bool) -> Vec<&str> {
     let all = report["runs"].as_array().expect("runs").iter();
     all.filter(|r| r["judged"] == judged).map(|r| r["name"].as_str().expect("a name")).collect()
 }

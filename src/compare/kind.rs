@@ -191,7 +191,7 @@ mod tests {
     fn what_makes_an_output_says_what_it_holds() {
         let text = "func @main(%x: f32[1, 16], %k: f32[12, 16], %b: bool[4, 4]) ios17 {\n  \
                     %h = matmul(x=%x, y=%k, transpose_y=true)\n  %p = softmax(x=%h, axis=-1)\n  \
-                    %s = sigmoid(x=%x)\n  %m = logical_not(x=%b)\n  %n = cast(x=%x, dtype=i32)\n  return ";
+                    %s = sigmoid(x=%x)\n  %m = logical_not(x=%b)\n  %n = cast(x=%x, dtype=\"int32\")\n  return ";
         assert_eq!(found(&format!("{text}%h, %n\n}}\n"), &[]), ["logits", "integers"]);
         assert_eq!(found(&format!("{text}%h, %s\n}}\n"), &[]), ["values", "values"]);
         assert_eq!(found(&format!("{text}%p, %m\n}}\n"), &[]), ["probabilities", "mask"]);

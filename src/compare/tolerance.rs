@@ -41,7 +41,10 @@ impl Close {
 
     /// Whether `got` is near enough to `want`: equal where they are not finite.
     pub(super) fn holds(self, want: f64, got: f64) -> bool {
-        (got - want).abs() <= self.abs + self.rel * want.abs() || want == got || (want.is_nan() && got.is_nan())
+        if !want.is_finite() || !got.is_finite() {
+            return want == got || (want.is_nan() && got.is_nan());
+        }
+        (got - want).abs() <= self.abs + self.rel * want.abs()
     }
 }
 
