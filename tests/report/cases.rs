@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// What must never become markup, in any rendering.
-pub const HOSTILE: &str = "</script><script>document.title='owned'</script><!-- \"'`|]]>\u{1}\u{202e}<img src=x onerror=alert(1)> @all #1 &amp; \\";
+pub(crate) const HOSTILE: &str = "</script><script>document.title='owned'</script><!-- \"'`|]]>\u{1}\u{202e}<img src=x onerror=alert(1)> @all #1 &amp; \\";
 
 /// Every report by name. `fixtures` is the folder of those that are written by hand.
-pub fn all(fixtures: impl AsRef<Path>) -> Vec<(&'static str, Value)> {
+pub(crate) fn all(fixtures: impl AsRef<Path>) -> Vec<(&'static str, Value)> {
     let digits = std::fs::read_to_string(fixtures.as_ref().join("digits.json")).expect("the fixture is there");
     let digits: Value = serde_json::from_str(&digits).expect("the fixture is JSON");
     vec![
@@ -23,7 +23,7 @@ pub fn all(fixtures: impl AsRef<Path>) -> Vec<(&'static str, Value)> {
 }
 
 /// The same with a hostile beginning of every text.
-pub fn hostile(of: &Value) -> Value {
+pub(crate) fn hostile(of: &Value) -> Value {
     match of {
         Value::String(s) => json!(format!("{HOSTILE}{s}")),
         Value::Array(all) => all.iter().map(hostile).collect(),
@@ -33,7 +33,7 @@ pub fn hostile(of: &Value) -> Value {
 }
 
 /// The same with null for all that is no list and no object.
-pub fn nulls(of: &Value) -> Value {
+pub(crate) fn nulls(of: &Value) -> Value {
     match of {
         Value::Array(all) => all.iter().map(nulls).collect(),
         Value::Object(all) => all.iter().map(|(k, v)| (k.clone(), nulls(v))).collect(),

@@ -85,7 +85,7 @@ fn range(greatest: i64, elements: f64, noise: &mut Noise) -> Value {
 }
 
 /// The report of `layers` layers.
-pub fn report(layers: usize) -> Value {
+pub(crate) fn report(layers: usize) -> Value {
     let mut noise = Noise(7);
     let mut ops = vec![];
     let mut push = |op: Value| ops.push(op);
@@ -227,6 +227,6 @@ pub fn report(layers: usize) -> Value {
 }
 
 /// The one of 24 layers.
-pub fn whole() -> Value {
+pub(crate) fn whole() -> Value {
     report(LAYERS)
 }
