@@ -176,8 +176,8 @@ fn a_recipe_that_mends_is_printed_and_was_tried() {
     let report = place.run(&["diff", trap, "b.mlpackage", "--bisect", "--format", "json"]).json();
     let recipe = &report["bisection"]["recipe"];
     assert_eq!(recipe["pass"], true, "{:#}", report["bisection"]);
-    let line = recipe["lines"][0].as_str().expect("a line");
-    place.file("mlconv.toml", format!("[convert]\n{line}\n").as_bytes());
+    let lines: Vec<&str> = recipe["lines"].as_array().expect("lines").iter().filter_map(Value::as_str).collect();
+    place.file("mlconv.toml", lines.join("\n").as_bytes());
     place.run(&["convert", trap, "-o", "b.mlpackage", "--force", "--recipe", "mlconv.toml"]).ok();
     place.run(&["diff", trap, "b.mlpackage"]).ok();
 }
@@ -189,8 +189,17 @@ fn a_table_that_does_not_suit_its_weight_is_found() {
     let tensors = ["--preset", "pal6", "--tensor", "layers_1_up_weight=pal1", "--weight-threshold", "64"];
     place.run(&[&["compress", model, "-o", "b.mlpackage", "--no-verify"], &tensors[..]].concat());
     let done = place.run(&["diff", model, "b.mlpackage", "--bisect", "--format", "json"]);
-    let (_, why) = culprit(&done.json());
-    assert_eq!(why, "weights are compressed", "{}", done.stdout);
+    let report = done.json();
+    let (_, why) = culprit(&report);
+    assert_eq!((why.as_str(), done.code), ("weights are compressed", Some(1)), "{}", done.stdout);
+    let recipe = &report["bisection"]["recipe"];
+    assert_eq!(recipe["pass"], true, "{:#}", report["bisection"]);
+    // What is printed is taken as it stands.
+    let option = recipe["command"].as_str().expect("options").replace('\'', "");
+    let words: Vec<&str> = option.split(' ').collect();
+    let compress = ["compress", model, "-o", "b.mlpackage", "--no-verify", "--force"];
+    place.run(&[&compress[..], &tensors[..], &words[..]].concat());
+    place.run(&["diff", model, "b.mlpackage"]).ok();
 }
 
 #[test]

@@ -36,11 +36,14 @@ pub(crate) struct Common {
     /// Threads to use, up to 1024; 0 is one per core
     #[arg(long, global = true, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = jobs)]
     pub(crate) jobs: usize,
+    /// For machines: no progress, and every warning makes the exit status 1
+    #[arg(long, global = true)]
+    pub(crate) ci: bool,
 }
 
 impl Default for Common {
     fn default() -> Self {
-        Self { format: Format::Text, quiet: false, jobs: 0 }
+        Self { format: Format::Text, quiet: false, jobs: 0, ci: false }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     beside::{self, Beside},
     codes,
     convert::default_tolerance,
-    diff::{self, Examined, Sides, Why, recipe},
+    diff::{self, Examined, Sides, Why, blame, exceptions, recipe, recipe::Recipe},
     model::Format,
     parity::{self, Parity, Scope},
     report::{Whole, parity_text},
@@ -122,23 +122,28 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     Ok(if parity.pass() && unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
 }
 
-/// What mends outputs that are off, where that can be converted again.
+/// What mends outputs that are off, as far as that was found.
 fn mended(
     beside: &Beside,
     parity: &Parity,
     found: &[(Sides<'_>, &Examined)],
     given: parity::Given<'_>,
     terminal: &Terminal,
-) -> Option<recipe::Recipe> {
-    if beside.source_format == Format::Package {
+) -> Option<Recipe> {
+    let _step = terminal.step("looking for what mends it");
+    let (source, package, format) = (&beside.source, &beside.package, beside.source_format);
+    let is_compressed = |(sides, _): &(Sides<'_>, &Examined)| {
+        let fixed = diff::fixed(sides.g);
+        sides.g.ops().any(|id| !fixed.contains(&id) && !blame::compressed(sides.g, &fixed, id).is_empty())
+    };
+    if found.iter().any(is_compressed) {
+        return exceptions::search(source, package, (&beside.job, format), given, parity, found);
+    }
+    if format == Format::Package {
         return None;
     }
-    let _step = terminal.step("looking for what mends it");
-    let (source, format) = (&beside.source, beside.source_format);
-    let again = |names: &[String]| recipe::tried(source, &beside.job, format, given, parity, names);
-    // Where weights are compressed, or the package was made otherwise, converting again may be all that it takes.
-    if let Some((_, parity)) = again(&[]).filter(|(_, parity)| parity.pass()) {
-        return Some(recipe::Recipe { keep_fp32: vec![], parity });
+    if let Some(again) = recipe::again(source, &beside.job, format, given, parity) {
+        return Some(again);
     }
     let rounds = |(_, one): &(Sides<'_>, &Examined)| {
         one.bisection.culprits.first().is_none_or(|c| matches!(c.why, Why::Overflows | Why::Rounds))
@@ -146,14 +151,15 @@ fn mended(
     if !parity.half || !found.iter().any(rounds) {
         return None;
     }
-    recipe::search(source, &beside.package, &beside.job, format, given, parity)
+    recipe::search(source, package, &beside.job, format, given, parity)
 }
 
-fn recipe_text(r: &recipe::Recipe) -> String {
-    let head = if r.keep_fp32.is_empty() {
+fn recipe_text(r: &Recipe) -> String {
+    let head = if r.names.is_empty() {
         "converting again, with what the package says of how it was made, mends it:\n".to_owned()
     } else {
-        format!("with `{}` under `[convert]` of a recipe, or `{}`, it passes:\n", r.line(), r.options())
+        let lines: String = r.lines().iter().map(|line| format!("  {line}\n")).collect();
+        format!("with `{}` added to `{}` it passes; in a recipe that is\n{lines}and gives\n", r.options(), r.command())
     };
     head + &parity_text(&r.parity)
 }

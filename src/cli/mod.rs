@@ -102,6 +102,7 @@ pub fn main() -> ExitCode {
         run(Cli::from_arg_matches(&filled).map_err(|e| vec![usage_error(&e)])?.command, &terminal)
     });
     match done.and_then(|outcome| terminal.finish().map(|()| outcome)) {
+        Ok(Outcome::Done) if terminal.is_alarmed() => ExitCode::from(1),
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Differs) => ExitCode::from(1),
         Err(failure) => {

@@ -23,7 +23,7 @@ pub(crate) struct Terminal {
     quiet: bool,
     colour: bool,
     /// Whether nothing but results and talk is shown, and warnings count.
-    strict: AtomicBool,
+    strict: bool,
     /// Whether anything was warned of.
     warned: AtomicBool,
     /// Why results could not be printed.
@@ -47,18 +47,13 @@ impl Terminal {
             let _ = rayon::ThreadPoolBuilder::new().num_threads(common.jobs).build_global();
         }
         let colour = io::stderr().is_terminal() && !no_colour;
-        let (strict, warned) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (strict, warned) = (common.ci, AtomicBool::new(false));
         Self { format: common.format, quiet: common.quiet, colour, strict, warned, broken: Mutex::default() }
-    }
-
-    /// Shows no progress from now on, and takes note of warnings.
-    pub(crate) fn be_strict(&self) {
-        self.strict.store(true, Ordering::Relaxed);
     }
 
     /// Whether there was a warning where warnings count.
     pub(crate) fn is_alarmed(&self) -> bool {
-        self.strict.load(Ordering::Relaxed) && self.warned.load(Ordering::Relaxed)
+        self.strict && self.warned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -166,11 +161,8 @@ impl Terminal {
 
     /// Begins a step.
     pub(crate) fn step(&self, what: &'static str) -> Step {
-        let target = if self.quiet || self.strict.load(Ordering::Relaxed) {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr()
-        };
+        let target =
+            if self.quiet || self.strict { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);

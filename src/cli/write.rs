@@ -77,7 +77,7 @@ impl Write<'_> {
         let mended = broken.zip(self.mend).and_then(|(parity, job)| {
             let _step = terminal.step("looking for ops to keep in single precision");
             let Prepared { source, module, format, .. } = &prepared;
-            recipe::search(source, module, job, *format, inputs.given(), parity).map(|r| r.keep_fp32)
+            recipe::search(source, module, job, *format, inputs.given(), parity).map(|r| r.names)
         });
         let differs = parity.as_ref().and_then(|p| p.differs(mended.as_deref()));
         let size = size(self.out);

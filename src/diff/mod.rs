@@ -1,9 +1,10 @@
 //! Two models value by value: where they part, which op is to blame, and what mends it.
 //!
 //! [`Pairs`] says which values of both are the same, [`walk`] runs both side by side, [`blame`] judges what was seen,
-//! [`extract`] and [`reduce`] take the op to blame out of its model, and [`recipe`] looks for what to keep as it was.
+//! [`extract`] and [`reduce`] take the op to blame out of its model, and [`recipe`] looks for what to keep in single precision, and [`exceptions`] which weights to leave as they are.
 
 pub mod blame;
+pub mod exceptions;
 pub mod extract;
 pub mod gap;
 mod pair;

@@ -32,24 +32,59 @@ const MAX_BYTES: usize = 1 << 30;
 /// What keeps outputs within the tolerance.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// Names of ops that are to compute in single precision; none where converting again is all that it takes.
-    pub keep_fp32: Vec<String>,
-    /// The comparison of what is converted with it.
+    /// What it does.
+    pub keeps: Keeps,
+    /// The names that it does it to; none where converting again is all that it takes.
+    pub names: Vec<String>,
+    /// The comparison of what comes of it.
     pub parity: Parity,
 }
 
+/// What a recipe keeps as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// Ops of these names in single precision.
+    Precision,
+    /// Weights of these names as they are.
+    Weights,
+}
+
 impl Recipe {
-    /// The line of a recipe's section `[convert]`.
-    pub fn line(&self) -> String {
-        let keys: Vec<String> = self.keep_fp32.iter().map(|n| format!("{n:?}")).collect();
-        format!("keep_fp32 = [{}]", keys.join(", "))
+    /// The lines of a recipe file.
+    pub fn lines(&self) -> Vec<String> {
+        match self.keeps {
+            _ if self.names.is_empty() => vec![],
+            Keeps::Precision => vec!["[convert]".to_owned(), format!("keep_fp32 = {:?}", self.names)],
+            Keeps::Weights => {
+                let rule =
+                    |name: &String| format!("[[compress.tensor]]\npattern = {:?}\nscheme = \"none\"", pattern(name));
+                self.names.iter().flat_map(|n| rule(n).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+            }
+        }
     }
 
-    /// What would be typed.
+    /// What would be typed, beside what was.
     pub fn options(&self) -> String {
-        let typed: Vec<String> = self.keep_fp32.iter().map(|n| format!("--keep-fp32 {}", quoted(n))).collect();
-        typed.join(" ")
+        let one = |name: &String| match self.keeps {
+            Keeps::Precision => format!("--keep-fp32 {}", quoted(name)),
+            Keeps::Weights => format!("--tensor {}", quoted(&format!("{}=none", pattern(name)))),
+        };
+        self.names.iter().map(one).collect::<Vec<_>>().join(" ")
     }
+
+    /// The command that takes it.
+    pub fn command(&self) -> &'static str {
+        match self.keeps {
+            Keeps::Precision => "mlconv convert",
+            Keeps::Weights => "mlconv compress",
+        }
+    }
+}
+
+/// A pattern of a weight's name, by that of the source as by that of the package.
+fn pattern(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' };
+    format!("^{}$", name.chars().map(plain).collect::<String>())
 }
 
 /// Finds a recipe for `source`, from which `job` has made `package`, whose outputs on `given` are beyond the tolerance of
@@ -73,14 +108,27 @@ pub fn search(
         names.extend(found);
         (module, parity) = tried(source, job, format, given, &parity, &names)?;
         if parity.pass() {
-            return Some(least(source, job, format, given, Recipe { keep_fp32: names, parity }, asked.len()));
+            return Some(least(
+                source,
+                job,
+                format,
+                given,
+                Recipe { keeps: Keeps::Precision, names, parity },
+                asked.len(),
+            ));
         }
     }
     None
 }
 
+/// Converting again, with what the package says of how it was made, where that does.
+pub fn again(source: &Verified, job: &Job, format: Format, given: Given<'_>, parity: &Parity) -> Option<Recipe> {
+    let (_, parity) = tried(source, job, format, given, parity, &[])?;
+    parity.pass().then_some(Recipe { keeps: Keeps::Precision, names: vec![], parity })
+}
+
 /// What comes of a conversion with these ops in single precision.
-pub fn tried(
+pub(super) fn tried(
     source: &Verified,
     job: &Job,
     format: Format,
@@ -105,16 +153,16 @@ fn kept(source: &Verified, job: &Job, names: &[String]) -> Result<Verified, Fail
 /// The recipe without those of its names, but for the first `asked`, that it does without.
 fn least(source: &Verified, job: &Job, format: Format, given: Given<'_>, found: Recipe, asked: usize) -> Recipe {
     let mut best = found;
-    let added = best.keep_fp32.len() - asked;
+    let added = best.names.len() - asked;
     if !(2..=MAX_TRIED).contains(&added) {
         return best;
     }
     let mut at = asked;
-    while at < best.keep_fp32.len() {
-        let mut fewer = best.keep_fp32.clone();
+    while at < best.names.len() {
+        let mut fewer = best.names.clone();
         fewer.remove(at);
         match tried(source, job, format, given, &best.parity, &fewer) {
-            Some((_, parity)) if parity.pass() && fewer.len() > asked => best = Recipe { keep_fp32: fewer, parity },
+            Some((_, parity)) if parity.pass() && fewer.len() > asked => best = Recipe { names: fewer, parity, ..best },
             _ => at += 1,
         }
     }

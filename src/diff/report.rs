@@ -123,7 +123,7 @@ pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recip
         "state": state,
         "culprits": found.culprits.iter().take(TOLD).map(culprit).collect::<Vec<_>>(),
         "recipe": recipe.map(|r| json!({
-            "lines": if r.keep_fp32.is_empty() { vec![] } else { vec![r.line()] },
+            "lines": r.lines(),
             "command": r.options(),
             "pass": r.parity.pass(),
             "outputs": r.parity.outputs,

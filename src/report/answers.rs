@@ -222,17 +222,17 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
         Some((sides, c, &one.bisection.walk.ops[c.at]))
     });
     match whole.mended {
-        Some(r) if r.keep_fp32.is_empty() => {
+        Some(r) if r.names.is_empty() => {
             out.push(
                 "Convert again, with what the package says of how it was made: that was tried, and passes.".to_owned(),
             );
         }
-        Some(r) => out.push(format!("Convert with `{}`: that was tried, and passes.", r.options())),
+        Some(r) => out.push(format!("Add `{}` to `{}`: that was tried, and passes.", r.options(), r.command())),
         None => {}
     }
     if let Some((sides, c, op)) = first {
         match c.why {
-            Why::Compressed => {
+            Why::Compressed if whole.mended.is_none() => {
                 let weights = blame::compressed(sides.g, &fixed(sides.g), op.op);
                 let names = listed(weights.iter().map(|w| &*sides.g.value(w.weight).hint));
                 out.push(format!("Give {names} another scheme, or none: `--tensor 'NAME=none'` of `mlconv compress`."));
@@ -243,7 +243,7 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
                         .to_owned(),
                 );
             }
-            Why::Differs | Why::Rounds | Why::Overflows => {}
+            Why::Compressed | Why::Differs | Why::Rounds | Why::Overflows => {}
         }
     }
     if out.is_empty() {
