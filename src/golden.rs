@@ -189,6 +189,11 @@ fn parse(bytes: &Bytes) -> Result<Golden, String> {
 }
 
 impl Golden {
+    /// All tensors of it, by name.
+    pub fn into_arrays(self) -> Arrays {
+        self.arrays
+    }
+
     /// The calls of a function.
     pub(crate) fn calls(&self, f: &Function) -> Result<Found, Diagnostic> {
         let wrong = |why: String| Diagnostic::error(&codes::N0003, why);

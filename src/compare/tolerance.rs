@@ -108,13 +108,13 @@ pub struct Thresholds {
 
 impl Thresholds {
     /// Whether any is given.
-    pub fn any(self) -> bool {
+    pub fn is_any(self) -> bool {
         self != Self::default()
     }
 
     /// What is given, in the place of `base`.
     pub fn instead_of(self, base: Tolerance) -> Tolerance {
-        if !self.any() {
+        if !self.is_any() {
             return base;
         }
         let Self { elementwise, min_snr_db, min_cosine, min_top1, max_kl } = self;

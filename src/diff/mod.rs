@@ -1,7 +1,7 @@
 //! Two models value by value: where they part, which op is to blame, and what mends it.
 //!
 //! [`Pairs`] says which values of both are the same, [`walk`] runs both side by side, [`blame`] judges what was seen,
-//! [`extract`] and [`reduce`] take the op to blame out of its model, and [`recipe`] looks for what to keep in single precision, and [`exceptions`] which weights to leave as they are.
+//! [`extract`] and [`reduce`] take the op to blame out of its model, and [`recipe`] looks for what to keep in single precision, and [`exceptions`] which weights to leave as they are. [`recorded`] compares a model with tensors from elsewhere.
 
 pub mod blame;
 pub mod exceptions;
@@ -10,6 +10,7 @@ pub mod gap;
 mod pair;
 pub mod range;
 pub mod recipe;
+pub mod recorded;
 pub mod reduce;
 mod report;
 mod walk;

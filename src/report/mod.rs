@@ -17,7 +17,7 @@ pub use html::html;
 pub use inspection::{costs_json, costs_text, count, weights_json, weights_text};
 pub use junit::junit;
 pub use markdown::markdown;
-pub use text::{bytes, number, parity_text, table};
+pub use text::{bytes, number, outputs_text, parity_text, table};
 pub use whole::Whole;
 
 use crate::{

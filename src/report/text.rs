@@ -51,7 +51,7 @@ pub fn parity_text(p: &Parity) -> String {
     lines.extend(p.accuracy.iter().map(accuracy_line));
     lines.extend(p.runs.iter().filter_map(|run| worse(p, run)));
     lines.extend(p.untested.iter().map(|what| format!("not tested: {what}")));
-    lines.into_iter().fold(parity_lines(p), |text, line| text + &line + "\n")
+    lines.into_iter().fold(outputs_text(&p.outputs, &p.tolerance, p.half), |text, line| text + &line + "\n")
 }
 
 /// What the difference of an output means, where it is more than numbers.
@@ -114,12 +114,13 @@ fn accuracy_line(a: &Accuracy) -> String {
     )
 }
 
-fn parity_lines(p: &Parity) -> String {
+/// One line per output, held to `tolerance`; `half` where they were computed in half precision.
+pub fn outputs_text(outputs: &[OutputDiff], tolerance: &Tolerance, half: bool) -> String {
     let row = |d: &OutputDiff| {
         // Compression is not held to a tolerance.
         let verdict = match d.pass {
             true if d.drawn => "random",
-            true if p.tolerance == Tolerance::ANY && d.snr_db.is_some() => "lossy",
+            true if *tolerance == Tolerance::ANY && d.snr_db.is_some() => "lossy",
             true => "ok",
             false => "DIFFERS",
         };
@@ -128,7 +129,7 @@ fn parity_lines(p: &Parity) -> String {
             (None, _) if d.drawn => "follows from random numbers: its values are not judged".to_owned(),
             (None, Some(0)) => "equal".to_owned(),
             (None, Some(n)) => format!("{n} of {} differ", d.count),
-            (None, None) if p.half && d.below_half() => {
+            (None, None) if half && d.below_half() => {
                 format!("its values, up to {:.1e}, are below what half precision holds (6.1e-5)", d.greatest)
             }
             (None, None) if d.nothing_finite && d.non_finite == 0 => "equal, no element is finite".to_owned(),
@@ -143,7 +144,7 @@ fn parity_lines(p: &Parity) -> String {
         };
         vec![d.name.clone(), d.ty.clone(), verdict.to_owned(), measure]
     };
-    table(&p.outputs.iter().map(row).collect::<Vec<_>>())
+    table(&outputs.iter().map(row).collect::<Vec<_>>())
 }
 
 /// A number for a person: six digits behind the point, or an exponent where those would show nothing of it.

@@ -1,5 +1,7 @@
 //! `mlconv diff`
 
+mod recorded;
+
 use super::{
     CommandResult, Outcome,
     args::{Import, Inputs, Ranges},
@@ -24,10 +26,11 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The model to go by: a source, or a package
+    /// The model to go by: a source, or a package; or tensors that were recorded, as .npz or .safetensors; alone, a bundle with
+    /// the results of a Mac
     a: PathBuf,
-    /// The model that is held against it
-    b: PathBuf,
+    /// The model that is held against it, or tensors that were recorded
+    b: Option<PathBuf>,
     /// Find the op that is to blame where outputs differ, and what mends it
     #[arg(long)]
     bisect: bool,
@@ -56,7 +59,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
-    args.reports.check(&[&args.a, &args.b])?;
+    let Some(b) = &args.b else {
+        recorded::alone(&args.a)?;
+        return recorded::of_bundle(args, terminal);
+    };
+    if recorded::is_recording(&args.a) || recorded::is_recording(b) {
+        return recorded::run(args, b, terminal);
+    }
+    args.reports.check(&[&args.a, b])?;
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
     let beside = {
@@ -65,7 +75,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let interface = args.ranges.within(args.interface.interface()?);
         let function = args.function.as_deref();
         let asked = beside::Asked { function, request: &request, interface: &interface, samples: &inputs.samples };
-        beside::read(&args.b, &args.a, asked)?
+        beside::read(b, &args.a, asked)?
     };
     terminal.warn(&beside.notes);
     let tolerance = args.limits.thresholds().instead_of(default_tolerance(&beside.package));
@@ -85,7 +95,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let found: Vec<(Sides<'_>, &Examined)> = found.iter().map(|one| (one.sides(source, package), one)).collect();
     let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
     let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&found, folder))?;
-    let (line, mut files) = (typed(), vec![("a", args.a.clone()), ("b", args.b.clone())]);
+    let (line, mut files) = (typed(), vec![("a", args.a.clone()), ("b", b.clone())]);
     files.extend(args.inputs.files());
     let whole = Whole {
         command: "diff",
