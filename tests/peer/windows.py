@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The memory of a comparison value by value: a model with 2 GB of values must fit into a window of 512 MB.
+"""The memory of a comparison value by value: a model with 2 GB of values must fit into 512 MB.
 
-  tests/peer/windows.py [--mlconv PATH] [--only TEXT] [--megabytes N] [--folder FOLDER]
+  tests/peer/windows.py [--mlconv PATH] [--only TEXT] [--megabytes N] [--folder FOLDER] [--verify]
 
 A model of small weights is made whose values, 36 of N = 64 MB each, are behind a small input and before a small output. `chain` is
-a chain of products, sums and activations, `skips` keeps a value for the next block, and `convs` has convolutions. A package of it,
-in each precision, has a fault: one sum has no bias. Then `mlconv diff A B --bisect --max-memory 512M` must name the op behind that, end with 1,
-and stay below 512 MB of resident memory. What `mlconv verify --quick` takes is told.
+a chain of products, sums and activations, `skips` reads some values twice, and `convs` has convolutions. A package of it, in each
+precision, has a fault: one sum has no bias. Then `mlconv diff A B --bisect --max-memory` with 8 N MB must name the op behind that, end
+with 1, compare all values, and stay below 8 N MB of resident memory, or 12 N of `skips`, where either model has three values at
+once. With `--verify`, what `mlconv verify --quick` takes is told.
 
 Prints a line for each case, with the time and the memory; the last line is `N passed, M failed`. Needs onnx.
 """
@@ -22,8 +23,9 @@ from measuring import measured
 from onnx import TensorProto, helper, numpy_helper
 from witnessing import Failed
 
-WINDOW = 512 << 20
-CHANNELS, SMALL, BLOCKS, FAULTY = 64, 32, 12, 7
+# Values that fit.
+WINDOWS = {"chain": 8, "skips": 12, "convs": 8}
+CHANNELS, SMALL, BLOCKS, FAULTY = 64, 32, 12, 10
 
 
 def build(form, megabytes, faulty):
@@ -43,7 +45,7 @@ def build(form, megabytes, faulty):
     x = node("Resize", "enlarge", "x", "", weight("scales", np.array([1, 1, scale, scale])), mode="nearest")
     channels = (CHANNELS, 1, 1)
     for i in range(BLOCKS):
-        before, bias = x, rng.normal(0, 0.3, channels)
+        before, bias = x, rng.normal(0.5, 0.3, channels)
         if form == "convs" and i % 4 == 2:
             kernel = rng.normal(0, 0.4, (CHANNELS, 1, 3, 3))
             x = node("Conv", f"block{i}/scale", x, weight(f"w{i}", kernel), group=CHANNELS, pads=[1, 1, 1, 1])
@@ -75,10 +77,13 @@ def case(args, form, precision, folder):
         onnx.save(build(form, args.megabytes, faulty), path)
     package = os.path.join(folder, f"{form}-{precision}.mlpackage")
     run(args, "convert", wrong, "-o", package, "--precision", precision, "--no-verify", "--quiet", "--force")
-    words = ["diff", right, package, "--bisect", "--max-memory", "512M", "--format", "json"]
+    window = WINDOWS[form] * args.megabytes
+    words = ["diff", right, package, "--bisect", "--max-memory", f"{window}M", "--format", "json"]
     status, out, _, seconds, memory = run(args, *words, status=(0, 1))
-    _, _, _, quick, taken = run(args, "verify", package, "--against", right, "--quick", "--quiet", status=(0, 1))
-    line = f"{seconds:5.1f} s {memory / (1 << 20):6.0f} MB; verify {quick:5.1f} s {taken / (1 << 20):6.0f} MB"
+    line = f"{seconds:5.1f} s {memory / (1 << 20):6.0f} MB"
+    if args.verify:
+        _, _, _, quick, taken = run(args, "verify", package, "--against", right, "--quick", "--quiet", status=(0, 1))
+        line += f"; verify {quick:5.1f} s {taken / (1 << 20):6.0f} MB"
     report = json.loads(out)
     if status != 1 or not report["bisection"]["culprits"]:
         raise Failed(f"{line}: exit {status}, {report['bisection']}")
@@ -86,10 +91,10 @@ def case(args, form, precision, folder):
     line += f"; {op['name']} ({op['op']})"
     if not any(f"block{FAULTY}/" in place for place in op["place"]):
         raise Failed(f"{line}: it is not in block {FAULTY}, but {op['place']}")
-    if not all("snr_db" in o for o in report["ops"]) or report["bisection"]["not_looked_at"]:
+    if report["bisection"]["not_looked_at"]:
         raise Failed(f"{line}: {report['bisection']['not_looked_at']} values were let go of")
-    if memory > WINDOW:
-        raise Failed(f"{line}: more than {WINDOW >> 20} MB")
+    if memory > window << 20:
+        raise Failed(f"{line}: more than {window} MB")
     return line
 
 
@@ -98,6 +103,7 @@ def main():
     parser.add_argument("--mlconv", default="target/release/mlconv")
     parser.add_argument("--only", default="")
     parser.add_argument("--megabytes", type=int, default=64)
+    parser.add_argument("--verify", action="store_true")
     parser.add_argument("--folder", help="where models are kept; a temporary one by default")
     args = parser.parse_args()
     args.mlconv = os.path.abspath(args.mlconv)
