@@ -83,6 +83,9 @@ fn a_package_that_agrees_passes() {
     assert!(done.summary.contains("p.mlpackage") && done.summary.contains("logits"), "{}", done.summary);
     let report = fs::read_to_string(place.path("mlconv-reports/report.txt")).expect("there");
     assert!(report.contains("logits"), "{report}");
+    for name in ["report.html", "report.xml"] {
+        assert!(place.path("mlconv-reports").join(name).is_file(), "{name}");
+    }
 }
 
 #[test]
@@ -91,9 +94,13 @@ fn what_differs_and_what_cannot_be_done_fail_the_job() {
     let given = [MLCONV, ("package", "p.mlpackage"), ("against", "m.onnx"), ("reports", "my reports")];
     let strict = action(&place, &[&given[..], &[("options", "--min-snr=200\n\n--seed=3\n")]].concat());
     assert_eq!((strict.code, strict.outputs.as_str()), (1, "status=1\nreports=my reports\n"));
-    assert!(strict.summary.contains("N0001"), "{}", strict.summary);
+    assert!(strict.summary.contains("Beyond tolerance: p.mlpackage"), "{}", strict.summary);
+    let talk = fs::read_to_string(place.path("my reports").join("talk.txt")).expect("there");
+    assert!(talk.contains("N0001"), "{talk}");
     let typo = action(&place, &[&given[..], &[("options", "--min-snrr=3")]].concat());
     assert!(typo.code == 2 && typo.summary.contains("L0001"), "{}", typo.summary);
+    // What an earlier run has left there says nothing about this one.
+    assert!(!place.path("my reports").join("report.html").exists());
     // What is given is an argument, and no script.
     let hostile = action(&place, &[MLCONV, ("package", "$(touch gone)"), ("against", "`touch gone`; touch gone")]);
     assert_eq!(hostile.code, 2);

@@ -19,12 +19,9 @@ import tempfile
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from witnessing import Failed
 
 KINDS = ("values", "logits", "probabilities", "boxes", "mask")
-
-
-class Failed(Exception):
-    pass
 
 
 def mlconv(args, *words, status=(0, 1)):
@@ -126,8 +123,8 @@ def task(kind, wants, gots, threshold):
     return out
 
 
-def figures(kind, wants, gots, threshold=0.0):
-    """What the report should say of samples `wants` and `gots`."""
+def figures(kind, wants, gots, threshold=0.0, half=False):
+    """What the report should say of samples `wants` and `gots`; `half` where the package computes in half precision."""
     per = []
     for want, got in zip(wants, gots):
         w, g = want.astype(np.float64).ravel(), got.astype(np.float64).ravel()
@@ -156,7 +153,7 @@ def figures(kind, wants, gots, threshold=0.0):
         overall_cosine=(a @ b) / (np.sqrt(a @ a) * np.sqrt(b @ b)) if a @ a > 0 and b @ b > 0 else None,
         non_finite=sum(p["non_finite"] for p in per),
         nan=[sum(p["nan"][i] for p in per) for i in (0, 1)], inf=[sum(p["inf"][i] for p in per) for i in (0, 1)],
-        max_ulp=half_steps(a, b) if wants[0].dtype == np.float16 else None,
+        max_ulp=half_steps(a, b) if half or wants[0].dtype == np.float16 else None,
         unequal=None if wants[0].dtype.kind == "f" else sum(int((w != g).sum()) for w, g in zip(wants, gots)),
         kind=kind if kind != "values" or wants[0].dtype.kind == "f" else "integers",
         task=task(kind, wants, gots, threshold),
