@@ -1,6 +1,6 @@
 //! One name for each value of a program that was just made.
 
-use super::{Function, Use, Value};
+use super::{Function, Value};
 use crate::ops::Const;
 use std::collections::{HashMap, HashSet};
 
@@ -26,32 +26,45 @@ impl Function {
             data.op.visit_regions(&mut |b| self.block(b).args.iter().for_each(|v| add(self, *v, &mut bearers)));
             data.results.iter().for_each(|v| add(self, *v, &mut bearers));
         }
+        let (parts, mut next): (HashMap<Value, String>, HashMap<String, usize>) = (self.parts(), HashMap::new());
         for hint in order {
             let Some(values) = bearers.get(&hint).filter(|values| values.len() > 1) else { continue };
             let result = values.iter().rposition(|v| self.constant(*v).is_none()).unwrap_or(values.len() - 1);
             for (_, v) in values.iter().enumerate().filter(|(at, _)| *at != result) {
-                let named = format!("{hint}_{}", self.part(*v));
-                let unique = (1..).map(|n| if n == 1 { named.clone() } else { format!("{named}_{n}") });
-                let unique = unique.into_iter().find(|name| !taken.contains(name)).unwrap_or(named);
-                taken.insert(unique.clone());
+                let part = parts.get(v).map_or("in", String::as_str);
+                let named = format!("{hint}_{part}");
+                // From where the last one of the name has stopped: there may be many.
+                let count = next.entry(named.clone()).or_insert(0);
+                let unique = loop {
+                    *count += 1;
+                    let name = if *count == 1 { named.clone() } else { format!("{named}_{count}") };
+                    if taken.insert(name.clone()) {
+                        break name;
+                    }
+                };
                 self.set_hint(*v, &unique);
             }
         }
     }
 
-    /// What a value is beside others of its name: its op, or for a constant, the parameter that it is for.
-    fn part(&self, v: Value) -> String {
-        let Some(id) = self.def_op(v) else { return "in".to_owned() };
-        if self.op::<Const>(id).is_none() {
-            return self.op_data(id).op.name().to_owned();
+    /// What values are beside others of their names: their op, or for a constant, the parameter that it is for.
+    fn parts(&self) -> HashMap<Value, String> {
+        let mut out: HashMap<Value, String> = HashMap::new();
+        for id in self.all_ops() {
+            let data = self.op_data(id);
+            if self.op::<Const>(id).is_none() {
+                data.results.iter().for_each(|v| drop(out.insert(*v, data.op.name().to_owned())));
+            }
+            for arg in data.op.args() {
+                for v in arg.operands().iter().filter(|v| self.constant(**v).is_some()) {
+                    out.entry(*v).or_insert_with(|| arg.name.to_owned());
+                }
+            }
         }
-        let reader = self.uses(v).iter().find_map(|used| match used {
-            Use::Op(id) => Some(*id),
-            Use::Yield(_) => None,
-        });
-        let args = reader.map(|id| self.op_data(id).op.args()).unwrap_or_default();
-        let name = args.iter().find(|arg| arg.operands().contains(&v)).map(|arg| arg.name.to_owned());
-        name.unwrap_or_else(|| "const".to_owned())
+        for v in self.all_ops().into_iter().flat_map(|id| self.op_data(id).results.to_vec()) {
+            out.entry(v).or_insert_with(|| "const".to_owned());
+        }
+        out
     }
 }
 
