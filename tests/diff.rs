@@ -7,15 +7,18 @@ use serde_json::Value;
 use std::fmt::Write;
 use support::place::{Done, Place};
 
-/// Numbers of a tensor of this shape that look random, of about unit size over `spread`.
+/// Numbers of a tensor of this shape that look random, up to `spread`.
 fn numbers(shape: &[usize], seed: u64, spread: f64) -> String {
+    format!("{shape:?} [{}]", elements(shape, seed, spread).join(", "))
+}
+
+fn elements(shape: &[usize], seed: u64, spread: f64) -> Vec<String> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) as f64 / f64::from(1 << 30) - 1.0) * spread
     };
-    let all: Vec<String> = (0..shape.iter().product()).map(|_| format!("{:.4}", next())).collect();
-    format!("{shape:?} [{}]", all.join(", "))
+    (0..shape.iter().product()).map(|_| format!("{:.4}", next())).collect()
 }
 
 /// What is wrong in the second of four layers.
@@ -38,7 +41,11 @@ fn layers(dtype: &str, fault: Fault) -> String {
     for i in 0..4 {
         let is_here = |f: Fault| i == 1 && fault == f;
         let epsilon = if is_here(Fault::Epsilon) { "0.1" } else { "1e-5" };
-        let w = numbers(&[8, 8], 7 + i, 0.4);
+        let mut w = elements(&[8, 8], 7 + i, 0.4);
+        if is_here(Fault::Transposed) {
+            w = (0..64).map(|k| w[k % 8 * 8 + k / 8].clone()).collect();
+        }
+        let w = format!("[8, 8] [{}]", w.join(", "));
         let bias = if is_here(Fault::NoBias) { 0.0 } else { 1.0 };
         let _ = writeln!(
             out,
@@ -46,12 +53,7 @@ fn layers(dtype: &str, fault: Fault) -> String {
             numbers(&[8], 90 + i, bias)
         );
         let _ = writeln!(out, "  %norm{i} = layer_norm(x=%{last}, axes=[1], epsilon={epsilon})");
-        let mut weight = format!("w{i}");
-        if is_here(Fault::Transposed) {
-            let _ = writeln!(out, "  %turned = transpose(x=%w{i}, perm=[1, 0])");
-            weight = "turned".to_owned();
-        }
-        let _ = writeln!(out, "  %lin{i} = linear(x=%norm{i}, weight=%{weight}, bias=%b{i})");
+        let _ = writeln!(out, "  %lin{i} = linear(x=%norm{i}, weight=%w{i}, bias=%b{i})");
         let mut value = format!("lin{i}");
         if i == 1 && matches!(fault, Fault::Overflow | Fault::Great) {
             let _ = writeln!(out, "  %up = const(val={dtype}[] 6e4)\n  %down = const(val={dtype}[] 1.66e-5)");
