@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Faults that are planted in one layer of a model: `mlconv diff --bisect` must name the op that has it.
 
-  tests/peer/faults.py [--mlconv PATH] [--folder FOLDER] [--only TEXT] [--seeds N] [--recipe] [--make] [-- OPTION…]
+  tests/peer/faults.py [--mlconv PATH] [--folder FOLDER] [--only TEXT] [--makers NAME,…] [--seeds N] [--recipe] [--make] [-- OPTION…]
 
 For each family of `fault_models.py`, each of its faults and each seed, a pair is made: A, the right model in ONNX, and B, a package
 in half precision of a model with the fault, which `mlconv convert` makes without looking at A. A wrong epsilon, a transposed
@@ -225,6 +225,7 @@ def main():
     parser.add_argument("--mlconv", default="target/release/mlconv")
     parser.add_argument("--folder", help="where pairs are kept; a temporary one by default")
     parser.add_argument("--only", default="")
+    parser.add_argument("--makers", default="mlconv,coremltools", help="whose packages are compared")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--recipe", action="store_true")
     parser.add_argument("--make", action="store_true")
@@ -232,7 +233,7 @@ def main():
     args.mlconv, args.options = os.path.abspath(args.mlconv), options
     if args.make and not args.folder:
         parser.error("--make needs --folder")
-    pairs = [Pair(f, fault, seed, maker) for maker in ("mlconv", "coremltools") for f in FAMILIES.values()
+    pairs = [Pair(f, fault, seed, maker) for maker in args.makers.split(",") for f in FAMILIES.values()
              for seed in range(args.seeds) for fault in f.faults if (maker, fault) != ("coremltools", "clusters")]
     passed = failed = 0
     with tempfile.TemporaryDirectory() as scratch:
