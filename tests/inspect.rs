@@ -94,3 +94,38 @@ fn products_are_those_that_pytorch_counts() {
         assert_eq!(macs(&inspected(&place, &model.display().to_string())).0, want, "{name}");
     }
 }
+
+#[test]
+fn a_page_has_what_the_text_has() {
+    let place = Place::new();
+    let model = digits("digits_cnn");
+    let text = place.run(&["inspect", &model]).ok().stdout;
+    assert_eq!(place.run(&["inspect", &model, "--html", "m.html"]).ok().stdout, text);
+    let page = std::fs::read_to_string(place.path("m.html")).expect("the page is written");
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
+    for said in [
+        "89.7 k",
+        "<code class=\"alone\">image</code>",
+        "Values take 8.4 kB at most",
+        "reduce_mean",
+        "f32[1, 10]",
+        "id=\"explorer\"",
+    ] {
+        assert!(page.contains(said), "{said} is not in the page");
+    }
+    let data = page.split("id=\"data\">").nth(1).and_then(|p| p.split("</script>").next()).expect("the page has data");
+    let data: Value = serde_json::from_str(data).expect("data are JSON");
+    let report = inspected(&place, &model);
+    let counts = report["functions"][0]["ops"].as_array().expect("a list").iter().map(|o| o["count"].as_u64());
+    let count: Option<u64> = counts.sum();
+    assert_eq!(data["ops"].as_array().map(|all| all.len() as u64), count);
+}
+
+#[test]
+fn a_page_is_not_written_over_the_model_or_instead_of_a_program() {
+    let place = Place::new();
+    let model = digits("digits_cnn");
+    place.run(&["inspect", &model, "--html", &model]).fails("L0001", "over what is read");
+    assert_eq!(place.run(&["inspect", &model, "--mil", "--html", "m.html"]).code, Some(2));
+    assert_eq!(place.names(), Vec::<String>::new());
+}

@@ -226,9 +226,14 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
+    /// Frees what only the last op has read, which the next step does otherwise.
+    pub fn settle(&mut self) {
+        self.last.take().into_iter().for_each(|id| self.exec.free(id));
+    }
+
     /// Computes the next op of the body; `None` behind the last one.
     pub fn step(&mut self) -> Option<Result<OpId, RunError>> {
-        self.last.take().into_iter().for_each(|id| self.exec.free(id));
+        self.settle();
         let id = self.next?;
         self.next = self.session.f.next_op(id);
         self.last = Some(id);

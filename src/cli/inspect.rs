@@ -3,11 +3,12 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, target_unapplied},
+    reports::{check_reports, now, write_report},
     terminal::Terminal,
 };
 use crate::{
     Diagnostic, Failure, convert,
-    inspect::{Costs, Weights},
+    inspect::{self, Costs, Weights},
     model::{self, Format},
     report::{self, bytes, table},
 };
@@ -32,13 +33,17 @@ pub(crate) struct Args {
     /// Print the program with every element of every constant
     #[arg(long)]
     full: bool,
+    /// Write a page of it, with all ops and their graph: one file that needs nothing else
+    #[arg(long, value_name = "FILE.html", conflicts_with_all = ["mil", "full"])]
+    html: Option<PathBuf>,
     #[command(flatten)]
     import: Import,
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    check_reports(args.html.iter(), &[&args.model])?;
     let read = match model::read(&args.model, &args.import.request()?) {
-        Err(blockers) if !args.mil && !args.full => return source(args, blockers, terminal),
+        Err(blockers) if !args.mil && !args.full && args.html.is_none() => return source(args, blockers, terminal),
         read => read?,
     };
     terminal.warn(&read.warnings);
@@ -55,9 +60,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         }
         return Ok(outcome);
     }
-    if terminal.is_json() {
+    if terminal.is_json() || args.html.is_some() {
         let functions: Vec<Value> = read.module.functions.iter().map(|f| function_json(f, &read.module)).collect();
-        terminal.json(&json!({
+        let whole = json!({
             "version": report::VERSION,
             "command": "inspect",
             "format": read.format.name(),
@@ -67,8 +72,16 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             "functions": functions,
             "source": null,
             "blockers": [],
-        }));
-        return Ok(outcome);
+        });
+        if let Some(path) = &args.html {
+            let subject = args.model.file_name().unwrap_or(args.model.as_os_str()).to_string_lossy();
+            let ops = json!({"ops": inspect::ops(&read.module)});
+            write_report(path, &report::html::inspection(&whole, &subject, &ops, Some(&now())))?;
+        }
+        if terminal.is_json() {
+            terminal.json(&whole);
+            return Ok(outcome);
+        }
     }
     let mut out = format!("{}, {}\n", read.format.name(), bytes(model::size(&args.model)));
     out += &format!("  {}\n", report::weights_text(&Weights::of(&read.module.functions)));

@@ -37,34 +37,44 @@ impl Reports {
 
     /// Refuses files before work is spent on them: one is not written over another, or over what is read.
     pub(crate) fn check(&self, read: &[&Path]) -> Result<(), Failure> {
-        let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
-        let mut taken: Vec<PathBuf> = read.iter().map(|p| real(p)).collect();
-        for path in [&self.html, &self.markdown, &self.junit].into_iter().flatten() {
-            check_file(path)?;
-            let own = real(path);
-            if taken.contains(&own) || path.is_dir() {
-                let title = "a report cannot be written over what is read, over another report, or over a folder";
-                return Err(vec![Diagnostic::error(&codes::L0001, title).at(path.display().to_string())]);
-            }
-            taken.push(own);
-        }
-        Ok(())
+        check_reports([&self.html, &self.markdown, &self.junit].into_iter().flatten(), read)
     }
 
     /// Writes what is wanted, each file whole or not at all.
     pub(crate) fn write(&self, whole: &Value) -> Result<(), Failure> {
-        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| {
-            let Some(path) = path else { return Ok(()) };
-            let written = write_whole(path, |file| file.write_all(text().as_bytes()).map_err(|e| e.to_string()));
-            written.map_err(|why| {
-                let title = format!("the report cannot be written: {why}");
-                vec![Diagnostic::error(&codes::X0001, title).at(path.display().to_string())]
-            })
+        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
+            Some(path) => write_report(path, &text()),
+            None => Ok(()),
         };
         write(&self.html, &|| report::html(whole, Some(&now())))?;
         write(&self.markdown, &|| report::markdown(whole))?;
         write(&self.junit, &|| report::junit(whole))
     }
+}
+
+/// Refuses reports of which one would be written over another, or over what is read.
+pub(crate) fn check_reports<'a>(reports: impl Iterator<Item = &'a PathBuf>, read: &[&Path]) -> Result<(), Failure> {
+    let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
+    let mut taken: Vec<PathBuf> = read.iter().map(|p| real(p)).collect();
+    for path in reports {
+        check_file(path)?;
+        let own = real(path);
+        if taken.contains(&own) || path.is_dir() {
+            let title = "a report cannot be written over what is read, over another report, or over a folder";
+            return Err(vec![Diagnostic::error(&codes::L0001, title).at(path.display().to_string())]);
+        }
+        taken.push(own);
+    }
+    Ok(())
+}
+
+/// Writes a report, whole or not at all.
+pub(crate) fn write_report(path: &Path, text: &str) -> Result<(), Failure> {
+    let written = write_whole(path, |file| file.write_all(text.as_bytes()).map_err(|e| e.to_string()));
+    written.map_err(|why| {
+        let title = format!("the report cannot be written: {why}");
+        vec![Diagnostic::error(&codes::X0001, title).at(path.display().to_string())]
+    })
 }
 
 /// What was typed, as a shell takes it.
@@ -74,7 +84,7 @@ pub(crate) fn typed() -> String {
 }
 
 /// The time in UTC, as `2026-01-31 23:59 UTC`.
-fn now() -> String {
+pub(crate) fn now() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
     let [year, month, day] = date(days);

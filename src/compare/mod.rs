@@ -1,7 +1,7 @@
 //! How far two results are from each other.
 
 mod kind;
-mod numbers;
+pub(crate) mod numbers;
 mod task;
 mod tolerance;
 

@@ -4,10 +4,10 @@ use mlconv_tensor::{DType, Tensor, f16};
 use std::{borrow::Cow, ops::Range};
 
 /// Elements that are widened at once.
-pub(super) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 
 /// The elements of a tensor, as they are stored.
-pub(super) enum Numbers<'a> {
+pub(crate) enum Numbers<'a> {
     F16(Cow<'a, [f16]>),
     F32(Cow<'a, [f32]>),
     I32(Cow<'a, [i32]>),
@@ -18,7 +18,7 @@ pub(super) enum Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    pub(super) fn new(t: &'a Tensor) -> Self {
+    pub(crate) fn new(t: &'a Tensor) -> Self {
         let stored = match t.dtype() {
             DType::F16 => t.view().map(Self::F16),
             DType::F32 => t.view().map(Self::F32),
@@ -30,7 +30,7 @@ impl<'a> Numbers<'a> {
     }
 
     /// Widens the elements of `range`, which lies in the tensor, into `out`.
-    pub(super) fn widen(&self, range: Range<usize>, out: &mut Vec<f64>) {
+    pub(crate) fn widen(&self, range: Range<usize>, out: &mut Vec<f64>) {
         out.clear();
         match self {
             Self::F16(v) => out.extend(v.get(range).unwrap_or_default().iter().map(|x| x.to_f64())),
@@ -43,7 +43,7 @@ impl<'a> Numbers<'a> {
 }
 
 /// Calls `visit` with parts of `size` elements of both, of `count` elements in all, and with the place of each part.
-pub(super) fn in_parts(
+pub(crate) fn in_parts(
     [want, got]: [&Numbers<'_>; 2],
     count: usize,
     size: usize,

@@ -70,18 +70,18 @@ const TRIED: usize = 4;
 
 /// The noise that is explained in the own error of each op, as a sum of squares.
 pub fn allowed(g: &Function, walk: &Walk) -> Vec<f64> {
-    let fixed = fixed(g);
-    let weights: Vec<Vec<Compressed>> = walk.ops.iter().map(|op| compressed(g, &fixed, op.op)).collect();
+    let (fixed, known) = (fixed(g), known(walk));
+    let behind = |op: &OpGap| if op.own.is_some() { behind(g, &fixed, &known, op.op) } else { vec![] };
+    let weights: Vec<Vec<Compressed>> = walk.ops.iter().map(behind).collect();
     // A weight that costs much more than others of the model is not compressed as well as it could be.
     let snr = |(op, w): (&OpGap, &Vec<Compressed>)| op.own.as_ref().filter(|_| !w.is_empty())?.snr_db();
     let mut seen: Vec<f64> = walk.ops.iter().zip(&weights).filter_map(snr).collect();
     seen.sort_by(f64::total_cmp);
     let usual = if seen.len() < FEW { ALONE } else { seen[seen.len() / 2] - APART };
     let one = |(op, weights): (&OpGap, &Vec<Compressed>)| {
-        let half = g.ty(op.value).tensor().is_some_and(|t| t.dtype == DType::F16);
         let signal = op.own.as_ref().map_or(0.0, |own| own.signal);
         let lost = |w: &Compressed| signal * 10f64.powf(-w.usual_snr_db().max(usual) / 10.0);
-        op.explained * if half { MARGIN_F16 } else { MARGIN_F32 } + weights.iter().map(lost).sum::<f64>()
+        op.explained * if op.halves { MARGIN_F16 } else { MARGIN_F32 } + weights.iter().map(lost).sum::<f64>()
     };
     walk.ops.iter().zip(&weights).map(one).collect()
 }
@@ -112,7 +112,7 @@ pub fn culprits(
     (allowed, states): (&[f64], &[State]),
     inputs: &[Option<Tensor>],
 ) -> Result<Vec<Culprit>, Diagnostic> {
-    let fixed = fixed(sides.g);
+    let (fixed, known) = (fixed(sides.g), known(walk));
     let excess = |i: &usize| match &walk.ops[*i].own {
         Some(own) if own.non_finite > 0 => f64::INFINITY,
         Some(own) => own.noise / allowed[*i].max(f64::MIN_POSITIVE),
@@ -128,18 +128,19 @@ pub fn culprits(
         let key = |i: &usize| gain(i).map_or(0.0, |db| (db / HARDLY).floor());
         key(b).total_cmp(&key(a)).then(a.cmp(b))
     });
-    let culprit = |at: usize| Culprit { at, why: why(sides.g, &fixed, &walk.ops[at]), repaired_snr_db: gain(&at) };
+    let why = |at: usize| why(&walk.ops[at], sides.g, !behind(sides.g, &fixed, &known, walk.ops[at].op).is_empty());
+    let culprit = |at: usize| Culprit { at, why: why(at), repaired_snr_db: gain(&at) };
     Ok(found.into_iter().map(culprit).collect())
 }
 
 /// Decibels that outputs hardly differ by.
 const HARDLY: f64 = 3.0;
 
-fn why(g: &Function, fixed: &HashSet<OpId>, op: &OpGap) -> Why {
+fn why(op: &OpGap, g: &Function, is_compressed: bool) -> Why {
     let half = g.ty(op.value).tensor().is_some_and(|t| t.dtype == DType::F16);
     match &op.own {
         Some(own) if half && own.non_finite > 0 && own.greatest > 65504.0 => Why::Overflows,
-        _ if !compressed(g, fixed, op.op).is_empty() => Why::Compressed,
+        _ if is_compressed => Why::Compressed,
         _ => Why::Differs,
     }
 }
@@ -161,6 +162,25 @@ impl Compressed {
     pub fn usual_snr_db(&self) -> f64 {
         if self.form.contains("sparse") { 3.0 } else { (6.02 * self.bits.floor() - 9.0).max(0.0) }
     }
+}
+
+/// The values of the second model that were taken from the first.
+pub fn known(walk: &Walk) -> HashSet<Value> {
+    walk.ops.iter().flat_map(|op| op.taken.iter().copied()).collect()
+}
+
+/// The compressed weights that count in an op's own error: those that it reads, and those of ops between it and values that were
+/// `known` from the first model.
+pub fn behind(g: &Function, fixed: &HashSet<OpId>, known: &HashSet<Value>, id: OpId) -> Vec<Compressed> {
+    let (mut todo, mut seen, mut out) = (vec![id], HashSet::from([id]), vec![]);
+    while let Some(id) = todo.pop() {
+        out.extend(compressed(g, fixed, id));
+        g.op_data(id).op.visit_operands(&mut |v| {
+            let def = g.def_op(v).filter(|def| !known.contains(&v) && !fixed.contains(def));
+            todo.extend(def.filter(|def| seen.insert(*def)));
+        });
+    }
+    out
 }
 
 /// The compressed weights that an op reads.
@@ -210,7 +230,8 @@ fn repaired<'w>(
         let mut steps = second.steps(&inputs, &States::new()).map_err(|e| run_error(&e))?;
         while let Some(done) = steps.step() {
             let Ok(id) = done else { break };
-            let got = steps.value(v).filter(|got| sides.g.op_data(id).results.contains(&v) && gap(&t, got).is_some());
+            let got =
+                steps.value(v).filter(|got| sides.g.op_data(id).results.contains(&v) && gap(&t, got, true).is_some());
             if let Some((right, _)) = got.map(|got| taken(&t, got)) {
                 steps.replace(v, right);
             }
@@ -218,7 +239,7 @@ fn repaired<'w>(
         let pairs = super::outputs(sides.f, sides.g);
         let snr = pairs
             .iter()
-            .filter_map(|(i, b)| gap(outputs.get(*i)?, steps.value(*b)?))
+            .filter_map(|(i, b)| gap(outputs.get(*i)?, steps.value(*b)?, true))
             .map(|g| g.snr_db().unwrap_or(999.0));
         out.insert(v, snr.fold(999.0, f64::min));
     }

@@ -67,11 +67,11 @@ pub fn search(
 fn suspects(found: &[(Sides<'_>, &Examined)]) -> Vec<String> {
     let mut all: Vec<(f64, String)> = vec![];
     for (sides, one) in found {
-        let (g, fixed) = (sides.g, fixed(sides.g));
+        let (g, fixed, known) = (sides.g, fixed(sides.g), blame::known(&one.bisection.walk));
         for (at, op) in one.bisection.walk.ops.iter().enumerate() {
             let rank = one.bisection.culprits.iter().position(|c| c.at == at).map(|rank| rank as f64 - 1e6);
             let Some(key) = rank.or_else(|| op.own.as_ref()?.snr_db()) else { continue };
-            let weights = blame::compressed(g, &fixed, op.op);
+            let weights = blame::behind(g, &fixed, &known, op.op);
             all.extend(weights.into_iter().map(|w| (key, g.value(w.weight).hint.to_string())));
         }
     }

@@ -1,5 +1,6 @@
 //! How far one value is from what it should be, in one pass: of every value of a run, so it is kept lean.
 
+use crate::compare::numbers::{BLOCK, Numbers, in_parts};
 use mlconv_tensor::{DType, Tensor, f16};
 
 /// The greatest number of half precision.
@@ -48,49 +49,54 @@ pub fn decibels(signal: f64, noise: f64) -> Option<f64> {
     (noise > 0.0).then(|| (10.0 * (signal / noise).log10()).clamp(-999.0, 999.0))
 }
 
-/// Compares `got` with `want`; `None` where their shapes or kinds are others.
-pub fn gap(want: &Tensor, got: &Tensor) -> Option<Gap> {
+/// Compares `got` with `want`; `None` where their shapes or kinds are others. In a program that computes in half precision, `halves`,
+/// passes may have put other great numbers in the place of those that it does not hold.
+pub fn gap(want: &Tensor, got: &Tensor, halves: bool) -> Option<Gap> {
     let scalar = matches!((want.shape(), got.shape()), ([], [1]) | ([1], []));
     let floats = [want, got].map(|t| t.dtype().is_float());
     if (want.shape() != got.shape() && !scalar) || floats[0] != floats[1] || want.dtype() == DType::Str {
         return None;
     }
     let mut out = Gap { count: want.count(), ..Gap::default() };
-    if !floats[0] {
-        for (i, (a, b)) in want.to_i64().into_iter().zip(got.to_i64()).enumerate() {
-            if a != b {
-                out.worst = if out.noise == 0.0 { i } else { out.worst };
-                out.noise += 1.0;
-            }
+    in_parts([&Numbers::new(want), &Numbers::new(got)], want.count(), BLOCK, |start, want, got| {
+        for (i, (w, g)) in want.iter().zip(got).enumerate() {
+            out.add(start + i, (*w, *g), floats[0], halves);
         }
-        out.signal = out.count as f64;
-        out.max_abs = f64::from(u8::from(out.noise > 0.0));
-        return Some(out);
-    }
-    let halves = got.dtype() == DType::F16;
-    for (i, (w, g)) in want.to_f32().iter().zip(got.to_f32().iter()).enumerate() {
-        let (w, g) = (f64::from(*w), f64::from(*g));
+    });
+    Some(out)
+}
+
+impl Gap {
+    /// Takes in the element at `i`.
+    fn add(&mut self, i: usize, (w, g): (f64, f64), is_float: bool, halves: bool) {
+        if !is_float {
+            self.signal += 1.0;
+            if w != g {
+                self.worst = if self.noise == 0.0 { i } else { self.worst };
+                self.noise += 1.0;
+                self.max_abs = 1.0;
+            }
+            return;
+        }
         if halves && is_clamped(w, g) {
-            out.clamped += 1;
-            continue;
+            self.clamped += 1;
+            return;
+        }
+        if w.is_finite() {
+            self.greatest = self.greatest.max(w.abs());
         }
         if !w.is_finite() || !g.is_finite() {
             let same = w == g || (w.is_nan() && g.is_nan());
-            out.non_finite += usize::from(!same);
-            if w.is_finite() {
-                out.greatest = out.greatest.max(w.abs());
-            }
-            continue;
+            self.non_finite += usize::from(!same);
+            return;
         }
         let off = (w - g).abs();
-        if off > out.max_abs {
-            (out.max_abs, out.worst) = (off, i);
+        if off > self.max_abs {
+            (self.max_abs, self.worst) = (off, i);
         }
-        out.greatest = out.greatest.max(w.abs());
-        out.signal += w * w;
-        out.noise += off * off;
+        self.signal += w * w;
+        self.noise += off * off;
     }
-    Some(out)
 }
 
 /// What is wanted, as a value of the type and shape of `got`, and whether that says the same. Where half precision does not
@@ -101,46 +107,49 @@ pub fn taken(want: &Tensor, got: &Tensor) -> (Tensor, bool) {
         return (want.cast(got.dtype()), true);
     }
     let mut same = true;
-    let (wide, own) = (want.to_f32(), got.to_f32());
-    let elements = wide.iter().zip(own.iter()).map(|(w, g)| {
-        if f64::from(w.abs()) <= MOST || w.is_nan() || w == g {
-            return *w;
-        }
-        if is_clamped(f64::from(*w), f64::from(*g)) {
-            return *g;
-        }
-        same = false;
-        (MOST as f32).copysign(*w)
+    let mut elements: Vec<f16> = Vec::with_capacity(want.count());
+    in_parts([&Numbers::new(&want), &Numbers::new(got)], want.count(), BLOCK, |_, want, got| {
+        elements.extend(want.iter().zip(got).map(|(w, g)| {
+            if w.abs() <= MOST || w.is_nan() || w == g {
+                return f16::from_f64(*w);
+            }
+            if is_clamped(*w, *g) {
+                return f16::from_f64(*g);
+            }
+            same = false;
+            f16::from_f64(MOST.copysign(*w))
+        }));
     });
-    let elements: Vec<f32> = elements.collect();
-    (Tensor::from_vec(want.shape(), elements).cast(DType::F16), same)
+    (Tensor::from_vec(want.shape(), elements), same)
 }
 
 /// Whether a great number of the same sign stands for one that half precision does not hold.
 fn is_clamped(want: f64, got: f64) -> bool {
-    want.abs() > MOST && got.is_finite() && got.abs() >= CLAMPED && (want < 0.0) == (got < 0.0)
+    want.abs() > MOST && (CLAMPED..=MOST).contains(&got.abs()) && (want < 0.0) == (got < 0.0)
 }
 
 /// `t` with every element moved to the next number of its type, up or down: what rounding does to a value, but for
-/// [`SHAKEN`].
-pub fn shaken(t: &Tensor, seed: u64) -> Option<Tensor> {
+/// [`SHAKEN`]. Elements that differ from those of `still`, where that is given, have been moved already.
+pub fn shaken(t: &Tensor, still: Option<&Tensor>, seed: u64) -> Option<Tensor> {
     match t.dtype() {
         DType::F16 => {
-            let values = t.to_f32();
+            let (values, still) = (t.view::<f16>()?, still.and_then(Tensor::view::<f16>));
             let moved = values.iter().enumerate().map(|(i, x)| {
-                let (x, dice) = (f16::from_f32(*x), roll(seed, i));
                 let bits = x.to_bits();
-                let still = !x.is_finite() || bits & 0x7fff == 0 || bits & 0x7fff >= 0x7bff;
-                if still { x } else { f16::from_bits(if dice & 8 == 0 { bits + 1 } else { bits - 1 }) }.to_f32()
+                let is_moved = still.as_ref().and_then(|s| s.get(i)).is_some_and(|s| s.to_bits() != bits);
+                if is_moved || bits & 0x7fff == 0 || bits & 0x7fff >= 0x7bff {
+                    return *x;
+                }
+                f16::from_bits(if roll(seed, i) & 8 == 0 { bits + 1 } else { bits - 1 })
             });
-            let moved: Vec<f32> = moved.collect();
-            Some(Tensor::from_vec(t.shape(), moved).cast(DType::F16))
+            Some(Tensor::from_vec(t.shape(), moved.collect::<Vec<f16>>()))
         }
         DType::F32 => {
-            let values = t.to_f32();
+            let (values, still) = (t.view::<f32>()?, still.and_then(Tensor::view::<f32>));
             let moved = values.iter().enumerate().map(|(i, x)| {
+                let is_moved = still.as_ref().and_then(|s| s.get(i)).is_some_and(|s| s != x);
                 let step = if roll(seed, i) & 8 == 0 { f32::EPSILON } else { -f32::EPSILON };
-                if x.is_finite() { x + x * step } else { *x }
+                if is_moved || !x.is_finite() { *x } else { x + x * step }
             });
             Some(Tensor::from_vec(t.shape(), moved.collect::<Vec<f32>>()))
         }
@@ -168,19 +177,19 @@ mod tests {
 
     #[test]
     fn gaps_are_of_finite_elements() {
-        let g = gap(&floats(&[3.0, 4.0, f32::NAN]), &floats(&[3.0, 3.5, f32::NAN])).expect("of one shape");
+        let g = gap(&floats(&[3.0, 4.0, f32::NAN]), &floats(&[3.0, 3.5, f32::NAN]), false).expect("of one shape");
         assert_eq!((g.signal, g.noise, g.worst, g.non_finite), (25.0, 0.25, 1, 0));
         assert_eq!(g.snr_db(), Some(20.0));
-        let g = gap(&floats(&[1e5]), &floats(&[f32::INFINITY])).expect("of one shape");
+        let g = gap(&floats(&[1e5]), &floats(&[f32::INFINITY]), true).expect("of one shape");
         assert_eq!((g.non_finite, g.greatest, g.snr_db()), (1, 1e5, Some(f64::NEG_INFINITY)));
-        assert_eq!(gap(&floats(&[1.0]), &floats(&[1.0, 2.0])), None);
+        assert_eq!(gap(&floats(&[1.0]), &floats(&[1.0, 2.0]), false), None);
     }
 
     #[test]
     fn masks_may_be_clamped() {
         let (mask, clamped) =
             (floats(&[f32::MIN, f32::NEG_INFINITY, 0.0]), floats(&[-1e4, -3e4, 0.0]).cast(DType::F16));
-        let g = gap(&mask, &clamped).expect("of one shape");
+        let g = gap(&mask, &clamped, true).expect("of one shape");
         assert_eq!((g.clamped, g.non_finite, g.is_exact()), (2, 0, true));
         let (t, same) = taken(&mask, &clamped);
         assert_eq!((t.to_f32().to_vec(), same), (clamped.to_f32().to_vec(), true));
@@ -191,7 +200,7 @@ mod tests {
     #[test]
     fn integers_differ_or_not() {
         let [a, b] = [[1i32, 2, 3], [1, 5, 3]].map(|v| Tensor::from_vec(&[3], v.to_vec()));
-        let g = gap(&a, &b).expect("of one shape");
+        let g = gap(&a, &b, false).expect("of one shape");
         assert_eq!((g.noise, g.signal, g.worst), (1.0, 3.0, 1));
     }
 
@@ -199,8 +208,9 @@ mod tests {
     fn shaking_is_as_strong_as_rounding() {
         let exact = floats(&(0..4096).map(|i| 1.0 + (i as f32 * 0.37).sin().abs() * 7.0).collect::<Vec<_>>());
         let half = exact.cast(DType::F16);
-        let rounding = gap(&exact, &half).and_then(|g| g.snr_db()).expect("noise");
-        let shaking = gap(&half, &shaken(&half, 1).expect("a float")).and_then(|g| g.snr_db()).expect("noise");
+        let rounding = gap(&exact, &half, false).and_then(|g| g.snr_db()).expect("noise");
+        let shaking =
+            gap(&half, &shaken(&half, None, 1).expect("a float"), false).and_then(|g| g.snr_db()).expect("noise");
         assert!((rounding - shaking - 10.0 * SHAKEN.log10()).abs() < 3.0, "{rounding} {shaking}");
     }
 }

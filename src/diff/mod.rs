@@ -163,7 +163,7 @@ fn is_rounding(sides: Sides<'_>, walk: &Walk, at: usize, inputs: &[Option<Tensor
         let wide: Vec<Option<Tensor>> =
             begins.iter().zip(crate::feed::tensor_inputs(f)).map(|(t, (_, ty))| Some(t.cast(ty.dtype))).collect();
         let got = Session::new(&module, f, &Cpu, Options::default()).run(&wide, &mut States::new()).ok()?;
-        gap::gap(&want?, got.first()?)
+        gap::gap(&want?, got.first()?, true)
     };
     let own = walk.ops.get(at).and_then(|op| op.own.as_ref());
     match (own, again()) {

@@ -124,7 +124,7 @@ pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recip
         "culprits": found.culprits.iter().take(TOLD).map(culprit).collect::<Vec<_>>(),
         "recipe": recipe.map(|r| json!({
             "lines": r.lines(),
-            "command": r.options(),
+            "command": (!r.names.is_empty()).then(|| r.options()),
             "pass": r.parity.pass(),
             "outputs": r.parity.outputs,
         })),

@@ -49,6 +49,8 @@ pub struct OpGap {
     pub explained: f64,
     /// How great the elements are that are wanted.
     pub range: Option<Range>,
+    /// Whether half precision had a part in its own error.
+    pub halves: bool,
     /// Whether something that it reads could not be taken from the first model.
     pub tainted: bool,
     /// The results that were taken from the first model for the ops that read them.
@@ -68,17 +70,26 @@ pub struct Walk {
 pub fn walk(sides: Sides<'_>, pairs: &Pairs, inputs: &[Option<Tensor>], budget: usize) -> Result<Walk, Diagnostic> {
     let g = sides.g;
     let (fixed, drawn) = (fixed(g), drawn_values(g));
+    let halves = computes_in_half(g);
     let mut totals: HashMap<Value, (Gap, Option<Range>)> = HashMap::new();
     let swept = sweep(sides, pairs, inputs, budget, &mut |steps, _, wanted| {
         for (v, want) in wanted.iter().filter(|(v, _)| !drawn.contains(v)) {
-            let off = want.as_ref().zip(steps.value(*v)).and_then(|(want, got)| gap(want, got));
+            let off = want.as_ref().zip(steps.value(*v)).and_then(|(want, got)| gap(want, got, halves));
             totals.extend(off.zip(want.as_ref()).map(|(off, want)| (*v, (off, range(want)))));
         }
     })?;
     if let Some(failed) = swept.failed {
         return Err(failed);
     }
-    let mut led = Led { g, fixed: &fixed, tainted: HashSet::new(), moved: HashMap::new(), own: HashMap::new() };
+    let mut led = Led {
+        g,
+        fixed: &fixed,
+        tainted: HashSet::new(),
+        moved: HashMap::new(),
+        coarse: HashSet::new(),
+        halves,
+        own: HashMap::new(),
+    };
     let again = sweep(sides, pairs, inputs, budget, &mut |steps, id, wanted| led.see(steps, id, wanted))?;
     let told = |id: OpId| {
         let results = &g.op_data(id).results;
@@ -93,12 +104,18 @@ pub fn walk(sides: Sides<'_>, pairs: &Pairs, inputs: &[Option<Tensor>], budget: 
         let (total, range) = totals.remove(&value).map_or((None, None), |(total, range)| (Some(total), range));
         let paired = pairs.of(value).filter(|_| total.is_some());
         let own = seen.into_iter().next();
-        let (tainted, explained) = own.as_ref().map_or((false, 0.0), |one| (one.tainted, one.explained));
+        let (tainted, halves, explained) =
+            own.as_ref().map_or((false, false, 0.0), |one| (one.tainted, one.halves, one.explained));
         let own = own.and_then(|one| one.own).filter(|_| total.is_some());
-        Some(OpGap { op: id, value, paired, total, own, explained, range, tainted, taken })
+        Some(OpGap { op: id, value, paired, total, own, explained, range, halves, tainted, taken })
     };
     let ops = g.ops().filter(|id| !fixed.contains(id)).filter_map(told).collect();
     Ok(Walk { ops, missed: swept.missed.max(again.missed) })
+}
+
+/// Whether a function computes anything in half precision.
+fn computes_in_half(g: &Function) -> bool {
+    super::computed(g).any(|v| g.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16))
 }
 
 /// How a sweep over both models ended.
@@ -153,6 +170,10 @@ struct Led<'g> {
     tainted: HashSet<Value>,
     /// Values that have no pair, as they are where what they follow from is shaken.
     moved: HashMap<Value, Tensor>,
+    /// Values without a pair that half precision had a part in.
+    coarse: HashSet<Value>,
+    /// Whether anything is computed in half precision.
+    halves: bool,
     /// What was seen of results.
     own: HashMap<Value, OpGap>,
 }
@@ -166,28 +187,33 @@ impl Led<'_> {
         let is_half = |v: Value| g.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16);
         g.op_data(id).op.visit_operands(&mut |v| {
             tainted |= self.tainted.contains(&v);
-            halves |= is_half(v);
+            halves |= is_half(v) || self.coarse.contains(&v);
         });
+        halves |= g.op_data(id).results.iter().any(|v| is_half(*v));
         self.moved.retain(|v, _| steps.value(*v).is_some());
         let mut shake = |v: Value, t: &Tensor| {
             let is_fixed = g.def_op(v).is_some_and(|id| self.fixed.contains(&id));
-            let moved = self.moved.get(&v).cloned().or_else(|| shaken(t, v.index() as u64).filter(|_| !is_fixed));
+            let moved = self.moved.get(&v).cloned().or_else(|| shaken(t, None, v.index() as u64).filter(|_| !is_fixed));
             moved.unwrap_or_else(|| t.clone())
         };
         let again = steps.again(&mut shake).and_then(Result::ok).unwrap_or_default();
         let again: Vec<Option<Tensor>> = (0..wanted.len()).map(|i| again.get(i).cloned()).collect();
         for ((v, want), moved) in wanted.iter().zip(again) {
             let Some(got) = steps.value(*v).cloned() else { continue };
-            let off = want.as_ref().and_then(|want| Some((want, gap(want, &got)?)));
+            let off = want.as_ref().and_then(|want| Some((want, gap(want, &got, self.halves)?)));
             let Some((want, off)) = off else {
-                self.moved.extend(moved.and_then(|t| Some((*v, shaken(&t, v.index() as u64).unwrap_or(t)))));
+                if halves {
+                    self.coarse.insert(*v);
+                }
+                let shaken = moved.map(|t| shaken(&t, Some(&got), v.index() as u64).unwrap_or(t));
+                self.moved.extend(shaken.map(|t| (*v, t)));
                 if tainted {
                     self.tainted.insert(*v);
                 }
                 continue;
             };
-            let noise = moved.and_then(|moved| gap(&got, &moved)).map_or(0.0, |moved| moved.noise / SHAKEN);
-            let explained = noise + least(&off, got.dtype(), halves || is_half(*v));
+            let noise = moved.and_then(|moved| gap(&got, &moved, false)).map_or(0.0, |moved| moved.noise / SHAKEN);
+            let explained = noise + least(&off, got.dtype(), halves);
             let (t, same) = taken(want, &got);
             steps.replace(*v, t);
             if !same {
@@ -202,6 +228,7 @@ impl Led<'_> {
                 own: Some(off),
                 explained,
                 range: None,
+                halves,
                 tainted,
                 taken,
             };
@@ -271,6 +298,8 @@ impl<'s, 'p> Ahead<'s, 'p> {
             let id = done.map_err(|e| run_error(&e))?;
             let f = self.f;
             f.op_data(id).results.iter().for_each(|result| self.hold(*result, *result == v));
+            // What it has read is not needed while the second model is at work.
+            self.steps.settle();
         }
     }
 }

@@ -31,6 +31,6 @@ impl<'a> Sources<'a> {
         let want = self.sides.f.constant(*source)?;
         let module = verify(Part::ending_with(g, &super::Walk::default(), weight).program(g, &[], false)?).ok()?;
         let decoded = Session::new(&module, module.functions.first()?, &Cpu, Options::default());
-        gap(want, decoded.run(&[], &mut States::new()).ok()?.first()?)?.snr_db()
+        gap(want, decoded.run(&[], &mut States::new()).ok()?.first()?, false)?.snr_db()
     }
 }

@@ -4,10 +4,12 @@
 
 mod macs;
 mod memory;
+mod ops;
 mod weights;
 
 pub use macs::{Busy, Macs, OpMacs, macs};
 pub use memory::Memory;
+pub use ops::{ListedOp, ops};
 pub use weights::{WeightKind, Weights};
 
 use mlconv_mil::{

@@ -184,6 +184,9 @@ fn noise(run: &Run) -> f64 {
 
 fn elsewhere(whole: &Whole<'_>) -> Vec<String> {
     let runs = &whole.parity.runs;
+    if runs.iter().all(|r| r.judged) {
+        return vec!["Nothing else was run: `mlconv verify` runs other shapes and inputs.".to_owned()];
+    }
     let judged = runs.iter().filter(|r| r.judged).map(noise).fold(1e3, f64::min);
     let mut worse: Vec<&Run> =
         runs.iter().filter(|r| !r.judged && (r.error.is_some() || noise(r) < judged - WORSE)).collect();
@@ -219,7 +222,7 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
     let mut out = vec![];
     let first = whole.worst().and_then(|(sides, one)| {
         let c = one.bisection.culprits.first()?;
-        Some((sides, c, &one.bisection.walk.ops[c.at]))
+        Some((sides, c, &one.bisection.walk))
     });
     match whole.mended {
         Some(r) if r.names.is_empty() => {
@@ -230,10 +233,10 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
         Some(r) => out.push(format!("Add `{}` to `{}`: that was tried, and passes.", r.options(), r.command())),
         None => {}
     }
-    if let Some((sides, c, op)) = first {
+    if let Some((sides, c, walk)) = first {
         match c.why {
             Why::Compressed if whole.mended.is_none() => {
-                let weights = blame::compressed(sides.g, &fixed(sides.g), op.op);
+                let weights = blame::behind(sides.g, &fixed(sides.g), &blame::known(walk), walk.ops[c.at].op);
                 let names = listed(weights.iter().map(|w| &*sides.g.value(w.weight).hint));
                 out.push(format!("Give {names} another scheme, or none: `--tensor 'NAME=none'` of `mlconv compress`."));
             }

@@ -96,7 +96,10 @@ fn of_output(output: &Value, name: &str, report: &Value) -> Case {
     let measure = words::measure(output);
     let outcome = match Verdict::of_output(output, report) {
         Verdict::Within => Outcome::Passed,
-        Verdict::Beyond => Outcome::Failed(measure.clone()),
+        Verdict::Beyond => Outcome::Failed(match words::missed(output) {
+            Some(missed) => format!("{missed}: {measure}"),
+            None => measure.clone(),
+        }),
         Verdict::Random => Outcome::Skipped(measure.clone()),
         Verdict::Measured => Outcome::Skipped(format!("held to no tolerance: {measure}")),
         Verdict::Broken | Verdict::Unknown => Outcome::Skipped("not judged".to_owned()),

@@ -67,6 +67,7 @@ fn other(output: &Value) -> String {
     let value = |field: &str, name: &str| number(task, field).map(|x| format!("{name} {}", figure(x)));
     let all = [
         said.then(|| words::measure(output)),
+        words::missed(output),
         part("top1", "top-1"),
         part("argmax", "argmax"),
         value("kl", "KL"),

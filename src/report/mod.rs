@@ -88,6 +88,9 @@ fn run(r: &Run) -> Value {
             "snr_db": d.snr_db,
             "max_abs": d.max_abs,
             "cosine": d.cosine,
+            "non_finite": d.non_finite,
+            "unequal": d.unequal,
+            "mismatch": d.mismatch,
         })
     };
     json!({

@@ -72,7 +72,8 @@ impl Verdict {
     pub(super) fn of_output(output: &Value, report: &Value) -> Self {
         let whole = Self::of(output);
         // A tolerance without a bound is infinite, which JSON cannot say.
-        let bounded = report.get("tolerance").is_none_or(|t| number(t, "min_snr_db").is_some());
+        let bounded =
+            report.get("tolerance").is_none_or(|t| BOUNDS.iter().any(|b| t.get(*b).is_some_and(|b| !b.is_null())));
         match whole {
             Self::Within if flag(output, "drawn") == Some(true) => Self::Random,
             Self::Within if !bounded && number(output, "snr_db").is_some() => Self::Measured,
@@ -80,6 +81,9 @@ impl Verdict {
         }
     }
 }
+
+/// What a tolerance may ask for; `max_rel` only widens the first.
+const BOUNDS: [&str; 5] = ["min_snr_db", "elementwise", "min_cosine", "min_top1", "max_kl"];
 
 /// The verdict of the whole in words.
 pub(super) fn headline(report: &Value) -> &'static str {
@@ -90,14 +94,14 @@ pub(super) fn headline(report: &Value) -> &'static str {
     }
 }
 
-/// What is compared: `m.mlpackage against m.onnx`.
+/// What is judged against what it is judged by: `m.mlpackage against m.onnx`.
 pub(super) fn subject(report: &Value) -> String {
     let of = |roles: [&str; 2]| {
         let file = list(report, "files").iter().find(|f| text(f, "role").is_some_and(|r| roles.contains(&r)))?;
         Some(last_part(text(file, "path")?))
     };
-    match (of(["package", "a"]), of(["source", "b"])) {
-        (Some(a), Some(b)) => format!("{a} against {b}"),
+    match (of(["package", "b"]), of(["source", "a"])) {
+        (Some(judged), Some(by)) => format!("{judged} against {by}"),
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
         (None, None) => "Two models".to_owned(),
     }
@@ -116,7 +120,7 @@ pub(super) fn circumstances(report: &Value) -> Vec<String> {
     let precisions = precisions.filter_map(|(k, n)| Some(format!("{} in {k}", n.as_u64()?))).collect::<Vec<_>>();
     [
         text(report, "against").map(|s| format!("against {s}")),
-        text(report, "inputs").map(str::to_owned),
+        text(report, "inputs").map(|s| format!("on {s}")),
         tolerance(report),
         text(model, "target").map(str::to_owned),
         count(model, "ops").map(|n| {
@@ -136,8 +140,19 @@ fn tolerance(report: &Value) -> Option<String> {
     let rel = number(t, "max_rel")
         .filter(|r| *r > 0.0)
         .map(|r| format!("{} % of the greatest value", (r * 1e8).round() / 1e6));
-    let wanted: Vec<String> = [snr, rel].into_iter().flatten().collect();
-    (!wanted.is_empty()).then(|| format!("tolerance {}", wanted.join(" or ")))
+    let noise: Vec<String> = [snr, rel].into_iter().flatten().collect();
+    let close = t.get("elementwise").and_then(|e| Some((number(e, "abs")?, number(e, "rel")?)));
+    let wanted: Vec<String> = [
+        (!noise.is_empty()).then(|| noise.join(" or ")),
+        close.map(|(abs, rel)| format!("{abs} + {rel} of each element")),
+        number(t, "min_cosine").map(|c| format!("cosine of {c}")),
+        number(t, "min_top1").map(|part| format!("top-1 agreement of {} %", (part * 1e6).round() / 1e4)),
+        number(t, "max_kl").map(|nats| format!("divergence of {nats} nats at most")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    (!wanted.is_empty()).then(|| format!("tolerance {}", wanted.join(" and ")))
 }
 
 /// A question and what the report answers.
@@ -154,6 +169,9 @@ pub(super) struct Answer<'a> {
 pub(super) fn answers(report: &Value) -> Vec<Answer<'_>> {
     let Some(all) = report.get("answers").filter(|a| a.is_object()) else { return vec![] };
     let begun = match report.get("bisection").and_then(|b| text(b, "state")) {
+        Some("accumulates") if Verdict::of(report) == Verdict::Within => {
+            Some("None: no op is off by more than its type explains.")
+        }
         Some("accumulates") => Some("No single op: errors of many add up."),
         Some("agrees") => Some("None: no op differs by more than its type explains."),
         _ => None,
@@ -166,7 +184,7 @@ pub(super) fn answers(report: &Value) -> Vec<Answer<'_>> {
         ("approximated", "Was anything skipped or approximated?", Some("Nothing.")),
         ("worst", "Which output is worst?", None),
         ("started", "Which op started it?", begun),
-        ("elsewhere", "Is it worse for other shapes or inputs?", Some("It is not worse elsewhere.")),
+        ("elsewhere", "Is it worse for other shapes or inputs?", Some("Not in what was run.")),
         ("change", "What do I change?", Some(nothing_to_change)),
         ("untested", "What was not tested?", Some("Nothing beyond what devices compute.")),
     ]
@@ -193,6 +211,24 @@ pub(super) fn spans(sentence: &str) -> Vec<(bool, &str)> {
     }
     out.retain(|(_, s)| !s.is_empty());
     out
+}
+
+/// What of an output is beyond the tolerance, in words: `top-1 agreement 0.961 where 0.99 is wanted`.
+pub(super) fn missed(output: &Value) -> Option<String> {
+    let one = |m: &Value| {
+        let measure = match text(m, "measure")? {
+            "snr_db" => "SNR in dB",
+            "non_finite" => "elements that are not finite alike",
+            "unequal" => "elements that differ",
+            "beyond" => "elements too far off",
+            "top1" => "top-1 agreement",
+            "kl" => "divergence in nats",
+            other => other,
+        };
+        Some(format!("{measure} {} where {} is wanted", figure(number(m, "found")?), figure(number(m, "limit")?)))
+    };
+    let all: Vec<String> = list(output, "missed").iter().filter_map(one).collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// How far an output is off, in words.
@@ -302,7 +338,20 @@ mod tests {
         let file = |role: &str, path: &str| json!({"role": role, "path": path});
         let both = json!({"files": [file("source", "/x/m.onnx"), file("package", "out/m.mlpackage/")]});
         assert_eq!(subject(&both), "m.mlpackage against m.onnx");
+        let both = json!({"files": [file("a", "m.onnx"), file("b", "m.mlpackage")]});
+        assert_eq!(subject(&both), "m.mlpackage against m.onnx");
         assert_eq!(subject(&json!({})), "Two models");
+    }
+
+    #[test]
+    fn bounds_and_what_misses_them_are_said() {
+        let report = json!({"tolerance": {"min_snr_db": null, "max_rel": 0.0, "min_top1": 0.99, "max_kl": null}});
+        assert_eq!(circumstances(&report), ["tolerance top-1 agreement of 99 %"]);
+        let output =
+            json!({"pass": true, "snr_db": 20.0, "missed": [{"measure": "top1", "found": 0.9611, "limit": 0.99}]});
+        assert!(Verdict::of_output(&output, &report) == Verdict::Within, "it was held to something");
+        assert_eq!(missed(&output).as_deref(), Some("top-1 agreement 0.961 where 0.990 is wanted"));
+        assert_eq!(missed(&json!({"missed": []})), None);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! Scripts add the ops with their graph, plots, sorting and search.
 
 mod data;
+mod inspection;
 mod origin;
 mod page;
 mod runs;
 mod sections;
 mod table;
 
+pub use inspection::inspection;
 pub use page::{Page, Section, copied, escape, prose};
 pub use table::{Cell, Form, Table};
 

@@ -191,7 +191,7 @@ function explorer(root, { ops, total }) {
         ["Total", decibel(op.snr)],
         ["Its own", decibel(op.culprit?.own ?? op.own)],
         ["Explained by its type", decibel(op.culprit?.explained ?? op.explained)],
-        ["Worst output, repaired", decibel(op.culprit?.repaired)],
+        ["Worst output, repaired", op.culprit?.repaired >= 999 ? "exact" : decibel(op.culprit?.repaired)],
         ["Max abs", op.maxAbs === null ? null : figure(op.maxAbs)],
       ])),
       ...parts("Values", range?.bins.length > 0 ? holder : null, range ? facts([

@@ -15,6 +15,9 @@ use serde_json::Value;
 /// Ops that are listed without scripts and in print.
 const WORST: usize = 40;
 
+/// What stands for the signal over noise of outputs that are exact, in dB.
+const EXACT: f64 = 999.0;
+
 /// Where an error begins: culprits, what mends it, and errors along depth.
 pub(super) fn origin(report: &Value) -> Option<Section> {
     let ops = list(report, "ops");
@@ -27,6 +30,9 @@ pub(super) fn origin(report: &Value) -> Option<Section> {
     let bisection = bisection.unwrap_or(&none);
     let mut lead = match text(bisection, "state") {
         Some("found") => "These ops are off by more than their types explain.".to_owned(),
+        Some("accumulates") if flag(report, "pass") == Some(true) => {
+            "No op is off by more than its type explains.".to_owned()
+        }
         Some("accumulates") => "No op is off by more than its type explains: errors of many add up.".to_owned(),
         Some("agrees") => "No op differs.".to_owned(),
         _ => String::new(),
@@ -59,7 +65,7 @@ fn culprits(bisection: &Value, ops: &[Value]) -> String {
             Cell::text(text(c, "why").unwrap_or_default()),
             Cell::number(get("own_snr_db"), db),
             Cell::number(get("explained_snr_db"), db),
-            Cell::number(get("repaired_snr_db"), db),
+            Cell::number(get("repaired_snr_db"), |x| if x < EXACT { db(x) } else { "exact".to_owned() }),
             Cell::prose(&places.join(" · ")),
             Cell::prose(text(c, "note").unwrap_or_default()),
         ]
@@ -94,10 +100,14 @@ fn recipe(bisection: &Value) -> String {
         .collect();
     let mut out =
         format!("<div class=\"recipe\">\n<h3>What mends it</h3>\n<p>{result} {}</p>\n", escape(&outputs.join("; ")));
+    let command = text(recipe, "command").filter(|c| !c.is_empty());
+    if lines.is_empty() && command.is_none() {
+        out += "<p>Convert again: the package itself says how it was made.</p>\n";
+    }
     if !lines.is_empty() {
         out += &format!("<p>In a recipe: {}</p>\n", copied(&lines.join("\n")));
     }
-    if let Some(command) = text(recipe, "command") {
+    if let Some(command) = command {
         out += &format!("<p>On the command line: {}</p>\n", copied(command));
     }
     out + "</div>\n"

@@ -42,7 +42,7 @@ function depthPlot(root, { ops, tolerance }) {
     picture.append(label(width - right, height - 1, "tick", "depth", "end"));
     if (tolerance !== null) {
       picture.append(line(left, y(tolerance), width - right, y(tolerance), "tolerance"));
-      picture.append(label(width - right, y(tolerance) - 5, "tick", "tolerance of outputs", "end"));
+      picture.append(label(left, y(tolerance) - 5, "tick", "tolerance of outputs", "start"));
     }
     const worst = new Map();
     for (const op of known) {

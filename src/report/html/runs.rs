@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        read::{flag, list, number, text},
+        read::{count, flag, list, number, text},
         words::{Verdict, figure},
     },
     page::{Section, escape, prose},
@@ -37,8 +37,8 @@ pub(super) fn runs(report: &Value) -> Option<Section> {
     let beyond_words = if beyond == 0 { "none".to_owned() } else { beyond.to_string() };
     let broken_words = if broken == 0 { String::new() } else { format!(", {broken} could not be made") };
     let judged = within + beyond + broken;
-    let lead =
-        format!("{} runs, {judged} judged: {beyond_words} beyond the tolerance{broken_words}. {CELLS}", all.len());
+    let runs = if all.len() == 1 { "1 run".to_owned() } else { format!("{} runs", all.len()) };
+    let lead = format!("{runs}, {judged} judged: {beyond_words} beyond the tolerance{broken_words}. {CELLS}");
     (!all.is_empty()).then_some(Section { id: "runs", title: "Runs", lead, body })
 }
 
@@ -98,12 +98,19 @@ fn cell(run: &Value, output: &str) -> String {
         _ => Verdict::of(o),
     };
     let exact = number(o, "max_abs") == Some(0.0);
-    let snr = match number(o, "snr_db") {
-        Some(snr) => db(snr),
-        None if exact => "equal".to_owned(),
-        None => verdict.word().to_owned(),
+    let some = |field| count(o, field).filter(|n| *n > 0);
+    let measured = match (number(o, "snr_db"), some("non_finite"), some("unequal")) {
+        _ if text(o, "mismatch").is_some() => "not alike".to_owned(),
+        (_, Some(n), _) => format!("{n} not finite alike"),
+        (_, _, Some(n)) => format!("{n} unequal"),
+        (Some(snr), ..) => db(snr),
+        (None, ..) if exact => "equal".to_owned(),
+        (None, ..) => verdict.word().to_owned(),
     };
     let abs = number(o, "max_abs").filter(|_| !exact).map_or_else(String::new, figure);
     let (class, glyph) = (class(verdict), verdict.glyph());
-    format!("<td class=\"n {class}\"><span class=\"glyph\">{glyph}</span> {} <small>{abs}</small></td>", escape(&snr))
+    format!(
+        "<td class=\"n {class}\"><span class=\"glyph\">{glyph}</span> {} <small>{abs}</small></td>",
+        escape(&measured)
+    )
 }

@@ -136,7 +136,7 @@ fn outputs(report: &Value) -> Option<Section> {
         };
         let what = match (text(o, "mismatch"), flag(o, "drawn")) {
             (Some(_), _) | (_, Some(true)) => Cell::text(&words::measure(o)),
-            _ => Cell::default(),
+            _ => words::missed(o).map_or_else(Cell::default, |m| Cell::text(&m)),
         };
         vec![
             Cell::markup(name, None),
