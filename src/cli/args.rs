@@ -402,8 +402,9 @@ impl Inputs {
     pub(crate) fn files(&self) -> Vec<(&'static str, PathBuf)> {
         let samples = self.sample.iter().map(|text| ("sample", super::files::named(text).1));
         let labels = self.labels.iter().map(|text| {
-            let path = text.rsplit_once(':').map(|(path, _)| path).filter(|path| path.ends_with(".npz"));
-            ("labels", PathBuf::from(path.unwrap_or(text)))
+            let path = text.rsplit_once(':').map(|(path, _)| Path::new(path));
+            let archive = path.filter(|path| path.extension().is_some_and(|e| e == "npz"));
+            ("labels", archive.unwrap_or(Path::new(text)).to_owned())
         });
         samples.chain(labels).collect()
     }

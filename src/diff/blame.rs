@@ -54,7 +54,7 @@ pub struct Culprit {
 }
 
 /// An error passes as explained up to this power over the noise that types explain, in half precision.
-const MARGIN_F16: f64 = 4.0;
+const MARGIN_F16: f64 = 8.0;
 /// The same in single precision, where the order of sums makes more of the difference than rounding does.
 const MARGIN_F32: f64 = 4096.0;
 /// An op that is off by this power over its own error has inherited what it is off by.
@@ -171,7 +171,7 @@ pub fn known(walk: &Walk) -> HashSet<Value> {
 
 /// The compressed weights that count in an op's own error: those that it reads, and those of ops between it and values that were
 /// `known` from the first model.
-pub fn behind(g: &Function, fixed: &HashSet<OpId>, known: &HashSet<Value>, id: OpId) -> Vec<Compressed> {
+pub(crate) fn behind(g: &Function, fixed: &HashSet<OpId>, known: &HashSet<Value>, id: OpId) -> Vec<Compressed> {
     let (mut todo, mut seen, mut out) = (vec![id], HashSet::from([id]), vec![]);
     while let Some(id) = todo.pop() {
         out.extend(compressed(g, fixed, id));
@@ -184,7 +184,7 @@ pub fn behind(g: &Function, fixed: &HashSet<OpId>, known: &HashSet<Value>, id: O
 }
 
 /// The compressed weights that an op reads.
-pub fn compressed(g: &Function, fixed: &HashSet<OpId>, id: OpId) -> Vec<Compressed> {
+pub(crate) fn compressed(g: &Function, fixed: &HashSet<OpId>, id: OpId) -> Vec<Compressed> {
     let mut out = vec![];
     g.op_data(id).op.visit_operands(&mut |v| {
         let (mut todo, mut seen, mut bytes, mut form) = (vec![v], HashSet::new(), 0, None);

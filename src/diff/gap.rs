@@ -137,7 +137,7 @@ pub fn shaken(t: &Tensor, still: Option<&Tensor>, seed: u64) -> Option<Tensor> {
             let moved = values.iter().enumerate().map(|(i, x)| {
                 let bits = x.to_bits();
                 let is_moved = still.as_ref().and_then(|s| s.get(i)).is_some_and(|s| s.to_bits() != bits);
-                if is_moved || bits & 0x7fff == 0 || bits & 0x7fff >= 0x7bff {
+                if is_moved || x.to_f32() == 0.0 || bits & 0x7fff >= 0x7bff {
                     return *x;
                 }
                 f16::from_bits(if roll(seed, i) & 8 == 0 { bits + 1 } else { bits - 1 })

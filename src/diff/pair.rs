@@ -58,18 +58,6 @@ impl Pairs {
     pub fn wants(&self, a: Value) -> bool {
         self.wanted.contains(&a)
     }
-
-    /// Leaves out all but some values of the second model.
-    pub fn only(&self, kept: &HashSet<Value>) -> Self {
-        let of: HashMap<Value, Value> =
-            self.of.iter().filter(|(b, _)| kept.contains(b)).map(|(b, a)| (*b, *a)).collect();
-        Self { wanted: of.values().copied().collect(), of }
-    }
-
-    /// Leaves out a value of the second model, which turned out to be another one.
-    pub fn part(&mut self, b: Value) {
-        self.of.remove(&b);
-    }
 }
 
 /// The results of the ops of a function's body that follow from its inputs, in order.

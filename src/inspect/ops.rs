@@ -50,7 +50,7 @@ pub fn ops(module: &Module) -> Vec<ListedOp> {
                 index: out.len(),
                 name: first.map_or_else(String::new, |v| f.value(*v).hint.to_string()),
                 op: data.op.name().to_owned(),
-                function: f.name.to_string(),
+                function: f.name.clone(),
                 ty: first.map_or_else(String::new, |v| f.ty(*v).to_string()),
                 depth: reads.iter().filter_map(|r| out.get(*r)).map(|op| op.depth + 1).max().unwrap_or(0),
                 reads,

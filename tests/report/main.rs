@@ -55,7 +55,7 @@ fn one_line_says_when() {
         let apart = at.lines().zip(later.lines()).filter(|(a, b)| a != b).count();
         assert_eq!((at.lines().count(), apart), (later.lines().count(), 1), "{name}");
         assert_eq!(
-            at.lines().filter(|l| !l.contains(TIME)).map(|l| format!("{l}\n")).collect::<String>(),
+            at.lines().filter(|l| !l.contains(TIME)).flat_map(|l| [l, "\n"]).collect::<String>(),
             html(&report, None),
             "{name}"
         );

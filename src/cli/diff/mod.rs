@@ -168,8 +168,12 @@ fn recipe_text(r: &Recipe) -> String {
     let head = if r.names.is_empty() {
         "converting again, with what the package says of how it was made, mends it:\n".to_owned()
     } else {
-        let lines: String = r.lines().iter().map(|line| format!("  {line}\n")).collect();
-        format!("with `{}` added to `{}` it passes; in a recipe that is\n{lines}and gives\n", r.options(), r.command())
+        let lines = r.lines().join("\n  ");
+        format!(
+            "with `{}` added to `{}` it passes; in a recipe that is\n  {lines}\nand gives\n",
+            r.options(),
+            r.command()
+        )
     };
     head + &parity_text(&r.parity)
 }
