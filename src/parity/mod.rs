@@ -138,7 +138,8 @@ impl Parity {
         }
         let Some(names) = mended else {
             return Some(d.help(
-                "convert with `--precision fp32`, or keep ops that need it in 32 bits, with `--keep-fp32 PATTERN`",
+                "`mlconv diff SOURCE PACKAGE --bisect` finds the op to blame, and what mends it; `--precision fp32` and `--keep-fp32 \
+                 PATTERN` of `convert` keep ops in 32 bits",
             ));
         };
         let keys: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
