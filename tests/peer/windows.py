@@ -6,8 +6,7 @@
 A model of small weights is made whose values, 36 of N = 64 MB each, are behind a small input and before a small output. `chain` is
 a chain of products, sums and activations, `skips` reads some values twice, and `convs` has convolutions. A package of it, in each
 precision, has a fault: one sum has no bias. Then `mlconv diff A B --bisect --max-memory` with 8 N MB must name the op behind that, end
-with 1, compare all values, and stay below 8 N MB of resident memory, or 12 N of `skips`, where either model has three values at
-once. With `--verify`, what `mlconv verify --quick` takes is told.
+with 1, compare all values, and stay below 8 N MB of resident memory. With `--verify`, what `mlconv verify --quick` takes is told.
 
 Prints a line for each case, with the time and the memory; the last line is `N passed, M failed`. Needs onnx.
 """
@@ -24,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from witnessing import Failed
 
 # Values that fit.
-WINDOWS = {"chain": 8, "skips": 12, "convs": 8}
+WINDOW = 8
 CHANNELS, SMALL, BLOCKS, FAULTY = 64, 32, 12, 10
 
 
@@ -77,7 +76,7 @@ def case(args, form, precision, folder):
         onnx.save(build(form, args.megabytes, faulty), path)
     package = os.path.join(folder, f"{form}-{precision}.mlpackage")
     run(args, "convert", wrong, "-o", package, "--precision", precision, "--no-verify", "--quiet", "--force")
-    window = WINDOWS[form] * args.megabytes
+    window = WINDOW * args.megabytes
     words = ["diff", right, package, "--bisect", "--max-memory", f"{window}M", "--format", "json"]
     status, out, _, seconds, memory = run(args, *words, status=(0, 1))
     line = f"{seconds:5.1f} s {memory / (1 << 20):6.0f} MB"
