@@ -221,3 +221,52 @@ fn what_cannot_be_compared_is_said() {
         assert!(done.stderr.contains(code) && !done.stderr.contains("panicked"), "{args:?}: {}", done.stderr);
     }
 }
+
+#[test]
+fn recorded_tensors_stand_for_a_model() {
+    let place = Place::new();
+    package(&place, "a.mlpackage", &layers("f32", Fault::None));
+    package(&place, "b.mlpackage", &layers("f32", Fault::NoBias));
+    place.run(&["run", "a.mlpackage", "--seed", "3", "--outputs", "out.npz"]).ok();
+    let same = place.run(&["diff", "a.mlpackage", "out.npz", "--seed", "3", "--format", "json"]).ok().json();
+    assert_eq!((&same["pass"], &same["outputs"][0]["name"]), (&true.into(), &"add3".into()), "{same:#}");
+    // Either of them may be the one to go by, and any value may be recorded.
+    assert_eq!(place.run(&["diff", "out.npz", "b.mlpackage", "--seed", "3"]).code, Some(1));
+    let read = mlconv::arrays::read_npz(&place.path("out.npz")).expect("arrays");
+    place.arrays("odd.npz", &[("add3", read[0].clone()), ("nobody", read[0].clone())]);
+    let odd = place.run(&["diff", "a.mlpackage", "odd.npz", "--seed", "3"]).ok();
+    assert!(odd.stderr.contains("`nobody`"), "{}", odd.stderr);
+    place.arrays("none.npz", &[("nobody", read[0].clone())]);
+    for (args, code) in [
+        (&["diff", "a.mlpackage", "none.npz"][..], "N0003"),
+        (&["diff", "a.mlpackage", "out.npz", "--bisect"], "L0001"),
+        (&["diff", "a.mlpackage"], "L0001"),
+        (&["diff", "a.mlpackage", "gone.npz"], "R0001"),
+    ] {
+        let done = place.run(args);
+        assert_eq!((done.code, done.stderr.contains(code)), (Some(2), true), "{args:?}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn what_a_mac_made_of_a_bundle_is_read_back() {
+    let place = Place::new();
+    package(&place, "a.mlpackage", &layers("f32", Fault::None));
+    place.run(&["bundle", "a.mlpackage", "-o", "a.bundle"]).ok();
+    let early = place.run(&["diff", "a.bundle"]);
+    assert_eq!((early.code, early.stderr.contains("swift run.swift")), (Some(2), true), "{}", early.stderr);
+    // The expected outputs themselves, as if Core ML had written them.
+    let bundle: Value =
+        serde_json::from_slice(&std::fs::read(place.path("a.bundle/bundle.json")).expect("there")).expect("JSON");
+    let output = bundle["models"][0]["outputs"][0]["file"].as_str().expect("a file");
+    let expected = bundle["samples"][0]["expected"][0][0]["file"].as_str().expect("a file");
+    let to = place.path("a.bundle/results/cpuOnly/0/0");
+    std::fs::create_dir_all(&to).expect("room");
+    std::fs::copy(place.path("a.bundle").join(expected), to.join(output)).expect("room");
+    let report = r#"{"device": "Mac14,2", "calls": [{"model": 0, "sample": 0}]}"#;
+    std::fs::write(place.path("a.bundle/results/cpuOnly/run.json"), report).expect("room");
+    let done = place.run(&["diff", "a.bundle"]).ok();
+    assert!(done.stdout.contains("cpuOnly (Mac14,2)") && done.stdout.contains("equal"), "{}", done.stdout);
+    let json = place.run(&["diff", "a.bundle", "--format", "json"]).ok().json();
+    assert_eq!((&json["pass"], &json["devices"][0]["units"]), (&true.into(), &"cpuOnly".into()), "{json:#}");
+}

@@ -8,6 +8,9 @@ use mlconv_mil::{
 };
 use std::collections::{HashMap, HashSet};
 
+/// What coremltools adds to the name of a value that it computes in another precision.
+const OF_CASTS: [&str; 2] = ["_cast_fp16", "_cast_fp32"];
+
 /// Values of the body of one function with those of another that they are compared with.
 #[derive(Clone, Debug, Default)]
 pub struct Pairs {
@@ -29,8 +32,10 @@ impl Pairs {
         }
         let mut pairs = Self::default();
         for v in computed(g) {
-            if let Some(Some(a)) = named.get(&Namer::legal(&g.value(v).hint)) {
-                pairs.add(*a, v);
+            let name = Namer::legal(&g.value(v).hint);
+            let plain = OF_CASTS.iter().find_map(|end| name.strip_suffix(end));
+            if let Some(a) = named.get(&name).or(plain.and_then(|plain| named.get(plain))).copied().flatten() {
+                pairs.add(a, v);
             }
         }
         let known: HashSet<Value> = computed(f).chain(f.inputs().iter().copied()).collect();
@@ -80,4 +85,29 @@ pub fn fixed(f: &Function) -> HashSet<OpId> {
         }
     }
     fixed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_mil::{ir::Module, text::parse};
+
+    fn program(text: &str) -> Module {
+        parse(text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn results_of_one_name_are_pairs() {
+        let a = program(
+            "func @main(%x: f32[2]) ios17 {\n  %a = relu(x=%x)\n  %b = exp(x=%a)\n  %c = abs(x=%b)\n  return %c\n}\n",
+        );
+        let b = program(
+            "func @main(%x: f16[2]) ios17 {\n  %a_cast_fp16 = relu(x=%x)\n  %b = exp(x=%a_cast_fp16)\n  %d = abs(x=%b)\n  %c = tanh(x=%d)\n  return %c\n}\n",
+        );
+        let (f, g) = (&a.functions[0], &b.functions[0]);
+        let pairs = Pairs::new(f, g);
+        let name = |v: Value| pairs.of(v).map(|a| f.value(a).hint.to_string());
+        let names: Vec<Option<String>> = computed(g).map(name).collect();
+        assert_eq!(names, [Some("a".to_owned()), Some("b".to_owned()), None, Some("c".to_owned())]);
+    }
 }
