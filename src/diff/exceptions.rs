@@ -2,7 +2,7 @@
 
 use super::{
     Examined, Sides, blame, fixed,
-    recipe::{Keeps, Recipe, tried},
+    recipe::{Keeps, Recipe, least, tried},
 };
 use crate::{
     convert::Job,
@@ -18,9 +18,6 @@ use mlconv_mil::{
 };
 use mlconv_tensor::Tensor;
 use std::collections::HashMap;
-
-/// Names of which each is left out on trial, to find the least that does.
-const MAX_TRIED: usize = 6;
 
 /// Finds weights of `package` with which left as they are in `source` its outputs on `given` are within the tolerance of `parity`.
 /// Where the source is no package, `job` makes one of it without compressing. `None` where none are found.
@@ -43,7 +40,7 @@ pub fn search(
         parity::compared(source, &module, given, &scope, Chosen::kernels(format)).ok().filter(Parity::pass)
     };
     let mut most = 1;
-    let (mut names, mut parity) = loop {
+    let (names, parity) = loop {
         let names = suspects.get(..most.min(suspects.len()))?.to_vec();
         match passes(&names) {
             Some(parity) if !names.is_empty() => break (names, parity),
@@ -51,16 +48,7 @@ pub fn search(
             _ => most *= 2,
         }
     };
-    let mut at = 0;
-    while at < names.len() && (2..=MAX_TRIED).contains(&names.len()) {
-        let mut fewer = names.clone();
-        fewer.remove(at);
-        match passes(&fewer) {
-            Some(still) => (names, parity) = (fewer, still),
-            None => at += 1,
-        }
-    }
-    Some(Recipe { keeps: Keeps::Weights, names, parity })
+    Some(least(Recipe { keeps: Keeps::Weights, names, parity }, 0, passes))
 }
 
 /// Names of compressed weights: those of ops to blame first, then those of the ops with the most noise of their own.

@@ -108,14 +108,12 @@ pub fn search(
         names.extend(found);
         (module, parity) = tried(source, job, format, given, &parity, &names)?;
         if parity.pass() {
-            return Some(least(
-                source,
-                job,
-                format,
-                given,
-                Recipe { keeps: Keeps::Precision, names, parity },
-                asked.len(),
-            ));
+            let passes = |names: &[String]| {
+                let (_, again) = tried(source, job, format, given, &parity, names)?;
+                again.pass().then_some(again)
+            };
+            let found = Recipe { keeps: Keeps::Precision, names, parity: parity.clone() };
+            return Some(least(found, asked.len(), passes));
         }
     }
     None
@@ -150,20 +148,20 @@ fn kept(source: &Verified, job: &Job, names: &[String]) -> Result<Verified, Fail
     rewritten(source, &job)
 }
 
-/// The recipe without those of its names, but for the first `asked`, that it does without.
-fn least(source: &Verified, job: &Job, format: Format, given: Given<'_>, found: Recipe, asked: usize) -> Recipe {
-    let mut best = found;
-    let added = best.names.len() - asked;
-    if !(2..=MAX_TRIED).contains(&added) {
+/// The recipe without those of its names, but for the first `asked`, that it does without; `passes` gives the comparison of what
+/// comes of some names where that is within the tolerance. Of many names none is left out on trial.
+pub(super) fn least(mut best: Recipe, asked: usize, passes: impl Fn(&[String]) -> Option<Parity>) -> Recipe {
+    if best.names.len() - asked > MAX_TRIED {
         return best;
     }
     let mut at = asked;
-    while at < best.names.len() {
+    // One name is left at least.
+    while at < best.names.len() && best.names.len() > asked + 1 {
         let mut fewer = best.names.clone();
         fewer.remove(at);
-        match tried(source, job, format, given, &best.parity, &fewer) {
-            Some((_, parity)) if parity.pass() && fewer.len() > asked => best = Recipe { names: fewer, parity, ..best },
-            _ => at += 1,
+        match passes(&fewer) {
+            Some(parity) => best = Recipe { names: fewer, parity, ..best },
+            None => at += 1,
         }
     }
     best
