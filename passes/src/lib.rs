@@ -17,6 +17,7 @@ pub(crate) use engine::rules;
 pub use engine::{Edit, Fit, For, Matcher, Miss, Named, Of, Rule};
 pub use options::{Options, Pattern, Seen};
 pub use pipeline::{Group, Note, Pass, PassCx, PassError, Pipeline, Report, Run, Step, Weight};
+pub use precision::MOVES;
 
 macro_rules! catalogue {
     ($($folder:ident::$file:ident),* $(,)?) => {

@@ -10,3 +10,5 @@ mod integers;
 mod moves;
 mod reach;
 pub(crate) mod stabilize;
+
+pub use moves::MOVES;

@@ -161,7 +161,7 @@ pub fn shaken(t: &Tensor, still: Option<&Tensor>, seed: u64) -> Option<Tensor> {
 pub const SHAKEN: f64 = 8.0;
 
 /// Bits that look random, of a place.
-fn roll(seed: u64, at: usize) -> u64 {
+pub(super) fn roll(seed: u64, at: usize) -> u64 {
     let z = (seed ^ (at as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z ^ (z >> 32)

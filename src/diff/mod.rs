@@ -1,8 +1,11 @@
 //! Two models value by value: where they part, which op is to blame, and what mends it.
 //!
-//! [`Pairs`] says which values of both are the same, [`walk`] runs both side by side, [`blame`] judges what was seen,
-//! [`extract`] and [`reduce`] take the op to blame out of its model, and [`recipe`] looks for what to keep in single precision, and [`exceptions`] which weights to leave as they are. [`recorded`] compares a model with tensors from elsewhere.
+//! [`Pairs`] says which values of both are the same, by their names, or by what they are. [`walk`] runs both side by side, and
+//! [`blame`] judges what was seen. [`extract`] and [`reduce`] take the op to blame out of its model, [`recipe`] looks for what
+//! to keep in single precision, and [`exceptions`] for weights to leave as they are. [`recorded`] compares a model with tensors
+//! from elsewhere.
 
+mod alike;
 pub mod blame;
 pub mod exceptions;
 pub mod extract;
@@ -39,6 +42,8 @@ use std::collections::HashMap;
 /// What a comparison value by value has found.
 #[derive(Clone, Debug)]
 pub struct Bisection {
+    /// Which values are the same.
+    pub pairs: Pairs,
     /// What was seen.
     pub walk: Walk,
     /// The noise that is explained in each op's own error, as a sum of squares.
@@ -89,18 +94,21 @@ pub fn examine(
 
 /// Compares two models on the first's `inputs`, holding at most `budget` bytes of values for later.
 pub fn bisect(sides: Sides<'_>, inputs: &[Option<Tensor>], budget: usize) -> Result<Bisection, Diagnostic> {
-    let pairs = Pairs::new(sides.f, sides.g);
+    let mut pairs = Pairs::named(sides.f, sides.g);
+    if !pairs.are_told(sides.f, sides.g) {
+        pairs = alike::paired(sides, &pairs, inputs, budget)?;
+    }
     let walk = walk(sides, &pairs, inputs, budget)?;
     let allowed = blame::allowed(sides.g, &walk);
     let states = blame::judge(&walk, &allowed);
     let mut culprits = blame::culprits(sides, &walk, (&allowed, &states), inputs)?;
     if let Some(first) = culprits.first_mut()
         && first.why == Why::Differs
-        && is_rounding(sides, &walk, first.at, inputs)
+        && is_rounding(sides, (&walk, &pairs), first.at, inputs)
     {
         first.why = Why::Rounds;
     }
-    Ok(Bisection { walk, allowed, states, culprits })
+    Ok(Bisection { pairs, walk, allowed, states, culprits })
 }
 
 impl Bisection {
@@ -123,13 +131,12 @@ pub fn outputs(f: &Function, g: &Function) -> Vec<(usize, Value)> {
 /// The part of the second model that ends with an op of a walk, and what it begins with, of the first model where that has it.
 pub fn part(
     sides: Sides<'_>,
-    walk: &Walk,
+    (walk, pairs): (&Walk, &Pairs),
     at: usize,
     inputs: &[Option<Tensor>],
 ) -> Option<(Part, Vec<Tensor>, Option<Tensor>)> {
     let v = walk.ops.get(at)?.value;
     let part = Part::ending_with(sides.g, walk, v);
-    let pairs = Pairs::new(sides.f, sides.g);
     let mut of_first: HashMap<Value, Tensor> = HashMap::new();
     let wanted: Vec<Value> = part.inputs.iter().chain([&v]).filter_map(|v| pairs.of(*v)).collect();
     let mut hold = |a: Value, t: &Tensor| {
@@ -155,9 +162,9 @@ pub fn part(
 }
 
 /// Whether an op that is off is not in single precision.
-fn is_rounding(sides: Sides<'_>, walk: &Walk, at: usize, inputs: &[Option<Tensor>]) -> bool {
+fn is_rounding(sides: Sides<'_>, (walk, pairs): (&Walk, &Pairs), at: usize, inputs: &[Option<Tensor>]) -> bool {
     let again = || {
-        let (part, begins, want) = part(sides, walk, at, inputs)?;
+        let (part, begins, want) = part(sides, (walk, pairs), at, inputs)?;
         let module = verify(part.program(sides.g, &begins, true)?).ok()?;
         let f = module.functions.first()?;
         let wide: Vec<Option<Tensor>> =

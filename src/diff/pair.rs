@@ -3,7 +3,7 @@
 use crate::feed::means_port;
 use mlconv_mil::{
     ir::{Function, OpId, Port, Value},
-    ops::Const,
+    ops::{Cast, Const},
     text::Namer,
 };
 use std::collections::{HashMap, HashSet};
@@ -16,28 +16,39 @@ const OF_CASTS: [&str; 2] = ["_cast_fp16", "_cast_fp32"];
 pub struct Pairs {
     /// The value of the first model, by that of the second.
     of: HashMap<Value, Value>,
-    /// The values of the first that have one.
-    wanted: HashSet<Value>,
+    /// For how many of the second each value of the first stands.
+    wanted: HashMap<Value, usize>,
+    /// How many pairs were found by what both compute.
+    alike: usize,
 }
+
+/// The part of the second model's values that bear names of the first from which on names are gone by.
+const TOLD: f64 = 0.9;
 
 impl Pairs {
     /// Pairs the results of ops that have the same name, which is the one that the source's node has, in a package as Core ML
     /// allows it; and outputs, whatever computes them. What follows from constants alone is left out.
-    pub fn new(f: &Function, g: &Function) -> Self {
+    pub fn named(f: &Function, g: &Function) -> Self {
         let mut named: HashMap<String, Option<Value>> = HashMap::new();
         for v in computed(f) {
             let name = Namer::legal(&f.value(v).hint);
             // A name that several have is none of either.
             named.entry(name).and_modify(|v| *v = None).or_insert(Some(v));
         }
-        let mut pairs = Self::default();
+        let mut pairs = Self::of_outputs(f, g);
         for v in computed(g) {
             let name = Namer::legal(&g.value(v).hint);
-            let plain = OF_CASTS.iter().find_map(|end| name.strip_suffix(end));
-            if let Some(a) = named.get(&name).or(plain.and_then(|plain| named.get(plain))).copied().flatten() {
+            let a = named.get(&name).or_else(|| named.get(plain(&name)?)).copied().flatten();
+            if let Some(a) = a.filter(|_| pairs.of(v).is_none()) {
                 pairs.add(a, v);
             }
         }
+        pairs
+    }
+
+    /// Pairs outputs of the same name, whatever computes them.
+    pub(super) fn of_outputs(f: &Function, g: &Function) -> Self {
+        let mut pairs = Self::default();
         let known: HashSet<Value> = computed(f).chain(f.inputs().iter().copied()).collect();
         for (port, v) in g.sig.outputs.iter().zip(g.outputs()) {
             let same = |p: &Port| means_port(&p.name, port) || means_port(&port.name, p);
@@ -49,9 +60,25 @@ impl Pairs {
         pairs
     }
 
-    fn add(&mut self, a: Value, b: Value) {
-        self.of.insert(b, a);
-        self.wanted.insert(a);
+    /// Whether names say which values are the same: hardly one of the second model has none, or has that of another shape.
+    pub fn are_told(&self, f: &Function, g: &Function) -> bool {
+        let shape = |f: &Function, v: Value| f.ty(v).tensor().map(|t| t.shape.clone());
+        let all: Vec<Value> = computed(g).filter(|v| g.def::<Cast>(*v).is_none()).collect();
+        let told = |b: &&Value| self.of(**b).is_some_and(|a| shape(f, a) == shape(g, **b));
+        all.iter().filter(told).count() as f64 >= TOLD * all.len() as f64
+    }
+
+    pub(super) fn add(&mut self, a: Value, b: Value) {
+        if let Some(old) = self.of.insert(b, a) {
+            self.wanted.entry(old).and_modify(|n| *n -= 1);
+        }
+        *self.wanted.entry(a).or_default() += 1;
+    }
+
+    /// Adds a pair that was found by what both compute.
+    pub(super) fn add_alike(&mut self, a: Value, b: Value) {
+        self.add(a, b);
+        self.alike += 1;
     }
 
     /// The value of the first model that `b` is compared with.
@@ -59,10 +86,20 @@ impl Pairs {
         self.of.get(&b).copied()
     }
 
-    /// Whether a value of the first model is compared with one.
-    pub fn wants(&self, a: Value) -> bool {
-        self.wanted.contains(&a)
+    /// How many values of the second are compared with a value of the first.
+    pub fn wanted(&self, a: Value) -> usize {
+        self.wanted.get(&a).copied().unwrap_or(0)
     }
+
+    /// How many pairs were found by what both compute.
+    pub fn alike(&self) -> usize {
+        self.alike
+    }
+}
+
+/// A name without what coremltools adds to it.
+fn plain(name: &str) -> Option<&str> {
+    OF_CASTS.iter().find_map(|end| name.strip_suffix(end))
 }
 
 /// The results of the ops of a function's body that follow from its inputs, in order.
@@ -105,7 +142,7 @@ mod tests {
             "func @main(%x: f16[2]) ios17 {\n  %a_cast_fp16 = relu(x=%x)\n  %b = exp(x=%a_cast_fp16)\n  %d = abs(x=%b)\n  %c = tanh(x=%d)\n  return %c\n}\n",
         );
         let (f, g) = (&a.functions[0], &b.functions[0]);
-        let pairs = Pairs::new(f, g);
+        let pairs = Pairs::named(f, g);
         let name = |v: Value| pairs.of(v).map(|a| f.value(a).hint.to_string());
         let names: Vec<Option<String>> = computed(g).map(name).collect();
         assert_eq!(names, [Some("a".to_owned()), Some("b".to_owned()), None, Some("c".to_owned())]);

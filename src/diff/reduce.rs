@@ -24,7 +24,7 @@ pub fn write(
     }
     let cannot = |why: String| Diagnostic::error(&codes::N0004, format!("the op to blame cannot be taken out: {why}"));
     let first = found.culprits.first().ok_or_else(|| cannot("there is none".to_owned()))?;
-    let (part, begins, want) = part(sides, &found.walk, first.at, inputs)
+    let (part, begins, want) = part(sides, (&found.walk, &found.pairs), first.at, inputs)
         .ok_or_else(|| cannot("what it reads is not known of both models".to_owned()))?;
     let ops = part.len(sides.g);
     if ops > MOST {

@@ -129,6 +129,7 @@ pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recip
             "outputs": r.parity.outputs,
         })),
         "not_looked_at": found.walk.missed,
+        "paired_by_value": found.pairs.alike(),
         "compared": found.states.iter().filter(|s| **s != State::NotCompared).count(),
     })
 }
@@ -161,7 +162,11 @@ pub fn ops_text(sides: Sides<'_>, found: &Bisection) -> String {
 /// What was found for people.
 pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
     let compared = found.states.iter().filter(|s| **s != State::NotCompared).count();
-    let seen = format!("{compared} of {} ops were compared with values of the source", found.states.len());
+    let alike = match found.pairs.alike() {
+        0 => String::new(),
+        n => format!("; {n} values were paired by what they are, as names do not tell"),
+    };
+    let seen = format!("{compared} of {} ops were compared with values of the source{alike}", found.states.len());
     let missed = match found.walk.missed {
         0 => String::new(),
         n => format!("; {n} values did not fit in memory, which `--max-memory` bounds"),

@@ -252,7 +252,8 @@ struct Ahead<'s, 'p> {
     f: &'s Function,
     steps: Steps<'s>,
     pairs: &'p Pairs,
-    held: HashMap<Value, Tensor>,
+    /// Values with the number of times that they will be asked for.
+    held: HashMap<Value, (Tensor, usize)>,
     bytes: usize,
     budget: usize,
     missed: HashSet<Value>,
@@ -274,21 +275,27 @@ impl<'s, 'p> Ahead<'s, 'p> {
 
     /// Keeps a value that is wanted later, where there is room for it, or `must` be.
     fn hold(&mut self, v: Value, must: bool) {
-        let Some(t) = self.steps.value(v).filter(|_| must || self.pairs.wants(v)).cloned() else { return };
+        let times = self.pairs.wanted(v);
+        let Some(t) = self.steps.value(v).filter(|_| must || times > 0).cloned() else { return };
         let size = t.blob().len();
         if !must && self.bytes.saturating_add(size) > self.budget {
             self.missed.insert(v);
             return;
         }
         self.bytes += size;
-        self.held.insert(v, t);
+        self.held.insert(v, (t, times));
     }
 
     /// A value, computed if it is not yet; `None` where it was let go of, or is never computed.
     fn take(&mut self, v: Value) -> Result<Option<Tensor>, Diagnostic> {
         loop {
-            if let Some(t) = self.held.remove(&v) {
-                self.bytes -= t.blob().len();
+            if let Some((t, times)) = self.held.get_mut(&v) {
+                *times = times.saturating_sub(1);
+                let (t, is_done) = (t.clone(), *times == 0);
+                if is_done {
+                    self.held.remove(&v);
+                    self.bytes -= t.blob().len();
+                }
                 return Ok(Some(t));
             }
             if self.missed.contains(&v) {

@@ -1,7 +1,7 @@
 //! Ops that compute nothing.
 
 /// Ops that only move or choose among the elements of their operands.
-pub(super) const MOVES: &[&str] = &[
+pub const MOVES: &[&str] = &[
     "concat",
     "depth_to_space",
     "expand_dims",

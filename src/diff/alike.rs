@@ -1,0 +1,326 @@
+//! Values of two models that are alike, whatever they are called: for pairs where names do not tell.
+//!
+//! Both models run on the same inputs, and of each value some elements are kept as a [`Print`]. A value whose print is that of
+//! one value of the first model, and of no other, is its pair. Behind an op that computes something else nothing is alike any
+//! more; so values of the first are put in the place of such an op's result, one after the other, until what follows from it
+//! is alike again.
+
+use super::{
+    gap::{gap, roll, taken},
+    pair::{Pairs, computed, fixed},
+    walk::Sides,
+};
+use crate::{Diagnostic, chance::drawn_values, compare::numbers::Numbers, feed, parity::run_error};
+use mlconv_mil::ir::{Function, OpId, Value};
+use mlconv_passes::MOVES;
+use mlconv_runner::{Options, Session, States, Steps, cpu::Cpu};
+use mlconv_tensor::Tensor;
+use std::collections::{HashMap, HashSet};
+
+/// Elements of a value that are kept.
+const SAMPLES: usize = 256;
+/// Signal over noise, as a power, from which on two values are the same: 30 dB.
+const SAME: f64 = 1e3;
+/// From which on the value that is most alike is the same, 10 dB, ...
+const LIKELY: f64 = 10.0;
+/// ... if the next one is 6 dB farther off.
+const CLEAR: f64 = 4.0;
+/// From which on two values of one model are one for all that can be seen of them: 60 dB.
+const TWINS: f64 = 1e6;
+/// Runs of the second model with values of the first in the place of its own.
+const TRIES: usize = 24;
+/// Values of the first model that are tried in one place.
+const CANDIDATES: usize = 6;
+/// Ops behind a place in which something alike must show.
+const BEHIND: usize = 12;
+/// Some elements of a value, at places that its shape alone settles.
+#[derive(Clone, Debug)]
+struct Print {
+    shape: Vec<usize>,
+    is_float: bool,
+    samples: Vec<f64>,
+}
+
+impl Print {
+    /// `None` of values that say nothing: of all elements alike, or of none.
+    fn new(t: &Tensor) -> Option<Self> {
+        let (count, numbers) = (t.count(), Numbers::new(t));
+        let (mut samples, mut one) = (vec![], vec![]);
+        let parts = count.min(SAMPLES);
+        for part in 0..parts {
+            let (start, end) = (count * part / parts, count * (part + 1) / parts);
+            let at = start + roll(0, part) as usize % (end - start).max(1);
+            numbers.widen(at..at + 1, &mut one);
+            samples.append(&mut one);
+        }
+        let first = samples.first()?;
+        let says = samples.iter().any(|x| x != first);
+        says.then(|| Self { shape: t.shape().to_vec(), is_float: t.dtype().is_float(), samples })
+    }
+
+    /// Signal over noise, as a power, of `other` where this is wanted; zero where they cannot be compared.
+    fn alike(&self, other: &Self) -> f64 {
+        if self.shape != other.shape || self.is_float != other.is_float {
+            return 0.0;
+        }
+        if !self.is_float {
+            return if self.samples == other.samples { f64::INFINITY } else { 0.0 };
+        }
+        let both = || self.samples.iter().zip(&other.samples);
+        // A mask's infinities, and what half precision has in their place, are no evidence.
+        let is_plain = |(a, b): &(&f64, &f64)| a.abs() <= 65504.0 && b.is_finite();
+        let count = both().filter(is_plain).count().max(1) as f64;
+        let mean = both().filter(is_plain).map(|(a, _)| a).sum::<f64>() / count;
+        let (mut signal, mut noise) = (0.0, 0.0);
+        for (a, b) in both().filter(is_plain) {
+            signal += (a - mean).powi(2);
+            noise += (a - b).powi(2);
+        }
+        if signal == 0.0 { 0.0 } else { signal / noise }
+    }
+}
+
+/// Prints of values of a function's body, in the order of the program.
+type Prints = Vec<(Value, Print)>;
+
+/// Runs both on `inputs`, which are the first's, and pairs values by what they are; of those that `named` pairs, the ones that
+/// what is computed speaks against are left out. At most `budget` bytes of the first model's values are held at a time.
+pub(super) fn paired(
+    sides: Sides<'_>,
+    named: &Pairs,
+    inputs: &[Option<Tensor>],
+    budget: usize,
+) -> Result<Pairs, Diagnostic> {
+    let mut of_first: HashMap<Value, Print> = HashMap::new();
+    let mut see = |v: Value, t: &Tensor| of_first.extend(Print::new(t).map(|print| (v, print)));
+    let first = Session::new(sides.a, sides.f, &Cpu, Options::default());
+    first.run_observed(inputs, &mut States::new(), Some(&mut see)).map_err(|e| run_error(&e))?;
+    let drawn = drawn_values(sides.f);
+    let order = computed(sides.f).filter(|v| !drawn.contains(v));
+    let first: Prints = order.filter_map(|v| Some((v, of_first.remove(&v)?))).collect();
+    let given = feed::match_inputs(sides.g, &feed::as_arrays(sides.f, inputs))?;
+    let mut search = Search {
+        sides,
+        named,
+        inputs,
+        given: &given,
+        fixed: fixed(sides.g),
+        drawn: drawn_values(sides.g),
+        first,
+        forced: HashMap::new(),
+        hopeless: HashSet::new(),
+        tries: TRIES,
+        budget,
+    };
+    loop {
+        let alike = search.alike()?;
+        if !search.goes_on(&alike)? {
+            return Ok(search.settled(&alike));
+        }
+    }
+}
+
+/// The search for what is alike.
+struct Search<'a> {
+    sides: Sides<'a>,
+    named: &'a Pairs,
+    inputs: &'a [Option<Tensor>],
+    /// The inputs of the second model.
+    given: &'a [Option<Tensor>],
+    fixed: HashSet<OpId>,
+    drawn: HashSet<Value>,
+    first: Prints,
+    /// Values of the second model in whose place those of the first stand.
+    forced: HashMap<Value, (Value, Tensor)>,
+    /// Values of the second model for which nothing was found.
+    hopeless: HashSet<Value>,
+    tries: usize,
+    budget: usize,
+}
+
+impl Search<'_> {
+    /// Runs the second model, and shows what each op that does not follow from constants computes, until `see` has enough.
+    fn run(
+        &self,
+        forced: &HashMap<Value, (Value, Tensor)>,
+        see: &mut dyn FnMut(OpId, &Steps<'_>) -> bool,
+    ) -> Result<(), Diagnostic> {
+        let g = self.sides.g;
+        let session = Session::new(self.sides.b, g, &Cpu, Options::default());
+        let mut steps = session.steps(self.given, &States::new()).map_err(|e| run_error(&e))?;
+        while let Some(done) = steps.step() {
+            let id = done.map_err(|e| run_error(&e))?;
+            if self.fixed.contains(&id) {
+                continue;
+            }
+            if see(id, &steps) {
+                break;
+            }
+            for v in g.op_data(id).results.iter() {
+                let put = forced.get(v).zip(steps.value(*v));
+                if let Some((t, _)) =
+                    put.filter(|((_, t), got)| gap(t, got, true).is_some()).map(|((_, t), got)| taken(t, got))
+                {
+                    steps.replace(*v, t);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of the first model that those of the second are.
+    fn alike(&self) -> Result<HashMap<Value, Value>, Diagnostic> {
+        let (g, mut found) = (self.sides.g, HashMap::new());
+        self.run(&self.forced, &mut |id, steps| {
+            for v in g.op_data(id).results.iter().filter(|v| !self.drawn.contains(v)) {
+                let is = match self.forced.get(v) {
+                    Some((a, _)) => Some(*a),
+                    None => steps.value(*v).and_then(Print::new).and_then(|print| self.most_alike(*v, &print)),
+                };
+                found.extend(is.map(|a| (*v, a)));
+            }
+            false
+        })?;
+        Ok(found)
+    }
+
+    /// The value of the first model that a value of the second is, if it is one.
+    fn most_alike(&self, v: Value, print: &Print) -> Option<Value> {
+        let all: Vec<(f64, &(Value, Print))> =
+            self.first.iter().map(|one| (one.1.alike(print), one)).filter(|(alike, _)| *alike >= LIKELY).collect();
+        // One that bears the name goes before others that are alike as well.
+        let name = self.named.of(v);
+        if all.iter().any(|(alike, (a, _))| Some(*a) == name && *alike >= SAME) {
+            return name;
+        }
+        let (most, best) = all.iter().max_by(|x, y| x.0.total_cmp(&y.0))?;
+        let is_twin = |one: &Print| best.1.alike(one) >= TWINS;
+        let next = all.iter().filter(|(_, one)| !is_twin(&one.1)).map(|(alike, _)| *alike).fold(0.0, f64::max);
+        // Of twins the one that is computed first is had soonest.
+        let twin = all.iter().find(|(_, one)| is_twin(&one.1)).map(|(_, one)| one.0);
+        (*most >= SAME || *most >= next * CLEAR).then_some(twin.unwrap_or(best.0))
+    }
+
+    /// Whether another place was found in which the second model computes something else, and what of the first stands for it.
+    fn goes_on(&mut self, alike: &HashMap<Value, Value>) -> Result<bool, Diagnostic> {
+        let (f, g) = (self.sides.f, self.sides.g);
+        let claimed: HashSet<Value> = alike.values().copied().collect();
+        let lost = [lost(f, &claimed), lost(g, &alike.keys().copied().collect())];
+        let open: Vec<Value> = self.first.iter().map(|(a, _)| *a).filter(|a| !claimed.contains(a)).collect();
+        for b in computed(g).collect::<Vec<_>>() {
+            let is_open = !alike.contains_key(&b) && !self.hopeless.contains(&b) && !self.drawn.contains(&b);
+            // What one model does by moving elements, another one does otherwise.
+            if !is_open || self.tries == 0 || MOVES.contains(&op(g, b)) {
+                continue;
+            }
+            let rank = |a: &Value| match () {
+                () if self.named.of(b) == Some(*a) => 0,
+                () if op(f, *a) == op(g, b) => 1,
+                () => 2,
+            };
+            let fits = |a: &Value| {
+                let same = f.ty(*a).tensor().zip(g.ty(b).tensor()).is_some_and(|(a, b)| a.shape == b.shape);
+                same && (rank(a) < 2 || (lost[0].contains(a) && lost[1].contains(&b)))
+            };
+            let mut candidates: Vec<Value> = open.iter().copied().filter(fits).collect();
+            candidates.sort_by_key(rank);
+            candidates.truncate(CANDIDATES);
+            if let Some(found) = self.tried(b, &candidates, &open)? {
+                self.forced.insert(b, found);
+                return Ok(true);
+            }
+            self.hopeless.insert(b);
+        }
+        Ok(false)
+    }
+
+    /// The first of `candidates` in whose stead what follows from `b` is alike again.
+    fn tried(&mut self, b: Value, candidates: &[Value], open: &[Value]) -> Result<Option<(Value, Tensor)>, Diagnostic> {
+        let (mut held, mut bytes) = (HashMap::new(), 0);
+        if !candidates.is_empty() {
+            let mut hold = |v: Value, t: &Tensor| {
+                let size = t.blob().len();
+                if candidates.contains(&v) && (held.is_empty() || bytes + size <= self.budget) {
+                    bytes += size;
+                    held.insert(v, t.clone());
+                }
+            };
+            let first = Session::new(self.sides.a, self.sides.f, &Cpu, Options::default());
+            first.run_observed(self.inputs, &mut States::new(), Some(&mut hold)).map_err(|e| run_error(&e))?;
+        }
+        for a in candidates {
+            let Some(t) = held.remove(a).filter(|_| self.tries > 0) else { continue };
+            self.tries -= 1;
+            let mut forced = self.forced.clone();
+            forced.insert(b, (*a, t.clone()));
+            if self.leads_on(&forced, (*a, b), open)? {
+                return Ok(Some((*a, t)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether soon behind `b`, which is taken for `a`, something is what it is in the first model.
+    fn leads_on(
+        &self,
+        forced: &HashMap<Value, (Value, Tensor)>,
+        (a, b): (Value, Value),
+        open: &[Value],
+    ) -> Result<bool, Diagnostic> {
+        let (g, mut behind, mut seen, mut leads) = (self.sides.g, HashSet::from([b]), 0, false);
+        let wanted: Vec<&Print> =
+            self.first.iter().filter(|(v, _)| *v != a && open.contains(v)).map(|(_, print)| print).collect();
+        self.run(forced, &mut |id, steps| {
+            let (data, mut follows) = (g.op_data(id), false);
+            data.op.visit_operands(&mut |v| follows |= behind.contains(&v));
+            if !follows {
+                return false;
+            }
+            seen += 1;
+            behind.extend(data.results.iter().copied());
+            let prints = data.results.iter().filter_map(|v| steps.value(*v).and_then(Print::new));
+            leads = prints.into_iter().any(|print| wanted.iter().any(|want| want.alike(&print) >= SAME));
+            leads || seen >= BEHIND
+        })?;
+        Ok(leads)
+    }
+
+    /// What is alike, and pairs of names that nothing speaks against.
+    fn settled(&self, alike: &HashMap<Value, Value>) -> Pairs {
+        let claimed: HashSet<Value> = alike.values().copied().collect();
+        let known = |v: &Value| self.first.iter().any(|(a, _)| a == v);
+        let lost = lost(self.sides.g, &alike.keys().copied().collect());
+        let by_name = |b: Value| self.named.of(b).filter(|a| !claimed.contains(a) && (!known(a) || lost.contains(&b)));
+        let mut pairs = Pairs::of_outputs(self.sides.f, self.sides.g);
+        for b in computed(self.sides.g).filter(|b| pairs.of(*b).is_none()).collect::<Vec<_>>() {
+            match alike.get(&b) {
+                Some(a) if self.named.of(b) == Some(*a) => pairs.add(*a, b),
+                Some(a) => pairs.add_alike(*a, b),
+                None => by_name(b).into_iter().for_each(|a| pairs.add(a, b)),
+            }
+        }
+        pairs
+    }
+}
+
+/// The op that computes a value.
+fn op(f: &Function, v: Value) -> &str {
+    f.def_op(v).map_or("", |id| f.op_data(id).op.name())
+}
+
+/// The results of ops of a body from which none of `found` follows.
+fn lost(f: &Function, found: &HashSet<Value>) -> HashSet<Value> {
+    let mut lost = HashSet::new();
+    let mut leads: HashSet<Value> = found.clone();
+    for id in f.ops().collect::<Vec<_>>().into_iter().rev() {
+        let data = f.op_data(id);
+        if data.results.iter().any(|v| leads.contains(v)) {
+            data.op.visit_operands(&mut |v| {
+                leads.insert(v);
+            });
+        } else {
+            lost.extend(data.results.iter().copied());
+        }
+    }
+    lost
+}
