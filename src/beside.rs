@@ -3,6 +3,7 @@
 use crate::{
     Diagnostic, Failure,
     arrays::Arrays,
+    codes,
     convert::{Job, has_halves},
     interface::{Applied, Interface, Outside},
     model::{self, Format},
@@ -60,6 +61,10 @@ pub fn read(package: &Path, source: &Path, asked: Asked<'_>) -> Result<Beside, F
     let interface = asked.interface.clone().with_recorded(&module)?;
     let read = model::read_sized(source, &request, &interface.shaped(asked.samples, None))?;
     let (source_format, mut of_source) = (read.format, read.module);
+    if source_format == Format::Package && package_format != Format::Package {
+        let title = "the model to go by is a package, and what is held against it is none: they may be exchanged";
+        notes.push(Diagnostic::warning(&codes::N0004, title).at(source.display().to_string()));
+    }
     let left = interface.clone().beyond(&Interface::recorded(&of_source));
     let Applied { notes: said, outside } = left.apply(&mut of_source)?;
     notes.extend(said);

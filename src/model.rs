@@ -212,17 +212,20 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
     let Some(f) = package.functions.first() else { return Ok(request) };
     let narrows = Interface::recorded(package).floats == Some(Floats::Fp16);
     let params = script_parameters(path).map_err(|d| vec![d])?;
-    for (port, ty) in feed::tensor_inputs(f) {
-        // Buffers may be inputs of the package as well.
-        let is_own = params.iter().any(|p| p.is_tensor && means_port(&p.name, port));
-        if !is_own || request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| means_port(n, port))) {
+    let tensors: Vec<_> = params.iter().filter(|p| p.is_tensor).collect();
+    let by_name = feed::tensor_inputs(f).any(|(port, _)| tensors.iter().any(|p| means_port(&p.name, port)));
+    for (i, (port, ty)) in feed::tensor_inputs(f).enumerate() {
+        // Buffers may be inputs of the package as well. Where another tool has given names of its own, the order tells.
+        let at = if by_name { tensors.iter().position(|p| means_port(&p.name, port)) } else { Some(i) };
+        let Some(own) = at.and_then(|at| tensors.get(at)) else { continue };
+        if request.inputs.iter().any(|s| s.name.as_deref().is_none_or(|n| means_port(n, port))) {
             continue;
         }
         let dims: Option<Vec<DimSpec>> = ty.shape.iter().map(|d| d.as_known().map(DimSpec::Known)).collect();
-        let name = Some(port.name.to_string());
+        let name = Some(own.name.to_string());
         // Half precision may be the interface's alone.
-        let own = ty.dtype != DType::F16 || (port.feature == Feature::Tensor && !narrows);
-        let dtype = Some(if own { ty.dtype } else { DType::F32 });
+        let is_own = ty.dtype != DType::F16 || (port.feature == Feature::Tensor && !narrows);
+        let dtype = Some(if is_own { ty.dtype } else { DType::F32 });
         request.inputs.extend(dims.map(|dims| InputSpec { name, dims, dtype }));
     }
     Ok(request)

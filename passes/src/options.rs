@@ -1,6 +1,9 @@
 //! What a user asks of passes.
 
-use mlconv_mil::ir::{Function, Module, OpId, Value};
+use mlconv_mil::{
+    ir::{Function, Module, OpId, Value},
+    text::Namer,
+};
 use mlconv_tensor::Tensor;
 use std::collections::HashMap;
 
@@ -40,7 +43,8 @@ impl Seen {
 }
 
 /// A pattern over ops: `*` stands for any text, and the rest for itself. It is held against the op's type, the names of
-/// its results, and the names and modules of the source nodes that it comes from.
+/// its results, as the source or as a package has them, and the names and modules of the source nodes that it comes from.
+/// `name=NAME` means the ops whose result or node has just that name, in which `*` is itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -48,6 +52,11 @@ impl Pattern {
     /// A pattern from its text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// The pattern of the ops whose result or node is called `name`.
+    pub fn named(name: &str) -> Self {
+        Self(format!("{NAMED}{name}"))
     }
 
     /// The text.
@@ -84,15 +93,21 @@ impl Pattern {
     pub fn matches(&self, module: &Module, f: &Function, id: OpId) -> bool {
         let data = f.op_data(id);
         let sources = data.origin.map(|o| module.origins.sources(o)).unwrap_or_default();
+        if let Some(name) = self.0.strip_prefix(NAMED) {
+            let is = |own: &str| own == name || *Namer::legal(own) == *name;
+            return data.results.iter().any(|v| is(&f.value(*v).hint)) || sources.iter().any(|s| is(&s.node));
+        }
+        let is_name = |own: &str| self.matches_text(own) || self.matches_text(&Namer::legal(own));
         self.matches_text(data.op.name())
-            || data.results.iter().any(|v| self.matches_text(&f.value(*v).hint))
+            || data.results.iter().any(|v| is_name(&f.value(*v).hint))
             || sources.iter().any(|s| {
-                self.matches_text(&s.node)
-                    || self.matches_text(&s.op)
-                    || (!s.module.is_empty() && self.matches_text(&s.module))
+                is_name(&s.node) || self.matches_text(&s.op) || (!s.module.is_empty() && self.matches_text(&s.module))
             })
     }
 }
+
+/// What a pattern of one name begins with.
+const NAMED: &str = "name=";
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use crate::{
     codes, feed,
     interface::Interface,
     model::{Format as ModelFormat, Model},
-    names::listed,
+    names::{listed, quoted},
     parity::{Arithmetic, Given, Parity},
     pictures,
     ranges::Declared,
@@ -407,6 +407,12 @@ impl Inputs {
             ("labels", archive.unwrap_or(Path::new(text)).to_owned())
         });
         samples.chain(labels).collect()
+    }
+
+    /// What was typed of samples and seeds.
+    pub(crate) fn typed(&self) -> Vec<String> {
+        let samples = self.sample.iter().map(|text| format!("--sample {}", quoted(text)));
+        samples.chain((self.seed != 0).then(|| format!("--seed {}", self.seed))).collect()
     }
 
     pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {

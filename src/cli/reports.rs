@@ -35,6 +35,12 @@ impl Reports {
         self.html.is_some() || self.markdown.is_some() || self.junit.is_some()
     }
 
+    /// The options of those that are wanted.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &'static str> {
+        let all = [("--html", &self.html), ("--markdown", &self.markdown), ("--junit", &self.junit)];
+        all.into_iter().filter(|(_, path)| path.is_some()).map(|(name, _)| name)
+    }
+
     /// Refuses files before work is spent on them: one is not written over another, or over what is read.
     pub(crate) fn check(&self, read: &[&Path]) -> Result<(), Failure> {
         check_reports([&self.html, &self.markdown, &self.junit].into_iter().flatten(), read)

@@ -168,7 +168,12 @@ fn whole(args: &Args, done: &Compared, terminal: &Terminal) -> Result<serde_json
     let mut found = vec![];
     if let Some(source) = source.as_ref().filter(|_| args.reports.want_values()) {
         let _step = terminal.step("comparing value by value");
-        found = diff::examine(source, package, inputs.given(), parity, BUDGET).map_err(|d| vec![d])?;
+        let scope = Scope {
+            extent: args.extent.extent(),
+            arithmetic: args.extent.arithmetic()?,
+            ..Scope::quick(parity.tolerance)
+        };
+        found = diff::examine(source, package, (inputs.given(), &scope), parity, BUDGET).map_err(|d| vec![d])?;
     }
     let sides = |one| source.as_ref().map(|source| (Examined::sides(one, source, package), one));
     let found: Vec<_> = found.iter().filter_map(sides).collect();

@@ -8,12 +8,13 @@
 use super::{
     gap::{gap, roll, taken},
     pair::{Pairs, computed, fixed},
+    start::Start,
     walk::Sides,
 };
-use crate::{Diagnostic, chance::drawn_values, compare::numbers::Numbers, feed, parity::run_error};
+use crate::{Diagnostic, chance::drawn_values, compare::numbers::Numbers, parity::run_error};
 use mlconv_mil::ir::{Function, OpId, Value};
 use mlconv_passes::MOVES;
-use mlconv_runner::{Options, Session, States, Steps, cpu::Cpu};
+use mlconv_runner::{Options, Session, Steps, cpu::Cpu};
 use mlconv_tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 
@@ -83,27 +84,28 @@ impl Print {
 /// Prints of values of a function's body, in the order of the program.
 type Prints = Vec<(Value, Print)>;
 
-/// Runs both on `inputs`, which are the first's, and pairs values by what they are; of those that `named` pairs, the ones that
-/// what is computed speaks against are left out. At most `budget` bytes of the first model's values are held at a time.
+/// Runs both from `start`, and pairs values by what they are; of those that `named` pairs, the ones that what is computed speaks
+/// against are left out: where names `are_told`, that takes another value which is what the name says. At most `budget` bytes of
+/// the first model's values are held at a time.
 pub(super) fn paired(
     sides: Sides<'_>,
-    named: &Pairs,
-    inputs: &[Option<Tensor>],
+    (named, are_told): (&Pairs, bool),
+    start: &Start,
     budget: usize,
 ) -> Result<Pairs, Diagnostic> {
     let mut of_first: HashMap<Value, Print> = HashMap::new();
     let mut see = |v: Value, t: &Tensor| of_first.extend(Print::new(t).map(|print| (v, print)));
     let first = Session::new(sides.a, sides.f, &Cpu, Options::default());
-    first.run_observed(inputs, &mut States::new(), Some(&mut see)).map_err(|e| run_error(&e))?;
+    let mut states = start.states[0].clone();
+    first.run_observed(&start.inputs, &mut states, Some(&mut see)).map_err(|e| run_error(&e))?;
     let drawn = drawn_values(sides.f);
     let order = computed(sides.f).filter(|v| !drawn.contains(v));
     let first: Prints = order.filter_map(|v| Some((v, of_first.remove(&v)?))).collect();
-    let given = feed::match_inputs(sides.g, &feed::as_arrays(sides.f, inputs))?;
     let mut search = Search {
         sides,
         named,
-        inputs,
-        given: &given,
+        are_told,
+        start,
         fixed: fixed(sides.g),
         drawn: drawn_values(sides.g),
         first,
@@ -124,9 +126,8 @@ pub(super) fn paired(
 struct Search<'a> {
     sides: Sides<'a>,
     named: &'a Pairs,
-    inputs: &'a [Option<Tensor>],
-    /// The inputs of the second model.
-    given: &'a [Option<Tensor>],
+    are_told: bool,
+    start: &'a Start,
     fixed: HashSet<OpId>,
     drawn: HashSet<Value>,
     first: Prints,
@@ -147,7 +148,7 @@ impl Search<'_> {
     ) -> Result<(), Diagnostic> {
         let g = self.sides.g;
         let session = Session::new(self.sides.b, g, &Cpu, Options::default());
-        let mut steps = session.steps(self.given, &States::new()).map_err(|e| run_error(&e))?;
+        let mut steps = session.steps(&self.start.given, &self.start.led).map_err(|e| run_error(&e))?;
         while let Some(done) = steps.step() {
             let id = done.map_err(|e| run_error(&e))?;
             if self.fixed.contains(&id) {
@@ -159,7 +160,7 @@ impl Search<'_> {
             for v in g.op_data(id).results.iter() {
                 let put = forced.get(v).zip(steps.value(*v));
                 if let Some((t, _)) =
-                    put.filter(|((_, t), got)| gap(t, got, true).is_some()).map(|((_, t), got)| taken(t, got))
+                    put.filter(|((_, t), got)| gap(t, got).is_some()).map(|((_, t), got)| taken(t, got))
                 {
                     steps.replace(*v, t);
                 }
@@ -188,12 +189,12 @@ impl Search<'_> {
     fn most_alike(&self, v: Value, print: &Print) -> Option<Value> {
         let all: Vec<(f64, &(Value, Print))> =
             self.first.iter().map(|one| (one.1.alike(print), one)).filter(|(alike, _)| *alike >= LIKELY).collect();
-        // One that bears the name goes before others that are alike as well.
+        let (most, best) = all.iter().max_by(|x, y| x.0.total_cmp(&y.0))?;
+        // One that bears the name goes before others, if none is much more alike.
         let name = self.named.of(v);
-        if all.iter().any(|(alike, (a, _))| Some(*a) == name && *alike >= SAME) {
+        if all.iter().any(|(alike, (a, _))| Some(*a) == name && (*alike >= SAME || *alike >= most / SAME)) {
             return name;
         }
-        let (most, best) = all.iter().max_by(|x, y| x.0.total_cmp(&y.0))?;
         let is_twin = |one: &Print| best.1.alike(one) >= TWINS;
         let next = all.iter().filter(|(_, one)| !is_twin(&one.1)).map(|(alike, _)| *alike).fold(0.0, f64::max);
         // Of twins the one that is computed first is had soonest.
@@ -225,13 +226,34 @@ impl Search<'_> {
             let mut candidates: Vec<Value> = open.iter().copied().filter(fits).collect();
             candidates.sort_by_key(rank);
             candidates.truncate(CANDIDATES);
-            if let Some(found) = self.tried(b, &candidates, &open)? {
-                self.forced.insert(b, found);
-                return Ok(true);
+            // Where one model stops short, such as before a bias, its result is one on the way to what it should be.
+            for (b, candidates) in self.cut_short(b, alike, &lost[0]).into_iter().chain([(b, candidates)]) {
+                if let Some(found) = self.tried(b, &candidates, &open)? {
+                    self.forced.insert(b, found);
+                    return Ok(true);
+                }
             }
             self.hopeless.insert(b);
         }
         Ok(false)
+    }
+
+    /// What `b` reads that is alike, with what the first model makes of that, of the same shape, and has `lost`.
+    fn cut_short(&self, b: Value, alike: &HashMap<Value, Value>, lost: &HashSet<Value>) -> Vec<(Value, Vec<Value>)> {
+        let (f, g) = (self.sides.f, self.sides.g);
+        let mut read = vec![];
+        g.def_op(b).into_iter().for_each(|id| g.op_data(id).op.visit_operands(&mut |v| read.push(v)));
+        let further = |v: &Value| {
+            let a = alike.get(v).filter(|_| !self.forced.contains_key(v) && !self.hopeless.contains(v))?;
+            let makes = |after: &&Value| {
+                let (mut reads, same) = (false, f.ty(**after).tensor() == f.ty(*a).tensor());
+                f.def_op(**after).into_iter().for_each(|id| f.op_data(id).op.visit_operands(&mut |v| reads |= v == *a));
+                same && reads && lost.contains(after)
+            };
+            let all: Vec<Value> = self.first.iter().map(|(after, _)| after).filter(makes).copied().collect();
+            Some((*v, all)).filter(|(_, all)| !all.is_empty())
+        };
+        read.iter().filter_map(further).collect()
     }
 
     /// The first of `candidates` in whose stead what follows from `b` is alike again.
@@ -246,7 +268,8 @@ impl Search<'_> {
                 }
             };
             let first = Session::new(self.sides.a, self.sides.f, &Cpu, Options::default());
-            first.run_observed(self.inputs, &mut States::new(), Some(&mut hold)).map_err(|e| run_error(&e))?;
+            let mut states = self.start.states[0].clone();
+            first.run_observed(&self.start.inputs, &mut states, Some(&mut hold)).map_err(|e| run_error(&e))?;
         }
         for a in candidates {
             let Some(t) = held.remove(a).filter(|_| self.tries > 0) else { continue };
@@ -290,15 +313,18 @@ impl Search<'_> {
         let claimed: HashSet<Value> = alike.values().copied().collect();
         let known = |v: &Value| self.first.iter().any(|(a, _)| a == v);
         let lost = lost(self.sides.g, &alike.keys().copied().collect());
-        let by_name = |b: Value| self.named.of(b).filter(|a| !claimed.contains(a) && (!known(a) || lost.contains(&b)));
+        let by_own = |b: Value| self.named.of(b).filter(|a| !claimed.contains(a));
+        let by_name = |b: Value| by_own(b).filter(|a| self.are_told || !known(a) || lost.contains(&b));
         let mut pairs = Pairs::of_outputs(self.sides.f, self.sides.g);
         for b in computed(self.sides.g).filter(|b| pairs.of(*b).is_none()).collect::<Vec<_>>() {
             match alike.get(&b) {
                 Some(a) if self.named.of(b) == Some(*a) => pairs.add(*a, b),
+                Some(_) if self.are_told && by_own(b).is_some() => by_own(b).into_iter().for_each(|a| pairs.add(a, b)),
                 Some(a) => pairs.add_alike(*a, b),
                 None => by_name(b).into_iter().for_each(|a| pairs.add(a, b)),
             }
         }
+        pairs.see_through_casts(self.sides.g);
         pairs
     }
 }

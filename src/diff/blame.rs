@@ -1,16 +1,16 @@
 //! Which op is to blame for outputs that are off.
 
 use super::{
+    Bisection, Start,
     gap::{gap, taken},
     pair::fixed,
-    walk::{OpGap, Sides, Walk},
+    walk::{Extent, OpGap, Sides, Walk, sweep},
 };
-use crate::{Diagnostic, feed, parity::run_error};
+use crate::{Diagnostic, chance::drawn_outputs};
 use mlconv_mil::ir::{Function, OpId, Value};
-use mlconv_runner::{Options, Session, States, cpu::Cpu};
 use mlconv_tensor::{DType, Tensor};
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// What can be said of the error of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +40,8 @@ pub enum Why {
     Rounds,
     /// It computes something else.
     Differs,
+    /// What its types explain could not be told, or whether single precision would do.
+    Unknown,
 }
 
 /// An op that is off by more than its types explain.
@@ -49,7 +51,7 @@ pub struct Culprit {
     pub at: usize,
     /// What it does.
     pub why: Why,
-    /// Signal over noise of the worst output, in dB, were its result right; `None` where that cannot be tried.
+    /// Signal over noise of the worst output, in dB, were its result and all before it right; `None` where that was not tried.
     pub repaired_snr_db: Option<f64>,
 }
 
@@ -67,82 +69,167 @@ const ALONE: f64 = 24.0;
 const APART: f64 = 6.0;
 /// Culprits for which it is tried what becomes of the outputs without them.
 const TRIED: usize = 4;
+/// Of several culprits those count alike that do so much harm to outputs, of what the worst one does, as a power.
+const ALIKE: f64 = 0.1;
 
-/// The noise that is explained in the own error of each op, as a sum of squares.
-pub fn allowed(g: &Function, walk: &Walk) -> Vec<f64> {
-    let (fixed, known) = (fixed(g), known(walk));
-    let behind = |op: &OpGap| if op.own.is_some() { behind(g, &fixed, &known, op.op) } else { vec![] };
-    let weights: Vec<Vec<Compressed>> = walk.ops.iter().map(behind).collect();
+/// The compressed weights that count in the own error of each op.
+pub fn weights(g: &Function, walk: &Walk) -> Vec<Vec<Compressed>> {
+    let fixed = fixed(g);
+    let known: HashSet<Value> = walk.ops.iter().flat_map(|op| op.taken.iter().copied()).collect();
+    let one = |op: &OpGap| if op.own.is_some() { behind(g, &fixed, &known, op.op) } else { vec![] };
+    walk.ops.iter().map(one).collect()
+}
+
+/// The noise that is explained in the own error of each op, as a sum of squares; `None` where nothing is known of it.
+pub fn allowed(walk: &Walk, weights: &[Vec<Compressed>]) -> Vec<Option<f64>> {
     // A weight that costs much more than others of the model is not compressed as well as it could be.
     let snr = |(op, w): (&OpGap, &Vec<Compressed>)| op.own.as_ref().filter(|_| !w.is_empty())?.snr_db();
-    let mut seen: Vec<f64> = walk.ops.iter().zip(&weights).filter_map(snr).collect();
+    let mut seen: Vec<f64> = walk.ops.iter().zip(weights).filter_map(snr).collect();
     seen.sort_by(f64::total_cmp);
     let usual = if seen.len() < FEW { ALONE } else { seen[seen.len() / 2] - APART };
     let one = |(op, weights): (&OpGap, &Vec<Compressed>)| {
-        let signal = op.own.as_ref().map_or(0.0, |own| own.signal);
-        let lost = |w: &Compressed| signal * 10f64.powf(-w.usual_snr_db().max(usual) / 10.0);
-        op.explained * if op.halves { MARGIN_F16 } else { MARGIN_F32 } + weights.iter().map(lost).sum::<f64>()
+        let own = op.own.as_ref()?;
+        let lost = |w: &Compressed| own.gap.signal * 10f64.powf(-w.usual_snr_db().max(usual) / 10.0);
+        let margin = if own.halves { MARGIN_F16 } else { MARGIN_F32 };
+        Some(own.explained? * margin + weights.iter().map(lost).sum::<f64>())
     };
-    walk.ops.iter().zip(&weights).map(one).collect()
+    walk.ops.iter().zip(weights).map(one).collect()
 }
 
 /// What can be said of each op of a walk.
-pub fn judge(walk: &Walk, allowed: &[f64]) -> Vec<State> {
-    let one = |(op, allowed): (&OpGap, &f64)| {
+pub fn judge(walk: &Walk, allowed: &[Option<f64>]) -> Vec<State> {
+    let one = |(op, allowed): (&OpGap, &Option<f64>)| {
         let Some(total) = &op.total else { return State::NotCompared };
         let Some(own) = &op.own else {
             return if total.is_exact() { State::Exact } else { State::Inherits };
         };
-        if own.non_finite > 0 || own.noise > *allowed {
-            return if op.tainted { State::Inherits } else { State::Culprit };
+        // Of what cannot be asked again, such as a loop, so much is taken for rounding.
+        let allowed = allowed.unwrap_or(own.gap.signal * UNKNOWN);
+        if own.gap.non_finite > 0 || own.gap.noise > allowed {
+            return if own.tainted { State::Inherits } else { State::Culprit };
         }
+        let explained = own.explained.unwrap_or(allowed);
         match total {
-            total if total.is_exact() && own.is_exact() => State::Exact,
-            total if total.non_finite > 0 || total.noise > INHERITED * own.noise.max(op.explained) => State::Inherits,
+            total if total.is_exact() && own.gap.is_exact() => State::Exact,
+            total if total.non_finite > 0 || total.noise > INHERITED * own.gap.noise.max(explained) => State::Inherits,
             _ => State::Explained,
         }
     };
     walk.ops.iter().zip(allowed).map(one).collect()
 }
 
-/// The ops to blame: of those that are culprits, the ones that outputs suffer from, the first of them first.
-pub fn culprits(
-    sides: Sides<'_>,
-    walk: &Walk,
-    (allowed, states): (&[f64], &[State]),
-    inputs: &[Option<Tensor>],
-) -> Result<Vec<Culprit>, Diagnostic> {
-    let (fixed, known) = (fixed(sides.g), known(walk));
-    let excess = |i: &usize| match &walk.ops[*i].own {
-        Some(own) if own.non_finite > 0 => f64::INFINITY,
-        Some(own) => own.noise / allowed[*i].max(f64::MIN_POSITIVE),
+/// The part of a value that counts as rounding where nothing is known of it, as a power: 40 dB.
+const UNKNOWN: f64 = 1e-4;
+
+/// The ops to blame: those that do most harm to outputs first; of those that do as much as each other, the first of them first.
+pub fn culprits(sides: Sides<'_>, found: &Bisection, start: &Start, budget: usize) -> Result<Vec<Culprit>, Diagnostic> {
+    let excess = |i: &usize| match &found.walk.ops[*i].own {
+        Some(own) if own.gap.non_finite > 0 => f64::INFINITY,
+        Some(own) => own.gap.noise / found.allowed[*i].unwrap_or(own.gap.noise).max(f64::MIN_POSITIVE),
         None => 0.0,
     };
-    let mut found: Vec<usize> = (0..states.len()).filter(|i| states[*i] == State::Culprit).collect();
-    let mut loud = found.clone();
-    loud.sort_by(|a, b| excess(b).total_cmp(&excess(a)));
-    loud.truncate(TRIED);
-    let repaired = repaired(sides, loud.iter().map(|i| &walk.ops[*i]), inputs)?;
-    let gain = |i: &usize| repaired.get(&walk.ops[*i].value).copied();
-    found.sort_by(|a, b| {
-        let key = |i: &usize| gain(i).map_or(0.0, |db| (db / HARDLY).floor());
-        key(b).total_cmp(&key(a)).then(a.cmp(b))
-    });
-    let why = |at: usize| why(&walk.ops[at], sides.g, !behind(sides.g, &fixed, &known, walk.ops[at].op).is_empty());
-    let culprit = |at: usize| Culprit { at, why: why(at), repaired_snr_db: gain(&at) };
-    Ok(found.into_iter().map(culprit).collect())
+    let all: Vec<usize> = (0..found.states.len()).filter(|i| found.states[*i] == State::Culprit).collect();
+    // Of many, the first and the loudest are looked at.
+    let mut order = all.clone();
+    order[all.len().min(TRIED / 2)..].sort_by(|a, b| excess(b).total_cmp(&excess(a)));
+    let (tried, others) = order.split_at(all.len().min(TRIED));
+    let is_alone = all.len() == 1;
+    let mut out: Vec<(f64, Culprit)> = vec![];
+    for at in tried {
+        let op = found.walk.ops[*at].op;
+        let with = |is_right| outputs(sides, found, start, budget, (op, is_right));
+        let right = with(true)?;
+        let harm = if is_alone { 1.0 } else { harm(sides, start, &right, &with(false)?) };
+        let why = why(sides, found, *at, start);
+        out.push((harm, Culprit { at: *at, why, repaired_snr_db: worst(sides, start, &right) }));
+    }
+    let most = out.iter().map(|(harm, _)| *harm).fold(0.0, f64::max);
+    let rank = |harm: f64| if harm >= most * ALIKE { f64::INFINITY } else { harm };
+    out.sort_by(|(x, a), (y, b)| rank(*y).total_cmp(&rank(*x)).then(a.at.cmp(&b.at)));
+    let other = |at: &usize| Culprit { at: *at, why: told(sides, found, *at, None), repaired_snr_db: None };
+    Ok(out.into_iter().map(|(_, c)| c).chain(others.iter().map(other)).collect())
 }
 
-/// Decibels that outputs hardly differ by.
-const HARDLY: f64 = 3.0;
-
-fn why(op: &OpGap, g: &Function, is_compressed: bool) -> Why {
-    let half = g.ty(op.value).tensor().is_some_and(|t| t.dtype == DType::F16);
-    match &op.own {
-        Some(own) if half && own.non_finite > 0 && own.greatest > 65504.0 => Why::Overflows,
-        _ if is_compressed => Why::Compressed,
-        _ => Why::Differs,
+/// Why an op is off.
+fn why(sides: Sides<'_>, found: &Bisection, at: usize, start: &Start) -> Why {
+    match told(sides, found, at, None) {
+        Why::Unknown => told(sides, found, at, super::is_rounding(sides, found, at, start)),
+        why => why,
     }
+}
+
+/// Why an op is off, as far as is known; `rounds` is whether single precision would do.
+fn told(sides: Sides<'_>, found: &Bisection, at: usize, rounds: Option<bool>) -> Why {
+    let half = sides.g.ty(found.walk.ops[at].value).tensor().is_some_and(|t| t.dtype == DType::F16);
+    let own = found.walk.ops[at].own.as_ref();
+    match (own, rounds) {
+        (Some(own), _) if (half || own.halves) && own.gap.non_finite > 0 && own.gap.greatest > 65504.0 => {
+            Why::Overflows
+        }
+        _ if !found.weights[at].is_empty() => Why::Compressed,
+        (_, Some(true)) => Why::Rounds,
+        (_, Some(false)) => Why::Differs,
+        (_, None) => Why::Unknown,
+    }
+}
+
+/// The outputs of the second model with the values of the first before an op, and for its results as well where it `is_right`.
+fn outputs(
+    sides: Sides<'_>,
+    found: &Bisection,
+    start: &Start,
+    budget: usize,
+    (op, is_right): (OpId, bool),
+) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    let mut is_before = true;
+    let extent = Extent { start, budget, until: Some(op), led: true };
+    let swept = sweep(sides, &found.pairs, extent, &mut |steps, id, wanted| {
+        is_before &= id != op;
+        for (v, want) in wanted.iter().filter(|_| is_before || (is_right && id == op)) {
+            let both = want.as_ref().zip(steps.value(*v));
+            if let Some((want, got)) = both.filter(|(want, got)| gap(want, got).is_some()) {
+                let (t, _) = taken(want, got);
+                steps.replace(*v, t);
+            }
+        }
+    })?;
+    Ok(swept.outputs)
+}
+
+/// The outputs of the first model with those of the second, but for those that follow from random numbers.
+fn judged<'o>(
+    sides: Sides<'_>,
+    start: &'o Start,
+    second: &'o [Option<Tensor>],
+) -> Vec<(&'o Tensor, Option<&'o Tensor>, Value)> {
+    let drawn = drawn_outputs(sides.g);
+    let of = |v: Value| sides.g.outputs().iter().position(|out| *out == v);
+    let one = |(at, v): (usize, Value)| {
+        let place = of(v).filter(|i| drawn.get(*i) != Some(&true))?;
+        Some((start.outputs.get(at)?, second.get(place)?.as_ref(), v))
+    };
+    super::outputs(sides.f, sides.g).into_iter().filter_map(one).collect()
+}
+
+/// Signal over noise of the worst output, in dB; `None` where one cannot be compared.
+fn worst(sides: Sides<'_>, start: &Start, outputs: &[Option<Tensor>]) -> Option<f64> {
+    let snr = |(want, got, _): (&Tensor, Option<&Tensor>, Value)| Some(gap(want, got?)?.snr_db().unwrap_or(EXACT));
+    let all: Option<Vec<f64>> = judged(sides, start, outputs).into_iter().map(snr).collect();
+    all?.into_iter().reduce(f64::min)
+}
+
+/// What stands for no noise at all, in dB.
+pub const EXACT: f64 = 999.0;
+
+/// The noise in the worst output between two runs, for what is wanted of it.
+fn harm(sides: Sides<'_>, start: &Start, right: &[Option<Tensor>], wrong: &[Option<Tensor>]) -> f64 {
+    let of = |(x, y): ((&Tensor, Option<&Tensor>, Value), (&Tensor, Option<&Tensor>, Value))| {
+        let Some(off) = x.1.zip(y.1).and_then(|(right, wrong)| gap(right, wrong)) else { return f64::INFINITY };
+        let signal = gap(x.0, x.0).map_or(0.0, |g| g.signal);
+        if off.non_finite > 0 { f64::INFINITY } else { off.noise / signal.max(f64::MIN_POSITIVE) }
+    };
+    let both = judged(sides, start, right).into_iter().zip(judged(sides, start, wrong));
+    both.map(of).fold(0.0, f64::max)
 }
 
 /// A weight that an op reads and that is decoded from a smaller form.
@@ -164,14 +251,9 @@ impl Compressed {
     }
 }
 
-/// The values of the second model that were taken from the first.
-pub fn known(walk: &Walk) -> HashSet<Value> {
-    walk.ops.iter().flat_map(|op| op.taken.iter().copied()).collect()
-}
-
 /// The compressed weights that count in an op's own error: those that it reads, and those of ops between it and values that were
 /// `known` from the first model.
-pub(crate) fn behind(g: &Function, fixed: &HashSet<OpId>, known: &HashSet<Value>, id: OpId) -> Vec<Compressed> {
+fn behind(g: &Function, fixed: &HashSet<OpId>, known: &HashSet<Value>, id: OpId) -> Vec<Compressed> {
     let (mut todo, mut seen, mut out) = (vec![id], HashSet::from([id]), vec![]);
     while let Some(id) = todo.pop() {
         out.extend(compressed(g, fixed, id));
@@ -204,44 +286,4 @@ pub(crate) fn compressed(g: &Function, fixed: &HashSet<OpId>, id: OpId) -> Vec<C
         }
     });
     out
-}
-
-/// Signal over noise of the worst output, in dB, with the result of each of `ops` taken from the first model.
-fn repaired<'w>(
-    sides: Sides<'_>,
-    ops: impl Iterator<Item = &'w OpGap>,
-    inputs: &[Option<Tensor>],
-) -> Result<HashMap<Value, f64>, Diagnostic> {
-    let wanted: HashMap<Value, Value> = ops.filter_map(|op| Some((op.paired?, op.value))).collect();
-    if wanted.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let (mut right, mut out) = (vec![], HashMap::new());
-    let first = Session::new(sides.a, sides.f, &Cpu, Options::default());
-    let mut hold = |v: Value, t: &Tensor| {
-        if let Some(b) = wanted.get(&v) {
-            right.push((*b, t.clone()));
-        }
-    };
-    let outputs = first.run_observed(inputs, &mut States::new(), Some(&mut hold)).map_err(|e| run_error(&e))?;
-    let second = Session::new(sides.b, sides.g, &Cpu, Options::default());
-    let inputs = feed::match_inputs(sides.g, &feed::as_arrays(sides.f, inputs))?;
-    for (v, t) in right {
-        let mut steps = second.steps(&inputs, &States::new()).map_err(|e| run_error(&e))?;
-        while let Some(done) = steps.step() {
-            let Ok(id) = done else { break };
-            let got =
-                steps.value(v).filter(|got| sides.g.op_data(id).results.contains(&v) && gap(&t, got, true).is_some());
-            if let Some((right, _)) = got.map(|got| taken(&t, got)) {
-                steps.replace(v, right);
-            }
-        }
-        let pairs = super::outputs(sides.f, sides.g);
-        let snr = pairs
-            .iter()
-            .filter_map(|(i, b)| gap(outputs.get(*i)?, steps.value(*b)?, true))
-            .map(|g| g.snr_db().unwrap_or(999.0));
-        out.insert(v, snr.fold(999.0, f64::min));
-    }
-    Ok(out)
 }

@@ -1,8 +1,8 @@
 //! Which weights must stay as they were for outputs to be within the tolerance: the fewest that were found to do.
 
 use super::{
-    Examined, Sides, blame, fixed,
-    recipe::{Keeps, Recipe, least, tried},
+    Examined, Sides,
+    recipe::{Keeps, Recipe, fewest, tried},
 };
 use crate::{
     convert::Job,
@@ -17,7 +17,7 @@ use mlconv_mil::{
     verify::{Verified, verify},
 };
 use mlconv_tensor::Tensor;
-use std::collections::HashMap;
+use std::{collections::HashMap, slice};
 
 /// Finds weights of `package` with which left as they are in `source` its outputs on `given` are within the tolerance of `parity`.
 /// Where the source is no package, `job` makes one of it without compressing. `None` where none are found.
@@ -33,7 +33,8 @@ pub fn search(
         Format::Package => source.clone(),
         _ => tried(source, job, format, given, parity, &[])?.0,
     };
-    let suspects = suspects(found);
+    let suspects: Vec<String> =
+        suspects(found).into_iter().filter(|n| with_weights(package, &plain, slice::from_ref(n)).is_some()).collect();
     let passes = |names: &[String]| {
         let module = with_weights(package, &plain, names)?;
         let scope = Scope { fast: true, ..Scope::quick(parity.tolerance) };
@@ -48,19 +49,17 @@ pub fn search(
             _ => most *= 2,
         }
     };
-    Some(least(Recipe { keeps: Keeps::Weights, names, parity }, 0, passes))
+    Some(fewest(Recipe { keeps: Keeps::Weights, names, parity }, 0, passes))
 }
 
 /// Names of compressed weights: those of ops to blame first, then those of the ops with the most noise of their own.
 fn suspects(found: &[(Sides<'_>, &Examined)]) -> Vec<String> {
     let mut all: Vec<(f64, String)> = vec![];
     for (sides, one) in found {
-        let (g, fixed, known) = (sides.g, fixed(sides.g), blame::known(&one.bisection.walk));
-        for (at, op) in one.bisection.walk.ops.iter().enumerate() {
+        for (at, (op, weights)) in one.bisection.walk.ops.iter().zip(&one.bisection.weights).enumerate() {
             let rank = one.bisection.culprits.iter().position(|c| c.at == at).map(|rank| rank as f64 - 1e6);
             let Some(key) = rank.or_else(|| op.own.as_ref()?.snr_db()) else { continue };
-            let weights = blame::behind(g, &fixed, &known, op.op);
-            all.extend(weights.into_iter().map(|w| (key, g.value(w.weight).hint.to_string())));
+            all.extend(weights.iter().map(|w| (key, sides.g.value(w.weight).hint.to_string())));
         }
     }
     all.sort_by(|a, b| a.0.total_cmp(&b.0));

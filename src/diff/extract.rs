@@ -1,6 +1,6 @@
 //! A part of a function as a program of its own: an op with what leads from values that are known to it.
 
-use super::walk::Walk;
+use super::{walk::Walk, weights::Sources};
 use mlconv_mil::{
     ir::{Function, Module, OpId, Place, Port, Value},
     ops::{Cast, Const},
@@ -46,10 +46,11 @@ impl Part {
         self.ops.iter().filter(|id| g.op::<Const>(**id).is_none()).count()
     }
 
-    /// A program of it, whose inputs have the shapes and, but in single precision, the types of `given`; `single` computes in
-    /// single precision whatever is in half precision. `None` where it has branches or loops.
-    pub fn program(&self, g: &Function, given: &[Tensor], single: bool) -> Option<Module> {
-        let dtype = |d: DType| if single && d == DType::F16 { DType::F32 } else { d };
+    /// A program of it, whose inputs have the shapes and, but in single precision, the types of `given`. In single precision,
+    /// for `single`, computes whatever is in half precision, with the constants that `single` has for some of them. `None` where
+    /// it has branches or loops.
+    pub fn program(&self, g: &Function, given: &[Tensor], single: Option<&Sources<'_>>) -> Option<Module> {
+        let dtype = |d: DType| if single.is_some() && d == DType::F16 { DType::F32 } else { d };
         let mut f = Function::new("main", g.opset);
         let mut now: HashMap<Value, Value> = HashMap::new();
         for (v, t) in self.inputs.iter().zip(given) {
@@ -61,7 +62,13 @@ impl Part {
             let data = g.op_data(*id);
             let mut op = data.op.clone();
             if let Some(c) = g.op::<Const>(*id) {
-                op = Box::new(Const { val: c.val.cast(dtype(c.val.dtype())) });
+                let v = data.results.first();
+                let exact = single.filter(|_| c.val.dtype() == DType::F16).zip(v).and_then(|(of, v)| of.constant(*v));
+                // What is no rounding of it is a fault of its own.
+                let is_rounded =
+                    |t: &&Tensor| t.shape() == c.val.shape() && t.cast(DType::F16).to_f32() == c.val.to_f32();
+                let exact = exact.filter(is_rounded).unwrap_or(&c.val);
+                op = Box::new(Const { val: exact.cast(dtype(c.val.dtype())) });
             } else if let Some(c) = g.op::<Cast>(*id) {
                 op = Box::new(Cast { x: c.x, dtype: dtype(c.dtype) });
             }

@@ -49,26 +49,25 @@ pub fn decibels(signal: f64, noise: f64) -> Option<f64> {
     (noise > 0.0).then(|| (10.0 * (signal / noise).log10()).clamp(-999.0, 999.0))
 }
 
-/// Compares `got` with `want`; `None` where their shapes or kinds are others. In a program that computes in half precision, `halves`,
-/// passes may have put other great numbers in the place of those that it does not hold.
-pub fn gap(want: &Tensor, got: &Tensor, halves: bool) -> Option<Gap> {
+/// Compares `got` with `want`; `None` where their shapes or kinds are others, or all elements are [`is_clamped`].
+pub fn gap(want: &Tensor, got: &Tensor) -> Option<Gap> {
     let scalar = matches!((want.shape(), got.shape()), ([], [1]) | ([1], []));
     let floats = [want, got].map(|t| t.dtype().is_float());
     if (want.shape() != got.shape() && !scalar) || floats[0] != floats[1] || want.dtype() == DType::Str {
         return None;
     }
-    let mut out = Gap { count: want.count(), ..Gap::default() };
+    let (mut out, most) = (Gap { count: want.count(), ..Gap::default() }, most(got.dtype()));
     in_parts([&Numbers::new(want), &Numbers::new(got)], want.count(), BLOCK, |start, want, got| {
         for (i, (w, g)) in want.iter().zip(got).enumerate() {
-            out.add(start + i, (*w, *g), floats[0], halves);
+            out.add(start + i, (*w, *g), floats[0], most);
         }
     });
-    Some(out)
+    (out.clamped == 0 || out.clamped < out.count).then_some(out)
 }
 
 impl Gap {
     /// Takes in the element at `i`.
-    fn add(&mut self, i: usize, (w, g): (f64, f64), is_float: bool, halves: bool) {
+    fn add(&mut self, i: usize, (w, g): (f64, f64), is_float: bool, most: f64) {
         if !is_float {
             self.signal += 1.0;
             if w != g {
@@ -78,7 +77,7 @@ impl Gap {
             }
             return;
         }
-        if halves && is_clamped(w, g) {
+        if is_clamped(w, g, most) {
             self.clamped += 1;
             return;
         }
@@ -106,26 +105,44 @@ pub fn taken(want: &Tensor, got: &Tensor) -> (Tensor, bool) {
     if got.dtype() != DType::F16 || want.dtype() == DType::F16 {
         return (want.cast(got.dtype()), true);
     }
-    let mut same = true;
+    let (mut same, mut signal, mut noise) = (true, 0.0, 0.0);
     let mut elements: Vec<f16> = Vec::with_capacity(want.count());
     in_parts([&Numbers::new(&want), &Numbers::new(got)], want.count(), BLOCK, |_, want, got| {
         elements.extend(want.iter().zip(got).map(|(w, g)| {
             if w.abs() <= MOST || w.is_nan() || w == g {
-                return f16::from_f64(*w);
+                let half = f16::from_f64(*w);
+                if w.is_finite() {
+                    signal += w * w;
+                    noise += (w - half.to_f64()).powi(2);
+                }
+                return half;
             }
-            if is_clamped(*w, *g) {
+            if is_clamped(*w, *g, MOST) {
                 return f16::from_f64(*g);
             }
             same = false;
             f16::from_f64(MOST.copysign(*w))
         }));
     });
+    // Numbers that are too small for half precision may be all that a value is.
+    same &= noise <= signal * LOST;
     (Tensor::from_vec(want.shape(), elements), same)
 }
 
-/// Whether a great number of the same sign stands for one that half precision does not hold.
-fn is_clamped(want: f64, got: f64) -> bool {
-    want.abs() > MOST && (CLAMPED..=MOST).contains(&got.abs()) && (want < 0.0) == (got < 0.0)
+/// The part of a value that rounding may take from it, as a power: 40 dB.
+const LOST: f64 = 1e-4;
+
+/// The greatest number that passes leave in place, of a type: a mask stands for an infinity in single precision as well.
+fn most(dtype: DType) -> f64 {
+    if dtype == DType::F16 { MOST } else { ENDLESS }
+}
+
+/// Numbers from here on are masks, not results.
+const ENDLESS: f64 = 1e30;
+
+/// Whether a great number of the same sign stands for one that is greater than `most`.
+fn is_clamped(want: f64, got: f64, most: f64) -> bool {
+    want.abs() > most && (CLAMPED..=most).contains(&got.abs()) && (want < 0.0) == (got < 0.0)
 }
 
 /// `t` with every element moved to the next number of its type, up or down: what rounding does to a value, but for
@@ -177,19 +194,19 @@ mod tests {
 
     #[test]
     fn gaps_are_of_finite_elements() {
-        let g = gap(&floats(&[3.0, 4.0, f32::NAN]), &floats(&[3.0, 3.5, f32::NAN]), false).expect("of one shape");
+        let g = gap(&floats(&[3.0, 4.0, f32::NAN]), &floats(&[3.0, 3.5, f32::NAN])).expect("of one shape");
         assert_eq!((g.signal, g.noise, g.worst, g.non_finite), (25.0, 0.25, 1, 0));
         assert_eq!(g.snr_db(), Some(20.0));
-        let g = gap(&floats(&[1e5]), &floats(&[f32::INFINITY]), true).expect("of one shape");
+        let g = gap(&floats(&[1e5]), &floats(&[f32::INFINITY])).expect("of one shape");
         assert_eq!((g.non_finite, g.greatest, g.snr_db()), (1, 1e5, Some(f64::NEG_INFINITY)));
-        assert_eq!(gap(&floats(&[1.0]), &floats(&[1.0, 2.0]), false), None);
+        assert_eq!(gap(&floats(&[1.0]), &floats(&[1.0, 2.0])), None);
     }
 
     #[test]
     fn masks_may_be_clamped() {
         let (mask, clamped) =
             (floats(&[f32::MIN, f32::NEG_INFINITY, 0.0]), floats(&[-1e4, -3e4, 0.0]).cast(DType::F16));
-        let g = gap(&mask, &clamped, true).expect("of one shape");
+        let g = gap(&mask, &clamped).expect("of one shape");
         assert_eq!((g.clamped, g.non_finite, g.is_exact()), (2, 0, true));
         let (t, same) = taken(&mask, &clamped);
         assert_eq!((t.to_f32().to_vec(), same), (clamped.to_f32().to_vec(), true));
@@ -200,7 +217,7 @@ mod tests {
     #[test]
     fn integers_differ_or_not() {
         let [a, b] = [[1i32, 2, 3], [1, 5, 3]].map(|v| Tensor::from_vec(&[3], v.to_vec()));
-        let g = gap(&a, &b, false).expect("of one shape");
+        let g = gap(&a, &b).expect("of one shape");
         assert_eq!((g.noise, g.signal, g.worst), (1.0, 3.0, 1));
     }
 
@@ -208,9 +225,8 @@ mod tests {
     fn shaking_is_as_strong_as_rounding() {
         let exact = floats(&(0..4096).map(|i| 1.0 + (i as f32 * 0.37).sin().abs() * 7.0).collect::<Vec<_>>());
         let half = exact.cast(DType::F16);
-        let rounding = gap(&exact, &half, false).and_then(|g| g.snr_db()).expect("noise");
-        let shaking =
-            gap(&half, &shaken(&half, None, 1).expect("a float"), false).and_then(|g| g.snr_db()).expect("noise");
+        let rounding = gap(&exact, &half).and_then(|g| g.snr_db()).expect("noise");
+        let shaking = gap(&half, &shaken(&half, None, 1).expect("a float")).and_then(|g| g.snr_db()).expect("noise");
         assert!((rounding - shaking - 10.0 * SHAKEN.log10()).abs() < 3.0, "{rounding} {shaking}");
     }
 }

@@ -16,23 +16,25 @@ pub mod recipe;
 pub mod recorded;
 pub mod reduce;
 mod report;
+mod start;
 mod walk;
 mod weights;
 
-pub use blame::{Culprit, State, Why};
-pub use pair::{Pairs, computed, fixed};
+pub use blame::{Compressed, Culprit, State, Why};
+pub use pair::{Pairs, computed, fixed, outputs};
 pub(crate) use report::place;
 pub use report::{bisection_json, bisection_text, ops_json, ops_text};
-pub use walk::{OpGap, Sides, Walk, walk};
+pub use start::Start;
+pub use walk::{OpGap, Own, Sides, Walk, walk};
 pub use weights::Sources;
 
 use crate::{
     Diagnostic,
-    parity::{Given, Parity},
+    parity::{self, Given, Parity, Scope},
 };
 use extract::Part;
 use mlconv_mil::{
-    ir::{Function, Value},
+    ir::Value,
     verify::{Verified, verify},
 };
 use mlconv_runner::{Options, Session, States, cpu::Cpu};
@@ -46,12 +48,18 @@ pub struct Bisection {
     pub pairs: Pairs,
     /// What was seen.
     pub walk: Walk,
-    /// The noise that is explained in each op's own error, as a sum of squares.
-    pub allowed: Vec<f64>,
+    /// The compressed weights that count in each op's own error.
+    pub weights: Vec<Vec<Compressed>>,
+    /// The noise that is explained in each op's own error, as a sum of squares; `None` where nothing is known of it.
+    pub allowed: Vec<Option<f64>>,
     /// What can be said of each op of the walk.
     pub states: Vec<State>,
     /// The ops to blame, the first of them first.
     pub culprits: Vec<Culprit>,
+    /// Outputs that follow from constants alone, and differ.
+    pub constants: Vec<String>,
+    /// Whether the outputs are within the tolerance.
+    pub pass: bool,
 }
 
 /// What was found in one function of two models.
@@ -62,7 +70,7 @@ pub struct Examined {
     /// What was found.
     pub bisection: Bisection,
     /// What both ran on.
-    pub inputs: Vec<Option<Tensor>>,
+    pub start: Start,
 }
 
 impl Examined {
@@ -72,71 +80,142 @@ impl Examined {
     }
 }
 
-/// Compares each function value by value, on the inputs that the worst output of `parity` is of.
+/// Compares each function value by value, on the inputs that its worst output in `parity` is of, which is of `given` and `scope`.
 pub fn examine(
     source: &Verified,
     package: &Verified,
-    given: Given<'_>,
+    (given, scope): (Given<'_>, &Scope<'_>),
     parity: &Parity,
     budget: usize,
 ) -> Result<Vec<Examined>, Diagnostic> {
-    let worst = parity.outputs.iter().find(|o| !o.pass).or(parity.outputs.first()).map_or(0, |o| o.worst_sample);
     let mut out = vec![];
     for (j, g) in package.functions.iter().enumerate() {
         let i = source.functions.iter().position(|f| f.name == g.name).unwrap_or(0);
         let Some(f) = source.functions.get(i) else { continue };
-        let Some(inputs) = recipe::inputs(source, (f, g), given, worst) else { continue };
-        let bisection = bisect(Sides { a: source, f, b: package, g }, &inputs, budget)?;
-        out.push(Examined { at: [i, j], bisection, inputs });
+        let sides = Sides { a: source, f, b: package, g };
+        let (pass, worst) = parity.worst_of(package, g);
+        let Some(calls) = parity::leading(source, package, g, (given, scope), worst) else { continue };
+        let start = Start::last_of(sides, calls)?;
+        let bisection = bisect(sides, &start, pass, budget)?;
+        out.push(Examined { at: [i, j], bisection, start });
     }
     Ok(out)
 }
 
-/// Compares two models on the first's `inputs`, holding at most `budget` bytes of values for later.
-pub fn bisect(sides: Sides<'_>, inputs: &[Option<Tensor>], budget: usize) -> Result<Bisection, Diagnostic> {
-    let mut pairs = Pairs::named(sides.f, sides.g);
-    if !pairs.are_told(sides.f, sides.g) {
-        pairs = alike::paired(sides, &pairs, inputs, budget)?;
+/// Compares two models from `start`, holding at most `budget` bytes of values for later; `pass` is whether outputs are within the
+/// tolerance.
+pub fn bisect(sides: Sides<'_>, start: &Start, pass: bool, budget: usize) -> Result<Bisection, Diagnostic> {
+    let named = Pairs::named(sides.f, sides.g);
+    let are_told = named.are_told(sides.f, sides.g);
+    let by_value = || alike::paired(sides, (&named, are_told), start, budget);
+    let found = found(sides, if are_told { named.clone() } else { by_value()? }, start, pass, budget)?;
+    if are_told && pass && !found.culprits.is_empty() {
+        // Names that were given to other values make culprits where nothing is wrong.
+        let again = self::found(sides, by_value()?, start, pass, budget)?;
+        if again.culprits.len() < found.culprits.len() {
+            return Ok(again);
+        }
     }
-    let walk = walk(sides, &pairs, inputs, budget)?;
-    let allowed = blame::allowed(sides.g, &walk);
-    let states = blame::judge(&walk, &allowed);
-    let mut culprits = blame::culprits(sides, &walk, (&allowed, &states), inputs)?;
-    if let Some(first) = culprits.first_mut()
-        && first.why == Why::Differs
-        && is_rounding(sides, (&walk, &pairs), first.at, inputs)
-    {
-        first.why = Why::Rounds;
-    }
-    Ok(Bisection { pairs, walk, allowed, states, culprits })
+    Ok(found)
 }
+
+/// Compares the values of two models that are pairs.
+fn found(sides: Sides<'_>, pairs: Pairs, start: &Start, pass: bool, budget: usize) -> Result<Bisection, Diagnostic> {
+    let walk = walk(sides, &pairs, start, budget)?;
+    let weights = blame::weights(sides.g, &walk);
+    let allowed = blame::allowed(&walk, &weights);
+    let states = blame::judge(&walk, &allowed);
+    let constants = constants(sides, start);
+    let mut found = Bisection { pairs, walk, weights, allowed, states, culprits: vec![], constants, pass };
+    found.culprits = blame::culprits(sides, &found, start, budget)?;
+    Ok(found)
+}
+
+/// Outputs of the second model that follow from constants alone, and differ.
+fn constants(sides: Sides<'_>, start: &Start) -> Vec<String> {
+    let fixed = fixed(sides.g);
+    let is_fixed = |v: &Value| sides.g.def_op(*v).is_some_and(|id| fixed.contains(&id));
+    let all: Vec<(usize, Value)> = outputs(sides.f, sides.g).into_iter().filter(|(_, v)| is_fixed(v)).collect();
+    if all.is_empty() {
+        return vec![];
+    }
+    let second = Session::new(sides.b, sides.g, &Cpu, Options::default());
+    let Ok(got) = second.run(&start.given, &mut start.states[1].clone()) else { return vec![] };
+    let differs = |(at, v): &(usize, Value)| {
+        let place = sides.g.outputs().iter().position(|out| out == v)?;
+        let off = gap::gap(start.outputs.get(*at)?, got.get(place)?)?;
+        (off.snr_db().unwrap_or(blame::EXACT) < CONSTANT).then(|| sides.g.sig.outputs[place].name.to_string())
+    };
+    all.iter().filter_map(differs).collect()
+}
+
+/// From this on, in dB, two constants are the same: half precision gives 70.
+const CONSTANT: f64 = 50.0;
 
 impl Bisection {
     /// Signal over noise in dB that is explained in the own error of an op of the walk.
     pub fn explained_db(&self, at: usize) -> Option<f64> {
-        gap::decibels(self.walk.ops.get(at)?.own.as_ref()?.signal, *self.allowed.get(at)?)
+        gap::decibels(self.walk.ops.get(at)?.own.as_ref()?.gap.signal, (*self.allowed.get(at)?)?)
+    }
+
+    /// How many ops were compared with values of the first model.
+    pub fn compared(&self) -> usize {
+        self.states.iter().filter(|s| **s != State::NotCompared).count()
+    }
+
+    /// What comes of it in a word.
+    pub fn verdict(&self) -> Verdict {
+        let is_exact = || self.states.iter().all(|s| matches!(s, State::Exact | State::NotCompared));
+        match self.culprits.is_empty() {
+            false => Verdict::Found,
+            true if self.pass && is_exact() => Verdict::Agrees,
+            true if !self.pass && (is_exact() || self.compared() * 2 < self.states.len()) => Verdict::Unknown,
+            true => Verdict::Accumulates,
+        }
     }
 }
 
-/// The position of each output of the first function, and the value of the second that it is compared with.
-pub fn outputs(f: &Function, g: &Function) -> Vec<(usize, Value)> {
-    let same = |i: usize| {
-        let port = &g.sig.outputs[i];
-        let named = f.sig.outputs.iter().position(|p| crate::parity::same_port(p, port));
-        named.unwrap_or(i)
-    };
-    g.outputs().iter().enumerate().map(|(i, v)| (same(i), *v)).collect()
+/// What comes of a comparison value by value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There are ops to blame.
+    Found,
+    /// Whatever was compared is the same.
+    Agrees,
+    /// No op is off by more than its types explain.
+    Accumulates,
+    /// Outputs differ, and too little was compared to say why.
+    Unknown,
+}
+
+impl Verdict {
+    /// For programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Found => "found",
+            Self::Agrees => "agrees",
+            Self::Accumulates => "accumulates",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The end of the second model up to an op of a walk, from where values of the first are known.
+pub struct Cut {
+    /// What leads to the op.
+    pub part: Part,
+    /// What it begins with in the first model.
+    pub exact: Vec<Tensor>,
+    /// The same, as the second model's types hold it.
+    pub begins: Vec<Tensor>,
+    /// What the first model has for its result.
+    pub want: Option<Tensor>,
 }
 
 /// The part of the second model that ends with an op of a walk, and what it begins with, of the first model where that has it.
-pub fn part(
-    sides: Sides<'_>,
-    (walk, pairs): (&Walk, &Pairs),
-    at: usize,
-    inputs: &[Option<Tensor>],
-) -> Option<(Part, Vec<Tensor>, Option<Tensor>)> {
-    let v = walk.ops.get(at)?.value;
-    let part = Part::ending_with(sides.g, walk, v);
+pub fn cut(sides: Sides<'_>, found: &Bisection, at: usize, start: &Start) -> Option<Cut> {
+    let (v, pairs) = (found.walk.ops.get(at)?.value, &found.pairs);
+    let part = Part::ending_with(sides.g, &found.walk, v);
     let mut of_first: HashMap<Value, Tensor> = HashMap::new();
     let wanted: Vec<Value> = part.inputs.iter().chain([&v]).filter_map(|v| pairs.of(*v)).collect();
     let mut hold = |a: Value, t: &Tensor| {
@@ -145,37 +224,32 @@ pub fn part(
         }
     };
     let session = Session::new(sides.a, sides.f, &Cpu, Options::default());
-    session.run_observed(inputs, &mut States::new(), Some(&mut hold)).ok()?;
-    let given = crate::feed::match_inputs(sides.g, &crate::feed::as_arrays(sides.f, inputs)).ok()?;
+    session.run_observed(&start.inputs, &mut start.states[0].clone(), Some(&mut hold)).ok()?;
     let tensors = sides.g.inputs().iter().filter(|v| sides.g.ty(**v).tensor().is_some());
-    let given: HashMap<Value, Tensor> = tensors.zip(given).filter_map(|(v, t)| Some((*v, t?))).collect();
+    let given: HashMap<Value, Tensor> = tensors.zip(&start.given).filter_map(|(v, t)| Some((*v, t.clone()?))).collect();
     let one = |v: &Value| {
-        let dtype = sides.g.ty(*v).tensor()?.dtype;
-        given.get(v).cloned().or_else(|| {
+        let ty = sides.g.ty(*v).tensor()?;
+        given.get(v).map(|t| (t.clone(), t.clone())).or_else(|| {
             let t = of_first.get(&pairs.of(*v)?)?;
-            Some(gap::taken(t, &t.cast(dtype)).0)
+            let as_held = t.cast(ty.dtype);
+            Some((t.reshape(as_held.shape()), gap::taken(t, &as_held).0))
         })
     };
-    let begins = part.inputs.iter().map(one).collect::<Option<Vec<_>>>()?;
+    let (exact, begins) = part.inputs.iter().map(one).collect::<Option<Vec<_>>>()?.into_iter().unzip();
     let want = pairs.of(v).and_then(|a| of_first.get(&a).cloned());
-    Some((part, begins, want))
+    Some(Cut { part, exact, begins, want })
 }
 
-/// Whether an op that is off is not in single precision.
-fn is_rounding(sides: Sides<'_>, (walk, pairs): (&Walk, &Pairs), at: usize, inputs: &[Option<Tensor>]) -> bool {
-    let again = || {
-        let (part, begins, want) = part(sides, (walk, pairs), at, inputs)?;
-        let module = verify(part.program(sides.g, &begins, true)?).ok()?;
-        let f = module.functions.first()?;
-        let wide: Vec<Option<Tensor>> =
-            begins.iter().zip(crate::feed::tensor_inputs(f)).map(|(t, (_, ty))| Some(t.cast(ty.dtype))).collect();
-        let got = Session::new(&module, f, &Cpu, Options::default()).run(&wide, &mut States::new()).ok()?;
-        gap::gap(&want?, got.first()?, true)
-    };
-    let own = walk.ops.get(at).and_then(|op| op.own.as_ref());
-    match (own, again()) {
-        // An eighth of the noise is nine decibels less of it.
-        (Some(own), Some(single)) => single.non_finite == 0 && (own.non_finite > 0 || single.noise * 8.0 < own.noise),
-        _ => false,
-    }
+/// Whether an op that is off is not in single precision; `None` where that cannot be tried.
+fn is_rounding(sides: Sides<'_>, found: &Bisection, at: usize, start: &Start) -> Option<bool> {
+    let own = &found.walk.ops.get(at)?.own.as_ref()?.gap;
+    let Cut { part, exact, want, .. } = cut(sides, found, at, start)?;
+    let module = verify(part.program(sides.g, &exact, Some(&Sources::of(sides)))?).ok()?;
+    let f = module.functions.first()?;
+    let wide: Vec<Option<Tensor>> =
+        exact.iter().zip(crate::feed::tensor_inputs(f)).map(|(t, (_, ty))| Some(t.cast(ty.dtype))).collect();
+    let got = Session::new(&module, f, &Cpu, Options::default()).run(&wide, &mut States::new()).ok()?;
+    let single = gap::gap(&want?, got.first()?)?;
+    // An eighth of the noise is nine decibels less of it.
+    Some(single.non_finite == 0 && (own.non_finite > 0 || single.noise * 8.0 < own.noise))
 }

@@ -1,6 +1,6 @@
 //! Which value of one model stands for which of another.
 
-use crate::feed::means_port;
+use crate::parity::same_port;
 use mlconv_mil::{
     ir::{Function, OpId, Port, Value},
     ops::{Cast, Const},
@@ -30,31 +30,45 @@ impl Pairs {
     /// allows it; and outputs, whatever computes them. What follows from constants alone is left out.
     pub fn named(f: &Function, g: &Function) -> Self {
         let mut named: HashMap<String, Option<Value>> = HashMap::new();
+        let (mut of_plain, mut pairs) = (HashMap::new(), Self::of_outputs(f, g));
         for v in computed(f) {
             let name = Namer::legal(&f.value(v).hint);
+            if let Some(plain) = plain(&name) {
+                of_plain.insert(plain.to_owned(), v);
+            }
             // A name that several have is none of either.
             named.entry(name).and_modify(|v| *v = None).or_insert(Some(v));
         }
-        let mut pairs = Self::of_outputs(f, g);
         for v in computed(g) {
             let name = Namer::legal(&g.value(v).hint);
-            let a = named.get(&name).or_else(|| named.get(plain(&name)?)).copied().flatten();
+            let of = |name: &str| named.get(name).copied().or_else(|| of_plain.get(name).copied().map(Some));
+            let a = of(&name).or_else(|| of(plain(&name)?)).flatten();
             if let Some(a) = a.filter(|_| pairs.of(v).is_none()) {
                 pairs.add(a, v);
             }
         }
+        pairs.see_through_casts(g);
         pairs
     }
 
-    /// Pairs outputs of the same name, whatever computes them.
+    /// Pairs what is cast to a value that has a pair as well, if it has none: an output's own op is before its cast.
+    pub(super) fn see_through_casts(&mut self, g: &Function) {
+        let is_float = |v: Value| g.ty(v).tensor().is_some_and(|t| t.dtype.is_float());
+        for v in computed(g) {
+            let before = g.def::<Cast>(v).map(|cast| cast.x).filter(|x| is_float(*x) && g.def_op(*x).is_some());
+            if let Some((a, x)) = self.of(v).zip(before.filter(|x| self.of(*x).is_none())) {
+                self.add(a, x);
+            }
+        }
+    }
+
+    /// Pairs outputs, whatever computes them.
     pub(super) fn of_outputs(f: &Function, g: &Function) -> Self {
         let mut pairs = Self::default();
         let known: HashSet<Value> = computed(f).chain(f.inputs().iter().copied()).collect();
-        for (port, v) in g.sig.outputs.iter().zip(g.outputs()) {
-            let same = |p: &Port| means_port(&p.name, port) || means_port(&port.name, p);
-            let at = f.sig.outputs.iter().position(same);
-            if let Some(a) = at.and_then(|at| f.outputs().get(at)).filter(|a| known.contains(a)) {
-                pairs.add(*a, *v);
+        for (at, v) in outputs(f, g) {
+            if let Some(a) = f.outputs().get(at).filter(|a| known.contains(a)) {
+                pairs.add(*a, v);
             }
         }
         pairs
@@ -95,6 +109,21 @@ impl Pairs {
     pub fn alike(&self) -> usize {
         self.alike
     }
+}
+
+/// The position of each output of the first function, and the value of the second that it is compared with: by name, or in order
+/// where no name is in both.
+pub fn outputs(f: &Function, g: &Function) -> Vec<(usize, Value)> {
+    let named = |port: &Port| {
+        let own = f.sig.outputs.iter().position(|p| p.name == port.name);
+        own.or_else(|| f.sig.outputs.iter().position(|p| same_port(p, port)))
+    };
+    let by_name = g.sig.outputs.iter().any(|port| named(port).is_some());
+    let one = |(i, (port, v)): (usize, (&Port, &Value))| {
+        let at = if by_name { named(port) } else { Some(i).filter(|i| *i < f.outputs().len()) };
+        at.map(|at| (at, *v))
+    };
+    g.sig.outputs.iter().zip(g.outputs()).enumerate().filter_map(one).collect()
 }
 
 /// A name without what coremltools adds to it.

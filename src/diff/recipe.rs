@@ -1,31 +1,30 @@
 //! Which ops must compute in single precision for outputs to be within the tolerance: the least that was found to do.
 
-use super::{Bisection, Sides, State, Why, bisect};
+use super::{Bisection, State, Why, examine};
 use crate::{
     Failure,
-    accuracy::Labels,
     convert::{Job, rewritten},
-    feed,
     model::Format,
     names::quoted,
     parity::{self, Given, Parity, Scope},
-    ranges,
+    settings::toml,
     watch::Watch,
     witness::Chosen,
 };
 use mlconv_mil::{
-    ir::{Function, OpId, Value},
+    ir::{Function, Module, OpId, Value},
     ops::{Cast, Const},
+    text::Namer,
     verify::Verified,
 };
 use mlconv_passes::Pattern;
-use mlconv_tensor::{DType, Tensor};
+use mlconv_tensor::DType;
 use std::collections::HashSet;
 
 /// Times that ops are added before it is given up.
 const MAX_ROUNDS: usize = 8;
-/// Names of which each is left out on trial, to find the least that does.
-const MAX_TRIED: usize = 6;
+/// Trials of leaving some names out, to find the fewest that do.
+const MAX_TRIED: usize = 24;
 /// Bytes of values that are held to compare with.
 const MAX_BYTES: usize = 1 << 30;
 
@@ -54,11 +53,13 @@ impl Recipe {
     pub fn lines(&self) -> Vec<String> {
         match self.keeps {
             _ if self.names.is_empty() => vec![],
-            Keeps::Precision => vec!["[convert]".to_owned(), format!("keep_fp32 = {:?}", self.names)],
+            Keeps::Precision => vec!["[convert]".to_owned(), keep_fp32(&self.names)],
             Keeps::Weights => {
-                let rule =
-                    |name: &String| format!("[[compress.tensor]]\npattern = {:?}\nscheme = \"none\"", pattern(name));
-                self.names.iter().flat_map(|n| rule(n).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+                let rule = |name: &String| {
+                    let pattern = format!("pattern = {}", toml::text(&pattern(name)));
+                    ["[[compress.tensor]]".to_owned(), pattern, "scheme = \"none\"".to_owned()]
+                };
+                self.names.iter().flat_map(rule).collect()
             }
         }
     }
@@ -79,6 +80,11 @@ impl Recipe {
             Keeps::Weights => "mlconv compress",
         }
     }
+}
+
+/// The line of a recipe that keeps ops in single precision.
+pub fn keep_fp32(names: &[String]) -> String {
+    format!("keep_fp32 = {}", toml::list(&names.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 /// A pattern of a weight's name, by that of the source as by that of the package.
@@ -113,7 +119,7 @@ pub fn search(
                 again.pass().then_some(again)
             };
             let found = Recipe { keeps: Keeps::Precision, names, parity: parity.clone() };
-            return Some(least(found, asked.len(), passes));
+            return Some(fewest(found, asked.len(), passes));
         }
     }
     None
@@ -149,25 +155,30 @@ fn kept(source: &Verified, job: &Job, names: &[String]) -> Result<Verified, Fail
 }
 
 /// The recipe without those of its names, but for the first `asked`, that it does without; `passes` gives the comparison of what
-/// comes of some names where that is within the tolerance. Of many names none is left out on trial.
-pub(super) fn least(mut best: Recipe, asked: usize, passes: impl Fn(&[String]) -> Option<Parity>) -> Recipe {
-    if best.names.len() - asked > MAX_TRIED {
-        return best;
-    }
-    let mut at = asked;
-    // One name is left at least.
-    while at < best.names.len() && best.names.len() > asked + 1 {
-        let mut fewer = best.names.clone();
-        fewer.remove(at);
-        match passes(&fewer) {
-            Some(parity) => best = Recipe { names: fewer, parity, ..best },
-            None => at += 1,
+/// comes of some names where that is within the tolerance. Halves are left out on trial, then ever smaller parts.
+pub(super) fn fewest(mut best: Recipe, asked: usize, passes: impl Fn(&[String]) -> Option<Parity>) -> Recipe {
+    let (mut size, mut left) = ((best.names.len() - asked).div_ceil(2), MAX_TRIED);
+    while size > 0 && left > 0 {
+        let mut at = asked;
+        // One name is left at least.
+        while at < best.names.len() && best.names.len() > asked + 1 && left > 0 {
+            let end = best.names.len().min(at + size);
+            let fewer = [&best.names[..at], &best.names[end..]].concat();
+            if fewer.len() == asked {
+                break;
+            }
+            left -= 1;
+            match passes(&fewer) {
+                Some(parity) => best = Recipe { names: fewer, parity, ..best },
+                None => at = end,
+            }
         }
+        size /= 2;
     }
     best
 }
 
-/// Names of ops that outputs which are off may suffer from, and that are not among `names`: of those to blame, the first;
+/// Patterns of ops that outputs which are off may suffer from, and that are not among `names`: of those to blame, the first;
 /// where there is none, the `most` that add the most noise of their own.
 fn blamed(
     source: &Verified,
@@ -177,39 +188,48 @@ fn blamed(
     names: &[String],
     most: usize,
 ) -> Vec<String> {
-    let at = parity.outputs.iter().find(|o| !o.pass).map_or(0, |o| o.worst_sample);
+    let scope = Scope { fast: true, ..Scope::quick(parity.tolerance) };
     let mut out: Vec<String> = vec![];
-    for (f, g) in source.functions.iter().zip(&package.functions) {
-        // Of several functions, outputs bear the name of theirs.
-        let is_off = |o: &&crate::compare::OutputDiff| {
-            !o.pass && (package.functions.len() == 1 || o.name.starts_with(&format!("{}: ", g.name)))
-        };
-        if !parity.outputs.iter().any(|o| is_off(&o)) {
+    for one in examine(source, package, (given, &scope), parity, MAX_BYTES).unwrap_or_default() {
+        let (found, g) = (&one.bisection, one.sides(source, package).g);
+        if found.pass {
             continue;
         }
-        let Some(inputs) = inputs(source, (f, g), given, at) else { continue };
-        let sides = Sides { a: source, f, b: package, g };
-        let Ok(found) = bisect(sides, &inputs, MAX_BYTES) else { continue };
-        let new = |names: &[String], v: Value| -> Vec<String> {
-            rounding(g, v).into_iter().filter(|n| !names.contains(n)).collect()
+        let new = |v: Value| -> Vec<String> {
+            let all = rounding(g, v).into_iter().map(|n| exactly(package, &n));
+            all.filter(|n| !names.contains(n)).collect()
         };
         let of_culprit = found.culprits.iter().filter(|c| c.why != Why::Compressed).find_map(|c| {
-            let names = new(names, found.walk.ops[c.at].value);
+            let names = new(found.walk.ops[c.at].value);
             (!names.is_empty()).then_some(names)
         });
-        out.extend(of_culprit.unwrap_or_else(|| {
-            let loud = loudest(&found);
+        let of_loud = || {
             let mut all: Vec<String> = vec![];
-            for name in loud.into_iter().flat_map(|v| new(names, v)) {
+            for name in loudest(found).into_iter().flat_map(new) {
                 if all.len() < most && !all.contains(&name) {
                     all.push(name);
                 }
             }
             all
-        }));
+        };
+        for name in of_culprit.unwrap_or_else(of_loud) {
+            if !out.contains(&name) {
+                out.push(name);
+            }
+        }
     }
-    out.dedup();
     out
+}
+
+/// A pattern that means the op of a value of this name, and no other: the name as a package has it, marked as one where other
+/// ops are of that type, or in a module of that name.
+fn exactly(module: &Module, name: &str) -> String {
+    let name = Namer::legal(name).to_string();
+    let plain = Pattern::new(&*name);
+    let is_it = |f: &Function, id: OpId| f.op_data(id).results.iter().any(|v| Namer::legal(&f.value(*v).hint) == *name);
+    let mut all = module.functions.iter().flat_map(|f| f.ops().map(move |id| (f, id)));
+    let is_wide = all.any(|(f, id)| plain.means(module, f, id) && !is_it(f, id));
+    if is_wide { Pattern::named(&name).as_str().to_owned() } else { name }
 }
 
 /// Values that are off, those of the greatest noise of their own first.
@@ -218,21 +238,6 @@ fn loudest(found: &Bisection) -> Vec<Value> {
     let mut loud: Vec<(f64, Value)> = ops.filter_map(|(op, _)| Some((op.own.as_ref()?.snr_db()?, op.value))).collect();
     loud.sort_by(|a, b| a.0.total_cmp(&b.0));
     loud.into_iter().map(|(_, v)| v).collect()
-}
-
-/// The inputs of the run `at` of a function, of whose twin in the package samples may bear the names.
-pub fn inputs(
-    module: &Verified,
-    (f, g): (&Function, &Function),
-    given: Given<'_>,
-    at: usize,
-) -> Option<Vec<Option<Tensor>>> {
-    if given.samples.is_empty() {
-        return ranges::looked(module, f, given.seed).map(|(inputs, _)| inputs);
-    }
-    let arrays = parity::source_names(f, g, given.samples);
-    let runs = feed::samples(f, &arrays, given.labels.map(Labels::len)).ok()?.runs;
-    runs.get(at).or(runs.first()).cloned()
 }
 
 /// The names of the ops that round a value: of the op itself, or where it computes in single precision already, of those that

@@ -3,8 +3,10 @@
 use crate::{
     Diagnostic,
     arrays::Arrays,
+    codes,
     compare::{self, OutputDiff, Tolerance},
     feed::{means, means_port},
+    names::listed,
     parity::run_error,
 };
 use mlconv_mil::{
@@ -49,15 +51,18 @@ pub fn compare(
         let output =
             f.sig.outputs.iter().position(|p| means_port(plain, p)).and_then(|at| f.outputs().get(at).copied());
         let value = || super::computed(f).find(|v| means(plain, &f.value(*v).hint) || means(&f.value(*v).hint, plain));
-        if let Some(v) = output.or_else(value) {
-            of.insert(v, (plain, t));
+        let Some(v) = output.or_else(value) else { continue };
+        if let Some((other, _)) = of.insert(v, (name, t)) {
+            let title = format!("{} are the same value", listed([other, name]));
+            return Err(Diagnostic::error(&codes::N0003, title).help("leave one of them out"));
         }
     }
     let mut values = vec![];
     let mut look = |v: Value, t: &Tensor| {
         if let Some((name, recorded)) = of.get(&v) {
             let (want, got) = if is_first { (*recorded, t) } else { (t, *recorded) };
-            values.push(compare::output(name, want, got, tolerance));
+            let plain = name.strip_prefix("output/").unwrap_or(name);
+            values.push(compare::output(plain, want, got, tolerance));
         }
     };
     let session = Session::new(module, f, &Cpu, Options::default());
@@ -65,8 +70,8 @@ pub fn compare(
     let used: HashSet<&str> = of.values().map(|(name, _)| *name).collect();
     let is_input = given(f, recorded);
     let is_unused = |name: &&String| {
-        let plain = ["output/", "input/"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);
-        !used.contains(plain) && !is_input.contains_key(plain)
+        let plain = name.strip_prefix("input/").unwrap_or(name);
+        !used.contains(name.as_str()) && !is_input.contains_key(plain)
     };
     Ok(Recorded { values, unused: recorded.keys().filter(is_unused).cloned().collect() })
 }

@@ -1,10 +1,10 @@
 //! What a comparison value by value has found, for people and for programs.
 
-use super::{Bisection, Culprit, OpGap, Sides, State, Why, recipe::Recipe};
-use crate::report::table;
-use mlconv_mil::ir::{OpId, Value};
+use super::{Bisection, Culprit, OpGap, Own, Sides, State, Verdict, Why, blame::EXACT, computed, recipe::Recipe};
+use crate::{names::listed, report::table};
+use mlconv_mil::ir::{Function, Module, OpId, Value};
 use serde_json::{Value as Json, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Ops that the table of a terminal has.
 const SHOWN: usize = 10;
@@ -32,20 +32,44 @@ impl Why {
             Self::Compressed => "weights are compressed",
             Self::Rounds => "loses precision",
             Self::Differs => "computes something else",
+            Self::Unknown => "is off by more than its types explain",
         }
     }
 }
 
 /// Where the value that an op is compared with comes from, in the source model.
 pub(crate) fn place(sides: Sides<'_>, op: &OpGap) -> Vec<String> {
-    let of = |module: &mlconv_mil::ir::Module, f: &mlconv_mil::ir::Function, v: Value| {
-        let origin = f.def_op(v).and_then(|id| f.op_data(id).origin);
-        let sources = origin.map(|o| module.origins.sources(o)).unwrap_or_default();
-        sources.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let of = |module: &Module, f: &Function, v: Value| f.def_op(v).map(|id| sources(module, f, id)).unwrap_or_default();
     let first = op.paired.map(|a| of(sides.a, sides.f, a)).unwrap_or_default();
     if first.is_empty() { of(sides.b, sides.g, op.value) } else { first }
 }
+
+fn sources(module: &Module, f: &Function, id: OpId) -> Vec<String> {
+    let sources = f.op_data(id).origin.map(|o| module.origins.sources(o)).unwrap_or_default();
+    sources.iter().map(ToString::to_string).collect()
+}
+
+/// As [`place`], with ops of the first model of which the second shows nothing, as it makes one of several.
+fn places(sides: Sides<'_>, found: &Bisection, op: &OpGap) -> Vec<String> {
+    let (f, mut out) = (sides.f, place(sides, op));
+    let computed: HashSet<Value> = computed(f).collect();
+    let mut todo: Vec<OpId> = op.paired.and_then(|a| f.def_op(a)).into_iter().collect();
+    let mut seen: HashSet<OpId> = todo.iter().copied().collect();
+    while let Some(id) = todo.pop().filter(|_| seen.len() < MOST_PLACES) {
+        f.op_data(id).op.visit_operands(&mut |v| {
+            let is_own = found.pairs.wanted(v) == 0 && computed.contains(&v);
+            if let Some(id) = f.def_op(v).filter(|id| is_own && seen.insert(*id)) {
+                todo.push(id);
+                let new = sources(sides.a, f, id).into_iter().filter(|text| !out.contains(text)).collect::<Vec<_>>();
+                out.extend(new);
+            }
+        });
+    }
+    out
+}
+
+/// Ops that one stands for of which it is said where they are.
+const MOST_PLACES: usize = 6;
 
 fn name(sides: Sides<'_>, op: &OpGap) -> String {
     sides.g.value(op.value).hint.to_string()
@@ -91,7 +115,7 @@ pub fn ops_json(sides: Sides<'_>, found: &Bisection, first: usize) -> Vec<Json> 
             "place": place(sides, op),
             "snr_db": decibels(total.and_then(|t| t.snr_db())),
             "max_abs": total.map(|t| t.max_abs),
-            "own_snr_db": decibels(own.and_then(|o| o.snr_db())),
+            "own_snr_db": decibels(own.and_then(Own::snr_db)),
             "explained_snr_db": found.explained_db(i),
             "state": state.name(),
             "range": op.range,
@@ -107,20 +131,15 @@ pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recip
         json!({
             "op": first + c.at,
             "name": name(sides, op),
-            "place": place(sides, op),
+            "place": places(sides, found, op),
             "why": c.why.name(),
-            "own_snr_db": decibels(op.own.as_ref().and_then(|o| o.snr_db())),
+            "own_snr_db": decibels(op.own.as_ref().and_then(Own::snr_db)),
             "explained_snr_db": found.explained_db(c.at),
             "repaired_snr_db": decibels(c.repaired_snr_db),
         })
     };
-    let state = match (found.culprits.is_empty(), found.states.iter().all(|s| *s == State::Exact)) {
-        (false, _) => "found",
-        (true, true) => "agrees",
-        (true, false) => "accumulates",
-    };
     json!({
-        "state": state,
+        "state": found.verdict().name(),
         "culprits": found.culprits.iter().take(TOLD).map(culprit).collect::<Vec<_>>(),
         "recipe": recipe.map(|r| json!({
             "lines": r.lines(),
@@ -130,13 +149,13 @@ pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recip
         })),
         "not_looked_at": found.walk.missed,
         "paired_by_value": found.pairs.alike(),
-        "compared": found.states.iter().filter(|s| **s != State::NotCompared).count(),
+        "compared": found.compared(),
     })
 }
 
 /// The ops of the greatest error of their own, as a table.
 pub fn ops_text(sides: Sides<'_>, found: &Bisection) -> String {
-    let off = |i: &usize| found.walk.ops[*i].own.as_ref().is_some_and(|own| !own.is_exact());
+    let off = |i: &usize| found.walk.ops[*i].own.as_ref().is_some_and(|own| !own.gap.is_exact());
     let mut order: Vec<usize> = (0..found.walk.ops.len()).filter(off).collect();
     let key = |i: usize| found.walk.ops[i].own.as_ref().and_then(|o| o.snr_db()).unwrap_or(f64::INFINITY);
     order.sort_by(|a, b| key(*a).total_cmp(&key(*b)).then(a.cmp(b)));
@@ -149,7 +168,7 @@ pub fn ops_text(sides: Sides<'_>, found: &Bisection) -> String {
         vec![
             name(sides, op),
             sides.g.op_data(op.op).op.name().to_owned(),
-            db(own.and_then(|o| o.snr_db())),
+            db(own.and_then(Own::snr_db)),
             db(found.explained_db(i)),
             db(total.and_then(|t| t.snr_db())),
             if state == State::Culprit { "CULPRIT".to_owned() } else { state.name().to_owned() },
@@ -161,7 +180,7 @@ pub fn ops_text(sides: Sides<'_>, found: &Bisection) -> String {
 
 /// What was found for people.
 pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
-    let compared = found.states.iter().filter(|s| **s != State::NotCompared).count();
+    let compared = found.compared();
     let alike = match found.pairs.alike() {
         0 => String::new(),
         n => format!("; {n} values were paired by what they are, as names do not tell"),
@@ -171,10 +190,21 @@ pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
         0 => String::new(),
         n => format!("; {n} values did not fit in memory, which `--max-memory` bounds"),
     };
-    if found.culprits.is_empty() {
-        return format!("no op is off by more than its types explain; {seen}{missed}\n");
+    let none = match found.verdict() {
+        Verdict::Found => None,
+        Verdict::Unknown => Some("which op is to blame cannot be said: too little could be compared"),
+        Verdict::Agrees => Some("every value that was compared is the same"),
+        Verdict::Accumulates => Some("no op is off by more than its types explain"),
+    };
+    let constants = match &*found.constants {
+        [] => String::new(),
+        all => format!("made of constants alone, which differ: {}\n", listed(all)),
+    };
+    if let Some(none) = none {
+        return format!("{constants}{none}; {seen}{missed}\n");
     }
-    let mut out = String::new();
+    let fine = "though outputs are within the tolerance, there are ops that are off by more than their types explain\n";
+    let mut out = if found.pass { fine.to_owned() } else { String::new() };
     for (at, c) in found.culprits.iter().take(TOLD).enumerate() {
         out += &culprit_text(sides, found, c, at == 0);
     }
@@ -182,22 +212,29 @@ pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
     if more > 0 {
         out += &format!("and {more} more\n");
     }
-    out + &format!("{seen}{missed}\n")
+    out + &constants + &format!("{seen}{missed}\n")
 }
 
 /// What is known of an op to blame.
 pub(super) fn culprit_text(sides: Sides<'_>, found: &Bisection, c: &Culprit, is_first: bool) -> String {
     let (op, g) = (&found.walk.ops[c.at], sides.g);
-    let head = if is_first { "the op to blame is" } else { "also off:" };
+    let head = match is_first {
+        true if found.pass => "off is",
+        true => "the op to blame is",
+        false => "also off:",
+    };
     let mut out = format!("{head} `{}` ({}), which {}\n", name(sides, op), g.op_data(op.op).op.name(), says(c.why));
-    for line in place(sides, op) {
+    for line in places(sides, found, op) {
         out += &format!("  from {line}\n");
     }
-    let own = db(op.own.as_ref().and_then(|o| o.snr_db()));
-    out += &format!("  its own error: SNR {own}, where {} is explained", db(found.explained_db(c.at)));
+    let own = db(op.own.as_ref().and_then(Own::snr_db));
+    out += &format!("  its own error: SNR {own}");
+    if let Some(explained) = found.explained_db(c.at) {
+        out += &format!(", where {} is explained", db(Some(explained)));
+    }
     if let Some(repaired) = c.repaired_snr_db.filter(|_| is_first) {
-        let outputs = if repaired >= 999.0 { "exact".to_owned() } else { format!("at {repaired:.1} dB") };
-        out += &format!("; with its result right, the worst output is {outputs}");
+        let outputs = if repaired >= EXACT { "exact".to_owned() } else { format!("at {repaired:.1} dB") };
+        out += &format!("; with right values up to it, the worst output is {outputs}");
     }
     out + "\n"
 }
@@ -209,5 +246,6 @@ fn says(why: Why) -> &'static str {
         Why::Compressed => "reads weights whose compression costs more than it should",
         Why::Rounds => "loses precision that single precision would keep",
         Why::Differs => "computes something else, in single precision as well",
+        Why::Unknown => "is off by more than its types explain",
     }
 }

@@ -9,13 +9,14 @@ use super::{
     gap::{Gap, SHAKEN, gap, shaken, taken},
     pair::{Pairs, fixed},
     range::{Range, range},
+    start::Start,
 };
-use crate::{Diagnostic, chance::drawn_values, feed, parity::run_error};
+use crate::{Diagnostic, chance::drawn_values, parity::run_error};
 use mlconv_mil::{
     ir::{Function, OpId, Value},
     verify::Verified,
 };
-use mlconv_runner::{Options, Session, States, Steps, cpu::Cpu};
+use mlconv_runner::{Options, Session, Steps, cpu::Cpu};
 use mlconv_tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -44,17 +45,31 @@ pub struct OpGap {
     /// How far it is off, with all that it inherits.
     pub total: Option<Gap>,
     /// How far it is off where what it reads is taken from the first model.
-    pub own: Option<Gap>,
-    /// The noise that its types explain, as a sum of squares.
-    pub explained: f64,
+    pub own: Option<Own>,
     /// How great the elements are that are wanted.
     pub range: Option<Range>,
-    /// Whether half precision had a part in its own error.
-    pub halves: bool,
-    /// Whether something that it reads could not be taken from the first model.
-    pub tainted: bool,
     /// The results that were taken from the first model for the ops that read them.
     pub taken: Vec<Value>,
+}
+
+/// The error of a result where what its op reads is taken from the first model.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// How far it is off.
+    pub gap: Gap,
+    /// The noise that its types explain, as a sum of squares; `None` where the op could not be asked again.
+    pub explained: Option<f64>,
+    /// Whether half precision had a part in it, of either model.
+    pub halves: bool,
+    /// Whether something that the op reads could not be taken from the first model.
+    pub tainted: bool,
+}
+
+impl Own {
+    /// Signal over noise in dB; `None` where there is no noise.
+    pub fn snr_db(&self) -> Option<f64> {
+        self.gap.snr_db()
+    }
 }
 
 /// What was seen of two models.
@@ -66,105 +81,105 @@ pub struct Walk {
     pub missed: usize,
 }
 
-/// Runs both on `inputs`, which are the first's, holding at most `budget` bytes of the first's values for later.
-pub fn walk(sides: Sides<'_>, pairs: &Pairs, inputs: &[Option<Tensor>], budget: usize) -> Result<Walk, Diagnostic> {
+/// Runs both from `start`, holding at most `budget` bytes of the first's values for later.
+pub fn walk(sides: Sides<'_>, pairs: &Pairs, start: &Start, budget: usize) -> Result<Walk, Diagnostic> {
     let g = sides.g;
     let (fixed, drawn) = (fixed(g), drawn_values(g));
-    let halves = computes_in_half(g);
     let mut totals: HashMap<Value, (Gap, Option<Range>)> = HashMap::new();
-    let swept = sweep(sides, pairs, inputs, budget, &mut |steps, _, wanted| {
+    let alone = Extent { start, budget, until: None, led: false };
+    let swept = sweep(sides, pairs, alone, &mut |steps, _, wanted| {
         for (v, want) in wanted.iter().filter(|(v, _)| !drawn.contains(v)) {
-            let off = want.as_ref().zip(steps.value(*v)).and_then(|(want, got)| gap(want, got, halves));
+            let off = want.as_ref().zip(steps.value(*v)).and_then(|(want, got)| gap(want, got));
             totals.extend(off.zip(want.as_ref()).map(|(off, want)| (*v, (off, range(want)))));
         }
     })?;
-    if let Some(failed) = swept.failed {
-        return Err(failed);
-    }
     let mut led = Led {
-        g,
+        sides,
+        pairs,
         fixed: &fixed,
         tainted: HashSet::new(),
         moved: HashMap::new(),
         coarse: HashSet::new(),
-        halves,
         own: HashMap::new(),
+        taken: HashSet::new(),
     };
-    let again = sweep(sides, pairs, inputs, budget, &mut |steps, id, wanted| led.see(steps, id, wanted))?;
-    let told = |id: OpId| {
+    let again =
+        sweep(sides, pairs, Extent { led: true, ..alone }, &mut |steps, id, wanted| led.see(steps, id, wanted))?;
+    let mut one = |id: OpId| {
         let results = &g.op_data(id).results;
-        let mut seen: Vec<OpGap> = results.iter().filter_map(|v| led.own.remove(v)).collect();
-        let taken = seen.iter().filter(|one| !one.taken.is_empty()).map(|one| one.value).collect();
-        let off = |one: &OpGap| {
-            one.own.as_ref().map_or(-1.0, |own| own.noise + if own.non_finite > 0 { f64::MAX } else { 0.0 })
+        let seen: Vec<Value> = results.iter().copied().filter(|v| totals.contains_key(v)).collect();
+        let worse = |x: &Value, y: &Value| {
+            let gaps = [x, y].map(|v| led.own.get(v).map(|own| own.gap.clone()).unwrap_or_default());
+            gaps[0].non_finite.min(1).cmp(&gaps[1].non_finite.min(1)).then(gaps[0].noise.total_cmp(&gaps[1].noise))
         };
-        seen.sort_by(|a, b| off(b).total_cmp(&off(a)));
-        let value = seen.first().map(|one| one.value).or(results.iter().copied().find(|v| totals.contains_key(v)));
-        let value = value.or(results.first().copied())?;
+        // Of results that are off alike, the first.
+        let value = seen.iter().rev().copied().max_by(worse).or(results.first().copied())?;
         let (total, range) = totals.remove(&value).map_or((None, None), |(total, range)| (Some(total), range));
         let paired = pairs.of(value).filter(|_| total.is_some());
-        let own = seen.into_iter().next();
-        let (tainted, halves, explained) =
-            own.as_ref().map_or((false, false, 0.0), |one| (one.tainted, one.halves, one.explained));
-        let own = own.and_then(|one| one.own).filter(|_| total.is_some());
-        Some(OpGap { op: id, value, paired, total, own, explained, range, halves, tainted, taken })
+        let own = led.own.remove(&value).filter(|_| total.is_some());
+        let taken = results.iter().copied().filter(|v| led.taken.contains(v)).collect();
+        Some(OpGap { op: id, value, paired, total, own, range, taken })
     };
-    let ops = g.ops().filter(|id| !fixed.contains(id)).filter_map(told).collect();
+    let ops = g.ops().filter(|id| !fixed.contains(id)).filter_map(&mut one).collect();
     Ok(Walk { ops, missed: swept.missed.max(again.missed) })
 }
 
-/// Whether a function computes anything in half precision.
-fn computes_in_half(g: &Function) -> bool {
-    super::computed(g).any(|v| g.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16))
+/// How far both run, and with how much memory.
+#[derive(Clone, Copy)]
+pub(super) struct Extent<'a> {
+    /// Where both begin.
+    pub start: &'a Start,
+    /// Bytes of values of the first that are held for later.
+    pub budget: usize,
+    /// The op of the second behind which nothing of the first is wanted any more.
+    pub until: Option<OpId>,
+    /// Whether the states of the second hold what those of the first do.
+    pub led: bool,
 }
 
 /// How a sweep over both models ended.
-struct Swept {
+pub(super) struct Swept {
     /// How many values of the first were let go of before they were compared.
-    missed: usize,
-    /// Why an op of the second could not be computed.
-    failed: Option<Diagnostic>,
+    pub missed: usize,
+    /// The outputs of the second.
+    pub outputs: Vec<Option<Tensor>>,
 }
 
 /// Is shown each op of the second model, behind which its run stands, and what is wanted of its results.
 type See<'s> = &'s mut dyn FnMut(&mut Steps<'_>, OpId, &[(Value, Option<Tensor>)]);
 
 /// Runs both once.
-fn sweep(
+pub(super) fn sweep(
     sides: Sides<'_>,
     pairs: &Pairs,
-    inputs: &[Option<Tensor>],
-    budget: usize,
+    Extent { start, budget, until, led }: Extent<'_>,
     see: See<'_>,
 ) -> Result<Swept, Diagnostic> {
     let Sides { a, f, b, g } = sides;
     let first = Session::new(a, f, &Cpu, Options::default());
     let second = Session::new(b, g, &Cpu, Options::default());
-    let mut ahead = Ahead::new(&first, f, inputs, pairs, budget)?;
-    let given = feed::match_inputs(g, &feed::as_arrays(f, inputs))?;
-    let mut steps = second.steps(&given, &States::new()).map_err(|e| run_error(&e))?;
-    let mut failed = None;
+    let mut ahead = Ahead::new(&first, f, start, pairs, budget)?;
+    let states = if led { &start.led } else { &start.states[1] };
+    let mut steps = second.steps(&start.given, states).map_err(|e| run_error(&e))?;
+    let mut wants = true;
     while let Some(done) = steps.step() {
-        let id = match done {
-            Ok(id) => id,
-            Err(e) => {
-                failed = Some(run_error(&e));
-                break;
-            }
-        };
+        let id = done.map_err(|e| run_error(&e))?;
         let mut wanted = vec![];
         for v in g.op_data(id).results.iter().copied() {
-            let want = pairs.of(v).map_or(Ok(None), |a| ahead.take(a))?;
+            let want = pairs.of(v).filter(|_| wants).map_or(Ok(None), |a| ahead.take(a))?;
             wanted.push((v, want));
         }
         see(&mut steps, id, &wanted);
+        wants &= until != Some(id);
     }
-    Ok(Swept { missed: ahead.missed.len(), failed })
+    let outputs = g.outputs().iter().map(|v| steps.value(*v).cloned()).collect();
+    Ok(Swept { missed: ahead.missed.len(), outputs })
 }
 
 /// The second model with values of the first, each once it is computed.
 struct Led<'g> {
-    g: &'g Function,
+    sides: Sides<'g>,
+    pairs: &'g Pairs,
     fixed: &'g HashSet<OpId>,
     /// Values that follow from one that could not be taken from the first model.
     tainted: HashSet<Value>,
@@ -172,10 +187,10 @@ struct Led<'g> {
     moved: HashMap<Value, Tensor>,
     /// Values without a pair that half precision had a part in.
     coarse: HashSet<Value>,
-    /// Whether anything is computed in half precision.
-    halves: bool,
     /// What was seen of results.
-    own: HashMap<Value, OpGap>,
+    own: HashMap<Value, Own>,
+    /// Results that were taken from the first model.
+    taken: HashSet<Value>,
 }
 
 impl Led<'_> {
@@ -183,24 +198,24 @@ impl Led<'_> {
         if self.fixed.contains(&id) {
             return;
         }
-        let (g, mut tainted, mut halves) = (self.g, false, false);
-        let is_half = |v: Value| g.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16);
+        let (g, mut tainted, mut halves) = (self.sides.g, false, false);
+        let is_half = |f: &Function, v: Value| f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16);
         g.op_data(id).op.visit_operands(&mut |v| {
             tainted |= self.tainted.contains(&v);
-            halves |= is_half(v) || self.coarse.contains(&v);
+            halves |= is_half(g, v) || self.coarse.contains(&v);
         });
-        halves |= g.op_data(id).results.iter().any(|v| is_half(*v));
+        halves |= g.op_data(id).results.iter().any(|v| is_half(g, *v));
         self.moved.retain(|v, _| steps.value(*v).is_some());
         let mut shake = |v: Value, t: &Tensor| {
             let is_fixed = g.def_op(v).is_some_and(|id| self.fixed.contains(&id));
             let moved = self.moved.get(&v).cloned().or_else(|| shaken(t, None, v.index() as u64).filter(|_| !is_fixed));
             moved.unwrap_or_else(|| t.clone())
         };
-        let again = steps.again(&mut shake).and_then(Result::ok).unwrap_or_default();
-        let again: Vec<Option<Tensor>> = (0..wanted.len()).map(|i| again.get(i).cloned()).collect();
-        for ((v, want), moved) in wanted.iter().zip(again) {
+        let again = steps.again(&mut shake).and_then(Result::ok);
+        for (i, (v, want)) in wanted.iter().enumerate() {
             let Some(got) = steps.value(*v).cloned() else { continue };
-            let off = want.as_ref().and_then(|want| Some((want, gap(want, &got, self.halves)?)));
+            let moved = again.as_ref().and_then(|all| all.get(i)).cloned();
+            let off = want.as_ref().and_then(|want| Some((want, gap(want, &got)?)));
             let Some((want, off)) = off else {
                 if halves {
                     self.coarse.insert(*v);
@@ -212,40 +227,35 @@ impl Led<'_> {
                 }
                 continue;
             };
-            let noise = moved.and_then(|moved| gap(&got, &moved, false)).map_or(0.0, |moved| moved.noise / SHAKEN);
-            let explained = noise + least(&off, got.dtype(), halves);
+            let halves = halves || self.pairs.of(*v).is_some_and(|a| is_half(self.sides.f, a));
+            let noise = moved.map(|moved| gap(&got, &moved).map_or(0.0, |moved| moved.noise / SHAKEN));
+            let explained = noise.map(|noise| noise + floor(&off, got.dtype(), halves));
             let (t, same) = taken(want, &got);
             steps.replace(*v, t);
-            if !same {
+            if same {
+                self.taken.insert(*v);
+            } else {
                 self.tainted.insert(*v);
             }
-            let taken = if same { vec![*v] } else { vec![] };
-            let one = OpGap {
-                op: id,
-                value: *v,
-                paired: None,
-                total: None,
-                own: Some(off),
-                explained,
-                range: None,
-                halves,
-                tainted,
-                taken,
-            };
-            self.own.insert(*v, one);
+            self.own.insert(*v, Own { gap: off, explained, halves, tainted });
         }
     }
 }
 
 /// The noise of numbers of a type as they are, even where nothing is computed.
-fn least(gap: &Gap, dtype: DType, halves: bool) -> f64 {
+fn floor(gap: &Gap, dtype: DType, halves: bool) -> f64 {
     let (unit, denormal) = match dtype {
         _ if !dtype.is_float() => return 0.0,
         _ if halves => (2f64.powi(-12), 2f64.powi(-25)),
         _ => (2f64.powi(-23), 0.0),
     };
-    gap.signal * unit * unit + gap.count as f64 * denormal * denormal
+    // Numbers that vanish explain little of a value that does.
+    let tiny = gap.count as f64 * denormal * denormal;
+    gap.signal * unit * unit + if gap.signal > 0.0 { tiny.min(gap.signal * VANISHING) } else { tiny }
 }
+
+/// The part of a value that may be lost to numbers that are too small for their type, as a power.
+const VANISHING: f64 = 1e-2;
 
 /// The run of the first model, and what it has computed for values of the second that are not there yet.
 struct Ahead<'s, 'p> {
@@ -263,11 +273,11 @@ impl<'s, 'p> Ahead<'s, 'p> {
     fn new(
         session: &'s Session<'_>,
         f: &'s Function,
-        inputs: &[Option<Tensor>],
+        start: &Start,
         pairs: &'p Pairs,
         budget: usize,
     ) -> Result<Self, Diagnostic> {
-        let steps = session.steps(inputs, &States::new()).map_err(|e| run_error(&e))?;
+        let steps = session.steps(&start.inputs, &start.states[0]).map_err(|e| run_error(&e))?;
         let mut ahead = Self { f, steps, pairs, held: HashMap::new(), bytes: 0, budget, missed: HashSet::new() };
         f.inputs().iter().for_each(|v| ahead.hold(*v, false));
         Ok(ahead)

@@ -2,7 +2,7 @@
 
 use super::{
     Given, Parity, Run,
-    pair::{Outcome, Pair, Stopped, Wanted},
+    pair::{Inputs, Outcome, Pair, Stopped, Wanted},
     plan::{self, Plan, Scope, Series},
     source_names, uncompared,
 };
@@ -17,6 +17,7 @@ use crate::{
     golden::Golden,
     model,
     names::listed,
+    stateful::remembers,
     witness::Witness,
 };
 use mlconv_mil::{ir::Function, verify::Verified};
@@ -179,6 +180,40 @@ impl Parity {
             Stopped::Package(d) | Stopped::Labels(d) => self.runs.push(Run { error: Some(d.title), ..run }),
         }
     }
+}
+
+/// The inputs of the call number `at` of those of a function of the package that are judged; where it remembers, behind those of
+/// the calls before it in its series.
+pub(crate) fn leading(
+    source: &Verified,
+    package: &Verified,
+    g: &Function,
+    (given, scope): (Given<'_>, &Scope<'_>),
+    at: usize,
+) -> Option<Vec<Inputs>> {
+    let f = source.function(&g.name).or(source.functions.first())?;
+    let pair = pair(source, f, (package, g), scope, scope.tolerance, given.labels.is_some());
+    let runs = if given.samples.is_empty() { None } else { Some(pair.samples(given).ok()?.runs) };
+    let first = match &runs {
+        Some(runs) => runs.first().map(plan::shapes_of).unwrap_or_default(),
+        None => pair.first_shapes(given.seed).ok()?,
+    };
+    let Plan { series, .. } = pair.judged(runs, &first, given.seed);
+    let mut left = at;
+    for one in &series {
+        let (mut calls, mut call) = (vec![], 0);
+        while let Some(inputs) = pair.inputs(one, call, &Wanted::Kernels).ok()? {
+            if !remembers(g) {
+                calls.clear();
+            }
+            calls.push(inputs);
+            if left == 0 {
+                return Some(calls);
+            }
+            (left, call) = (left - 1, call + 1);
+        }
+    }
+    None
 }
 
 /// Runs both on what is not judged, on our own kernels.

@@ -4,6 +4,7 @@ mod judge;
 mod pair;
 mod plan;
 
+pub(crate) use judge::leading;
 pub use judge::recorded;
 pub(crate) use pair::Inputs;
 pub use plan::{Arithmetic, Extent, Scope};
@@ -14,13 +15,14 @@ use crate::{
     arrays::Arrays,
     codes,
     compare::{Miss, OutputDiff, Tolerance},
+    diff::recipe::keep_fp32,
     feed,
     names::{listed, quoted},
     witness::{self, Chosen, Witness},
 };
 use judge::{compare, inform};
 use mlconv_mil::{
-    ir::{Function, Port},
+    ir::{Function, Module, Port},
     verify::Verified,
 };
 use mlconv_runner::RunError;
@@ -95,6 +97,23 @@ impl Parity {
     /// Says that an output differs, by how much it may, and what to try; with `mended` kept in single precision outputs are
     /// within the tolerance.
     pub fn differs(&self, mended: Option<&[String]>) -> Option<Diagnostic> {
+        let d = self.beyond()?;
+        if !self.half || d.help.is_some() {
+            return Some(d);
+        }
+        let Some(names) = mended else {
+            return Some(d.help(
+                "`mlconv diff SOURCE PACKAGE --bisect` finds the op to blame, and what mends it; `--precision fp32` and `--keep-fp32 \
+                 PATTERN` of `convert` keep ops in 32 bits",
+            ));
+        };
+        let typed: Vec<String> = names.iter().map(|n| format!("--keep-fp32 {}", quoted(n))).collect();
+        let (line, typed) = (keep_fp32(names), typed.join(" "));
+        Some(d.help(format!("with `{line}` under `[convert]` of a recipe, or `{typed}`, outputs are within it")))
+    }
+
+    /// Says that an output differs, and by how much it may.
+    pub fn beyond(&self) -> Option<Diagnostic> {
         let beyond = || self.outputs.iter().filter(|o| !o.pass);
         let bad: Vec<&str> = beyond().map(|o| o.name.as_str()).collect();
         if bad.is_empty() {
@@ -133,21 +152,21 @@ impl Parity {
             };
             return Some(d.help(help));
         }
-        if !self.half {
-            return Some(d);
-        }
-        let Some(names) = mended else {
-            return Some(d.help(
-                "`mlconv diff SOURCE PACKAGE --bisect` finds the op to blame, and what mends it; `--precision fp32` and `--keep-fp32 \
-                 PATTERN` of `convert` keep ops in 32 bits",
-            ));
+        Some(d)
+    }
+
+    /// Whether the outputs of a function of `package` are within the tolerance, and which call the worst of them is of.
+    pub(crate) fn worst_of(&self, package: &Module, g: &Function) -> (bool, usize) {
+        // Of several functions, outputs bear the name of theirs.
+        let is_own = |o: &&OutputDiff| package.functions.len() == 1 || o.name.starts_with(&format!("{}: ", g.name));
+        let own = || self.outputs.iter().filter(is_own).filter(|o| !o.drawn);
+        let quality = |o: &OutputDiff| match o.snr_db {
+            _ if o.non_finite > 0 => f64::NEG_INFINITY,
+            snr => snr.unwrap_or(f64::INFINITY),
         };
-        let keys: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
-        let typed: Vec<String> = names.iter().map(|n| format!("--keep-fp32 {}", quoted(n))).collect();
-        let (keys, typed) = (keys.join(", "), typed.join(" "));
-        Some(d.help(format!(
-            "with `keep_fp32 = [{keys}]` under `[convert]` of a recipe, or `{typed}`, outputs are within it"
-        )))
+        let key = |o: &&OutputDiff| (o.pass, quality(o));
+        let worst = own().min_by(|x, y| key(x).0.cmp(&key(y).0).then(key(x).1.total_cmp(&key(y).1)));
+        (own().all(|o| o.pass), worst.map_or(0, |o| o.worst_sample))
     }
 
     /// Whether every output is within the tolerance, and the package runs on all that is judged.

@@ -106,7 +106,12 @@ impl Pair<'_> {
     }
 
     /// The inputs of call number `call` of a series; `None` behind the last.
-    fn inputs(&self, series: &Series, call: usize, wanted: &Wanted<'_>) -> Result<Option<Inputs>, Diagnostic> {
+    pub(super) fn inputs(
+        &self,
+        series: &Series,
+        call: usize,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Inputs>, Diagnostic> {
         match &series.calls {
             Calls::Given(all) => Ok(all.get(call).cloned()),
             Calls::Made { steps, .. } if call >= *steps => Ok(None),

@@ -3,7 +3,7 @@
 use super::whole::Whole;
 use crate::{
     compare::OutputDiff,
-    diff::{State, Why, blame, fixed},
+    diff::{Verdict, Why, blame, fixed},
     names::listed,
     parity::Run,
 };
@@ -159,11 +159,14 @@ fn started(whole: &Whole<'_>) -> Option<String> {
     let (sides, one) = whole.worst()?;
     let found = &one.bisection;
     let Some(c) = found.culprits.first() else {
-        return Some(if found.states.iter().all(|s| *s == State::Exact) {
-            "None: every value that was compared is exact.".to_owned()
-        } else {
-            "None by itself: no op is off by more than its types explain.".to_owned()
-        });
+        return Some(
+            match found.verdict() {
+                Verdict::Agrees => "None: every value that was compared is exact.",
+                Verdict::Unknown => "It cannot be said: too few values of both could be paired.",
+                Verdict::Accumulates | Verdict::Found => "None by itself: no op is off by more than its types explain.",
+            }
+            .to_owned(),
+        );
     };
     let op = &found.walk.ops[c.at];
     let name = &sides.g.value(op.value).hint;
@@ -222,7 +225,7 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
     let mut out = vec![];
     let first = whole.worst().and_then(|(sides, one)| {
         let c = one.bisection.culprits.first()?;
-        Some((sides, c, &one.bisection.walk))
+        Some((sides, c, &one.bisection.weights[c.at]))
     });
     match whole.mended {
         Some(r) if r.names.is_empty() => {
@@ -233,10 +236,9 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
         Some(r) => out.push(format!("Add `{}` to `{}`: that was tried, and passes.", r.options(), r.command())),
         None => {}
     }
-    if let Some((sides, c, walk)) = first {
+    if let Some((sides, c, weights)) = first {
         match c.why {
             Why::Compressed if whole.mended.is_none() => {
-                let weights = blame::behind(sides.g, &fixed(sides.g), &blame::known(walk), walk.ops[c.at].op);
                 let names = listed(weights.iter().map(|w| &*sides.g.value(w.weight).hint));
                 out.push(format!("Give {names} another scheme, or none: `--tensor 'NAME=none'` of `mlconv compress`."));
             }
@@ -246,7 +248,7 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
                         .to_owned(),
                 );
             }
-            Why::Compressed | Why::Differs | Why::Rounds | Why::Overflows => {}
+            Why::Compressed | Why::Differs | Why::Rounds | Why::Overflows | Why::Unknown => {}
         }
     }
     if out.is_empty() {

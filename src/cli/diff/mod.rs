@@ -16,12 +16,17 @@ use crate::{
     beside::{self, Beside},
     codes,
     convert::default_tolerance,
-    diff::{self, Examined, Sides, Why, blame, exceptions, recipe, recipe::Recipe},
+    diff::{
+        self, Examined, Sides, Why, exceptions, recipe,
+        recipe::{Keeps, Recipe},
+    },
     model::Format,
+    names::quoted,
     parity::{self, Parity, Scope},
     report::{Whole, parity_text},
     witness::Chosen,
 };
+use mlconv_mil::diagnostic::Severity;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
@@ -66,7 +71,10 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     if recorded::is_recording(&args.a) || recorded::is_recording(b) {
         return recorded::run(args, b, terminal);
     }
-    args.reports.check(&[&args.a, b])?;
+    let mut files = vec![("a", args.a.clone()), ("b", b.clone())];
+    files.extend(args.inputs.files());
+    args.reports.check(&files.iter().map(|(_, path)| path.as_path()).collect::<Vec<_>>())?;
+    args.reduce.iter().try_for_each(|folder| diff::reduce::check(folder)).map_err(|d| vec![d])?;
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
     let beside = {
@@ -80,9 +88,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     terminal.warn(&beside.notes);
     let tolerance = args.limits.thresholds().instead_of(default_tolerance(&beside.package));
     let (given, kernels) = (inputs.given(), Chosen::kernels(beside.source_format));
+    let scope = Scope { kinds: args.limits.kinds(), fast: true, ..Scope::quick(tolerance) };
     let mut parity = {
         let _step = terminal.step("running both");
-        let scope = Scope { kinds: args.limits.kinds(), fast: true, ..Scope::quick(tolerance) };
         parity::compared(&beside.source, &beside.package, given, &scope, kernels)?
     };
     inputs.mention(&mut parity, &beside.source, terminal);
@@ -90,13 +98,11 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let found = {
         let _step = terminal.step("comparing value by value");
         let budget = usize::try_from(args.max_memory / 2).unwrap_or(usize::MAX);
-        diff::examine(source, package, given, &parity, budget).map_err(|d| vec![d])?
+        diff::examine(source, package, (given, &scope), &parity, budget).map_err(|d| vec![d])?
     };
     let found: Vec<(Sides<'_>, &Examined)> = found.iter().map(|one| (one.sides(source, package), one)).collect();
     let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
-    let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&found, folder))?;
-    let (line, mut files) = (typed(), vec![("a", args.a.clone()), ("b", b.clone())]);
-    files.extend(args.inputs.files());
+    let line = typed();
     let whole = Whole {
         command: "diff",
         line: &line,
@@ -119,15 +125,19 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         let mut text = parity_text(&parity);
         for (sides, one) in &found {
+            if found.len() > 1 {
+                text += &format!("function `{}`\n", sides.g.name);
+            }
             text += &diff::ops_text(*sides, &one.bisection);
             if args.bisect {
                 text += &diff::bisection_text(*sides, &one.bisection);
             }
         }
-        text += &mended.as_ref().map(recipe_text).unwrap_or_default();
+        text += &mended.as_ref().map(|r| recipe_text(r, &again(args, b, &beside, r))).unwrap_or_default();
         terminal.result(&text);
     }
-    terminal.insist(parity.differs(None).as_slice());
+    terminal.insist(if args.bisect { parity.beyond() } else { parity.differs(None) }.as_slice());
+    let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&found, folder))?;
     terminal.insist(unapplied.as_slice());
     Ok(if parity.pass() && unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
 }
@@ -142,11 +152,7 @@ fn mended(
 ) -> Option<Recipe> {
     let _step = terminal.step("looking for what mends it");
     let (source, package, format) = (&beside.source, &beside.package, beside.source_format);
-    let is_compressed = |(sides, _): &(Sides<'_>, &Examined)| {
-        let fixed = diff::fixed(sides.g);
-        sides.g.ops().any(|id| !fixed.contains(&id) && !blame::compressed(sides.g, &fixed, id).is_empty())
-    };
-    if found.iter().any(is_compressed) {
+    if found.iter().any(|(_, one)| one.bisection.weights.iter().any(|all| !all.is_empty())) {
         return exceptions::search(source, package, (&beside.job, format), given, parity, found);
     }
     if format == Format::Package {
@@ -156,7 +162,7 @@ fn mended(
         return Some(again);
     }
     let rounds = |(_, one): &(Sides<'_>, &Examined)| {
-        one.bisection.culprits.first().is_none_or(|c| matches!(c.why, Why::Overflows | Why::Rounds))
+        one.bisection.culprits.first().is_none_or(|c| matches!(c.why, Why::Overflows | Why::Rounds | Why::Unknown))
     };
     if !parity.half || !found.iter().any(rounds) {
         return None;
@@ -164,16 +170,30 @@ fn mended(
     recipe::search(source, package, &beside.job, format, given, parity)
 }
 
-fn recipe_text(r: &Recipe) -> String {
-    let head = if r.names.is_empty() {
-        "converting again, with what the package says of how it was made, mends it:\n".to_owned()
-    } else {
-        let lines = r.lines().join("\n  ");
-        format!(
+/// What is typed to convert as was tried.
+fn again(args: &Args, b: &Path, beside: &Beside, r: &Recipe) -> String {
+    let path = |path: &Path| quoted(&path.display().to_string()).into_owned();
+    let mut words = vec![format!("mlconv convert {} -o {} --force", path(&args.a), path(b))];
+    if !beside.job.half {
+        words.push("--precision fp32".to_owned());
+    }
+    words.extend(args.inputs.typed());
+    words.extend(Some(r.options()).filter(|options| !options.is_empty()));
+    words.join(" ")
+}
+
+fn recipe_text(r: &Recipe, again: &str) -> String {
+    let lines = r.lines().join("\n  ");
+    let head = match r.keeps {
+        _ if r.names.is_empty() => format!("converting again mends it, on these inputs:\n  {again}\nand gives\n"),
+        Keeps::Precision => {
+            format!("with `{}` it passes:\n  {again}\nin a recipe that is\n  {lines}\nand gives\n", r.options())
+        }
+        Keeps::Weights => format!(
             "with `{}` added to `{}` it passes; in a recipe that is\n  {lines}\nand gives\n",
             r.options(),
             r.command()
-        )
+        ),
     };
     head + &parity_text(&r.parity)
 }
@@ -184,6 +204,9 @@ fn reduce(found: &[(Sides<'_>, &Examined)], folder: &Path) -> Result<Option<Diag
         let title = "`--reduce` writes nothing: no op is off by more than its types explain";
         return Ok(Some(Diagnostic::warning(&codes::L0002, title)));
     };
-    diff::reduce::write(*sides, &first.bisection, &first.inputs, folder).map_err(|d| vec![d])?;
-    Ok(None)
+    match diff::reduce::write(*sides, &first.bisection, &first.start, folder) {
+        Ok(()) => Ok(None),
+        Err(d) if d.severity == Severity::Warning => Ok(Some(d)),
+        Err(d) => Err(vec![d]),
+    }
 }

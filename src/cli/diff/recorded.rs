@@ -9,7 +9,7 @@ use crate::{
     compare::OutputDiff,
     convert::default_tolerance,
     diff::recorded::{self, Recorded},
-    feed, golden, made_up, model,
+    feed, golden, model,
     names::listed,
     report::{self, outputs_text},
 };
@@ -25,9 +25,13 @@ pub(super) fn is_recording(path: &Path) -> bool {
 /// Compares the values of a model with recorded ones.
 pub(super) fn run(args: &Args, b: &Path, terminal: &Terminal) -> CommandResult {
     let (is_first, file, path) = if is_recording(&args.a) { (true, &*args.a, b) } else { (false, b, &*args.a) };
-    if args.bisect {
-        let d = Diagnostic::error(&codes::L0001, "`--bisect` needs two models: what was recorded cannot be run");
-        return Err(vec![d.help("give the model that it was recorded of")]);
+    let needs = |option: &str| {
+        let d =
+            Diagnostic::error(&codes::L0001, format!("`{option}` needs two models: what was recorded cannot be run"));
+        Err(vec![d.help("give the model that it was recorded of")])
+    };
+    if let Some(option) = of_models(args).next() {
+        return needs(option);
     }
     let arrays = golden::read(file).map_err(|d| vec![d])?.into_arrays();
     let inputs = args.inputs.read()?;
@@ -43,11 +47,14 @@ pub(super) fn run(args: &Args, b: &Path, terminal: &Terminal) -> CommandResult {
     let module = verify(read.module)?;
     let f = model::function(&module, args.function.as_deref()).map_err(|d| vec![d])?;
     let noted = recorded::given(f, &arrays);
-    let given = match (inputs.samples.is_empty(), noted.is_empty()) {
-        (true, true) => made_up::random_inputs(&module, f, inputs.seed()),
-        (true, false) => feed::match_inputs(f, &noted),
-        (false, _) => feed::match_inputs(f, &inputs.samples),
-    };
+    let wanted: Vec<&str> = feed::tensor_inputs(f).map(|(port, _)| &*port.name).collect();
+    if inputs.samples.is_empty() && noted.is_empty() && !wanted.is_empty() {
+        let title =
+            format!("no input was recorded, so the model cannot be run on what this is of: wanted {}", listed(&wanted));
+        let d = Diagnostic::error(&codes::N0003, title).at(file.display().to_string());
+        return Err(vec![d.help("record them as `input/NAME`, or give them with `--sample`")]);
+    }
+    let given = feed::match_inputs(f, if inputs.samples.is_empty() { &noted } else { &inputs.samples });
     let given = given.map_err(|d| vec![d])?;
     let tolerance = args.limits.thresholds().instead_of(default_tolerance(&module));
     let Recorded { values, unused } = {
@@ -73,8 +80,21 @@ pub(super) fn run(args: &Args, b: &Path, terminal: &Terminal) -> CommandResult {
     Ok(if pass { Outcome::Done } else { Outcome::Differs })
 }
 
+/// Options that only two models have a use for, of those that were given.
+fn of_models(args: &Args) -> impl Iterator<Item = &'static str> {
+    let all = [("--bisect", args.bisect), ("--reduce", args.reduce.is_some())];
+    let reports = args.reports.wanted();
+    all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).chain(reports)
+}
+
 /// Compares what Core ML made of a bundle with what is expected.
 pub(super) fn of_bundle(args: &Args, terminal: &Terminal) -> CommandResult {
+    let of_function = args.function.is_some().then_some("--function");
+    let of_inputs = (!args.inputs.files().is_empty()).then_some("--sample");
+    if let Some(option) = of_models(args).chain(of_function).chain(of_inputs).next() {
+        let title = format!("`{option}` has no meaning for a bundle, which holds its inputs and what is expected");
+        return Err(vec![Diagnostic::error(&codes::L0001, title).help("leave it out")]);
+    }
     let thresholds = args.limits.thresholds();
     let tolerance = thresholds.is_any().then(|| thresholds.instead_of(crate::compare::Tolerance::F32));
     let outcome = bundle::read(&args.a, tolerance)?;
