@@ -2,24 +2,12 @@
 
 mod support;
 
-use mlconv_mil::{text::parse, verify::verify};
 use serde_json::Value;
 use std::fmt::Write;
-use support::place::{Done, Place};
-
-/// Numbers of a tensor of this shape that look random, up to `spread`.
-fn numbers(shape: &[usize], seed: u64, spread: f64) -> String {
-    format!("{shape:?} [{}]", elements(shape, seed, spread).join(", "))
-}
-
-fn elements(shape: &[usize], seed: u64, spread: f64) -> Vec<String> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) as f64 / f64::from(1 << 30) - 1.0) * spread
-    };
-    (0..shape.iter().product()).map(|_| format!("{:.4}", next())).collect()
-}
+use support::{
+    place::{Done, Place},
+    programs::{culprit, elements, numbers, package},
+};
 
 /// What is wrong in the second of four layers.
 #[derive(Clone, Copy, PartialEq)]
@@ -71,32 +59,12 @@ fn layers(dtype: &str, fault: Fault) -> String {
     out + &format!("  return %{last}\n}}\n")
 }
 
-/// Writes a program as a package.
-fn package(place: &Place, name: &str, text: &str) {
-    let mut module = parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-    mlconv_coreml::legalize(&mut module).unwrap_or_else(|e| panic!("{e:?}"));
-    let module = verify(module).unwrap_or_else(|e| panic!("{e:?}"));
-    let made = mlconv_coreml::export(&module).expect("a package");
-    mlconv_coreml::write(&place.path(name), &made.model, &made.weights, mlconv_coreml::Existing::Replace)
-        .expect("room");
-}
-
 /// Compares the layers in single precision with those that have a fault.
 fn compared(place: &Place, dtype: &str, fault: Fault, more: &[&str]) -> Done {
     let right = if fault == Fault::Overflow { Fault::Great } else { Fault::None };
     package(place, "a.mlpackage", &layers("f32", right));
     package(place, "b.mlpackage", &layers(dtype, fault));
     place.run(&[&["diff", "a.mlpackage", "b.mlpackage", "--bisect", "--format", "json"], more].concat())
-}
-
-fn culprit(report: &Value) -> (String, String) {
-    let first = &report["bisection"]["culprits"][0];
-    let at = first["op"].as_u64().unwrap_or_else(|| panic!("no culprit: {:#}", report["bisection"])) as usize;
-    assert_eq!(report["ops"][at]["state"], "culprit");
-    (
-        report["ops"][at]["name"].as_str().expect("a name").to_owned(),
-        first["why"].as_str().expect("a reason").to_owned(),
-    )
 }
 
 #[test]
@@ -236,9 +204,13 @@ fn recorded_tensors_stand_for_a_model() {
     place.arrays("odd.npz", &[("add3", read[0].clone()), ("nobody", read[0].clone())]);
     let odd = place.run(&["diff", "a.mlpackage", "odd.npz", "--seed", "3"]).ok();
     assert!(odd.stderr.contains("`nobody`"), "{}", odd.stderr);
+    place.arrays("twice.npz", &[("add3", read[0].clone()), ("output/add3", read[0].clone())]);
     place.arrays("none.npz", &[("nobody", read[0].clone())]);
     for (args, code) in [
-        (&["diff", "a.mlpackage", "none.npz"][..], "N0003"),
+        (&["diff", "a.mlpackage", "none.npz", "--seed", "3"][..], "N0003"),
+        (&["diff", "a.mlpackage", "out.npz"], "no input was recorded"),
+        (&["diff", "a.mlpackage", "twice.npz", "--seed", "3"], "are the same value"),
+        (&["diff", "a.mlpackage", "out.npz", "--seed", "3", "--html", "page.html"], "`--html` needs two models"),
         (&["diff", "a.mlpackage", "out.npz", "--bisect"], "L0001"),
         (&["diff", "a.mlpackage"], "L0001"),
         (&["diff", "a.mlpackage", "gone.npz"], "R0001"),

@@ -381,9 +381,9 @@ pub(crate) struct Inputs {
     /// The right class of each sample: report how often each model predicts it
     #[arg(long, value_name = "FILE.npy|FILE.npz:NAME", requires = "sample")]
     labels: Option<String>,
-    /// Seed of the random inputs that are run where there are no samples
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = seed)]
-    seed: u64,
+    /// Seed of the random inputs that are run where there are no samples [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = seed)]
+    seed: Option<u64>,
 }
 
 /// What two models are run on, read.
@@ -409,10 +409,15 @@ impl Inputs {
         samples.chain(labels).collect()
     }
 
+    /// Whether it was said what the model runs on.
+    pub(crate) fn are_given(&self) -> bool {
+        self.seed.is_some() || !self.sample.is_empty()
+    }
+
     /// What was typed of samples and seeds.
     pub(crate) fn typed(&self) -> Vec<String> {
         let samples = self.sample.iter().map(|text| format!("--sample {}", quoted(text)));
-        samples.chain((self.seed != 0).then(|| format!("--seed {}", self.seed))).collect()
+        samples.chain(self.seed.map(|seed| format!("--seed {seed}"))).collect()
     }
 
     pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {
@@ -428,7 +433,7 @@ impl Inputs {
                 (Some(Labels::new(&t).map_err(|d| vec![d.at(text.clone())])?), Some(name))
             }
         };
-        Ok(ReadInputs { samples, notes, labels, labelled_by, seed: self.seed })
+        Ok(ReadInputs { samples, notes, labels, labelled_by, seed: self.seed.unwrap_or(0) })
     }
 }
 

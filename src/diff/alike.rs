@@ -32,7 +32,7 @@ const TWINS: f64 = 1e6;
 const TRIES: usize = 24;
 /// Values of the first model that are tried in one place.
 const CANDIDATES: usize = 6;
-/// Ops behind a place in which something alike must show.
+/// Ops behind a place in which what is alike is counted.
 const BEHIND: usize = 12;
 /// Some elements of a value, at places that its shape alone settles.
 #[derive(Clone, Debug)]
@@ -221,14 +221,14 @@ impl Search<'_> {
             };
             let fits = |a: &Value| {
                 let same = f.ty(*a).tensor().zip(g.ty(b).tensor()).is_some_and(|(a, b)| a.shape == b.shape);
-                same && (rank(a) < 2 || (lost[0].contains(a) && lost[1].contains(&b)))
+                same && (rank(a) < 2 || (lost[0].contains(a) && lost[1].contains(&b)) || self.reads_same(*a, b, alike))
             };
             let mut candidates: Vec<Value> = open.iter().copied().filter(fits).collect();
             candidates.sort_by_key(rank);
             candidates.truncate(CANDIDATES);
             // Where one model stops short, such as before a bias, its result is one on the way to what it should be.
             for (b, candidates) in self.cut_short(b, alike, &lost[0]).into_iter().chain([(b, candidates)]) {
-                if let Some(found) = self.tried(b, &candidates, &open)? {
+                if let Some(found) = self.tried(b, &candidates)? {
                     self.forced.insert(b, found);
                     return Ok(true);
                 }
@@ -238,61 +238,70 @@ impl Search<'_> {
         Ok(false)
     }
 
+    /// Whether `a` is made of what the second model makes `b` of.
+    fn reads_same(&self, a: Value, b: Value, alike: &HashMap<Value, Value>) -> bool {
+        let of_a = reads(self.sides.f, a);
+        let of_b: Vec<Value> = reads(self.sides.g, b).iter().filter_map(|v| alike.get(v)).copied().collect();
+        !of_b.is_empty() && of_b.iter().all(|v| of_a.contains(v))
+    }
+
     /// What `b` reads that is alike, with what the first model makes of that, of the same shape, and has `lost`.
     fn cut_short(&self, b: Value, alike: &HashMap<Value, Value>, lost: &HashSet<Value>) -> Vec<(Value, Vec<Value>)> {
         let (f, g) = (self.sides.f, self.sides.g);
-        let mut read = vec![];
-        g.def_op(b).into_iter().for_each(|id| g.op_data(id).op.visit_operands(&mut |v| read.push(v)));
         let further = |v: &Value| {
             let a = alike.get(v).filter(|_| !self.forced.contains_key(v) && !self.hopeless.contains(v))?;
             let makes = |after: &&Value| {
-                let (mut reads, same) = (false, f.ty(**after).tensor() == f.ty(*a).tensor());
-                f.def_op(**after).into_iter().for_each(|id| f.op_data(id).op.visit_operands(&mut |v| reads |= v == *a));
-                same && reads && lost.contains(after)
+                let same = f.ty(**after).tensor() == f.ty(*a).tensor();
+                same && lost.contains(after) && reads(f, **after).contains(a)
             };
             let all: Vec<Value> = self.first.iter().map(|(after, _)| after).filter(makes).copied().collect();
             Some((*v, all)).filter(|(_, all)| !all.is_empty())
         };
-        read.iter().filter_map(further).collect()
+        reads(g, b).iter().filter_map(further).collect()
     }
 
-    /// The first of `candidates` in whose stead what follows from `b` is alike again.
-    fn tried(&mut self, b: Value, candidates: &[Value], open: &[Value]) -> Result<Option<(Value, Tensor)>, Diagnostic> {
-        let (mut held, mut bytes) = (HashMap::new(), 0);
-        if !candidates.is_empty() {
-            let mut hold = |v: Value, t: &Tensor| {
-                let size = t.blob().len();
-                if candidates.contains(&v) && (held.is_empty() || bytes + size <= self.budget) {
-                    bytes += size;
-                    held.insert(v, t.clone());
-                }
-            };
-            let first = Session::new(self.sides.a, self.sides.f, &Cpu, Options::default());
-            let mut states = self.start.states[0].clone();
-            first.run_observed(&self.start.inputs, &mut states, Some(&mut hold)).map_err(|e| run_error(&e))?;
+    /// The one of `candidates` in whose stead most of what follows from `b` is alike again.
+    fn tried(&mut self, b: Value, candidates: &[Value]) -> Result<Option<(Value, Tensor)>, Diagnostic> {
+        if candidates.is_empty() {
+            return Ok(None);
         }
+        let (mut held, mut bytes) = (HashMap::new(), 0);
+        let mut hold = |v: Value, t: &Tensor| {
+            let size = t.blob().len();
+            if candidates.contains(&v) && (held.is_empty() || bytes + size <= self.budget) {
+                bytes += size;
+                held.insert(v, t.clone());
+            }
+        };
+        let first = Session::new(self.sides.a, self.sides.f, &Cpu, Options::default());
+        let mut states = self.start.states[0].clone();
+        first.run_observed(&self.start.inputs, &mut states, Some(&mut hold)).map_err(|e| run_error(&e))?;
+        let before = self.led_on(&self.forced, (None, b))?;
+        let (mut most, mut best) = (before, None);
         for a in candidates {
             let Some(t) = held.remove(a).filter(|_| self.tries > 0) else { continue };
             self.tries -= 1;
             let mut forced = self.forced.clone();
             forced.insert(b, (*a, t.clone()));
-            if self.leads_on(&forced, (*a, b), open)? {
-                return Ok(Some((*a, t)));
+            let alike = self.led_on(&forced, (Some(*a), b))?;
+            if alike > most {
+                (most, best) = (alike, Some((*a, t)));
+            }
+            if alike == BEHIND {
+                break;
             }
         }
-        Ok(None)
+        Ok(best)
     }
 
-    /// Whether soon behind `b`, which is taken for `a`, something is what it is in the first model.
-    fn leads_on(
+    /// How many of the ops that follow from `b` soon, which `forced` may take for `a`, give what is in the first model.
+    fn led_on(
         &self,
         forced: &HashMap<Value, (Value, Tensor)>,
-        (a, b): (Value, Value),
-        open: &[Value],
-    ) -> Result<bool, Diagnostic> {
-        let (g, mut behind, mut seen, mut leads) = (self.sides.g, HashSet::from([b]), 0, false);
-        let wanted: Vec<&Print> =
-            self.first.iter().filter(|(v, _)| *v != a && open.contains(v)).map(|(_, print)| print).collect();
+        (a, b): (Option<Value>, Value),
+    ) -> Result<usize, Diagnostic> {
+        let (g, mut behind, mut seen, mut alike) = (self.sides.g, HashSet::from([b]), 0, 0);
+        let wanted: Vec<&Print> = self.first.iter().filter(|(v, _)| Some(*v) != a).map(|(_, print)| print).collect();
         self.run(forced, &mut |id, steps| {
             let (data, mut follows) = (g.op_data(id), false);
             data.op.visit_operands(&mut |v| follows |= behind.contains(&v));
@@ -301,11 +310,11 @@ impl Search<'_> {
             }
             seen += 1;
             behind.extend(data.results.iter().copied());
-            let prints = data.results.iter().filter_map(|v| steps.value(*v).and_then(Print::new));
-            leads = prints.into_iter().any(|print| wanted.iter().any(|want| want.alike(&print) >= SAME));
-            leads || seen >= BEHIND
+            let mut prints = data.results.iter().filter_map(|v| steps.value(*v).and_then(Print::new));
+            alike += usize::from(prints.any(|print| wanted.iter().any(|want| want.alike(&print) >= SAME)));
+            seen >= BEHIND
         })?;
-        Ok(leads)
+        Ok(alike)
     }
 
     /// What is alike, and pairs of names that nothing speaks against.
@@ -327,6 +336,13 @@ impl Search<'_> {
         pairs.see_through_casts(self.sides.g);
         pairs
     }
+}
+
+/// What the op reads that computes a value, in order.
+fn reads(f: &Function, v: Value) -> Vec<Value> {
+    let mut all = vec![];
+    f.def_op(v).into_iter().for_each(|id| f.op_data(id).op.visit_operands(&mut |v| all.push(v)));
+    all
 }
 
 /// The op that computes a value.

@@ -109,8 +109,8 @@ pub fn bisect(sides: Sides<'_>, start: &Start, pass: bool, budget: usize) -> Res
     let are_told = named.are_told(sides.f, sides.g);
     let by_value = || alike::paired(sides, (&named, are_told), start, budget);
     let found = found(sides, if are_told { named.clone() } else { by_value()? }, start, pass, budget)?;
-    if are_told && pass && !found.culprits.is_empty() {
-        // Names that were given to other values make culprits where nothing is wrong.
+    if are_told && found.culprits.len() >= if pass { 1 } else { 2 } {
+        // Names that were given to other values make culprits of ops in which nothing is wrong.
         let again = self::found(sides, by_value()?, start, pass, budget)?;
         if again.culprits.len() < found.culprits.len() {
             return Ok(again);
@@ -158,6 +158,13 @@ impl Bisection {
         gap::decibels(self.walk.ops.get(at)?.own.as_ref()?.gap.signal, (*self.allowed.get(at)?)?)
     }
 
+    /// The op of the walk that adds the most noise of its own, where that is as much as outputs may have.
+    pub fn loudest(&self) -> Option<usize> {
+        let noise = |op: &OpGap| op.own.as_ref().and_then(Own::snr_db).unwrap_or(f64::INFINITY);
+        let loudest = self.walk.ops.iter().map(noise).enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(loudest.0).filter(|_| loudest.1 < LOUD)
+    }
+
     /// How many ops were compared with values of the first model.
     pub fn compared(&self) -> usize {
         self.states.iter().filter(|s| **s != State::NotCompared).count()
@@ -174,6 +181,9 @@ impl Bisection {
         }
     }
 }
+
+/// An op below this, in dB, adds more noise than outputs may have.
+const LOUD: f64 = 40.0;
 
 /// What comes of a comparison value by value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -201,7 +201,17 @@ pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
         all => format!("made of constants alone, which differ: {}\n", listed(all)),
     };
     if let Some(none) = none {
-        return format!("{constants}{none}; {seen}{missed}\n");
+        let most = found.loudest().filter(|_| !found.pass).map(|at| {
+            let op = &found.walk.ops[at];
+            let place = place(sides, op).first().map_or_else(String::new, |from| format!("\n  from {from}"));
+            let own = db(op.own.as_ref().and_then(Own::snr_db));
+            let what = sides.g.op_data(op.op).op.name();
+            format!(
+                "most is lost in `{}` ({what}): its own error is at {own}, as what it reads is rounded{place}\n",
+                name(sides, op)
+            )
+        });
+        return format!("{constants}{none}; {seen}{missed}\n{}", most.unwrap_or_default());
     }
     let fine = "though outputs are within the tolerance, there are ops that are off by more than their types explain\n";
     let mut out = if found.pass { fine.to_owned() } else { String::new() };

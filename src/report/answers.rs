@@ -159,14 +159,18 @@ fn started(whole: &Whole<'_>) -> Option<String> {
     let (sides, one) = whole.worst()?;
     let found = &one.bisection;
     let Some(c) = found.culprits.first() else {
-        return Some(
-            match found.verdict() {
-                Verdict::Agrees => "None: every value that was compared is exact.",
-                Verdict::Unknown => "It cannot be said: too few values of both could be paired.",
-                Verdict::Accumulates | Verdict::Found => "None by itself: no op is off by more than its types explain.",
-            }
-            .to_owned(),
-        );
+        let none = match found.verdict() {
+            Verdict::Agrees => "None: every value that was compared is exact.",
+            Verdict::Unknown => "It cannot be said: too few values of both could be paired.",
+            Verdict::Accumulates | Verdict::Found => "None by itself: no op is off by more than its types explain.",
+        };
+        let most = found.loudest().filter(|_| !found.pass).map(|at| {
+            let op = &found.walk.ops[at];
+            let name = &sides.g.value(op.value).hint;
+            let place = crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {p}"));
+            format!(" Most is lost in `{name}`{place}, as what it reads is rounded.")
+        });
+        return Some(none.to_owned() + &most.unwrap_or_default());
     };
     let op = &found.walk.ops[c.at];
     let name = &sides.g.value(op.value).hint;

@@ -7,6 +7,7 @@ pub(crate) mod lowered;
 pub(crate) mod nodes;
 pub(crate) mod onnx;
 pub(crate) mod place;
+pub(crate) mod programs;
 
 use std::{
     fs,

@@ -9,7 +9,7 @@ use crate::{
     compare::OutputDiff,
     convert::default_tolerance,
     diff::recorded::{self, Recorded},
-    feed, golden, model,
+    feed, golden, made_up, model,
     names::listed,
     report::{self, outputs_text},
 };
@@ -48,13 +48,18 @@ pub(super) fn run(args: &Args, b: &Path, terminal: &Terminal) -> CommandResult {
     let f = model::function(&module, args.function.as_deref()).map_err(|d| vec![d])?;
     let noted = recorded::given(f, &arrays);
     let wanted: Vec<&str> = feed::tensor_inputs(f).map(|(port, _)| &*port.name).collect();
-    if inputs.samples.is_empty() && noted.is_empty() && !wanted.is_empty() {
+    if !args.inputs.are_given() && noted.is_empty() && !wanted.is_empty() {
         let title =
             format!("no input was recorded, so the model cannot be run on what this is of: wanted {}", listed(&wanted));
         let d = Diagnostic::error(&codes::N0003, title).at(file.display().to_string());
-        return Err(vec![d.help("record them as `input/NAME`, or give them with `--sample`")]);
+        let help = "record them as `input/NAME`, or give them with `--sample`, or with `--seed` where `mlconv` has made them up";
+        return Err(vec![d.help(help)]);
     }
-    let given = feed::match_inputs(f, if inputs.samples.is_empty() { &noted } else { &inputs.samples });
+    let given = match (inputs.samples.is_empty(), noted.is_empty()) {
+        (true, true) => made_up::random_inputs(&module, f, inputs.seed()),
+        (true, false) => feed::match_inputs(f, &noted),
+        (false, _) => feed::match_inputs(f, &inputs.samples),
+    };
     let given = given.map_err(|d| vec![d])?;
     let tolerance = args.limits.thresholds().instead_of(default_tolerance(&module));
     let Recorded { values, unused } = {
