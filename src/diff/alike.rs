@@ -32,8 +32,16 @@ const TWINS: f64 = 1e6;
 const TRIES: usize = 24;
 /// Values of the first model that are tried in one place.
 const CANDIDATES: usize = 6;
-/// Ops behind a place in which what is alike is counted.
+/// Ops behind a place for which it is looked how much they are alike.
 const BEHIND: usize = 12;
+/// Decibels from which on two values are alike as well as can be.
+const WELL: f64 = 60.0;
+/// Decibels, of the ops behind a place together, by which it must do better with a value of the first model.
+const GAIN: f64 = 20.0;
+/// From which on a value is what it should be, but for half precision: 50 dB.
+const SOUND: f64 = 1e5;
+/// What a value is less alike than all that it is made of, as a power, where an op is to be looked at: 15 dB.
+const FALL: f64 = 30.0;
 /// Some elements of a value, at places that its shape alone settles.
 #[derive(Clone, Debug)]
 struct Print {
@@ -122,6 +130,12 @@ pub(super) fn paired(
     }
 }
 
+/// The value of the first model that one of the second is, and how much so.
+type Alike = HashMap<Value, (Value, f64)>;
+
+/// Values of the second model in whose place those of the first stand.
+type Forced = HashMap<Value, (Value, Tensor)>;
+
 /// The search for what is alike.
 struct Search<'a> {
     sides: Sides<'a>,
@@ -132,7 +146,7 @@ struct Search<'a> {
     drawn: HashSet<Value>,
     first: Prints,
     /// Values of the second model in whose place those of the first stand.
-    forced: HashMap<Value, (Value, Tensor)>,
+    forced: Forced,
     /// Values of the second model for which nothing was found.
     hopeless: HashSet<Value>,
     tries: usize,
@@ -141,11 +155,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Runs the second model, and shows what each op that does not follow from constants computes, until `see` has enough.
-    fn run(
-        &self,
-        forced: &HashMap<Value, (Value, Tensor)>,
-        see: &mut dyn FnMut(OpId, &Steps<'_>) -> bool,
-    ) -> Result<(), Diagnostic> {
+    fn run(&self, forced: &Forced, see: &mut dyn FnMut(OpId, &Steps<'_>) -> bool) -> Result<(), Diagnostic> {
         let g = self.sides.g;
         let session = Session::new(self.sides.b, g, &Cpu, Options::default());
         let mut steps = session.steps(&self.start.given, &self.start.led).map_err(|e| run_error(&e))?;
@@ -170,12 +180,12 @@ impl Search<'_> {
     }
 
     /// The values of the first model that those of the second are.
-    fn alike(&self) -> Result<HashMap<Value, Value>, Diagnostic> {
-        let (g, mut found) = (self.sides.g, HashMap::new());
+    fn alike(&self) -> Result<Alike, Diagnostic> {
+        let (g, mut found) = (self.sides.g, Alike::new());
         self.run(&self.forced, &mut |id, steps| {
             for v in g.op_data(id).results.iter().filter(|v| !self.drawn.contains(v)) {
                 let is = match self.forced.get(v) {
-                    Some((a, _)) => Some(*a),
+                    Some((a, _)) => Some((*a, f64::INFINITY)),
                     None => steps.value(*v).and_then(Print::new).and_then(|print| self.most_alike(*v, &print)),
                 };
                 found.extend(is.map(|a| (*v, a)));
@@ -185,49 +195,57 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// The value of the first model that a value of the second is, if it is one.
-    fn most_alike(&self, v: Value, print: &Print) -> Option<Value> {
+    /// The value of the first model that a value of the second is, if it is one, and how much so.
+    fn most_alike(&self, v: Value, print: &Print) -> Option<(Value, f64)> {
         let all: Vec<(f64, &(Value, Print))> =
             self.first.iter().map(|one| (one.1.alike(print), one)).filter(|(alike, _)| *alike >= LIKELY).collect();
         let (most, best) = all.iter().max_by(|x, y| x.0.total_cmp(&y.0))?;
         // One that bears the name goes before others, if none is much more alike.
         let name = self.named.of(v);
-        if all.iter().any(|(alike, (a, _))| Some(*a) == name && (*alike >= SAME || *alike >= most / SAME)) {
-            return name;
+        let mut named =
+            all.iter().filter(|(alike, (a, _))| Some(*a) == name && (*alike >= SAME || *alike >= most / SAME));
+        if let Some((alike, (a, _))) = named.next() {
+            return Some((*a, *alike));
         }
         let is_twin = |one: &Print| best.1.alike(one) >= TWINS;
         let next = all.iter().filter(|(_, one)| !is_twin(&one.1)).map(|(alike, _)| *alike).fold(0.0, f64::max);
         // Of twins the one that is computed first is had soonest.
         let twin = all.iter().find(|(_, one)| is_twin(&one.1)).map(|(_, one)| one.0);
-        (*most >= SAME || *most >= next * CLEAR).then_some(twin.unwrap_or(best.0))
+        (*most >= SAME || *most >= next * CLEAR).then_some((twin.unwrap_or(best.0), *most))
     }
 
     /// Whether another place was found in which the second model computes something else, and what of the first stands for it.
-    fn goes_on(&mut self, alike: &HashMap<Value, Value>) -> Result<bool, Diagnostic> {
+    fn goes_on(&mut self, alike: &Alike) -> Result<bool, Diagnostic> {
         let (f, g) = (self.sides.f, self.sides.g);
-        let claimed: HashSet<Value> = alike.values().copied().collect();
+        let claimed: HashSet<Value> = alike.values().map(|(a, _)| *a).collect();
         let lost = [lost(f, &claimed), lost(g, &alike.keys().copied().collect())];
         let open: Vec<Value> = self.first.iter().map(|(a, _)| *a).filter(|a| !claimed.contains(a)).collect();
         for b in computed(g).collect::<Vec<_>>() {
-            let is_open = !alike.contains_key(&b) && !self.hopeless.contains(&b) && !self.drawn.contains(&b);
+            let known = self.hopeless.contains(&b) || self.drawn.contains(&b) || self.forced.contains_key(&b);
             // What one model does by moving elements, another one does otherwise.
-            if !is_open || self.tries == 0 || MOVES.contains(&op(g, b)) {
+            if known || self.tries == 0 || MOVES.contains(&op(g, b)) {
                 continue;
             }
+            if alike.contains_key(&b) && !falls(g, b, alike) {
+                continue;
+            }
+            let made = self.made_of_same(b, alike, &open);
             let rank = |a: &Value| match () {
-                () if self.named.of(b) == Some(*a) => 0,
-                () if op(f, *a) == op(g, b) => 1,
-                () => 2,
+                () if alike.get(&b).is_some_and(|(own, _)| own == a) || self.named.of(b) == Some(*a) => 0,
+                () if made.contains(a) => 1,
+                () if op(f, *a) == op(g, b) => 2,
+                () => 3,
             };
             let fits = |a: &Value| {
                 let same = f.ty(*a).tensor().zip(g.ty(b).tensor()).is_some_and(|(a, b)| a.shape == b.shape);
-                same && (rank(a) < 2 || (lost[0].contains(a) && lost[1].contains(&b)) || self.reads_same(*a, b, alike))
+                same && (rank(a) < 3 || (lost[0].contains(a) && lost[1].contains(&b)))
             };
-            let mut candidates: Vec<Value> = open.iter().copied().filter(fits).collect();
+            let own = alike.get(&b).map(|(a, _)| *a);
+            let mut candidates: Vec<Value> = own.into_iter().chain(open.iter().copied().filter(fits)).collect();
             candidates.sort_by_key(rank);
             candidates.truncate(CANDIDATES);
             // Where one model stops short, such as before a bias, its result is one on the way to what it should be.
-            for (b, candidates) in self.cut_short(b, alike, &lost[0]).into_iter().chain([(b, candidates)]) {
+            for (b, candidates) in self.cut_short(b, alike, &open).into_iter().chain([(b, candidates)]) {
                 if let Some(found) = self.tried(b, &candidates)? {
                     self.forced.insert(b, found);
                     return Ok(true);
@@ -238,23 +256,26 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// Whether `a` is made of what the second model makes `b` of.
-    fn reads_same(&self, a: Value, b: Value, alike: &HashMap<Value, Value>) -> bool {
-        let of_a = reads(self.sides.f, a);
-        let of_b: Vec<Value> = reads(self.sides.g, b).iter().filter_map(|v| alike.get(v)).copied().collect();
-        !of_b.is_empty() && of_b.iter().all(|v| of_a.contains(v))
+    /// Values among `open` that the first model makes of what the second makes `b` of, with others of them between.
+    fn made_of_same(&self, b: Value, alike: &Alike, open: &[Value]) -> HashSet<Value> {
+        let mut known: HashSet<Value> = reads(self.sides.g, b).iter().filter_map(|v| Some(alike.get(v)?.0)).collect();
+        let of_first = known.clone();
+        for a in open {
+            if reads(self.sides.f, *a).iter().any(|v| known.contains(v)) {
+                known.insert(*a);
+            }
+        }
+        known.retain(|a| !of_first.contains(a));
+        known
     }
 
-    /// What `b` reads that is alike, with what the first model makes of that, of the same shape, and has `lost`.
-    fn cut_short(&self, b: Value, alike: &HashMap<Value, Value>, lost: &HashSet<Value>) -> Vec<(Value, Vec<Value>)> {
+    /// What `b` reads that is alike, with what the first model makes of that, of the same type, and is `open`.
+    fn cut_short(&self, b: Value, alike: &Alike, open: &[Value]) -> Vec<(Value, Vec<Value>)> {
         let (f, g) = (self.sides.f, self.sides.g);
         let further = |v: &Value| {
-            let a = alike.get(v).filter(|_| !self.forced.contains_key(v) && !self.hopeless.contains(v))?;
-            let makes = |after: &&Value| {
-                let same = f.ty(**after).tensor() == f.ty(*a).tensor();
-                same && lost.contains(after) && reads(f, **after).contains(a)
-            };
-            let all: Vec<Value> = self.first.iter().map(|(after, _)| after).filter(makes).copied().collect();
+            let (a, _) = alike.get(v).filter(|_| !self.forced.contains_key(v) && !self.hopeless.contains(v))?;
+            let makes = |after: &&Value| f.ty(**after).tensor() == f.ty(*a).tensor() && reads(f, **after).contains(a);
+            let all: Vec<Value> = open.iter().filter(makes).copied().collect();
             Some((*v, all)).filter(|(_, all)| !all.is_empty())
         };
         reads(g, b).iter().filter_map(further).collect()
@@ -277,7 +298,7 @@ impl Search<'_> {
         let mut states = self.start.states[0].clone();
         first.run_observed(&self.start.inputs, &mut states, Some(&mut hold)).map_err(|e| run_error(&e))?;
         let before = self.led_on(&self.forced, (None, b))?;
-        let (mut most, mut best) = (before, None);
+        let (mut most, mut best) = (before + GAIN, None);
         for a in candidates {
             let Some(t) = held.remove(a).filter(|_| self.tries > 0) else { continue };
             self.tries -= 1;
@@ -287,46 +308,43 @@ impl Search<'_> {
             if alike > most {
                 (most, best) = (alike, Some((*a, t)));
             }
-            if alike == BEHIND {
+            if alike >= BEHIND as f64 * WELL {
                 break;
             }
         }
         Ok(best)
     }
 
-    /// How many of the ops that follow from `b` soon, which `forced` may take for `a`, give what is in the first model.
-    fn led_on(
-        &self,
-        forced: &HashMap<Value, (Value, Tensor)>,
-        (a, b): (Option<Value>, Value),
-    ) -> Result<usize, Diagnostic> {
-        let (g, mut behind, mut seen, mut alike) = (self.sides.g, HashSet::from([b]), 0, 0);
+    /// How much the ops that follow from `b` soon, which `forced` may take for `a`, give what is in the first model: decibels of
+    /// all together.
+    fn led_on(&self, forced: &Forced, (a, b): (Option<Value>, Value)) -> Result<f64, Diagnostic> {
+        let (g, mut behind, mut seen, mut alike) = (self.sides.g, HashSet::from([b]), 0, 0.0);
         let wanted: Vec<&Print> = self.first.iter().filter(|(v, _)| Some(*v) != a).map(|(_, print)| print).collect();
         self.run(forced, &mut |id, steps| {
-            let (data, mut follows) = (g.op_data(id), false);
-            data.op.visit_operands(&mut |v| follows |= behind.contains(&v));
-            if !follows {
+            if !reads_any(g, id, &behind) {
                 return false;
             }
             seen += 1;
-            behind.extend(data.results.iter().copied());
-            let mut prints = data.results.iter().filter_map(|v| steps.value(*v).and_then(Print::new));
-            alike += usize::from(prints.any(|print| wanted.iter().any(|want| want.alike(&print) >= SAME)));
+            let results = &g.op_data(id).results;
+            behind.extend(results.iter().copied());
+            let prints: Vec<Print> = results.iter().filter_map(|v| steps.value(*v).and_then(Print::new)).collect();
+            let each = prints.iter().flat_map(|print| wanted.iter().map(|want| want.alike(print)));
+            alike += (10.0 * each.fold(1.0, f64::max).log10()).min(WELL);
             seen >= BEHIND
         })?;
         Ok(alike)
     }
 
     /// What is alike, and pairs of names that nothing speaks against.
-    fn settled(&self, alike: &HashMap<Value, Value>) -> Pairs {
-        let claimed: HashSet<Value> = alike.values().copied().collect();
+    fn settled(&self, alike: &Alike) -> Pairs {
+        let claimed: HashSet<Value> = alike.values().map(|(a, _)| *a).collect();
         let known = |v: &Value| self.first.iter().any(|(a, _)| a == v);
         let lost = lost(self.sides.g, &alike.keys().copied().collect());
         let by_own = |b: Value| self.named.of(b).filter(|a| !claimed.contains(a));
         let by_name = |b: Value| by_own(b).filter(|a| self.are_told || !known(a) || lost.contains(&b));
         let mut pairs = Pairs::of_outputs(self.sides.f, self.sides.g);
         for b in computed(self.sides.g).filter(|b| pairs.of(*b).is_none()).collect::<Vec<_>>() {
-            match alike.get(&b) {
+            match alike.get(&b).map(|(a, _)| a) {
                 Some(a) if self.named.of(b) == Some(*a) => pairs.add(*a, b),
                 Some(_) if self.are_told && by_own(b).is_some() => by_own(b).into_iter().for_each(|a| pairs.add(a, b)),
                 Some(a) => pairs.add_alike(*a, b),
@@ -343,6 +361,20 @@ fn reads(f: &Function, v: Value) -> Vec<Value> {
     let mut all = vec![];
     f.def_op(v).into_iter().for_each(|id| f.op_data(id).op.visit_operands(&mut |v| all.push(v)));
     all
+}
+
+/// Whether an op reads one of some values.
+fn reads_any(f: &Function, id: OpId, values: &HashSet<Value>) -> bool {
+    let mut reads = false;
+    f.op_data(id).op.visit_operands(&mut |v| reads |= values.contains(&v));
+    reads
+}
+
+/// Whether a value is much less alike than what it is made of.
+fn falls(g: &Function, b: Value, alike: &Alike) -> bool {
+    let of = |v: &Value| alike.get(v).map(|(_, how)| *how);
+    let least = reads(g, b).iter().filter_map(of).fold(f64::INFINITY, f64::min);
+    of(&b).is_some_and(|own| own < SOUND && own * FALL < least.min(SOUND * FALL))
 }
 
 /// The op that computes a value.
