@@ -190,7 +190,8 @@ pub(crate) struct Rewrite {
     /// Compute precision; inputs and outputs keep the source's types [default: fp16]
     #[arg(long, value_enum)]
     pub(crate) precision: Option<Precision>,
-    /// Ops that stay in single precision, by name, type or module path, with `*` for any text; repeatable
+    /// Ops that stay in single precision, by name, type or module path, with `*` for any text, or `name=NAME` for one name and
+    /// nothing else; repeatable
     #[arg(long, value_name = "PATTERN")]
     pub(crate) keep_fp32: Vec<String>,
     #[command(flatten)]
