@@ -40,6 +40,8 @@ const WELL: f64 = 60.0;
 const GAIN: f64 = 20.0;
 /// From which on a value is what it should be, but for half precision: 50 dB.
 const SOUND: f64 = 1e5;
+/// From which on a value was computed as it should be: 40 dB.
+const RIGHT: f64 = 1e4;
 /// What a value is less alike than all that it is made of, as a power, where an op is to be looked at: 15 dB.
 const FALL: f64 = 30.0;
 /// Some elements of a value, at places that its shape alone settles.
@@ -244,12 +246,14 @@ impl Search<'_> {
             let mut candidates: Vec<Value> = own.into_iter().chain(open.iter().copied().filter(fits)).collect();
             candidates.sort_by_key(rank);
             candidates.truncate(CANDIDATES);
-            // Where one model stops short, such as before a bias, its result is one on the way to what it should be.
-            for (b, candidates) in self.cut_short(b, alike, &open).into_iter().chain([(b, candidates)]) {
-                if let Some(found) = self.tried(b, &candidates)? {
-                    self.forced.insert(b, found);
-                    return Ok(true);
-                }
+            let short = self.cut_short(b, alike, &open)?.map(|(v, found)| (v, Some(found)));
+            let (v, found) = match short {
+                Some(short) => short,
+                None => (b, self.tried(b, &candidates)?),
+            };
+            if let Some(found) = found {
+                self.forced.insert(v, found);
+                return Ok(true);
             }
             self.hopeless.insert(b);
         }
@@ -269,27 +273,51 @@ impl Search<'_> {
         known
     }
 
-    /// What `b` reads that is alike, with what the first model makes of that, of the same type, and is `open`.
-    fn cut_short(&self, b: Value, alike: &Alike, open: &[Value]) -> Vec<(Value, Vec<Value>)> {
+    /// What `b` reads, with what of the first model stands for it, if `b` is right with that: where the second model stops short,
+    /// such as before a bias, its result is one on the way to what it should be.
+    fn cut_short(
+        &mut self,
+        b: Value,
+        alike: &Alike,
+        open: &[Value],
+    ) -> Result<Option<(Value, (Value, Tensor))>, Diagnostic> {
         let (f, g) = (self.sides.f, self.sides.g);
-        let further = |v: &Value| {
-            let (a, _) = alike.get(v).filter(|_| !self.forced.contains_key(v) && !self.hopeless.contains(v))?;
-            let makes = |after: &&Value| f.ty(**after).tensor() == f.ty(*a).tensor() && reads(f, **after).contains(a);
-            let all: Vec<Value> = open.iter().filter(makes).copied().collect();
-            Some((*v, all)).filter(|(_, all)| !all.is_empty())
-        };
-        reads(g, b).iter().filter_map(further).collect()
+        for v in reads(g, b) {
+            let of = alike.get(&v).filter(|_| !self.forced.contains_key(&v) && !self.hopeless.contains(&v));
+            let Some((own, _)) = of else { continue };
+            let further = |a: &&Value| f.ty(**a).tensor() == f.ty(*own).tensor() && reads(f, **a).contains(own);
+            let further: Vec<Value> = open.iter().filter(further).copied().take(CANDIDATES).collect();
+            let mut held = self.held(&further)?;
+            for a in further {
+                let Some(t) = held.remove(&a).filter(|_| self.tries > 0) else { continue };
+                self.tries -= 1;
+                let mut forced = self.forced.clone();
+                forced.insert(v, (a, t.clone()));
+                let mut is_right = false;
+                self.run(&forced, &mut |id, steps| {
+                    let is_it = g.op_data(id).results.contains(&b);
+                    let print = steps.value(b).filter(|_| is_it).and_then(Print::new);
+                    let others = self.first.iter().filter(|(other, _)| *other != a);
+                    is_right = print.is_some_and(|p| others.into_iter().any(|(_, want)| want.alike(&p) >= RIGHT));
+                    is_it
+                })?;
+                if is_right {
+                    return Ok(Some((v, (a, t))));
+                }
+            }
+        }
+        Ok(None)
     }
 
-    /// The one of `candidates` in whose stead most of what follows from `b` is alike again.
-    fn tried(&mut self, b: Value, candidates: &[Value]) -> Result<Option<(Value, Tensor)>, Diagnostic> {
-        if candidates.is_empty() {
-            return Ok(None);
-        }
+    /// Values of the first model, as many as there is memory for.
+    fn held(&self, wanted: &[Value]) -> Result<HashMap<Value, Tensor>, Diagnostic> {
         let (mut held, mut bytes) = (HashMap::new(), 0);
+        if wanted.is_empty() {
+            return Ok(held);
+        }
         let mut hold = |v: Value, t: &Tensor| {
             let size = t.blob().len();
-            if candidates.contains(&v) && (held.is_empty() || bytes + size <= self.budget) {
+            if wanted.contains(&v) && (held.is_empty() || bytes + size <= self.budget) {
                 bytes += size;
                 held.insert(v, t.clone());
             }
@@ -297,6 +325,15 @@ impl Search<'_> {
         let first = Session::new(self.sides.a, self.sides.f, &Cpu, Options::default());
         let mut states = self.start.states[0].clone();
         first.run_observed(&self.start.inputs, &mut states, Some(&mut hold)).map_err(|e| run_error(&e))?;
+        Ok(held)
+    }
+
+    /// The one of `candidates` in whose stead most of what follows from `b` is alike again.
+    fn tried(&mut self, b: Value, candidates: &[Value]) -> Result<Option<(Value, Tensor)>, Diagnostic> {
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        let mut held = self.held(candidates)?;
         let before = self.led_on(&self.forced, (None, b))?;
         let (mut most, mut best) = (before + GAIN, None);
         for a in candidates {
