@@ -222,7 +222,7 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
             continue;
         }
         let dims: Option<Vec<DimSpec>> = ty.shape.iter().map(|d| d.as_known().map(DimSpec::Known)).collect();
-        let name = Some(own.name.to_string());
+        let name = Some(own.name.clone());
         // Half precision may be the interface's alone.
         let is_own = ty.dtype != DType::F16 || (port.feature == Feature::Tensor && !narrows);
         let dtype = Some(if is_own { ty.dtype } else { DType::F32 });

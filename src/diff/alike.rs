@@ -136,7 +136,10 @@ pub(super) fn paired(
 type Alike = HashMap<Value, (Value, f64)>;
 
 /// Values of the second model in whose place those of the first stand.
-type Forced = HashMap<Value, (Value, Tensor)>;
+type Forced = HashMap<Value, Stand>;
+
+/// A value of the first model, and what it is.
+type Stand = (Value, Tensor);
 
 /// The search for what is alike.
 struct Search<'a> {
@@ -169,7 +172,7 @@ impl Search<'_> {
             if see(id, &steps) {
                 break;
             }
-            for v in g.op_data(id).results.iter() {
+            for v in &g.op_data(id).results {
                 let put = forced.get(v).zip(steps.value(*v));
                 if let Some((t, _)) =
                     put.filter(|((_, t), got)| gap(t, got).is_some()).map(|((_, t), got)| taken(t, got))
@@ -275,12 +278,7 @@ impl Search<'_> {
 
     /// What `b` reads, with what of the first model stands for it, if `b` is right with that: where the second model stops short,
     /// such as before a bias, its result is one on the way to what it should be.
-    fn cut_short(
-        &mut self,
-        b: Value,
-        alike: &Alike,
-        open: &[Value],
-    ) -> Result<Option<(Value, (Value, Tensor))>, Diagnostic> {
+    fn cut_short(&mut self, b: Value, alike: &Alike, open: &[Value]) -> Result<Option<(Value, Stand)>, Diagnostic> {
         let (f, g) = (self.sides.f, self.sides.g);
         for v in reads(g, b) {
             let of = alike.get(&v).filter(|_| !self.forced.contains_key(&v) && !self.hopeless.contains(&v));
@@ -329,7 +327,7 @@ impl Search<'_> {
     }
 
     /// The one of `candidates` in whose stead most of what follows from `b` is alike again.
-    fn tried(&mut self, b: Value, candidates: &[Value]) -> Result<Option<(Value, Tensor)>, Diagnostic> {
+    fn tried(&mut self, b: Value, candidates: &[Value]) -> Result<Option<Stand>, Diagnostic> {
         if candidates.is_empty() {
             return Ok(None);
         }

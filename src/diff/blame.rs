@@ -196,24 +196,23 @@ fn outputs(
     Ok(swept.outputs)
 }
 
+/// An output of the first model with that of the second, where it has one of the kind.
+type Wanted<'o> = (&'o Tensor, Option<&'o Tensor>);
+
 /// The outputs of the first model with those of the second, but for those that follow from random numbers.
-fn judged<'o>(
-    sides: Sides<'_>,
-    start: &'o Start,
-    second: &'o [Option<Tensor>],
-) -> Vec<(&'o Tensor, Option<&'o Tensor>, Value)> {
+fn judged<'o>(sides: Sides<'_>, start: &'o Start, second: &'o [Option<Tensor>]) -> Vec<Wanted<'o>> {
     let drawn = drawn_outputs(sides.g);
     let of = |v: Value| sides.g.outputs().iter().position(|out| *out == v);
     let one = |(at, v): (usize, Value)| {
         let place = of(v).filter(|i| drawn.get(*i) != Some(&true))?;
-        Some((start.outputs.get(at)?, second.get(place)?.as_ref(), v))
+        Some((start.outputs.get(at)?, second.get(place)?.as_ref()))
     };
     super::outputs(sides.f, sides.g).into_iter().filter_map(one).collect()
 }
 
 /// Signal over noise of the worst output, in dB; `None` where one cannot be compared.
 fn worst(sides: Sides<'_>, start: &Start, outputs: &[Option<Tensor>]) -> Option<f64> {
-    let snr = |(want, got, _): (&Tensor, Option<&Tensor>, Value)| Some(gap(want, got?)?.snr_db().unwrap_or(EXACT));
+    let snr = |(want, got): Wanted<'_>| Some(gap(want, got?)?.snr_db().unwrap_or(EXACT));
     let all: Option<Vec<f64>> = judged(sides, start, outputs).into_iter().map(snr).collect();
     all?.into_iter().reduce(f64::min)
 }
@@ -223,7 +222,7 @@ pub const EXACT: f64 = 999.0;
 
 /// The noise in the worst output between two runs, for what is wanted of it.
 fn harm(sides: Sides<'_>, start: &Start, right: &[Option<Tensor>], wrong: &[Option<Tensor>]) -> f64 {
-    let of = |(x, y): ((&Tensor, Option<&Tensor>, Value), (&Tensor, Option<&Tensor>, Value))| {
+    let of = |(x, y): (Wanted<'_>, Wanted<'_>)| {
         let Some(off) = x.1.zip(y.1).and_then(|(right, wrong)| gap(right, wrong)) else { return f64::INFINITY };
         let signal = gap(x.0, x.0).map_or(0.0, |g| g.signal);
         if off.non_finite > 0 { f64::INFINITY } else { off.noise / signal.max(f64::MIN_POSITIVE) }

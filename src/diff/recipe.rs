@@ -224,8 +224,8 @@ fn blamed(
 /// A pattern that means the op of a value of this name, and no other: the name as a package has it, marked as one where other
 /// ops are of that type, or in a module of that name.
 fn exactly(module: &Module, name: &str) -> String {
-    let name = Namer::legal(name).to_string();
-    let plain = Pattern::new(&*name);
+    let name = Namer::legal(name);
+    let plain = Pattern::new(&name);
     let is_it = |f: &Function, id: OpId| f.op_data(id).results.iter().any(|v| Namer::legal(&f.value(*v).hint) == *name);
     let mut all = module.functions.iter().flat_map(|f| f.ops().map(move |id| (f, id)));
     let is_wide = all.any(|(f, id)| plain.means(module, f, id) && !is_it(f, id));
