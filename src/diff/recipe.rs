@@ -82,7 +82,7 @@ impl Recipe {
 }
 
 /// A pattern of a weight's name, by that of the source as by that of the package.
-fn pattern(name: &str) -> String {
+pub(crate) fn pattern(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' };
     format!("^{}$", name.chars().map(plain).collect::<String>())
 }

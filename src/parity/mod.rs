@@ -5,7 +5,7 @@ mod pair;
 mod plan;
 
 pub use judge::recorded;
-pub(crate) use pair::Inputs;
+pub(crate) use pair::{Inputs, counterpart};
 pub use plan::{Arithmetic, Extent, Scope};
 
 use crate::{

@@ -19,7 +19,7 @@ use crate::{
     diff::{self, Examined, Sides, Why, blame, exceptions, recipe, recipe::Recipe},
     model::Format,
     parity::{self, Parity, Scope},
-    report::{Whole, parity_text},
+    report::{Whole, answers_text, parity_text},
     witness::Chosen,
 };
 use std::path::{Path, PathBuf};
@@ -59,6 +59,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    args.reports.check(&args.others())?;
     let Some(b) = &args.b else {
         recorded::alone(&args.a)?;
         return recorded::of_bundle(args, terminal);
@@ -66,7 +67,6 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     if recorded::is_recording(&args.a) || recorded::is_recording(b) {
         return recorded::run(args, b, terminal);
     }
-    args.reports.check(&[&args.a, b])?;
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
     let beside = {
@@ -95,7 +95,9 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let found: Vec<(Sides<'_>, &Examined)> = found.iter().map(|one| (one.sides(source, package), one)).collect();
     let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
     let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&found, folder))?;
-    let (line, mut files) = (typed(), vec![("a", args.a.clone()), ("b", b.clone())]);
+    let line = typed();
+    let bisect = format!("{line}{}", if args.bisect { "" } else { " --bisect" });
+    let (line, mut files) = (line, vec![("a", args.a.clone()), ("b", b.clone())]);
     files.extend(args.inputs.files());
     let whole = Whole {
         command: "diff",
@@ -105,17 +107,15 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         parity: &parity,
         found: &found,
         bisected: args.bisect,
+        bisect: Some(&bisect),
         mended: mended.as_ref(),
         notes: &beside.notes,
     };
-    if terminal.is_json() || args.reports.are_wanted() {
-        let json = whole.json()?;
-        args.reports.write(&json)?;
-        if terminal.is_json() {
-            terminal.json(&json);
-        }
-    }
-    if !terminal.is_json() {
+    let json = whole.json()?;
+    args.reports.write(&json)?;
+    if terminal.is_json() {
+        terminal.json(&json);
+    } else {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         let mut text = parity_text(&parity);
         for (sides, one) in &found {
@@ -125,11 +125,19 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
             }
         }
         text += &mended.as_ref().map(recipe_text).unwrap_or_default();
-        terminal.result(&text);
+        terminal.result(&format!("{text}\n{}", answers_text(&json)));
     }
     terminal.insist(parity.differs(None).as_slice());
     terminal.insist(unapplied.as_slice());
     Ok(if parity.pass() && unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
+}
+
+impl Args {
+    /// All that is read, and what is written beside reports.
+    fn others(&self) -> Vec<PathBuf> {
+        let read = self.inputs.files().into_iter().map(|(_, path)| path);
+        [Some(&self.a), self.b.as_ref(), self.reduce.as_ref()].into_iter().flatten().cloned().chain(read).collect()
+    }
 }
 
 /// What mends outputs that are off, as far as that was found.
