@@ -1,6 +1,10 @@
 //! Makes bundles.
 
-use super::{Array, Bundle, Entry, FILE, Output, Sample, probes::probes};
+use super::{
+    Array, Bundle, Entry, FILE, Output, Sample,
+    probes::probes,
+    stage::{Stage, cannot_write, check_target, copy, put},
+};
 use crate::{
     Diagnostic, Failure, arrays,
     arrays::Arrays,
@@ -23,12 +27,7 @@ use mlconv_runner::{Options, Reference, Session, States, cpu::Cpu};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Tensor};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, fs, io, path::Path};
 
 /// What the results are to be compared with, where it is not what our own kernels compute of the package.
 #[derive(Debug)]
@@ -66,55 +65,8 @@ const SCRIPT: &str = include_str!("run.swift");
 /// The folder of the package in a bundle.
 const PACKAGE: &str = "model.mlpackage";
 
-/// What a process that ends must undo.
-#[derive(Default)]
-struct Undone {
-    /// The folder that is being filled.
-    staged: Option<PathBuf>,
-    /// A former bundle that was put aside, and where it was.
-    aside: Option<(PathBuf, PathBuf)>,
-}
-
-static UNDONE: Mutex<Undone> = Mutex::new(Undone { staged: None, aside: None });
-
-fn undone() -> MutexGuard<'static, Undone> {
-    UNDONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes what is being staged, and puts back what it was to replace: for a process that is about to end.
-pub fn abandon() {
-    let Undone { staged, aside } = std::mem::take(&mut *undone());
-    if let Some((old, target)) = aside {
-        // Where the new one is in its place, this fails, as that is no empty folder, and the former one goes.
-        if fs::rename(&old, target).is_err() {
-            let _ = fs::remove_dir_all(old);
-        }
-    }
-    // Nothing can be done about a folder that stays.
-    let _ = staged.map(fs::remove_dir_all);
-}
-
 /// The inputs, or the outputs, of each call, in the order of the signature.
 type Calls = Vec<Vec<Option<Tensor>>>;
-
-/// A folder that is removed when dropped, unless it has been renamed.
-struct Stage(PathBuf);
-
-impl Stage {
-    fn new(path: PathBuf) -> io::Result<Self> {
-        fs::create_dir(&path)?;
-        undone().staged = Some(path.clone());
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // Nothing can be done about a folder that stays.
-        let _ = fs::remove_dir_all(&self.0);
-        undone().staged = None;
-    }
-}
 
 /// Makes a bundle, whole or not at all; what it holds, and what a user should know of how inputs and outputs were found.
 pub fn make(job: Job<'_>) -> Result<(Bundle, Vec<Diagnostic>), Failure> {
@@ -129,56 +81,6 @@ pub fn make(job: Job<'_>) -> Result<(Bundle, Vec<Diagnostic>), Failure> {
     check_target(&out, force).map_err(|d| vec![d])?;
     put(&stage.0, &out).map_err(|e| vec![cannot_write(&out, &e)])?;
     Ok(made)
-}
-
-/// Refuses a target that exists, unless it is a bundle or an empty folder that may be replaced.
-fn check_target(out: &Path, force: bool) -> Result<(), Diagnostic> {
-    let place = out.display().to_string();
-    if out.file_name().is_none() {
-        return Err(Diagnostic::error(&codes::L0001, "the output names no folder").at(place));
-    }
-    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-        let d = Diagnostic::error(&codes::X0001, format!("there is no folder `{}` to write to", parent.display()));
-        return Err(d.at(place));
-    }
-    if fs::symlink_metadata(out).is_err() {
-        return Ok(());
-    }
-    if !force {
-        let d = Diagnostic::error(&codes::X0002, "the folder exists").at(place);
-        return Err(d.help("replace it with `--force`"));
-    }
-    let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if out.is_symlink() || !(out.join(FILE).is_file() || is_empty()) {
-        return Err(Diagnostic::error(&codes::X0002, "what exists is no bundle, and is not replaced").at(place));
-    }
-    Ok(())
-}
-
-/// Puts a folder in the place of another one, or of none.
-fn put(staged: &Path, target: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(target).is_err() {
-        return fs::rename(staged, target);
-    }
-    let mut old = staged.as_os_str().to_owned();
-    old.push(".old");
-    let old = PathBuf::from(old);
-    undone().aside = Some((old.clone(), target.to_path_buf()));
-    let done = fs::rename(target, &old).and_then(|()| {
-        fs::rename(staged, target).inspect_err(|_| {
-            // The first error is the one to tell.
-            let _ = fs::rename(&old, target);
-        })
-    });
-    undone().aside = None;
-    done?;
-    // The new one is in its place; what stays of the former is in nobody's way.
-    let _ = fs::remove_dir_all(&old);
-    Ok(())
-}
-
-fn cannot_write(path: &Path, e: &io::Error) -> Diagnostic {
-    Diagnostic::error(&codes::X0001, format!("the bundle cannot be written: {e}")).at(path.display().to_string())
 }
 
 /// A bundle in the making.
@@ -477,22 +379,4 @@ fn without_dead_ops(f: &mut Function) {
             f.remove(id);
         }
     }
-}
-
-/// Copies a folder with everything in it.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut todo = vec![(from.to_path_buf(), to.to_path_buf())];
-    while let Some((from, to)) = todo.pop() {
-        fs::create_dir(&to)?;
-        for entry in fs::read_dir(&from)? {
-            let entry = entry?;
-            let (from, to) = (entry.path(), to.join(entry.file_name()));
-            if from.is_dir() {
-                todo.push((from, to));
-            } else {
-                fs::copy(&from, &to)?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -6,9 +6,11 @@
 mod make;
 mod probes;
 mod read;
+mod stage;
 
-pub use make::{Expected, Job, abandon, make};
+pub use make::{Expected, Job, make};
 pub use read::{Judged, Outcome, Run, read};
+pub use stage::abandon;
 
 use serde::{Deserialize, Serialize};
 

@@ -172,8 +172,10 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
             Why::Compressed if whole.mended.is_none() => {
                 let weights = blame::behind(sides.g, &fixed(sides.g), &blame::known(walk), walk.ops[c.at].op);
                 let names = || weights.iter().map(|w| &*sides.g.value(w.weight).hint);
-                let rules: Vec<String> =
-                    names().map(|n| format!("--tensor {}", quoted(&format!("{}=none", pattern(n))))).take(TOLD).collect();
+                let rules: Vec<String> = names()
+                    .map(|n| format!("--tensor {}", quoted(&format!("{}=none", pattern(n)))))
+                    .take(TOLD)
+                    .collect();
                 let give = format!("Give {} another scheme, or none", listed(names().take(TOLD)));
                 out.push(format!("{give}: `{}` added to `mlconv compress`.", rules.join(" ")));
             }
