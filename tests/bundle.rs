@@ -204,8 +204,8 @@ fn outputs_are_paired_by_their_own_names_first() {
 #[test]
 fn probabilities_of_classes_are_compared() {
     let place = digits();
-    let labels: String = (0..10).map(|i| format!("digit {i}\n")).collect();
-    place.file("labels.txt", labels.as_bytes());
+    let labels: Vec<String> = (0..10).map(|i| format!("digit {i}")).collect();
+    place.file("labels.txt", labels.join("\n").as_bytes());
     place.run(&["convert", "m.onnx", "-o", "c.mlpackage", "--class-labels", "labels.txt", "--no-verify"]).ok();
     place.run(&["bundle", "c.mlpackage", "-o", "b", "--against", "m.onnx", "--sample", "in.npz"]).ok();
     let folder = place.path("b");

@@ -225,11 +225,14 @@ pub(super) fn spans(sentence: &str) -> Vec<(bool, &str)> {
 /// The measures that an output may miss.
 const MEASURES: [&str; 7] = ["snr_db", "non_finite", "unequal", "beyond", "cosine", "top1", "kl"];
 
-/// What of an output is beyond the tolerance, in words: `top-1 agreement 0.9611, at least 0.99 wanted`.
+/// What of an output is beyond the tolerance, in words: `top-1 agreement 0.961, at least 0.99 wanted`.
 pub(super) fn missed(output: &Value) -> Option<String> {
     let one = |m: &Value| {
         let measure = MEASURES.into_iter().find(|name| text(m, "measure") == Some(name))?;
-        let (found, limit) = (number(m, "found"), number(m, "limit").unwrap_or_default());
+        let limit = number(m, "limit").unwrap_or_default();
+        // Three digits say enough, unless they are those of the limit.
+        let short = |x: f64| figure(x).parse().ok().filter(|short| *short != limit).unwrap_or(x);
+        let found = number(m, "found").map(short);
         Some(Miss { measure, found, limit }.text())
     };
     let all: Vec<String> = list(output, "missed").iter().filter_map(one).collect();
@@ -383,10 +386,12 @@ mod tests {
         let output =
             json!({"pass": true, "snr_db": 20.0, "missed": [{"measure": "top1", "found": 0.9611, "limit": 0.99}]});
         assert!(Verdict::of_output(&output, &report) == Verdict::Within, "it was held to something");
-        assert_eq!(missed(&output).as_deref(), Some("top-1 agreement 0.9611, at least 0.99 wanted"));
+        assert_eq!(missed(&output).as_deref(), Some("top-1 agreement 0.961, at least 0.99 wanted"));
         assert_eq!(missed(&json!({"missed": []})), None);
-        let close = json!({"missed": [{"measure": "snr_db", "found": 26.0, "limit": 40.0}]});
-        assert_eq!(missed(&close).as_deref(), Some("SNR 26 dB, at least 40 dB wanted"));
+        let close = json!({"missed": [{"measure": "snr_db", "found": 6.477643, "limit": 40.0}]});
+        assert_eq!(missed(&close).as_deref(), Some("SNR 6.48 dB, at least 40 dB wanted"));
+        let close = json!({"missed": [{"measure": "snr_db", "found": 39.9996, "limit": 40.0}]});
+        assert_eq!(missed(&close).as_deref(), Some("SNR 39.9996 dB, at least 40 dB wanted"));
     }
 
     #[test]
