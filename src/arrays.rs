@@ -6,7 +6,7 @@ use mlconv_tensor::Tensor;
 use std::{
     fs::File,
     io::{BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Reads the array in a `.npy` file.
@@ -40,26 +40,50 @@ pub(crate) fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<(), String>,
 ) -> Result<(), String> {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let folder = real.parent().filter(|p| !p.as_os_str().is_empty());
-    if let Some(folder) = folder.filter(|p| !p.is_dir()) {
-        return Err(format!("there is no folder `{}`", folder.display()));
-    }
-    let Some(name) = real.file_name() else { return Err("the path names no file".to_owned()) };
-    let mut staged = real.clone();
-    staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
-    let io = |e: std::io::Error| e.to_string();
-    let written = File::create(&staged).map_err(io).and_then(|f| {
-        let mut file = BufWriter::new(f);
+    Staged::new(path, write)?.put()
+}
+
+/// A file that is written beside the place it is for, and removed when dropped, unless it was put there.
+pub(crate) struct Staged {
+    staged: PathBuf,
+    real: PathBuf,
+}
+
+impl Staged {
+    /// Writes a file for `path`; an error says why it was not written.
+    pub(crate) fn new(
+        path: &Path,
+        write: impl FnOnce(&mut BufWriter<File>) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let folder = real.parent().filter(|p| !p.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|p| !p.is_dir()) {
+            return Err(format!("there is no folder `{}`", folder.display()));
+        }
+        let Some(name) = real.file_name() else { return Err("the path names no file".to_owned()) };
+        let mut staged = real.clone();
+        staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
+        let io = |e: std::io::Error| e.to_string();
+        let made = File::create(&staged).map_err(io)?;
+        // From here on it is removed where something fails.
+        let this = Self { staged, real };
+        let mut file = BufWriter::new(made);
         write(&mut file)?;
         file.flush().map_err(io)?;
-        drop(file);
-        std::fs::rename(&staged, &real).map_err(io)
-    });
-    written.inspect_err(|_| {
-        // The staged file may not be there; nothing can be done about one that stays.
-        let _ = std::fs::remove_file(&staged);
-    })
+        Ok(this)
+    }
+
+    /// Puts it in its place.
+    pub(crate) fn put(self) -> Result<(), String> {
+        std::fs::rename(&self.staged, &self.real).map_err(|e| e.to_string())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // It may be in its place; nothing can be done about a file that stays.
+        let _ = std::fs::remove_file(&self.staged);
+    }
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> Diagnostic {

@@ -372,8 +372,12 @@ fn torch_error(e: &mlconv_pytorch::ReadError) -> Diagnostic {
         E::NoInput { .. } => (&codes::L0001, None),
         E::Shapes(names) => {
             let all: Vec<String> = names.split("`, `").map(|n| format!("--input {n}=1x3x224x224")).collect();
-            let help = "TorchScript does not say the shapes of inputs: give them with `--sample`, or such as";
-            (&codes::L0001, Some(format!("{help} `{}`", all.join(" "))))
+            let help = format!(
+                "TorchScript does not say the shapes of inputs: give them, such as `{}`, or samples to a command that takes \
+                 `--sample`",
+                all.join(" ")
+            );
+            (&codes::L0001, Some(help))
         }
         E::Archive(ArchiveError::Name(_) | ArchiveError::Overlap(_)) => (&codes::R0004, None),
         _ => (&codes::R0003, None),

@@ -1,10 +1,31 @@
 //! Names in messages.
 
+pub(crate) use mlconv_mil::diagnostic::{hides, visible};
 use std::borrow::Cow;
+
+/// Characters of a name that are shown.
+const SHOWN: usize = 200;
+
+/// Text of a model as one line that shows all of it, as far as it is not too long: nothing in a name ends a line of ours.
+pub(crate) fn shown(name: &str) -> String {
+    visible(&clipped(name, SHOWN), |_| false).into_owned()
+}
+
+/// Text of which the middle is left out where it has more than `most` characters.
+pub(crate) fn clipped(text: &str, most: usize) -> Cow<'_, str> {
+    // No character has less than a byte.
+    if text.len() <= most || text.chars().count() <= most {
+        return text.into();
+    }
+    let (head, tail) = (most - most / 2, most / 2);
+    let end = text.char_indices().nth(head).map_or(text.len(), |(at, _)| at);
+    let start = text.char_indices().rev().nth(tail.saturating_sub(1)).map_or(text.len(), |(at, _)| at);
+    format!("{}…{}", &text[..end], &text[start..]).into()
+}
 
 /// `a`, `b` and `c`, each in backticks.
 pub(crate) fn listed<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> String {
-    let names: Vec<String> = names.into_iter().map(|n| format!("`{}`", n.as_ref())).collect();
+    let names: Vec<String> = names.into_iter().map(|n| format!("`{}`", shown(n.as_ref()))).collect();
     match names.split_last() {
         None => "none".to_owned(),
         Some((last, [])) => last.clone(),
@@ -48,6 +69,16 @@ pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_one_line_and_hide_nothing() {
+        assert_eq!(shown("a.b/c é"), "a.b/c é");
+        assert_eq!(shown("a\n\r\x1b[31m\u{202e}b\u{61c}"), "a\\n\\r\\u{1b}[31m\\u{202e}b\\u{61c}");
+        let long = shown(&format!("{}é", "n".repeat(100_000)));
+        assert_eq!((long.chars().count(), long.ends_with("né")), (SHOWN + 1, true));
+        assert_eq!([clipped("abcdef", 4), clipped("abcd", 4), clipped("ééééé", 3)], ["ab…ef", "abcd", "éé…é"]);
+        assert_eq!(listed(["a\nb"]), "`a\\nb`");
+    }
 
     #[test]
     fn slips_of_the_pen_are_found() {

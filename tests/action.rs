@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 use support::{fixtures, place::Place};
 
 /// How the steps of the action ended, one after the other until one fails.
@@ -105,6 +105,19 @@ fn what_differs_and_what_cannot_be_done_fail_the_job() {
     let hostile = action(&place, &[MLCONV, ("package", "$(touch gone)"), ("against", "`touch gone`; touch gone")]);
     assert_eq!(hostile.code, 2);
     assert!(!place.path("gone").exists());
+    // Neither is what a service shows: whatever it says, it stays code.
+    let cr = place.file("say.sh", b"#!/bin/sh\nprintf 'bad\\r\\r# injected\\r\\r@all\\033[31m\\n' >&2\nexit 2\n");
+    fs::set_permissions(&cr, fs::Permissions::from_mode(0o755)).expect("ours");
+    let script = cr.display().to_string();
+    let said = action(&place, &[&given[1..], &[("mlconv", script.as_str())]].concat());
+    assert_eq!(said.code, 2);
+    assert!(said.summary.contains("    bad  # injected  @all"), "{}", said.summary);
+    assert!(!said.summary.chars().any(|c| c.is_control() && c != '\n'), "{:?}", said.summary);
+    // What is no verdict is none: a program that is missing, and a folder that cannot be made.
+    let gone = action(&place, &[&given[1..], &[("mlconv", "./no-such-program")]].concat());
+    assert_eq!((gone.code, gone.outputs.as_str()), (2, "status=2\nreports=my reports\n"));
+    let in_file = action(&place, &[&given[..3], &[("reports", "m.onnx/reports")]].concat());
+    assert_eq!(in_file.code, 2);
     let missing = action(&place, &[MLCONV, ("package", ""), ("against", "m.onnx")]);
     assert_eq!(missing.code, 2);
 }

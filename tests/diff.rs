@@ -235,8 +235,10 @@ fn what_a_mac_made_of_a_bundle_is_read_back() {
     let to = place.path("a.bundle/results/cpuOnly/0/0");
     std::fs::create_dir_all(&to).expect("room");
     std::fs::copy(place.path("a.bundle").join(expected), to.join(output)).expect("room");
-    let report = r#"{"device": "Mac14,2", "calls": [{"model": 0, "sample": 0}]}"#;
-    std::fs::write(place.path("a.bundle/results/cpuOnly/run.json"), report).expect("room");
+    let report = serde_json::json!({
+        "packages": [bundle["models"][0]["sha256"]], "device": "Mac14,2", "calls": [{"model": 0, "sample": 0}]
+    });
+    std::fs::write(place.path("a.bundle/results/cpuOnly/run.json"), report.to_string()).expect("room");
     let done = place.run(&["diff", "a.bundle"]).ok();
     assert!(done.stdout.contains("cpuOnly (Mac14,2)") && done.stdout.contains("equal"), "{}", done.stdout);
     let json = place.run(&["diff", "a.bundle", "--format", "json"]).ok().json();

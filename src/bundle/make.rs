@@ -1,13 +1,21 @@
 //! Makes bundles.
 
-use super::{Array, Bundle, Entry, FILE, Output, Sample, probes::probes};
+use super::{
+    Array, Bundle, Entry, FILE, Output, Sample,
+    probes::probes,
+    stage::{Stage, cannot_write, check_target, copy, put},
+};
 use crate::{
     Diagnostic, Failure, arrays,
     arrays::Arrays,
     chance::drawn_outputs,
     codes,
     convert::{self, has_halves},
-    feed, made_up, model, parity, stateful,
+    feed, golden,
+    interface::{label_and_probabilities, labels},
+    made_up, model,
+    parity::{self, counterpart},
+    stateful,
     witness::{self, Chosen},
 };
 use mlconv_coreml::Existing;
@@ -19,12 +27,7 @@ use mlconv_runner::{Options, Reference, Session, States, cpu::Cpu};
 use mlconv_source::Request;
 use mlconv_tensor::{DType, Tensor};
 use sha2::{Digest, Sha256};
-use std::{
-    fmt::Write,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, fs, io, path::Path};
 
 /// What the results are to be compared with, where it is not what our own kernels compute of the package.
 #[derive(Debug)]
@@ -62,37 +65,8 @@ const SCRIPT: &str = include_str!("run.swift");
 /// The folder of the package in a bundle.
 const PACKAGE: &str = "model.mlpackage";
 
-/// What is being staged.
-static STAGED: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-/// Removes what is being staged: for a process that is about to end.
-pub fn abandon() {
-    let staged = STAGED.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // Nothing can be done about a folder that stays.
-    let _ = staged.map(fs::remove_dir_all);
-}
-
 /// The inputs, or the outputs, of each call, in the order of the signature.
 type Calls = Vec<Vec<Option<Tensor>>>;
-
-/// A folder that is removed when dropped, unless it has been renamed.
-struct Stage(PathBuf);
-
-impl Stage {
-    fn new(path: PathBuf) -> io::Result<Self> {
-        fs::create_dir(&path)?;
-        *STAGED.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.clone());
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // Nothing can be done about a folder that stays.
-        let _ = fs::remove_dir_all(&self.0);
-        *STAGED.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
 
 /// Makes a bundle, whole or not at all; what it holds, and what a user should know of how inputs and outputs were found.
 pub fn make(job: Job<'_>) -> Result<(Bundle, Vec<Diagnostic>), Failure> {
@@ -109,53 +83,6 @@ pub fn make(job: Job<'_>) -> Result<(Bundle, Vec<Diagnostic>), Failure> {
     Ok(made)
 }
 
-/// Refuses a target that exists, unless it is a bundle or an empty folder that may be replaced.
-fn check_target(out: &Path, force: bool) -> Result<(), Diagnostic> {
-    let place = out.display().to_string();
-    if out.file_name().is_none() {
-        return Err(Diagnostic::error(&codes::L0001, "the output names no folder").at(place));
-    }
-    if let Some(parent) = out.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-        let d = Diagnostic::error(&codes::X0001, format!("there is no folder `{}` to write to", parent.display()));
-        return Err(d.at(place));
-    }
-    if fs::symlink_metadata(out).is_err() {
-        return Ok(());
-    }
-    if !force {
-        let d = Diagnostic::error(&codes::X0002, "the folder exists").at(place);
-        return Err(d.help("replace it with `--force`"));
-    }
-    let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if out.is_symlink() || !(out.join(FILE).is_file() || is_empty()) {
-        return Err(Diagnostic::error(&codes::X0002, "what exists is no bundle, and is not replaced").at(place));
-    }
-    Ok(())
-}
-
-/// Puts a folder in the place of another one, or of none.
-fn put(staged: &Path, target: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(target).is_err() {
-        return fs::rename(staged, target);
-    }
-    let mut old = staged.as_os_str().to_owned();
-    old.push(".old");
-    let old = PathBuf::from(old);
-    fs::rename(target, &old)?;
-    if let Err(e) = fs::rename(staged, target) {
-        // The first error is the one to tell.
-        let _ = fs::rename(&old, target);
-        return Err(e);
-    }
-    // The new one is in its place; what stays of the former is in nobody's way.
-    let _ = fs::remove_dir_all(&old);
-    Ok(())
-}
-
-fn cannot_write(path: &Path, e: &io::Error) -> Diagnostic {
-    Diagnostic::error(&codes::X0001, format!("the bundle cannot be written: {e}")).at(path.display().to_string())
-}
-
 /// A bundle in the making.
 struct Making<'a> {
     folder: &'a Path,
@@ -170,6 +97,10 @@ struct Filled {
 
 impl Making<'_> {
     fn all(mut self, mut job: Job<'_>) -> Result<(Bundle, Vec<Diagnostic>), Failure> {
+        if fs::symlink_metadata(job.package).is_err() {
+            let d = Diagnostic::error(&codes::R0001, "there is no such file or folder");
+            return Err(vec![d.at(job.package.display().to_string())]);
+        }
         if !job.package.is_dir() {
             let d = Diagnostic::error(&codes::L0001, "a bundle is made of an .mlpackage")
                 .at(job.package.display().to_string());
@@ -179,7 +110,7 @@ impl Making<'_> {
         self.notes.extend(read.warnings);
         let module = verify(read.module)?;
         let f = model::function(&module, job.function).map_err(|d| vec![d])?;
-        let calls = self.calls(&job, &module, f)?;
+        let calls = self.calls(&mut job, &module, f)?;
         let (against, expected) = match job.expected.take() {
             Some(expected) => self.of_source(expected, f, &calls)?,
             None => {
@@ -191,6 +122,11 @@ impl Making<'_> {
         let is_default = module.functions.first().is_some_and(|first| first.name == f.name);
         let function = (!is_default).then(|| f.name.clone());
         let entry = self.entry(PACKAGE, function, &module, f, &[])?;
+        if !entry.outputs.iter().any(|o| o.array) {
+            let title = "nothing will be compared: no output of the package is an array, or holds probabilities";
+            self.notes.push(Diagnostic::warning(&codes::L0002, title));
+        }
+        let expected = expected.into_iter().map(|outputs| by_class(f, outputs)).collect();
         let mut filled = vec![Filled { entry, expected }];
         if job.per_op {
             for (i, probe) in probes(&module, f).into_iter().enumerate() {
@@ -213,9 +149,10 @@ impl Making<'_> {
     }
 
     /// The inputs of each call.
-    fn calls(&mut self, job: &Job<'_>, module: &Module, f: &Function) -> Result<Calls, Failure> {
+    fn calls(&mut self, job: &mut Job<'_>, module: &Module, f: &Function) -> Result<Calls, Failure> {
         if job.samples.is_empty() {
-            return Ok(vec![made_up::random_inputs(module, f, job.seed).map_err(|d| vec![d])?]);
+            let inputs = made_up::random_inputs(module, f, job.seed).map_err(|d| vec![d])?;
+            return Ok(vec![fitting(job, f, inputs).map_err(|d| vec![d])?]);
         }
         self.notes.extend(feed::notes(f, job.samples));
         let samples = feed::samples(f, job.samples, None).map_err(|d| vec![d])?;
@@ -232,8 +169,8 @@ impl Making<'_> {
     ) -> Result<(String, Calls), Failure> {
         let Expected { source, mut chosen } = expected;
         self.notes.append(&mut chosen.notes);
-        let f = source.function(&g.name).or(source.functions.first());
-        let f = f.ok_or_else(|| vec![Diagnostic::error(&codes::L0001, "the source has no function")])?;
+        let f = of_source(&source, g)
+            .ok_or_else(|| vec![Diagnostic::error(&codes::L0001, "the source has no function")])?;
         let places = places(f, g)?;
         let given = |inputs: &Vec<Option<Tensor>>| feed::match_inputs(f, &feed::as_arrays(g, inputs));
         let calls: Vec<_> = calls.iter().map(given).collect::<Result<_, _>>().map_err(|d| vec![d])?;
@@ -286,14 +223,20 @@ impl Making<'_> {
         f: &Function,
         ops: &[String],
     ) -> Result<Entry, Failure> {
-        let sha256 = hash_of(&self.folder.join(path)).map_err(|e| vec![cannot_write(self.folder, &e)])?;
+        let sha256 = golden::hash(&self.folder.join(path)).map_err(|d| vec![d])?;
         let drawn = drawn_outputs(f);
-        let output = |(i, (port, v)): (usize, (&Port, &mlconv_mil::ir::Value))| Output {
-            name: packaged(port),
-            file: format!("{i}.npy"),
-            op: ops.get(i).cloned(),
-            array: port.feature == Feature::Tensor && f.ty(*v).tensor().is_some_and(|t| t.dtype != DType::Str),
-            drawn: drawn.get(i) == Some(&true),
+        let (label, probabilities) = label_and_probabilities(f).unzip();
+        let output = |(i, (port, v)): (usize, (&Port, &mlconv_mil::ir::Value))| {
+            let classes = told(f).filter(|_| probabilities == Some(i));
+            let is_array = port.feature == Feature::Tensor && f.ty(*v).tensor().is_some_and(|t| t.dtype != DType::Str);
+            Output {
+                name: packaged(port),
+                file: format!("{i}.npy"),
+                op: ops.get(i).cloned(),
+                array: classes.is_some() || (is_array && label != Some(i) && probabilities != Some(i)),
+                classes: classes.map(|all| all.into_iter().map(|(_, label)| label).collect()),
+                drawn: drawn.get(i) == Some(&true),
+            }
         };
         let outputs = f.sig.outputs.iter().zip(f.outputs()).enumerate().map(output).collect();
         let stateful = stateful::has_states(module);
@@ -334,7 +277,7 @@ impl Making<'_> {
         let bytes = arrays::npy_bytes(t).map_err(|why| vec![Diagnostic::error(&codes::X0001, why).at(file.clone())])?;
         self.write(&file, &bytes)?;
         let (dtype, shape) = (t.dtype().name().to_owned(), t.shape().to_vec());
-        Ok(Array { name, file, dtype, shape, image: None, sha256: hexadecimal(&Sha256::digest(&bytes)) })
+        Ok(Array { name, file, dtype, shape, image: None, sha256: format!("{:x}", Sha256::digest(&bytes)) })
     }
 
     fn write(&self, file: &str, bytes: &[u8]) -> Result<(), Failure> {
@@ -355,12 +298,26 @@ fn of_package(module: &Verified, f: &Function, calls: &[Vec<Option<Tensor>>]) ->
     calls.iter().map(run).collect()
 }
 
+/// The function of the source that `g` is compared with.
+fn of_source<'s>(source: &'s Verified, g: &Function) -> Option<&'s Function> {
+    source.function(&g.name).or(source.functions.first())
+}
+
+/// Made-up inputs of `g` within what the source's own types hold, where another process runs it.
+fn fitting(job: &Job<'_>, g: &Function, inputs: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+    let Some(Expected { source, chosen: Chosen { process: Some(process), .. } }) = &job.expected else {
+        return Ok(inputs);
+    };
+    let Some(f) = of_source(source, g) else { return Ok(inputs) };
+    let mut theirs = feed::match_inputs(f, &feed::as_arrays(g, &inputs))?;
+    process.fitting(f, &mut theirs);
+    feed::match_inputs(g, &feed::as_arrays(f, &theirs))
+}
+
 /// Where each output of `g` is among those of `f`: by name, and where no name matches at all, in order.
 fn places(f: &Function, g: &Function) -> Result<Vec<usize>, Failure> {
-    let named = |port: &Port| {
-        f.sig.outputs.iter().position(|p| feed::means_port(&p.name, port) || feed::means_port(&port.name, p))
-    };
-    let by_name: Vec<Option<usize>> = g.sig.outputs.iter().map(named).collect();
+    let ours: Vec<&Port> = f.sig.outputs.iter().collect();
+    let by_name: Vec<Option<usize>> = g.sig.outputs.iter().map(|port| counterpart(&ours, port)).collect();
     if by_name.iter().all(Option::is_none) && f.sig.outputs.len() == g.sig.outputs.len() {
         return Ok((0..g.sig.outputs.len()).collect());
     }
@@ -369,6 +326,31 @@ fn places(f: &Function, g: &Function) -> Result<Vec<usize>, Failure> {
         at.ok_or_else(|| vec![Diagnostic::error(&codes::N0003, title())])
     };
     g.sig.outputs.iter().zip(by_name).map(missing).collect()
+}
+
+/// The classes of a classifier of which Core ML tells the probability, each with its position: those whose label is of no other.
+fn told(f: &Function) -> Option<Vec<(usize, String)>> {
+    let all = labels(f)?;
+    let mut counts: HashMap<&String, usize> = HashMap::new();
+    for label in &all {
+        *counts.entry(label).or_default() += 1;
+    }
+    let told = all.iter().enumerate().filter(|(_, label)| counts.get(label) == Some(&1));
+    Some(told.map(|(at, label)| (at, label.clone())).collect())
+}
+
+/// The outputs of a call with the probabilities of a classifier as an array of those that Core ML tells.
+fn by_class(f: &Function, mut outputs: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
+    if let Some(((_, at), classes)) = label_and_probabilities(f).zip(told(f))
+        && let Some(output) = outputs.get_mut(at)
+    {
+        *output = output.as_ref().and_then(|t| {
+            let all = t.to_f64();
+            let some: Option<Vec<f32>> = classes.iter().map(|(at, _)| Some(*all.get(*at)? as f32)).collect();
+            Some(Tensor::from_vec(&[classes.len()], some?))
+        });
+    }
+    outputs
 }
 
 /// The name that a package has for an input or output.
@@ -397,59 +379,4 @@ fn without_dead_ops(f: &mut Function) {
             f.remove(id);
         }
     }
-}
-
-/// Copies a folder with everything in it.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut todo = vec![(from.to_path_buf(), to.to_path_buf())];
-    while let Some((from, to)) = todo.pop() {
-        fs::create_dir(&to)?;
-        for entry in fs::read_dir(&from)? {
-            let entry = entry?;
-            let (from, to) = (entry.path(), to.join(entry.file_name()));
-            if from.is_dir() {
-                todo.push((from, to));
-            } else {
-                fs::copy(&from, &to)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The hash of all files of a folder.
-fn hash_of(folder: &Path) -> io::Result<String> {
-    let (mut files, mut todo) = (vec![], vec![folder.to_path_buf()]);
-    while let Some(path) = todo.pop() {
-        if path.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                todo.push(entry?.path());
-            }
-        } else {
-            files.push(path);
-        }
-    }
-    let named = |path: PathBuf| {
-        let parts = path.strip_prefix(folder).unwrap_or(&path).components();
-        let name: Vec<String> = parts.map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
-        (name.join("/"), path)
-    };
-    let mut files: Vec<(String, PathBuf)> = files.into_iter().map(named).collect();
-    files.sort();
-    let mut hash = Sha256::new();
-    for (name, path) in files {
-        hash.update((name.len() as u64).to_le_bytes());
-        hash.update(name);
-        hash.update(fs::metadata(&path)?.len().to_le_bytes());
-        io::copy(&mut fs::File::open(&path)?, &mut hash)?;
-    }
-    Ok(hexadecimal(&hash.finalize()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, b| {
-        // Writing to a text does not fail.
-        let _ = write!(text, "{b:02x}");
-        text
-    })
 }

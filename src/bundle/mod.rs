@@ -6,9 +6,11 @@
 mod make;
 mod probes;
 mod read;
+mod stage;
 
-pub use make::{Expected, Job, abandon, make};
+pub use make::{Expected, Job, make};
 pub use read::{Judged, Outcome, Run, read};
+pub use stage::abandon;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +39,7 @@ pub struct Bundle {
 pub struct Entry {
     /// Where it is in the bundle.
     pub path: String,
-    /// The hash of its files, in hexadecimal digits: of the path, the length and the bytes of each, in the order of paths.
+    /// Its hash, see [`crate::golden::hash`].
     pub sha256: String,
     /// The function, where it is not the one that the package runs by default.
     pub function: Option<String>,
@@ -58,8 +60,12 @@ pub struct Output {
     pub file: String,
     /// The type of op whose value it is; `None` of an output of the model.
     pub op: Option<String>,
-    /// Whether it is an array, which can be written: no label and no image.
+    /// Whether it is compared: an array, or the probabilities of classes, which are written as one; no label and no image.
     pub array: bool,
+    /// Of the probabilities of a classifier, the labels, as text, in the order of the array. One that stands for several
+    /// classes is not among them: of these Core ML tells of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
     /// Whether it follows from random numbers.
     pub drawn: bool,
 }

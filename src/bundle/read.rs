@@ -4,6 +4,7 @@ use super::{Array, Bundle, FILE};
 use crate::{
     Diagnostic, Failure, arrays, codes,
     compare::{self, OutputDiff, Tolerance},
+    golden,
 };
 use mlconv_tensor::Tensor;
 use serde::Deserialize;
@@ -46,15 +47,19 @@ pub struct Judged {
 }
 
 impl Run {
-    /// Whether every call went well, and every output of the model itself is within the tolerance.
+    /// Whether every call went well, and every output of the model itself was compared and is within the tolerance.
     pub fn pass(&self) -> bool {
-        self.errors.is_empty() && self.outputs.iter().all(|o| o.model > 0 || o.diff.pass)
+        let mut own = self.outputs.iter().filter(|o| o.model == 0).peekable();
+        self.errors.is_empty() && own.peek().is_some() && own.all(|o| o.diff.pass)
     }
 }
 
 /// What `run.swift` writes of a run.
 #[derive(Deserialize)]
 struct Report {
+    /// The hashes of the packages that ran.
+    #[serde(default)]
+    packages: Vec<String>,
     #[serde(default)]
     device: String,
     #[serde(default)]
@@ -76,7 +81,8 @@ struct Call {
 /// Reads a bundle and compares all results with what is expected; `tolerance` is that of each package's precision where it is
 /// `None`.
 ///
-/// Errors: the folder is no bundle, names files outside of itself, or has no results. An output without a file differs.
+/// Errors: the folder is no bundle, names files outside of itself, holds others than it says, or has no results. An output without
+/// a file differs; results of other packages, or of a run that came to no end, are errors of the run.
 pub fn read(folder: &Path, tolerance: Option<Tolerance>) -> Result<Outcome, Failure> {
     let bundle: Bundle = json(&folder.join(FILE), "description of a bundle")?;
     if bundle.version != 1 {
@@ -85,7 +91,7 @@ pub fn read(folder: &Path, tolerance: Option<Tolerance>) -> Result<Outcome, Fail
     }
     let results = folder.join("results");
     let mut units: Vec<PathBuf> = fs::read_dir(&results)
-        .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.join("run.json").is_file()).collect())
+        .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect())
         .unwrap_or_default();
     units.sort();
     if units.is_empty() {
@@ -93,12 +99,40 @@ pub fn read(folder: &Path, tolerance: Option<Tolerance>) -> Result<Outcome, Fail
         let help = "run `swift run.swift` in the folder of the bundle on a Mac, and copy `results` back";
         return Err(vec![d.at(results.display().to_string()).help(help)]);
     }
+    check_files(folder, &bundle)?;
     let runs = units.iter().map(|place| run(folder, place, &bundle, tolerance)).collect::<Result<_, _>>()?;
     Ok(Outcome { bundle, runs })
 }
 
+/// Refuses a bundle whose arrays are not those that it says.
+fn check_files(folder: &Path, bundle: &Bundle) -> Result<(), Failure> {
+    let other = |file: &str| {
+        let title = format!("`{file}` is not what the bundle was made with");
+        let d = Diagnostic::error(&codes::R0003, title).at(folder.join(FILE).display().to_string());
+        vec![d.help("make the bundle again, and run that one")]
+    };
+    for array in bundle.samples.iter().flat_map(|s| s.inputs.iter().chain(s.expected.iter().flatten().flatten())) {
+        let path = folder.join(inside(folder, &array.file)?);
+        if golden::hash(&path).map_err(|d| vec![d])? != array.sha256 {
+            return Err(other(&array.file));
+        }
+    }
+    Ok(())
+}
+
 fn run(folder: &Path, place: &Path, bundle: &Bundle, tolerance: Option<Tolerance>) -> Result<Run, Failure> {
+    let units = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let failed =
+        |why: &str| Run { units: units.clone(), device: String::new(), errors: vec![why.to_owned()], outputs: vec![] };
+    if !place.join("run.json").is_file() {
+        return Ok(failed("there is no `run.json`: the run did not come to its end, or was not copied whole"));
+    }
     let report: Report = json(&place.join("run.json"), "report of a run")?;
+    if !report.packages.iter().eq(bundle.models.iter().map(|m| &m.sha256)) {
+        return Ok(failed(
+            "these are results of other packages than those of the bundle: run `swift run.swift` in it again",
+        ));
+    }
     let about = [report.device, report.processor, report.system];
     let device: Vec<String> = about.into_iter().filter(|s| !s.is_empty()).collect();
     let mut errors = vec![];
@@ -116,6 +150,9 @@ fn run(folder: &Path, place: &Path, bundle: &Bundle, tolerance: Option<Tolerance
         if errors.is_empty() && ran.contains(&false) {
             errors.push(format!("`{}` did not run on all samples", entry.path));
         }
+    }
+    if bundle.models.first().is_none_or(|m| !m.outputs.iter().any(|o| o.array)) {
+        errors.push("nothing is compared: no output of the package is an array, or holds probabilities".to_owned());
     }
     let mut outputs = vec![];
     for (model, entry) in bundle.models.iter().enumerate() {
@@ -146,8 +183,7 @@ fn run(folder: &Path, place: &Path, bundle: &Bundle, tolerance: Option<Tolerance
             outputs.extend(worst.map(|diff| Judged { model, op: output.op.clone(), diff }));
         }
     }
-    let units = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Run { units, device: device.join(", "), errors, outputs })
+    Ok(Run { units: units.clone(), device: device.join(", "), errors, outputs })
 }
 
 /// The distance of an output that is not there.

@@ -18,6 +18,7 @@ struct Contents: Decodable {
 
 struct Package: Decodable {
     let path: String
+    let sha256: String
     let function: String?
     let stateful: Bool
     let outputs: [Output]
@@ -26,6 +27,7 @@ struct Package: Decodable {
 struct Output: Decodable {
     let name: String
     let file: String
+    let classes: [String]?
 }
 
 struct Sample: Decodable {
@@ -44,6 +46,7 @@ struct Input: Decodable {
 
 struct Report: Encodable {
     var units: String
+    var packages: [String]
     var device: String
     var processor: String
     var system: String
@@ -132,6 +135,17 @@ func writeArray(_ array: MLMultiArray, to url: URL) throws {
     file.append(Data(header.utf8))
     file.append(bytes)
     try file.write(to: url)
+}
+
+/// The probabilities of a classifier as an array, in the order of its classes.
+func probabilities(_ told: [AnyHashable: NSNumber], of classes: [String]) throws -> MLMultiArray {
+    let byText = Dictionary(told.map { ("\($0.key.base)", $0.value) }, uniquingKeysWith: { first, _ in first })
+    let array = try MLMultiArray(shape: [NSNumber(value: classes.count)], dataType: .float32)
+    for (place, label) in classes.enumerated() {
+        guard let value = byText[label] else { throw Failure("there is no probability of class \(label)") }
+        array[place] = value
+    }
+    return array
 }
 
 // MARK: - Inputs
@@ -275,9 +289,13 @@ func run(_ bundle: Contents, units: MLComputeUnits, in folder: URL, to results: 
                 let place = results.appendingPathComponent("\(number)").appendingPathComponent("\(sample)")
                 try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
                 for output in package.outputs {
+                    let value = outputs.featureValue(for: output.name)
+                    let file = place.appendingPathComponent(output.file)
                     // Labels and images are no arrays, and are not compared.
-                    if let array = outputs.featureValue(for: output.name)?.multiArrayValue {
-                        try writeArray(array, to: place.appendingPathComponent(output.file))
+                    if let classes = output.classes, let told = value, told.type == .dictionary {
+                        try writeArray(probabilities(told.dictionaryValue, of: classes), to: file)
+                    } else if let array = value?.multiArrayValue {
+                        try writeArray(array, to: file)
                     }
                 }
                 report.calls.append(Call(model: number, sample: sample, milliseconds: milliseconds, error: nil))
@@ -315,7 +333,7 @@ func runAll() throws {
         try? FileManager.default.removeItem(at: results)
         try FileManager.default.createDirectory(at: results, withIntermediateDirectories: true)
         var report = Report(
-            units: name, device: systemText("hw.model"), processor: systemText("machdep.cpu.brand_string"),
+            units: name, packages: bundle.models.map { $0.sha256 }, device: systemText("hw.model"), processor: systemText("machdep.cpu.brand_string"),
             system: ProcessInfo.processInfo.operatingSystemVersionString)
         run(bundle, units: units, in: folder, to: results, report: &report)
         try encoder.encode(report).write(to: results.appendingPathComponent("run.json"))

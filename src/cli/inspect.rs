@@ -3,13 +3,14 @@
 use super::{
     CommandResult, Outcome,
     args::{Import, target_unapplied},
-    reports::{check_reports, now, write_report},
+    reports::{check_files, now, write_reports},
     terminal::Terminal,
 };
 use crate::{
     Diagnostic, Failure, convert,
     inspect::{self, Costs, Weights},
     model::{self, Format},
+    names::{shown, visible},
     report::{self, bytes, table},
 };
 use mlconv_mil::{
@@ -41,7 +42,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
-    check_reports(args.html.iter(), &[&args.model])?;
+    check_files(&args.html, std::slice::from_ref(&args.model))?;
     let read = match model::read(&args.model, &args.import.request()?) {
         Err(blockers) if !args.mil && !args.full && args.html.is_none() => return source(args, blockers, terminal),
         read => read?,
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         if let Some(path) = &args.html {
             let subject = args.model.file_name().unwrap_or(args.model.as_os_str()).to_string_lossy();
             let ops = json!({"ops": inspect::ops(&read.module)});
-            write_report(path, &report::html::inspection(&whole, &subject, &ops, Some(&now())))?;
+            write_reports(&[(path, report::html::inspection(&whole, &subject, &ops, Some(&now())))])?;
         }
         if terminal.is_json() {
             terminal.json(&whole);
@@ -86,7 +87,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let mut out = format!("{}, {}\n", read.format.name(), bytes(model::size(&args.model)));
     out += &format!("  {}\n", report::weights_text(&Weights::of(&read.module.functions)));
     for (key, value) in metadata(&read.module) {
-        out += &format!("  {key}: {value}\n");
+        out += &metadata_line(&key, &value);
     }
     for f in &read.module.functions {
         out += &function_text(f, &read.module);
@@ -121,6 +122,8 @@ fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
             "version": report::VERSION,
             "command": "inspect",
             "format": format.name(),
+            "size_bytes": model::size(&args.model),
+            "weights": report::weights_json(&Weights::stored(graph.constants.values())),
             "metadata": graph.meta.iter().collect::<BTreeMap<_, _>>(),
             "functions": [],
             "source": {
@@ -132,9 +135,10 @@ fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
         }));
         return Ok(Outcome::Done);
     }
-    let mut out = format!("{}, which cannot be converted\n", format.name());
+    let mut out = format!("{}, {}, which cannot be converted\n", format.name(), bytes(model::size(&args.model)));
+    out += &format!("  {}\n", report::weights_text(&Weights::stored(graph.constants.values())));
     for (key, value) in &graph.meta {
-        out += &format!("  {key}: {value}\n");
+        out += &metadata_line(key, value);
     }
     out.push('\n');
     out += &table(&ends.iter().map(|(k, v)| vec![(*k).to_owned(), v.name.to_string(), ty(v)]).collect::<Vec<_>>());
@@ -148,6 +152,11 @@ fn source(args: &Args, failure: Failure, terminal: &Terminal) -> CommandResult {
     }
     terminal.result(&out);
     Ok(Outcome::Done)
+}
+
+/// An entry of the metadata as a line, however many its text has.
+fn metadata_line(key: &str, value: &str) -> String {
+    format!("  {}: {}\n", shown(key), visible(value, |_| false))
 }
 
 fn metadata(module: &Module) -> BTreeMap<String, String> {
@@ -231,7 +240,7 @@ fn is_default(f: &Function, module: &Module) -> bool {
 
 fn function_text(f: &Function, module: &Module) -> String {
     let default = if module.functions.len() > 1 && is_default(f, module) { ", the default" } else { "" };
-    let mut out = format!("\nfunction {} ({}, {} ops{default})\n", f.name, f.opset, convert::op_count(f));
+    let mut out = format!("\nfunction {} ({}, {} ops{default})\n", shown(&f.name), f.opset, convert::op_count(f));
     let rows: Vec<Vec<String>> = ports(f)
         .into_iter()
         .map(|(kind, p, ty)| {

@@ -1,17 +1,22 @@
 //! Files that a comparison is reported in.
 
-use super::write::check_file;
-use crate::{Diagnostic, Failure, arrays::write_whole, codes, names::quoted, report};
+use super::{recipe, write::check_file};
+use crate::{Diagnostic, Failure, arrays::Staged, codes, names::quoted, report};
+use clap::ArgMatches;
 use serde_json::Value;
 use std::{
+    ffi::{OsStr, OsString},
     io::Write,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
+/// Where the help lists them.
+const HEADING: &str = "Reports";
+
 /// Files to write; what is there is replaced.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Reports")]
+#[command(next_help_heading = HEADING)]
 pub(crate) struct Reports {
     /// Write the comparison as a page: one file that needs nothing else; values are compared as well for it
     #[arg(long, value_name = "FILE.html")]
@@ -30,9 +35,9 @@ impl Reports {
         self.html.is_some()
     }
 
-    /// Whether anything is to be written.
-    pub(crate) fn are_wanted(&self) -> bool {
-        self.html.is_some() || self.markdown.is_some() || self.junit.is_some()
+    /// Refuses files before work is spent on them; `others` are all that the command reads, and what else it writes.
+    pub(crate) fn check(&self, others: &[PathBuf]) -> Result<(), Failure> {
+        check_files([&self.html, &self.markdown, &self.junit].into_iter().flatten(), others)
     }
 
     /// The options of those that are wanted.
@@ -41,52 +46,92 @@ impl Reports {
         all.into_iter().filter(|(_, path)| path.is_some()).map(|(name, _)| name)
     }
 
-    /// Refuses files before work is spent on them: one is not written over another, or over what is read.
-    pub(crate) fn check(&self, read: &[&Path]) -> Result<(), Failure> {
-        check_reports([&self.html, &self.markdown, &self.junit].into_iter().flatten(), read)
-    }
-
-    /// Writes what is wanted, each file whole or not at all.
+    /// Writes what is wanted: each file whole or not at all, and none where one cannot be written.
     pub(crate) fn write(&self, whole: &Value) -> Result<(), Failure> {
-        let write = |path: &Option<PathBuf>, text: &dyn Fn() -> String| match path {
-            Some(path) => write_report(path, &text()),
-            None => Ok(()),
-        };
-        write(&self.html, &|| report::html(whole, Some(&now())))?;
-        write(&self.markdown, &|| report::markdown(whole))?;
-        write(&self.junit, &|| report::junit(whole))
+        let made = [
+            (&self.html, &(|| report::html(whole, Some(&now()))) as &dyn Fn() -> String),
+            (&self.markdown, &|| report::markdown(whole)),
+            (&self.junit, &|| report::junit(whole)),
+        ];
+        let files: Vec<(&Path, String)> =
+            made.into_iter().filter_map(|(path, text)| Some((path.as_deref()?, text()))).collect();
+        write_reports(&files)
     }
 }
 
-/// Refuses reports of which one would be written over another, or over what is read.
-pub(crate) fn check_reports<'a>(reports: impl Iterator<Item = &'a PathBuf>, read: &[&Path]) -> Result<(), Failure> {
-    let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
-    let mut taken: Vec<PathBuf> = read.iter().map(|p| real(p)).collect();
-    for path in reports {
+/// Refuses files to write of which one would be written over another or over one of `others`, or for which there is no folder.
+pub(crate) fn check_files<'a>(files: impl IntoIterator<Item = &'a PathBuf>, others: &[PathBuf]) -> Result<(), Failure> {
+    let mut taken: Vec<PathBuf> = others.iter().map(|path| real(path)).collect();
+    for path in files {
         check_file(path)?;
+        let place = || path.display().to_string();
         let own = real(path);
         if taken.contains(&own) || path.is_dir() {
-            let title = "a report cannot be written over what is read, over another report, or over a folder";
-            return Err(vec![Diagnostic::error(&codes::L0001, title).at(path.display().to_string())]);
+            let title =
+                "a file cannot be written over what is read, over another one that is written, or over a folder";
+            return Err(vec![Diagnostic::error(&codes::L0001, title).at(place())]);
+        }
+        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+            let title = format!("there is no folder `{}` to write to", folder.display());
+            return Err(vec![Diagnostic::error(&codes::X0001, title).at(place())]);
         }
         taken.push(own);
     }
     Ok(())
 }
 
-/// Writes a report, whole or not at all.
-pub(crate) fn write_report(path: &Path, text: &str) -> Result<(), Failure> {
-    let written = write_whole(path, |file| file.write_all(text.as_bytes()).map_err(|e| e.to_string()));
-    written.map_err(|why| {
+/// Where a path leads, or would if it were written.
+fn real(path: &Path) -> PathBuf {
+    let made = || {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(made).unwrap_or_else(|| path.to_path_buf())
+}
+
+/// Writes reports, each whole or not at all, and none where one cannot be written.
+pub(crate) fn write_reports(files: &[(&Path, String)]) -> Result<(), Failure> {
+    let failed = |path: &Path, why: String| {
         let title = format!("the report cannot be written: {why}");
         vec![Diagnostic::error(&codes::X0001, title).at(path.display().to_string())]
-    })
+    };
+    let mut staged = vec![];
+    for (path, text) in files {
+        let one = Staged::new(path, |file| file.write_all(text.as_bytes()).map_err(|e| e.to_string()));
+        staged.push((path, one.map_err(|why| failed(path, why))?));
+    }
+    staged.into_iter().try_for_each(|(path, one)| one.put().map_err(|why| failed(path, why)))
 }
 
 /// What was typed, as a shell takes it.
 pub(crate) fn typed() -> String {
-    let words = std::env::args_os().skip(1).map(|word| quoted(&word.to_string_lossy()).into_owned());
-    std::iter::once("mlconv".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    in_words(std::iter::once("mlconv".into()).chain(std::env::args_os().skip(1)))
+}
+
+/// What is typed to look for the op to blame where `verify` has compared: `diff`, with all that was said and that it takes.
+pub(crate) fn bisecting(source: &Path, package: &Path) -> String {
+    let line: Vec<_> = std::env::args_os().collect();
+    let cli = super::command();
+    let takes = cli.find_subcommand("diff");
+    let filled = cli.clone().try_get_matches_from(&line).ok().and_then(|typed| recipe::fill(typed, &line).ok());
+    let mut words = vec!["mlconv".into(), "diff".into(), source.as_os_str().to_owned(), package.as_os_str().to_owned()];
+    let options = takes.into_iter().flat_map(clap::Command::get_arguments);
+    for arg in options.filter(|arg| arg.get_help_heading() != Some(HEADING)) {
+        let Some((_, of)) = filled.as_ref().and_then(ArgMatches::subcommand) else { continue };
+        let id = arg.get_id().as_str();
+        if !recipe::was_typed(of, id) {
+            continue;
+        }
+        let values: Vec<&OsStr> = of.get_raw(id).into_iter().flatten().collect();
+        words.extend(values.into_iter().filter_map(|value| recipe::as_typed(arg, value)));
+    }
+    words.push("--bisect".into());
+    in_words(words)
+}
+
+/// Words as a shell takes them.
+fn in_words(words: impl IntoIterator<Item = OsString>) -> String {
+    words.into_iter().map(|word| quoted(&word.to_string_lossy()).into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// The time in UTC, as `2026-01-31 23:59 UTC`.

@@ -4,11 +4,13 @@ use super::args::{Common, Format};
 use crate::{
     Diagnostic, Failure, codes,
     compress::Event,
+    names::{hides, visible},
     report::{activation_line, weight_line},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlconv_mil::diagnostic::Severity;
 use std::{
+    borrow::Cow,
     io::{self, IsTerminal, Write},
     sync::{
         Mutex, PoisonError,
@@ -60,8 +62,12 @@ impl Terminal {
         self.format == Format::Json
     }
 
-    /// Prints a result.
+    /// Prints a result, in which nothing of a model moves the cursor.
     pub(crate) fn result(&self, text: &str) {
+        self.stdout(&calm(text));
+    }
+
+    fn stdout(&self, text: &str) {
         let mut out = io::stdout().lock();
         let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
         let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(end)).and_then(|()| out.flush());
@@ -84,9 +90,15 @@ impl Terminal {
         }
     }
 
-    /// Prints a result for programs.
+    /// Prints a result for programs: the same value, whatever a terminal would make of its texts.
     pub(crate) fn json(&self, value: &serde_json::Value) {
-        self.result(&format!("{value:#}"));
+        let text = format!("{value:#}");
+        // JSON has what is left of such characters in strings alone.
+        let one = |c: char| if hides(c) && c != '\n' { format!("\\u{:04x}", c as u32) } else { c.to_string() };
+        if text.contains(|c| hides(c) && c != '\n') {
+            return self.stdout(&text.chars().map(one).collect::<String>());
+        }
+        self.stdout(&text);
     }
 
     /// Says something by the way.
@@ -136,6 +148,7 @@ impl Terminal {
         if !self.colour {
             return self.stderr(&text);
         }
+        let text = calm(&text);
         let (head, rest) = text.split_once('\n').unwrap_or((&text, ""));
         let code = match d.severity {
             Severity::Error => 31,
@@ -143,10 +156,15 @@ impl Terminal {
         };
         let (kind, title) = head.split_once(": ").unwrap_or(("", head));
         let rest = if rest.is_empty() { String::new() } else { format!("\n{rest}") };
-        self.stderr(&format!("\x1b[1;{code}m{kind}\x1b[0m\x1b[1m: {title}\x1b[0m{rest}"));
+        self.painted(&format!("\x1b[1;{code}m{kind}\x1b[0m\x1b[1m: {title}\x1b[0m{rest}"));
     }
 
     fn stderr(&self, text: &str) {
+        self.painted(&calm(text));
+    }
+
+    /// Says what has colours of ours in it.
+    fn painted(&self, text: &str) {
         let mut err = std::io::stderr().lock();
         let _ = writeln!(err, "{text}");
     }
@@ -197,8 +215,13 @@ impl Compression<'_> {
 
     /// A line above the bar.
     fn line(&self, text: &str) {
-        if self.bar.is_hidden() { self.terminal.say(text) } else { self.bar.println(text) }
+        if self.bar.is_hidden() { self.terminal.say(text) } else { self.bar.println(calm(text)) }
     }
+}
+
+/// Text in which nothing moves the cursor but line breaks and tabs.
+fn calm(text: &str) -> Cow<'_, str> {
+    visible(text, |c| matches!(c, '\n' | '\t'))
 }
 
 const MEASURING: &str = "measuring how much each weight matters: {pos} of {len}, {eta} left";

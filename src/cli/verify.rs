@@ -5,10 +5,9 @@ use super::{
     args::{BackendName, EmulateName, Import, Inputs, Ranges, ReadInputs, SourceRuntime},
     interface::Asked,
     recipe::RecipeFile,
-    reports::{Reports, typed},
+    reports::{Reports, bisecting, check_files, typed},
     terminal::Terminal,
     thresholds::Limits,
-    write::check_file,
 };
 use crate::{
     Diagnostic, Failure,
@@ -22,7 +21,7 @@ use crate::{
     model,
     names::listed,
     parity::{self, Arithmetic, Extent, Parity, Scope},
-    report::{Answers, Whole, parity_text},
+    report::{Whole, answers_text, parity_text},
     stateful,
 };
 use mlconv_mil::{
@@ -112,41 +111,23 @@ impl Runs {
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let arithmetic = args.extent.arithmetic()?;
     check_golden(args).map_err(|d| vec![d])?;
-    if let Some(path) = &args.save_golden {
-        check_file(path)?;
-    }
-    let read: Vec<&Path> = [Some(&args.package), args.against.as_ref(), args.golden.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(PathBuf::as_path)
-        .collect();
-    args.reports.check(&read)?;
+    let mut others: Vec<PathBuf> = files(args).into_iter().map(|(_, path)| path).collect();
+    others.extend(args.recipe.path().cloned());
+    check_files(&args.save_golden, &others)?;
+    others.extend(args.save_golden.clone());
+    args.reports.check(&others)?;
     let done = match &args.golden {
         Some(path) => recorded(args, path, arithmetic, terminal)?,
         None => compared(args, arithmetic, terminal)?,
     };
-    let Compared { parity, package, .. } = &done;
-    if terminal.is_json() || args.reports.are_wanted() {
-        let whole = whole(args, &done, terminal)?;
-        args.reports.write(&whole)?;
-        if terminal.is_json() {
-            terminal.json(&whole);
-        }
-    }
-    if !terminal.is_json() {
+    let parity = &done.parity;
+    let whole = whole(args, &done, terminal)?;
+    args.reports.write(&whole)?;
+    if terminal.is_json() {
+        terminal.json(&whole);
+    } else {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
-        let whole = Whole {
-            command: "verify",
-            line: "",
-            files: &[],
-            package,
-            parity,
-            found: &[],
-            bisected: false,
-            mended: None,
-            notes: &done.notes,
-        };
-        terminal.result(&format!("{}\n{}", parity_text(parity), Answers::of(&whole).text()));
+        terminal.result(&format!("{}\n{}", parity_text(parity), answers_text(&whole)));
     }
     terminal.insist(parity.differs(None).as_slice());
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
@@ -162,7 +143,16 @@ struct Compared {
     notes: Vec<Diagnostic>,
 }
 
-/// All that reports are made of. A page shows values, which are compared for it.
+/// The files that it is about, each with its role.
+fn files(args: &Args) -> Vec<(&'static str, PathBuf)> {
+    let mut files = vec![("package", args.package.clone())];
+    files.extend(args.against.iter().map(|path| ("source", path.clone())));
+    files.extend(args.golden.iter().map(|path| ("golden", path.clone())));
+    files.extend(args.inputs.files());
+    files
+}
+
+/// All that reports are made of, and what is printed. A page shows values, which are compared for it.
 fn whole(args: &Args, done: &Compared, terminal: &Terminal) -> Result<serde_json::Value, Failure> {
     let Compared { parity, source, package, inputs, notes } = done;
     let mut found = vec![];
@@ -177,19 +167,16 @@ fn whole(args: &Args, done: &Compared, terminal: &Terminal) -> Result<serde_json
     }
     let sides = |one| source.as_ref().map(|source| (Examined::sides(one, source, package), one));
     let found: Vec<_> = found.iter().filter_map(sides).collect();
-    let mut files = vec![("package", args.package.clone())];
-    files.extend(args.against.iter().map(|path| ("source", path.clone())));
-    files.extend(args.golden.iter().map(|path| ("golden", path.clone())));
-    files.extend(args.inputs.files());
-    let line = typed();
+    let (line, bisect) = (typed(), args.against.as_ref().map(|source| bisecting(source, &args.package)));
     let whole = Whole {
         command: "verify",
         line: &line,
-        files: &files,
+        files: &files(args),
         package,
         parity,
         found: &found,
         bisected: !found.is_empty(),
+        bisect: bisect.as_deref(),
         mended: None,
         notes,
     };
@@ -314,11 +301,6 @@ fn check_golden(args: &Args) -> Result<(), Diagnostic> {
     let place = path.display().to_string();
     if path.extension().is_none_or(|e| e != "safetensors") {
         return Err(Diagnostic::error(&codes::L0001, "a golden file must end in `.safetensors`").at(place));
-    }
-    let real = |p: &Path| p.canonicalize().ok();
-    let read = [Some(&args.package), args.against.as_ref()];
-    if real(path).is_some_and(|p| read.into_iter().flatten().any(|r| real(r).as_ref() == Some(&p))) {
-        return Err(Diagnostic::error(&codes::L0001, "the file to write is one that is read").at(place));
     }
     Ok(())
 }

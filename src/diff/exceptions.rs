@@ -49,7 +49,7 @@ pub fn search(
             _ => most *= 2,
         }
     };
-    Some(fewest(Recipe { keeps: Keeps::Weights, names, parity }, 0, passes))
+    Some(fewest(Recipe { keeps: Keeps::Weights, names, parity, again: None }, 0, passes))
 }
 
 /// Names of compressed weights: those of ops to blame first, then those of the ops with the most noise of their own.

@@ -37,6 +37,8 @@ pub struct Recipe {
     pub names: Vec<String>,
     /// The comparison of what comes of it.
     pub parity: Parity,
+    /// The command that does it, where one makes the whole package again.
+    pub again: Option<String>,
 }
 
 /// What a recipe keeps as it was.
@@ -88,7 +90,7 @@ pub fn keep_fp32(names: &[String]) -> String {
 }
 
 /// A pattern of a weight's name, by that of the source as by that of the package.
-fn pattern(name: &str) -> String {
+pub(crate) fn pattern(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '.' };
     format!("^{}$", name.chars().map(plain).collect::<String>())
 }
@@ -118,7 +120,7 @@ pub fn search(
                 let (_, again) = tried(source, job, format, given, &parity, names)?;
                 again.pass().then_some(again)
             };
-            let found = Recipe { keeps: Keeps::Precision, names, parity: parity.clone() };
+            let found = Recipe { keeps: Keeps::Precision, names, parity: parity.clone(), again: None };
             return Some(fewest(found, asked.len(), passes));
         }
     }
@@ -128,7 +130,7 @@ pub fn search(
 /// Converting again, with what the package says of how it was made, where that does.
 pub fn again(source: &Verified, job: &Job, format: Format, given: Given<'_>, parity: &Parity) -> Option<Recipe> {
     let (_, parity) = tried(source, job, format, given, parity, &[])?;
-    parity.pass().then_some(Recipe { keeps: Keeps::Precision, names: vec![], parity })
+    parity.pass().then_some(Recipe { keeps: Keeps::Precision, names: vec![], parity, again: None })
 }
 
 /// What comes of a conversion with these ops in single precision.

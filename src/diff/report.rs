@@ -144,6 +144,7 @@ pub fn bisection_json(sides: Sides<'_>, found: &Bisection, recipe: Option<&Recip
         "recipe": recipe.map(|r| json!({
             "lines": r.lines(),
             "command": (!r.names.is_empty()).then(|| r.options()),
+            "again": r.again,
             "pass": r.parity.pass(),
             "outputs": r.parity.outputs,
         })),

@@ -60,6 +60,12 @@ pub fn macs(f: &Function, id: OpId) -> Option<Dim> {
     data.op.macs(&InferCx::new(f, f.opset, id.index()), result)
 }
 
+/// The same at default sizes; `None` as well where they depend on data, or there are no products.
+pub fn macs_by_default(module: &Module, f: &Function, id: OpId) -> Option<u64> {
+    let sizes = Sizes { symbols: &module.symbols };
+    macs(f, id).and_then(|n| sizes.size(&n)).filter(|n| *n > 0)
+}
+
 impl Macs {
     pub(super) fn of(module: &Module, f: &Function, sizes: &Sizes<'_>) -> Self {
         let (mut uncounted, mut kinds, mut all) = (0, BTreeMap::<&str, (usize, u64)>::new(), vec![]);

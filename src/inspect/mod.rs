@@ -7,7 +7,7 @@ mod memory;
 mod ops;
 mod weights;
 
-pub use macs::{Busy, Macs, OpMacs, macs};
+pub use macs::{Busy, Macs, OpMacs, macs, macs_by_default};
 pub use memory::Memory;
 pub use ops::{ListedOp, ops};
 pub use weights::{WeightKind, Weights};

@@ -1,6 +1,6 @@
 //! The ops of a model as a list that refers to itself.
 
-use super::{Sizes, macs};
+use super::macs_by_default;
 use crate::diff::fixed;
 use mlconv_mil::ir::{Module, OpId};
 use serde::Serialize;
@@ -32,7 +32,6 @@ pub struct ListedOp {
 
 /// The ops of all functions of a model, in program order, those inside of branches and loops left out.
 pub fn ops(module: &Module) -> Vec<ListedOp> {
-    let sizes = Sizes { symbols: &module.symbols };
     let mut out: Vec<ListedOp> = vec![];
     for f in &module.functions {
         let fixed = fixed(f);
@@ -55,7 +54,7 @@ pub fn ops(module: &Module) -> Vec<ListedOp> {
                 depth: reads.iter().filter_map(|r| out.get(*r)).map(|op| op.depth + 1).max().unwrap_or(0),
                 reads,
                 place: sources.iter().map(ToString::to_string).collect(),
-                macs: macs(f, id).and_then(|n| sizes.size(&n)).filter(|n| *n > 0),
+                macs: macs_by_default(module, f, id),
             });
             at.insert(id, out.len() - 1);
         }

@@ -83,6 +83,22 @@ impl Weights {
     }
 }
 
+impl Weights {
+    /// Of tensors that a file holds; all count, those that share bytes as well.
+    pub fn stored<'t>(tensors: impl IntoIterator<Item = &'t Tensor>) -> Self {
+        let (mut all, mut parameter_bytes) = (Self::default(), 0u64);
+        for t in tensors {
+            let (bytes, elements) = (t.blob().len() as u64, t.count() as u64);
+            all.bytes = all.bytes.saturating_add(bytes);
+            if t.dtype().is_float() && !t.shape().is_empty() {
+                all.parameters = all.parameters.saturating_add(elements);
+                parameter_bytes = parameter_bytes.saturating_add(bytes);
+            }
+        }
+        Self { bits_per_parameter: per_element(parameter_bytes, all.parameters), ..all }
+    }
+}
+
 fn per_element(bytes: u64, elements: u64) -> Option<f64> {
     (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64)
 }

@@ -143,17 +143,22 @@ fn duplicates(texts: &[String]) -> Option<Diagnostic> {
 /// The label and the probability of each class, the best first, where `t` is the output `name` of `f` and holds them.
 pub(crate) fn probabilities(f: &Function, name: &str, t: &Tensor) -> Option<Vec<(String, f64)>> {
     let (_, at) = label_and_probabilities(f)?;
-    let labels = match classes(f)? {
-        Attr::Strs(texts) => texts.clone(),
-        Attr::Ints(integers) => integers.iter().map(ToString::to_string).collect(),
-        _ => return None,
-    };
+    let labels = labels(f)?;
     if &*f.sig.outputs[at].name != name || labels.len() != t.count() {
         return None;
     }
     let mut all: Vec<(String, f64)> = labels.into_iter().zip(t.to_f64()).collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1));
     Some(all)
+}
+
+/// The labels of a classifier as text, in the order of the probabilities.
+pub(crate) fn labels(f: &Function) -> Option<Vec<String>> {
+    match classes(f)? {
+        Attr::Strs(texts) => Some(texts.clone()),
+        Attr::Ints(integers) => Some(integers.iter().map(ToString::to_string).collect()),
+        _ => None,
+    }
 }
 
 /// Where among the outputs of a classifier its label and its probabilities are.

@@ -6,7 +6,7 @@ mod plan;
 
 pub(crate) use judge::leading;
 pub use judge::recorded;
-pub(crate) use pair::Inputs;
+pub(crate) use pair::{Inputs, counterpart};
 pub use plan::{Arithmetic, Extent, Scope};
 
 use crate::{

@@ -251,7 +251,7 @@ impl Pair<'_> {
 }
 
 /// Which of `ports` means the same as `port`: the one of its own name, if there is one.
-fn counterpart(ports: &[&Port], port: &Port) -> Option<usize> {
+pub(crate) fn counterpart(ports: &[&Port], port: &Port) -> Option<usize> {
     let same = || ports.iter().position(|p| same_port(p, port));
     ports.iter().position(|p| p.name == port.name).or_else(same)
 }

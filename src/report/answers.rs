@@ -1,82 +1,30 @@
 //! The six answers of a comparison, in the order in which people ask.
 
-use super::whole::Whole;
+use super::{text::measure, whole::Whole, worse};
 use crate::{
     compare::OutputDiff,
-    diff::{Verdict, Why, blame, fixed},
-    names::listed,
+    diff::{
+        State, Verdict, Why, blame, fixed,
+        recipe::{Recipe, pattern},
+    },
+    names::{listed, quoted, shown},
     parity::Run,
 };
 use mlconv_tensor::DType;
 use serde_json::{Value, json};
 
-/// Decibels by which a run must be worse than those that are judged to be told of.
-const WORSE: f64 = 3.0;
 /// Runs that are told of.
 const TOLD: usize = 4;
 
-/// The six answers.
-#[derive(Clone, Debug, Default)]
-pub struct Answers {
-    /// Was anything skipped or approximated?
-    pub approximated: Vec<String>,
-    /// Which output is worst?
-    pub worst: String,
-    /// Which op started it?
-    pub started: Option<String>,
-    /// Is it worse for other shapes or inputs?
-    pub elsewhere: Vec<String>,
-    /// What do I change?
-    pub change: Vec<String>,
-    /// What was not tested?
-    pub untested: Vec<String>,
-}
-
 pub(super) fn json(whole: &Whole<'_>) -> Value {
-    let Answers { approximated, worst, started, elsewhere, change, untested } = Answers::of(whole);
     json!({
-        "approximated": approximated,
-        "worst": worst,
-        "started": started,
-        "elsewhere": elsewhere,
-        "change": change,
-        "untested": untested,
+        "approximated": approximated(whole),
+        "worst": worst(whole),
+        "started": started(whole),
+        "elsewhere": elsewhere(whole),
+        "change": change(whole),
+        "untested": untested(whole),
     })
-}
-
-impl Answers {
-    /// Those of a comparison.
-    pub fn of(whole: &Whole<'_>) -> Self {
-        Self {
-            approximated: approximated(whole),
-            worst: worst(whole),
-            started: started(whole),
-            elsewhere: elsewhere(whole),
-            change: change(whole),
-            untested: untested(whole),
-        }
-    }
-
-    /// For a terminal.
-    pub fn text(&self) -> String {
-        let mut out = String::new();
-        let mut say = |question: &str, lines: &[String], none: &str| {
-            out += &format!("{question}\n");
-            for line in lines {
-                out += &format!("  {line}\n");
-            }
-            if lines.is_empty() {
-                out += &format!("  {none}\n");
-            }
-        };
-        say("Was anything skipped or approximated?", &self.approximated, "No.");
-        say("Which output is worst?", std::slice::from_ref(&self.worst), "");
-        say("Which op started it?", self.started.as_slice(), "That was not asked: `mlconv diff A B --bisect` says it.");
-        say("Is it worse for other shapes or inputs?", &self.elsewhere, "Not in what was run.");
-        say("What do I change?", &self.change, "Nothing.");
-        say("What was not tested?", &self.untested, "Nothing that is known of.");
-        out
-    }
 }
 
 fn approximated(whole: &Whole<'_>) -> Vec<String> {
@@ -140,41 +88,34 @@ fn worst(whole: &Whole<'_>) -> String {
         (false, 1) => "it is beyond the tolerance".to_owned(),
         (false, n) => format!("{n} of {} outputs are beyond the tolerance", outputs.len()),
     };
-    format!("`{}`: {}; {verdict}.", o.name, said.join(", "))
-}
-
-/// How far an output is off, in a few words.
-fn measure(o: &OutputDiff) -> String {
-    match (&o.mismatch, o.unequal) {
-        (Some(why), _) => why.clone(),
-        (None, _) if o.drawn => "it follows from random numbers".to_owned(),
-        (None, Some(0)) => "equal".to_owned(),
-        (None, Some(n)) => format!("{n} of {} elements differ", o.count),
-        (None, None) if o.non_finite > 0 => format!("{} elements are not finite alike", o.non_finite),
-        (None, None) => o.snr_db.map_or_else(|| "equal".to_owned(), |db| format!("SNR {db:.1} dB")),
-    }
+    format!("`{}`: {}; {verdict}.", shown(&o.name), said.join(", "))
 }
 
 fn started(whole: &Whole<'_>) -> Option<String> {
     let (sides, one) = whole.worst()?;
     let found = &one.bisection;
     let Some(c) = found.culprits.first() else {
+        let exact = || found.states.iter().filter(|s| **s == State::Exact).count();
         let none = match found.verdict() {
-            Verdict::Agrees => "None: every value that was compared is exact.",
-            Verdict::Unknown => "It cannot be said: too few values of both could be paired.",
-            Verdict::Accumulates | Verdict::Found => "None by itself: no op is off by more than its types explain.",
+            Verdict::Agrees => {
+                format!("None: all {} values that were compared, on the inputs of the worst judged sample, are exact.", exact())
+            }
+            Verdict::Unknown => "It cannot be said: too few values of both could be paired.".to_owned(),
+            Verdict::Accumulates | Verdict::Found => {
+                "None by itself: no op is off by more than its types explain.".to_owned()
+            }
         };
         let most = found.loudest().filter(|_| !found.pass).map(|at| {
             let op = &found.walk.ops[at];
-            let name = &sides.g.value(op.value).hint;
-            let place = crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {p}"));
+            let name = shown(&sides.g.value(op.value).hint);
+            let place = crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {}", shown(p)));
             format!(" Most is lost in `{name}`{place}, as what it reads is rounded.")
         });
-        return Some(none.to_owned() + &most.unwrap_or_default());
+        return Some(none + &most.unwrap_or_default());
     };
     let op = &found.walk.ops[c.at];
-    let name = &sides.g.value(op.value).hint;
-    let place = crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {p}"));
+    let name = shown(&sides.g.value(op.value).hint);
+    let place = crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {}", shown(p)));
     let own = op.own.as_ref().and_then(|o| o.snr_db()).filter(|db| db.is_finite());
     let own = own.map_or_else(String::new, |db| {
         let explained =
@@ -194,9 +135,8 @@ fn elsewhere(whole: &Whole<'_>) -> Vec<String> {
     if runs.iter().all(|r| r.judged) {
         return vec!["Nothing else was run: `mlconv verify` runs other shapes and inputs.".to_owned()];
     }
-    let judged = runs.iter().filter(|r| r.judged).map(noise).fold(1e3, f64::min);
-    let mut worse: Vec<&Run> =
-        runs.iter().filter(|r| !r.judged && (r.error.is_some() || noise(r) < judged - WORSE)).collect();
+    let is_worse = |r: &&Run| !r.judged && (r.error.is_some() || worse::worst(whole.parity, r).is_some());
+    let mut worse: Vec<&Run> = runs.iter().filter(is_worse).collect();
     worse.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
     let more = worse.len().saturating_sub(TOLD);
     let mut out: Vec<String> = worse.iter().take(TOLD).map(|r| one_run(r)).collect();
@@ -216,7 +156,7 @@ fn one_run(run: &Run) -> String {
     format!(
         "{}: `{}` {}, {}.",
         run.what(),
-        o.name,
+        shown(&o.name),
         measure(o),
         if o.pass { "within the tolerance" } else { "beyond the tolerance" }
     )
@@ -232,10 +172,8 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
         Some((sides, c, &one.bisection.weights[c.at]))
     });
     match whole.mended {
-        Some(r) if r.names.is_empty() => {
-            out.push(
-                "Convert again, with what the package says of how it was made: that was tried, and passes.".to_owned(),
-            );
+        Some(Recipe { again: Some(line), .. }) => {
+            out.push(format!("Convert again: `{line}`. That was tried, and passes."));
         }
         Some(r) => out.push(format!("Add `{}` to `{}`: that was tried, and passes.", r.options(), r.command())),
         None => {}
@@ -243,25 +181,33 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
     if let Some((sides, c, weights)) = first {
         match c.why {
             Why::Compressed if whole.mended.is_none() => {
-                let names = listed(weights.iter().map(|w| &*sides.g.value(w.weight).hint));
-                out.push(format!("Give {names} another scheme, or none: `--tensor 'NAME=none'` of `mlconv compress`."));
+                let names = || weights.iter().map(|w| &*sides.g.value(w.weight).hint);
+                let rules: Vec<String> = names()
+                    .map(|n| format!("--tensor {}", quoted(&format!("{}=none", pattern(n)))))
+                    .take(TOLD)
+                    .collect();
+                let give = format!("Give {} another scheme, or none", listed(names().take(TOLD)));
+                out.push(format!("{give}: `{}` added to `mlconv compress`.", rules.join(" ")));
             }
             Why::Differs if whole.mended.is_none() => {
-                out.push(
-                    "Convert again; if it stays, `mlconv diff A B --bisect --reduce FOLDER` writes what to report."
-                        .to_owned(),
-                );
+                let reduce = whole.bisect.map_or_else(String::new, |line| {
+                    format!("; if it stays, `{line} --reduce fault` writes what to report into a new folder")
+                });
+                out.push(format!("Convert again{reduce}."));
             }
             Why::Compressed | Why::Differs | Why::Rounds | Why::Overflows | Why::Unknown => {}
         }
     }
     if out.is_empty() {
-        out.push(match (whole.bisected, whole.parity.half) {
-            (false, _) => "`mlconv diff A B --bisect` finds the op, and looks for what mends it.".to_owned(),
-            (true, true) => {
+        out.push(match (whole.bisect.filter(|_| !whole.bisected), whole.bisected, whole.parity.half) {
+            (Some(line), ..) => format!("`{line}` finds the op, and looks for what mends it."),
+            (None, false, _) => {
+                "Compare with the source, which `--against` names: recorded outputs tell of no op.".to_owned()
+            }
+            (None, true, true) => {
                 "Convert with `--precision fp32`, or compress less: nothing smaller was found to do.".to_owned()
             }
-            (true, false) => "Compress less: nothing smaller was found to do.".to_owned(),
+            (None, true, false) => "Compress less: nothing smaller was found to do.".to_owned(),
         });
     }
     out

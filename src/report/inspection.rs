@@ -1,8 +1,14 @@
 //! What a model costs, for people and programs.
 
 use super::{bytes, table};
-use crate::inspect::{Costs, Memory, OpenSize, Weights};
+use crate::{
+    inspect::{Costs, Memory, OpenSize, Weights},
+    names::{clipped, shown},
+};
 use serde_json::{Value, json};
+
+/// Characters of the name of an op that are shown.
+const WIDE: usize = 48;
 
 /// A count with a unit: `4.1 G`.
 pub fn count(n: u64) -> String {
@@ -50,7 +56,10 @@ pub fn costs_text(costs: &Costs) -> String {
     let total = format!("multiply-accumulates: {}{uncounted}", count(macs.total));
     let by_op = macs.by_op.iter().map(|o| vec![o.op.clone(), o.count.to_string(), count(o.macs), share(o.macs)]);
     section(&total, by_op.collect());
-    let busy = macs.top.iter().map(|b| vec![short(&b.name), b.op.clone(), b.ty.clone(), count(b.macs), share(b.macs)]);
+    let busy = macs
+        .top
+        .iter()
+        .map(|b| vec![clipped(&b.name, WIDE).into_owned(), b.op.clone(), b.ty.clone(), count(b.macs), share(b.macs)]);
     section("ops with the most", busy.collect());
     section(
         &memory_text(memory),
@@ -71,23 +80,13 @@ pub fn weights_text(w: &Weights) -> String {
     format!("{} parameters{bits}; constants take {}", count(w.parameters), bytes(w.bytes))
 }
 
-/// A name of which the middle is left out where it is long.
-fn short(name: &str) -> String {
-    const ENDS: usize = 24;
-    let all: Vec<char> = name.chars().collect();
-    if all.len() <= 2 * ENDS {
-        return name.to_owned();
-    }
-    all[..ENDS].iter().chain(&['…']).chain(&all[all.len() - ENDS..]).collect()
-}
-
 fn size_row(s: &OpenSize) -> Vec<String> {
     let max = s.max.map_or_else(|| "…".to_owned(), |m| m.to_string());
     vec![s.name.clone(), format!("{} to {max}", s.min), format!("{} by default", s.default)]
 }
 
 fn memory_text(m: &Memory) -> String {
-    let at = m.at.as_ref().map_or_else(String::new, |at| format!(", at `{at}`"));
+    let at = m.at.as_ref().map_or_else(String::new, |at| format!(", at `{}`", shown(&clipped(at, WIDE))));
     let unknown = match m.unknown {
         0 => String::new(),
         n => format!(", without {n} values whose sizes depend on data"),
@@ -98,13 +97,6 @@ fn memory_text(m: &Memory) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn long_names_keep_their_ends() {
-        assert_eq!(short("layer1"), "layer1");
-        let long = short(&"abcdefghij".repeat(10));
-        assert_eq!((long.chars().count(), &long[..4], long.ends_with("hij")), (49, "abcd", true));
-    }
 
     #[test]
     fn counts_have_units() {

@@ -2,7 +2,7 @@
 
 use super::{
     read::{list, text},
-    words::{self, Verdict, printable, run_measure, run_title},
+    words::{self, Verdict, bounded, printable, run_measure, run_title},
 };
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -27,15 +27,12 @@ struct Case {
 /// same text; there are no times.
 pub fn junit(report: &Value) -> String {
     let mut suites: IndexMap<&str, Vec<Case>> = IndexMap::new();
-    let functions: Vec<&str> = list(report, "runs").iter().filter_map(|r| text(r, "function")).collect();
-    let first = functions.first().copied().unwrap_or("main");
+    let first = list(report, "runs").iter().find_map(|r| text(r, "function")).unwrap_or("main");
     for output in list(report, "outputs") {
+        let function = text(output, "function").unwrap_or(first);
         let name = text(output, "name").unwrap_or("output");
         // Of several functions, outputs are called with theirs.
-        let (function, name) = match name.split_once(": ") {
-            Some((function, name)) if functions.is_empty() || functions.contains(&function) => (function, name),
-            _ => (first, name),
-        };
+        let name = name.strip_prefix(function).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(name);
         suites.entry(function).or_default().push(of_output(output, name, report));
     }
     for run in list(report, "runs") {
@@ -104,7 +101,7 @@ fn of_output(output: &Value, name: &str, report: &Value) -> Case {
         Verdict::Measured => Outcome::Skipped(format!("held to no tolerance: {measure}")),
         Verdict::Broken | Verdict::Unknown => Outcome::Skipped("not judged".to_owned()),
     };
-    Case { class: "outputs", name: name.to_owned(), outcome, measure }
+    Case { class: "outputs", name: bounded(true, name).into_owned(), outcome, measure }
 }
 
 fn of_run(run: &Value) -> Case {
@@ -136,7 +133,7 @@ fn counts<'a>(cases: impl Iterator<Item = &'a Case>) -> (usize, String) {
 /// Text in an attribute or an element. What XML cannot hold is shown as replaced.
 fn attribute(text: &str) -> String {
     let mut out = String::new();
-    for c in printable(text).chars() {
+    for c in printable(&bounded(false, text)).chars() {
         match c {
             '&' => out += "&amp;",
             '<' => out += "&lt;",

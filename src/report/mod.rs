@@ -10,14 +10,14 @@ mod read;
 mod text;
 mod whole;
 mod words;
+mod worse;
 
-pub use answers::Answers;
 pub use compression::{activation_line, compression_json, compression_text, weight_line};
 pub use html::html;
 pub use inspection::{costs_json, costs_text, count, weights_json, weights_text};
 pub use junit::junit;
 pub use markdown::markdown;
-pub use text::{bytes, number, outputs_text, parity_text, table};
+pub use text::{answers_text, bytes, number, outputs_text, parity_text, table};
 pub use whole::Whole;
 
 use crate::{
@@ -74,7 +74,7 @@ pub fn parity(p: &Parity) -> Value {
         "tolerance": serde_json::to_value(p.tolerance).unwrap_or_default(),
         "notes": p.notes.iter().map(diagnostic).collect::<Vec<_>>(),
         "accuracy": p.accuracy.iter().map(accuracy).collect::<Vec<_>>(),
-        "outputs": p.outputs.iter().map(output).collect::<Vec<_>>(),
+        "outputs": p.outputs.iter().map(|d| output(d, p)).collect::<Vec<_>>(),
         "runs": p.runs.iter().map(run).collect::<Vec<_>>(),
         "untested": p.untested,
     })
@@ -123,6 +123,9 @@ fn accuracy(a: &Accuracy) -> Value {
     serde_json::to_value(a).unwrap_or_default()
 }
 
-fn output(d: &OutputDiff) -> Value {
-    serde_json::to_value(d).unwrap_or_default()
+fn output(d: &OutputDiff, p: &Parity) -> Value {
+    let mut out = serde_json::to_value(d).unwrap_or_default();
+    let run = p.runs.iter().find(|r| r.outputs.iter().any(|o| o.name == d.name));
+    out["function"] = json!(run.map(|r| &r.function));
+    out
 }

@@ -1,17 +1,17 @@
 //! The whole of a comparison: what was compared, the six answers, and what lies behind them. Pages, Markdown and JUnit XML are made
 //! of it.
 
-use super::{VERSION, answers, parity};
+use super::{VERSION, answers, diagnostic, parity};
 use crate::{
     Diagnostic, Failure,
-    diff::{self, Examined, Sides, Sources, blame, recipe::Recipe},
-    golden,
+    diff::{self, Examined, Sides, Sources, State, blame, recipe::Recipe},
+    golden, inspect,
     model::{self, Format},
     parity::Parity,
 };
 use mlconv_mil::{
     ir::{Function, Module},
-    ops::Const,
+    ops::{Cast, Const},
 };
 use mlconv_tensor::DType;
 use serde_json::{Value, json};
@@ -34,6 +34,8 @@ pub struct Whole<'a> {
     pub found: &'a [(Sides<'a>, &'a Examined)],
     /// Whether the op to blame was asked for.
     pub bisected: bool,
+    /// What is typed to look for the op to blame; `None` where there is nothing to look in.
+    pub bisect: Option<&'a str>,
     /// What mends it.
     pub mended: Option<&'a Recipe>,
     /// What of both was adapted or is odd.
@@ -51,11 +53,17 @@ impl Whole<'_> {
             "program": format!("mlconv {}", env!("CARGO_PKG_VERSION")),
             "command": self.line,
         });
+        out["bisect"] = json!(self.bisect);
+        out["notes"] = self.notes.iter().chain(&self.parity.notes).map(diagnostic).collect::<Vec<_>>().into();
         out["files"] = self.files.iter().map(|(role, path)| file(role, path)).collect::<Result<Vec<_>, _>>()?.into();
         out["model"] = summary(self.package);
         let mut ops: Vec<Value> = vec![];
         for (sides, one) in self.found {
-            ops.extend(diff::ops_json(*sides, &one.bisection, ops.len()));
+            let mut rows = diff::ops_json(*sides, &one.bisection, ops.len());
+            for (row, op) in rows.iter_mut().zip(&one.bisection.walk.ops) {
+                row["macs"] = json!(inspect::macs_by_default(sides.b, sides.g, op.op));
+            }
+            ops.append(&mut rows);
         }
         out["ops"] = ops.into();
         out["weights"] = self.weights().into();
@@ -64,10 +72,12 @@ impl Whole<'_> {
         Ok(out)
     }
 
-    /// The function that has an op to blame, or the first.
+    /// The function that has an op to blame, or that is not exact, or the first.
     pub(super) fn worst(&self) -> Option<(Sides<'_>, &Examined)> {
         let found = self.found.iter().find(|(_, one)| !one.bisection.culprits.is_empty());
-        found.or(self.found.first()).map(|(sides, one)| (*sides, *one))
+        let is_off = |s: &State| !matches!(s, State::Exact | State::NotCompared);
+        let off = || self.found.iter().find(|(_, one)| one.bisection.states.iter().any(is_off));
+        found.or_else(off).or(self.found.first()).map(|(sides, one)| (*sides, *one))
     }
 
     fn bisection(&self) -> Value {
@@ -131,9 +141,11 @@ fn summary(package: &Module) -> Value {
     })
 }
 
-/// The float type that an op computes in.
+/// The float type that an op computes in. What only gives an input or an output the type of the interface computes nothing.
 pub(super) fn computes_in(f: &Function, id: mlconv_mil::ir::OpId) -> Option<DType> {
     let data = f.op_data(id);
     let float = |v: &mlconv_mil::ir::Value| f.ty(*v).tensor().map(|t| t.dtype).filter(|d| d.is_float());
-    data.results.iter().find_map(float).filter(|_| f.op::<Const>(id).is_none())
+    let is_edge = |cast: &Cast| f.inputs().contains(&cast.x) || data.results.iter().any(|v| f.outputs().contains(v));
+    let computes = f.op::<Const>(id).is_none() && !f.op::<Cast>(id).is_some_and(is_edge);
+    data.results.iter().find_map(float).filter(|_| computes)
 }

@@ -4,7 +4,13 @@ use super::{
     read::{count, flag, list, number, sentences, text},
     text::bytes,
 };
+use crate::{
+    compare::Miss,
+    names::{clipped, hides, shown},
+};
+use mlconv_tensor::f16;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// What no run on this machine can show. Every rendering says it.
 pub(super) const PARITY: &str = "This is conversion parity: both models ran on this computer. What a device's Neural \
@@ -162,7 +168,7 @@ pub(super) struct Answer<'a> {
     /// The question.
     pub question: &'static str,
     /// Sentences, with code in backticks; at least one.
-    pub said: Vec<&'a str>,
+    pub said: Vec<Cow<'a, str>>,
 }
 
 /// The six questions in their order, less those about which the report says nothing.
@@ -176,25 +182,28 @@ pub(super) fn answers(report: &Value) -> Vec<Answer<'_>> {
         Some("agrees") => Some("None: no op differs by more than its type explains."),
         _ => None,
     };
+    let unasked = || Some(format!("That was not looked for: `{}` looks for it.", text(report, "bisect")?));
+    let begun = begun.map(Cow::from).or_else(|| Some(unasked()?.into()));
     let nothing_to_change = match Verdict::of(report) {
-        Verdict::Within => "Nothing has to change.",
+        Verdict::Within if list(report, "notes").is_empty() => "Nothing has to change.",
+        Verdict::Within => "Nothing in the package; what was warned of fails a run with `--ci`.",
         _ => "Nothing was found that helps.",
     };
     [
-        ("approximated", "Was anything skipped or approximated?", Some("Nothing.")),
+        ("approximated", "Was anything skipped or approximated?", Some("Nothing.".into())),
         ("worst", "Which output is worst?", None),
         ("started", "Which op started it?", begun),
-        ("elsewhere", "Is it worse for other shapes or inputs?", Some("Not in what was run.")),
-        ("change", "What do I change?", Some(nothing_to_change)),
-        ("untested", "What was not tested?", Some("Nothing beyond what devices compute.")),
+        ("elsewhere", "Is it worse for other shapes or inputs?", Some("Not in what was run.".into())),
+        ("change", "What do I change?", Some(nothing_to_change.into())),
+        ("untested", "What was not tested?", Some("Nothing beyond what devices compute.".into())),
     ]
     .into_iter()
     .filter_map(|(field, question, otherwise)| {
         let said = match sentences(all, field) {
-            Some(said) if !said.is_empty() => said,
+            Some(said) if !said.is_empty() => said.into_iter().map(Cow::from).collect(),
             // An empty list is an answer; of what is null nothing is known but what else the report says.
             Some(_) => vec![otherwise?],
-            None => vec![begun.filter(|_| field == "started")?],
+            None => vec![otherwise.filter(|_| field == "started")?],
         };
         Some(Answer { field, question, said })
     })
@@ -213,25 +222,24 @@ pub(super) fn spans(sentence: &str) -> Vec<(bool, &str)> {
     out
 }
 
-/// What of an output is beyond the tolerance, in words: `top-1 agreement 0.961 where 0.99 is wanted`.
+/// The measures that an output may miss.
+const MEASURES: [&str; 7] = ["snr_db", "non_finite", "unequal", "beyond", "cosine", "top1", "kl"];
+
+/// What of an output is beyond the tolerance, in words: `top-1 agreement 0.961, at least 0.99 wanted`.
 pub(super) fn missed(output: &Value) -> Option<String> {
     let one = |m: &Value| {
-        let measure = match text(m, "measure")? {
-            "snr_db" => "SNR in dB",
-            "non_finite" => "elements that are not finite alike",
-            "unequal" => "elements that differ",
-            "beyond" => "elements too far off",
-            "top1" => "top-1 agreement",
-            "kl" => "divergence in nats",
-            other => other,
-        };
-        Some(format!("{measure} {} where {} is wanted", figure(number(m, "found")?), figure(number(m, "limit")?)))
+        let measure = MEASURES.into_iter().find(|name| text(m, "measure") == Some(name))?;
+        let limit = number(m, "limit").unwrap_or_default();
+        // Three digits say enough, unless they are those of the limit.
+        let short = |x: f64| figure(x).parse().ok().filter(|short| *short != limit).unwrap_or(x);
+        let found = number(m, "found").map(short);
+        Some(Miss { measure, found, limit }.text())
     };
     let all: Vec<String> = list(output, "missed").iter().filter_map(one).collect();
-    (!all.is_empty()).then(|| all.join(", "))
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
-/// How far an output is off, in words.
+/// How far an output is off, in words. Every rendering says it so.
 pub(super) fn measure(output: &Value) -> String {
     if let Some(why) = text(output, "mismatch") {
         return why.to_owned();
@@ -245,7 +253,14 @@ pub(super) fn measure(output: &Value) -> String {
     }
     let broken = count(output, "non_finite").filter(|n| *n > 0);
     if number(output, "max_abs") == Some(0.0) && broken.is_none() {
-        return "equal".to_owned();
+        let of = |field| list(output, field).first().and_then(Value::as_u64).unwrap_or(0);
+        let finite = count(output, "count").is_none_or(|n| n == 0 || of("nan") + of("inf") < n);
+        return if finite { "equal" } else { "equal, no element is finite" }.to_owned();
+    }
+    let greatest = number(output, "greatest").filter(|g| *g > 0.0 && *g < f64::from(f16::MIN_POSITIVE));
+    let of_half = flag(output, "pass") == Some(false) && count(output, "max_ulp").is_some();
+    if let Some(greatest) = greatest.filter(|_| of_half) {
+        return format!("its values, up to {greatest:.1e}, are below what half precision holds (6.1e-5)");
     }
     let parts: Vec<String> = [
         number(output, "snr_db").map(|s| format!("SNR {s:.1} dB")),
@@ -270,17 +285,28 @@ pub(super) fn run_title(run: &Value) -> String {
     if parts.is_empty() { "run".to_owned() } else { parts.join(", ") }
 }
 
-/// The measures of all outputs of a run that are beyond the tolerance; of all, where none is.
+/// Outputs of a run that are told of.
+const TOLD: usize = 4;
+
+/// The measures of the worst outputs of a run that are beyond the tolerance; of all, where none is.
 pub(super) fn run_measure(run: &Value) -> String {
     if let Some(error) = text(run, "error") {
         return error.to_owned();
     }
-    let outputs = list(run, "outputs");
     let fails = |o: &&Value| flag(o, "pass") == Some(false);
-    let failing: Vec<&Value> = outputs.iter().filter(fails).collect();
-    let shown = if failing.is_empty() { outputs.iter().collect() } else { failing };
-    let line = |o: &Value| format!("{}: {}", text(o, "name").unwrap_or("output"), measure(o));
-    shown.into_iter().map(line).collect::<Vec<_>>().join("; ")
+    let mut all: Vec<&Value> = list(run, "outputs").iter().filter(fails).collect();
+    if all.is_empty() {
+        all = list(run, "outputs").iter().collect();
+    }
+    // What has no signal over noise is not alike in another way, or equal.
+    let key = |o: &Value| number(o, "snr_db").unwrap_or(if fails(&o) { f64::NEG_INFINITY } else { f64::INFINITY });
+    all.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    let line = |o: &Value| format!("{}: {}", shown(text(o, "name").unwrap_or("output")), measure(o));
+    let mut lines: Vec<String> = all.iter().take(TOLD).map(|o| line(o)).collect();
+    if all.len() > TOLD {
+        lines.push(format!("{} more", all.len() - TOLD));
+    }
+    lines.join("; ")
 }
 
 /// A number to three digits.
@@ -298,13 +324,23 @@ pub(super) fn figure(x: f64) -> String {
 
 /// Text without characters that a page or a document cannot hold, or that would turn its direction.
 pub(super) fn printable(text: &str) -> String {
-    let hidden = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}');
     let shown = |c: char| match c {
         '\n' | '\t' => ' ',
-        c if c.is_control() || hidden(c) => '\u{fffd}',
+        c if hides(c) => '\u{fffd}',
         c => c,
     };
     text.chars().map(shown).collect()
+}
+
+/// Characters of a name in a document, and of a sentence or a command.
+const NAME: usize = 200;
+const SENTENCE: usize = 1000;
+
+/// Text with code in backticks of which long names, and what else is long, lost their middles: documents have bounds.
+pub(super) fn bounded(is_code: bool, text: &str) -> Cow<'_, str> {
+    // A command that has lost its middle is none.
+    let is_name = is_code && !["mlconv ", "--"].iter().any(|head| text.starts_with(head));
+    clipped(text, if is_name { NAME } else { SENTENCE })
 }
 
 #[cfg(test)]
@@ -350,12 +386,39 @@ mod tests {
         let output =
             json!({"pass": true, "snr_db": 20.0, "missed": [{"measure": "top1", "found": 0.9611, "limit": 0.99}]});
         assert!(Verdict::of_output(&output, &report) == Verdict::Within, "it was held to something");
-        assert_eq!(missed(&output).as_deref(), Some("top-1 agreement 0.961 where 0.990 is wanted"));
+        assert_eq!(missed(&output).as_deref(), Some("top-1 agreement 0.961, at least 0.99 wanted"));
         assert_eq!(missed(&json!({"missed": []})), None);
+        let close = json!({"missed": [{"measure": "snr_db", "found": 6.477643, "limit": 40.0}]});
+        assert_eq!(missed(&close).as_deref(), Some("SNR 6.48 dB, at least 40 dB wanted"));
+        let close = json!({"missed": [{"measure": "snr_db", "found": 39.9996, "limit": 40.0}]});
+        assert_eq!(missed(&close).as_deref(), Some("SNR 39.9996 dB, at least 40 dB wanted"));
+    }
+
+    #[test]
+    fn an_op_that_was_not_looked_for_comes_with_the_command_that_does() {
+        let report = json!({"answers": {"started": null}, "bisect": "mlconv diff 'a b' c --bisect"});
+        let said: Vec<_> = answers(&report).iter().map(|a| a.said.join(" ")).collect();
+        assert_eq!(said, ["That was not looked for: `mlconv diff 'a b' c --bisect` looks for it."]);
+    }
+
+    #[test]
+    fn what_numbers_cannot_say_is_said() {
+        let none = json!({"max_abs": 0.0, "count": 2, "nan": [1, 1], "inf": [1, 1], "non_finite": 0});
+        assert_eq!(measure(&none), "equal, no element is finite");
+        let tiny = json!({"max_abs": 1e-6, "greatest": 1e-5, "snr_db": 3.0, "pass": false, "max_ulp": 9});
+        assert!(measure(&tiny).contains("below what half precision holds"), "{}", measure(&tiny));
+    }
+
+    #[test]
+    fn a_run_tells_of_its_worst_outputs() {
+        let one = |i: usize| json!({"name": format!("y{i}"), "pass": true, "snr_db": 100 - i, "max_abs": 0.5});
+        let run = json!({"outputs": (0..9).map(one).collect::<Vec<_>>()});
+        let said = run_measure(&run);
+        assert!(said.starts_with("y8: SNR 92.0 dB") && said.ends_with("; 5 more"), "{said}");
     }
 
     #[test]
     fn characters_that_hide_are_shown() {
-        assert_eq!(printable("a\u{202e}b\0c\nd"), "a\u{fffd}b\u{fffd}c d");
+        assert_eq!(printable("a\u{202e}b\0c\nd\u{61c}"), "a\u{fffd}b\u{fffd}c d\u{fffd}");
     }
 }

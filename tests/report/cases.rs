@@ -43,7 +43,7 @@ pub(crate) fn nulls(of: &Value) -> Value {
 
 /// A comparison of two models of two functions, without ops.
 fn diff() -> Value {
-    let output = |name: &str, pass: bool, drawn: bool| json!({"name": name, "ty": "f16[2, 3]", "count": 6, "max_abs": 0.5, "snr_db": 12.0, "pass": pass, "drawn": drawn, "mismatch": null});
+    let output = |name: &str, pass: bool, drawn: bool| json!({"name": name, "function": name.split(':').next(), "ty": "f16[2, 3]", "count": 6, "max_abs": 0.5, "snr_db": 12.0, "pass": pass, "drawn": drawn, "mismatch": null});
     let run = |function: &str, judged: bool, pass: Value, error: Value| {
         json!({
             "function": function, "name": "seed 1", "inputs": "random inputs of seed 1", "shape": "x = 2x3", "arithmetic": "cpu",
@@ -57,7 +57,7 @@ fn diff() -> Value {
         "version": 1, "command": "diff", "pass": false, "files": [file("a", "old.mlpackage"), file("b", "new.mlpackage")],
         "tolerance": {"min_snr_db": 40.0, "max_rel": 0.01},
         "outputs": [output("encode: y", false, false), output("decode: y", true, false), output("decode: noise", true, true),
-            {"name": "decode: z", "ty": "f32[2]", "pass": false, "mismatch": "shape [2], wanted [3]"}],
+            {"name": "decode: z", "function": "decode", "ty": "f32[2]", "pass": false, "mismatch": "shape [2], wanted [3]"}],
         "runs": [run("encode", true, json!(false), Value::Null), run("decode", false, json!(true), Value::Null),
             run("decode", true, Value::Null, json!("`matmul` of 2x3 and 2x3"))],
         "bisection": {"state": "accumulates", "culprits": [], "recipe": null, "not_looked_at": 3}

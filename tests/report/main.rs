@@ -129,6 +129,52 @@ fn markdown_keeps_its_tables() {
     }
 }
 
+/// A hundred outputs of long names, and as many runs, as a comment or a pipeline has to take them.
+fn long() -> Value {
+    let name = |i: usize| format!("{}{i}", "n`*@|".repeat(20_000));
+    let output = |i: usize| json!({"name": name(i), "ty": "f32[1]", "pass": i < 97, "snr_db": i, "max_abs": 0.5});
+    let outputs: Vec<Value> = (0..100).map(output).collect();
+    let run = |i: usize| json!({"function": "main", "name": format!("seed {i}"), "judged": true, "pass": false, "outputs": outputs});
+    let runs: Vec<Value> = (0..100).map(run).collect();
+    let said: Vec<String> = (0..100).map(|i| format!("`{}` was adapted.", name(i))).collect();
+    let of_all = format!("Not used: {}.", (0..100).map(|i| format!("`{}`", name(i))).collect::<Vec<_>>().join(", "));
+    json!({"pass": false, "outputs": outputs, "runs": runs,
+        "answers": {"approximated": said, "worst": of_all, "started": null, "elsewhere": [], "change": [], "untested": []}})
+}
+
+#[test]
+fn documents_have_bounds_whatever_names_are() {
+    let report = long();
+    let (text, xml) = (markdown(&report), junit(&report));
+    assert!(text.len() < 60_000 && text.contains("### ❌ Beyond tolerance"), "{} bytes", text.len());
+    assert!(text.contains("Which output is worst?") && text.contains("✕ differs"), "{text}");
+    // What differs is what is shown, if not all can be.
+    assert!(text.contains("97`") || text.contains("97``"), "{text}");
+    assert!(xml.len() < 1_000_000, "{} bytes", xml.len());
+    assert_eq!(elements(&xml).iter().filter(|(tag, _)| tag == "testcase").count(), 200);
+    // Many outputs are no reason to show less of them than there is room for.
+    let many: Vec<Value> = (0..100).map(|i| json!({"name": format!("y{i}"), "pass": true, "snr_db": 50.0})).collect();
+    let run = |i: usize| json!({"function": "main", "name": format!("seed {i}"), "judged": true, "pass": true, "outputs": many});
+    let text = markdown(&json!({"pass": true, "outputs": many, "runs": (0..10).map(run).collect::<Vec<_>>()}));
+    assert!(text.matches("| `y").count() == 40 && text.contains("; 96 more"), "{text}");
+}
+
+#[test]
+fn a_name_is_not_taken_for_that_of_a_function() {
+    let output = |function: Value, name: &str| json!({"function": function, "name": name, "pass": true});
+    let run = |f: &str| json!({"function": f, "name": "seed 0", "judged": true, "pass": true});
+    let report = json!({
+        "outputs": [output(json!("main"), "aux: y"), output(json!("aux"), "aux: aux: z"), output(Value::Null, "other: w")],
+        "runs": [run("main"), run("aux")]
+    });
+    let xml = junit(&report);
+    for case in
+        ["\"main.outputs\" name=\"aux: y\"", "\"aux.outputs\" name=\"aux: z\"", "\"main.outputs\" name=\"other: w\""]
+    {
+        assert!(xml.contains(case), "{case}: {xml}");
+    }
+}
+
 #[test]
 fn junit_counts_what_it_lists() {
     for (name, report) in cases() {

@@ -10,8 +10,11 @@
 #
 # There, report.txt is the result, talk.txt what was said beside it, summary.md Markdown for a comment or the summary of a job,
 # report.html a page, and report.xml JUnit. Where it could not be done, there is no page and no JUnit.
-# The exit status is that of `mlconv verify`: 0 within the tolerance, 1 beyond it, 2 not done.
+# The exit status is that of `mlconv verify`: 0 within the tolerance, 1 beyond it, 2 not done, which includes that the program is
+# missing or was killed, and that a report cannot be written.
 set -euo pipefail
+# A step of its own that fails is no verdict.
+trap 'exit 2' ERR
 
 if [ -z "${PACKAGE:-}" ] || [ -z "${AGAINST:-}" ]; then
   echo "PACKAGE and AGAINST must name the package and its source" >&2
@@ -30,14 +33,19 @@ done <<<"${OPTIONS:-}"
 status=0
 "$mlconv" verify "$PACKAGE" --against "$AGAINST" "${options[@]}" \
   >"$reports/report.txt" 2>"$reports/talk.txt" || status=$?
+if [ "$status" -gt 2 ]; then
+  echo "\`$mlconv\` ended with the status $status" >>"$reports/talk.txt"
+  status=2
+fi
 cat "$reports/talk.txt" >&2
 cat "$reports/report.txt"
 
 if [ ! -s "$reports/summary.md" ]; then
   {
-    printf '### %s: not compared\n\n' "$(basename "$PACKAGE")"
-    # Four spaces make code of a line, whatever is in it.
-    sed 's/^/    /' "$reports/talk.txt"
+    printf '### Not compared\n\n'
+    # Four spaces make code of a line, whatever is in it; a carriage return would begin another one.
+    { printf '%s\n\n' "$(basename "$PACKAGE" | tr '\n' ' ')" && cat "$reports/talk.txt"; } |
+      LC_ALL=C tr '\000-\010\013-\037\177' '[ *]' | sed 's/^/    /'
   } >"$reports/summary.md"
 fi
 if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then cat "$reports/summary.md" >>"$GITHUB_STEP_SUMMARY"; fi

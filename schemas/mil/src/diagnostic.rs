@@ -198,21 +198,42 @@ fn shown(line: &str, at: std::ops::Range<usize>) -> (String, std::ops::Range<usi
     (format!("{before}{text}{after}"), at)
 }
 
-/// Plain text, without colour; renderers may do better.
+/// Whether a character shows as nothing, or as something else than what it is: it moves the cursor, ends a line, or turns the
+/// direction of what follows.
+pub fn hides(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}')
+}
+
+/// Text with what hides written out, as `\n` or `\u{202e}`, but for characters that are `kept`.
+pub fn visible(text: &str, kept: impl Fn(char) -> bool) -> std::borrow::Cow<'_, str> {
+    let hidden = |c: char| hides(c) && !kept(c);
+    if !text.contains(hidden) {
+        return text.into();
+    }
+    let one = |c: char| if hidden(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(one).collect::<String>().into()
+}
+
+/// Plain text, without colour; renderers may do better. Title, places, the line and the help are one line each, whatever a model
+/// has put into them.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(f, "{kind}[{}]: {}", self.code.id, self.title)?;
+        let line = |text| visible(text, |_| false);
+        write!(f, "{kind}[{}]: {}", self.code.id, line(&self.title))?;
         if !self.place.is_empty() {
-            write!(f, "\n  --> {}", self.place.join(", "))?;
+            write!(f, "\n  --> {}", visible(&self.place.join(", "), |_| false))?;
         }
         if let Some((line, at)) = &self.snippet {
             let (line, at) = shown(line, at.clone());
             let before = line.get(..at.start).map_or(0, |s| s.chars().count());
             let width = line.get(at.clone()).map_or(1, |s| s.chars().count()).max(1);
+            // One character for another, so that what is at fault stays above its mark.
+            let line: String = line.chars().map(|c| if hides(c) && c != '\t' { '\u{fffd}' } else { c }).collect();
             write!(f, "\n   | {line}\n   | {:before$}{}", "", "^".repeat(width))?;
         }
         match self.limit {
@@ -221,7 +242,7 @@ impl fmt::Display for Diagnostic {
             None => {}
         }
         if let Some(help) = &self.help {
-            write!(f, "\n   = help: {help}")?;
+            write!(f, "\n   = help: {}", line(help))?;
         }
         Ok(())
     }
@@ -239,6 +260,16 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), codes::ALL.len());
         assert!(codes::ALL.iter().all(|c| c.explain.ends_with('.') && !c.title.ends_with('.')));
+    }
+
+    #[test]
+    fn no_name_makes_a_line_or_moves_the_cursor() {
+        let bad = "n\r\n= help: all is well\x1b[2K\u{202e}\u{61c}";
+        let d = Diagnostic::error(&codes::F0103, bad).at(bad).snippet(bad, 0..2).help(bad).to_string();
+        assert_eq!(d.lines().count(), 5, "{d:?}");
+        assert!(!d.chars().any(|c| hides(c) && c != '\n'), "{d:?}");
+        assert!(d.starts_with("error[F0103]: n\\r\\n= help: all is well\\u{1b}[2K\\u{202e}\\u{61c}\n"), "{d}");
+        assert_eq!(visible("a\n\tb\r", |c| matches!(c, '\n' | '\t')), "a\n\tb\\r");
     }
 
     #[test]

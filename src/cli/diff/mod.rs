@@ -23,7 +23,7 @@ use crate::{
     model::Format,
     names::quoted,
     parity::{self, Parity, Scope},
-    report::{Whole, parity_text},
+    report::{Whole, answers_text, parity_text},
     witness::Chosen,
 };
 use mlconv_mil::diagnostic::Severity;
@@ -64,6 +64,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    args.reports.check(&args.others())?;
     let Some(b) = &args.b else {
         recorded::alone(&args.a)?;
         return recorded::of_bundle(args, terminal);
@@ -71,9 +72,6 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     if recorded::is_recording(&args.a) || recorded::is_recording(b) {
         return recorded::run(args, b, terminal);
     }
-    let mut files = vec![("a", args.a.clone()), ("b", b.clone())];
-    files.extend(args.inputs.files());
-    args.reports.check(&files.iter().map(|(_, path)| path.as_path()).collect::<Vec<_>>())?;
     args.reduce.iter().try_for_each(|folder| diff::reduce::check(folder)).map_err(|d| vec![d])?;
     let inputs = args.inputs.read()?;
     terminal.warn(&inputs.notes);
@@ -101,8 +99,14 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         diff::examine(source, package, (given, &scope), &parity, budget).map_err(|d| vec![d])?
     };
     let found: Vec<(Sides<'_>, &Examined)> = found.iter().map(|one| (one.sides(source, package), one)).collect();
-    let mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
+    let mut mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
+    if let Some(r) = mended.as_mut().filter(|r| r.keeps == Keeps::Precision) {
+        r.again = Some(again(args, b, &beside, &r.options()));
+    }
     let line = typed();
+    let bisect = format!("{line}{}", if args.bisect { "" } else { " --bisect" });
+    let mut files = vec![("a", args.a.clone()), ("b", b.clone())];
+    files.extend(args.inputs.files());
     let whole = Whole {
         command: "diff",
         line: &line,
@@ -111,17 +115,15 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         parity: &parity,
         found: &found,
         bisected: args.bisect,
+        bisect: Some(&bisect),
         mended: mended.as_ref(),
         notes: &beside.notes,
     };
-    if terminal.is_json() || args.reports.are_wanted() {
-        let json = whole.json()?;
-        args.reports.write(&json)?;
-        if terminal.is_json() {
-            terminal.json(&json);
-        }
-    }
-    if !terminal.is_json() {
+    let json = whole.json()?;
+    args.reports.write(&json)?;
+    if terminal.is_json() {
+        terminal.json(&json);
+    } else {
         terminal.say(&format!("{}, on {}:", parity.witness.title(), parity.inputs));
         let mut text = parity_text(&parity);
         for (sides, one) in &found {
@@ -133,13 +135,21 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
                 text += &diff::bisection_text(*sides, &one.bisection);
             }
         }
-        text += &mended.as_ref().map(|r| recipe_text(r, &again(args, b, &beside, r))).unwrap_or_default();
-        terminal.result(&text);
+        text += &mended.as_ref().map(recipe_text).unwrap_or_default();
+        terminal.result(&format!("{text}\n{}", answers_text(&json)));
     }
-    terminal.insist(if args.bisect { parity.beyond() } else { parity.differs(None) }.as_slice());
+    terminal.insist(parity.beyond().as_slice());
     let unapplied = args.reduce.as_ref().map_or(Ok(None), |folder| reduce(&found, folder))?;
     terminal.insist(unapplied.as_slice());
     Ok(if parity.pass() && unapplied.is_none() { Outcome::Done } else { Outcome::Differs })
+}
+
+impl Args {
+    /// All that is read, and what is written beside reports.
+    fn others(&self) -> Vec<PathBuf> {
+        let read = self.inputs.files().into_iter().map(|(_, path)| path);
+        [Some(&self.a), self.b.as_ref(), self.reduce.as_ref()].into_iter().flatten().cloned().chain(read).collect()
+    }
 }
 
 /// What mends outputs that are off, as far as that was found.
@@ -171,25 +181,25 @@ fn mended(
 }
 
 /// What is typed to convert as was tried.
-fn again(args: &Args, b: &Path, beside: &Beside, r: &Recipe) -> String {
+fn again(args: &Args, b: &Path, beside: &Beside, options: &str) -> String {
     let path = |path: &Path| quoted(&path.display().to_string()).into_owned();
     let mut words = vec![format!("mlconv convert {} -o {} --force", path(&args.a), path(b))];
     if !beside.job.half {
         words.push("--precision fp32".to_owned());
     }
     words.extend(args.inputs.typed());
-    words.extend(Some(r.options()).filter(|options| !options.is_empty()));
+    words.extend(Some(options.to_owned()).filter(|options| !options.is_empty()));
     words.join(" ")
 }
 
-fn recipe_text(r: &Recipe, again: &str) -> String {
+fn recipe_text(r: &Recipe) -> String {
     let lines = r.lines().join("\n  ");
-    let head = match r.keeps {
-        _ if r.names.is_empty() => format!("converting again mends it, on these inputs:\n  {again}\nand gives\n"),
-        Keeps::Precision => {
+    let head = match &r.again {
+        Some(again) if r.names.is_empty() => format!("converting again mends it, on these inputs:\n  {again}\nand gives\n"),
+        Some(again) => {
             format!("with `{}` it passes:\n  {again}\nin a recipe that is\n  {lines}\nand gives\n", r.options())
         }
-        Keeps::Weights => format!(
+        None => format!(
             "with `{}` added to `{}` it passes; in a recipe that is\n  {lines}\nand gives\n",
             r.options(),
             r.command()

@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, b: &Path, terminal: &Terminal) -> CommandResult {
             json!({"version": report::VERSION, "command": "diff", "pass": pass, "outputs": values, "unused": unused});
         terminal.json(&head);
     } else {
-        terminal.result(&outputs_text(&values, &tolerance, false));
+        terminal.result(&outputs_text(&values, &tolerance));
     }
     Ok(if pass { Outcome::Done } else { Outcome::Differs })
 }
@@ -129,12 +129,12 @@ fn device_text(run: &bundle::Run) -> String {
     let of = |is_own: bool| -> Vec<OutputDiff> {
         run.outputs.iter().filter(|o| (o.model == 0) == is_own).map(|o| o.diff.clone()).collect()
     };
-    out += &outputs_text(&of(true), &crate::compare::Tolerance::F16, false);
+    out += &outputs_text(&of(true), &crate::compare::Tolerance::F16);
     // Values of ops come in the order of the program: the first that is off is where it begins.
     let values = of(false);
     if let Some(first) = values.iter().position(|v| !v.pass) {
         out += &format!("  the first value that is beyond the tolerance, of {}:\n", values.len());
-        out += &outputs_text(&values[first..values.len().min(first + 5)], &crate::compare::Tolerance::F16, false);
+        out += &outputs_text(&values[first..values.len().min(first + 5)], &crate::compare::Tolerance::F16);
     } else if !values.is_empty() {
         out += &format!("  all {} values of ops are within the tolerance\n", values.len());
     }

@@ -32,6 +32,13 @@ pub(crate) struct RecipeFile {
     print_recipe: bool,
 }
 
+impl RecipeFile {
+    /// The file, where one is given.
+    pub(super) fn path(&self) -> Option<&PathBuf> {
+        self.recipe.as_ref()
+    }
+}
+
 /// What a recipe says of an option.
 struct Said<'a> {
     section: &'static str,
@@ -201,7 +208,7 @@ fn one<'a, T: Clone + Send + Sync + 'static>(of: &'a ArgMatches, option: &str) -
     of.try_get_one(option).ok().flatten()
 }
 
-fn was_typed(of: &ArgMatches, option: &str) -> bool {
+pub(super) fn was_typed(of: &ArgMatches, option: &str) -> bool {
     of.try_contains_id(option).unwrap_or(false) && of.value_source(option) == Some(ValueSource::CommandLine)
 }
 
@@ -219,7 +226,7 @@ fn conflict(command: &Command, a: &str, b: &str) -> bool {
 }
 
 /// An option as one word; `None` where it has no name.
-fn as_typed(arg: &Arg, value: &OsStr) -> Option<OsString> {
+pub(super) fn as_typed(arg: &Arg, value: &OsStr) -> Option<OsString> {
     let mut word = OsString::from(format!("--{}", arg.get_long()?));
     if arg.get_action().takes_values() {
         word.push("=");

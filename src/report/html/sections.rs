@@ -12,6 +12,7 @@ use super::{
     table::{Cell, Form, Table},
 };
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Rows of one table at most; all are in the JSON report.
 pub(super) const ROWS: usize = 300;
@@ -36,15 +37,18 @@ pub(super) fn header(report: &Value) -> String {
     if !answers.is_empty() {
         out += "<section id=\"answers\" aria-label=\"Six answers\">\n<dl>\n";
         for words::Answer { field, question, said } in answers {
-            out += &format!("<div>\n<dt>{question}</dt>\n<dd>{}</dd>\n</div>\n", sentences(&said, field == "change"));
+            out += &format!(
+                "<div>\n<dt>{question}</dt>\n<dd>{}</dd>\n</div>\n",
+                sentences(&said, matches!(field, "started" | "change"))
+            );
         }
         out += "</dl>\n</section>\n";
     }
     out + &format!("<p class=\"parity\" role=\"note\">{}</p>\n", words::PARITY)
 }
 
-fn sentences(said: &[&str], with_copies: bool) -> String {
-    let one = |s: &&str| {
+fn sentences(said: &[Cow<'_, str>], with_copies: bool) -> String {
+    let one = |s: &Cow<'_, str>| {
         let copies = || words::spans(s).into_iter().map(copied_or_text).collect();
         format!("<p>{}</p>\n", if with_copies { copies() } else { prose(s) })
     };

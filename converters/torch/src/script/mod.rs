@@ -186,8 +186,8 @@ pub fn lower(bytes: Bytes, request: &Request) -> Result<Lowered, ReadError> {
                 None if p.default.is_some() => skipped = true,
                 None => {
                     let why = format!(
-                        "`forward` takes `{}`, {} that the program is made for: give it with `--input {}=NUMBER`, or with \
-                         `--sample {}=FILE.npy`",
+                        "`forward` takes `{}`, {} that the program is made for: give it with `--input {}=NUMBER`, or to \
+                         a command that takes samples with `--sample {}=FILE.npy`",
                         p.name, p.ty, p.name, p.name
                     );
                     return Err(ReadError::Graph(why));
