@@ -6,8 +6,19 @@ use mlconv_tensor::Tensor;
 use std::{
     fs::File,
     io::{BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
+
+/// The file that is being written beside the one that it becomes.
+static STAGED: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Removes what is being written: for a process that is about to end.
+pub(crate) fn abandon() {
+    let staged = STAGED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // Nothing can be done about a file that stays.
+    let _ = staged.map(std::fs::remove_file);
+}
 
 /// Reads the array in a `.npy` file.
 pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
@@ -49,6 +60,7 @@ pub(crate) fn write_whole(
     let mut staged = real.clone();
     staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
     let io = |e: std::io::Error| e.to_string();
+    *STAGED.lock().unwrap_or_else(PoisonError::into_inner) = Some(staged.clone());
     let written = File::create(&staged).map_err(io).and_then(|f| {
         let mut file = BufWriter::new(f);
         write(&mut file)?;
@@ -56,6 +68,7 @@ pub(crate) fn write_whole(
         drop(file);
         std::fs::rename(&staged, &real).map_err(io)
     });
+    *STAGED.lock().unwrap_or_else(PoisonError::into_inner) = None;
     written.inspect_err(|_| {
         // The staged file may not be there; nothing can be done about one that stays.
         let _ = std::fs::remove_file(&staged);

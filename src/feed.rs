@@ -51,7 +51,7 @@ pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> 
     Ok(Given { inputs, notes })
 }
 
-/// What a user should know of `arrays`: that no name matches, that one holds NaN, is rounded, or is no image.
+/// What a user should know of `arrays`: that no name matches, that one holds what is not finite, is rounded, or is no image.
 pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     // Pictures that do not fit are an error elsewhere, as are arrays.
     let Ok(arrays) = developed(f, arrays) else { return vec![] };
@@ -63,11 +63,15 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     }
     let places = places(f, arrays);
     let used = |i: usize| !named || places.contains(&Some(i));
-    let nan = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(|x| x.is_nan());
-    let nans = arrays.iter().enumerate().filter(|(i, (_, t))| used(*i) && nan(t));
-    let nans: Vec<&String> = nans.map(|(_, (k, _))| k).collect();
-    if !nans.is_empty() {
-        out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
+    let odd: [(&str, fn(&f64) -> bool); 2] = [("NaN", |x| x.is_nan()), ("infinities", |x| x.is_infinite())];
+    for (what, is_odd) in odd {
+        let any = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(is_odd);
+        let found = arrays.iter().enumerate().filter(|(i, (_, t))| used(*i) && any(t));
+        let found: Vec<&String> = found.map(|(_, (k, _))| k).collect();
+        if !found.is_empty() {
+            let title = format!("{}: there are {what} among the elements", listed(found));
+            out.push(Diagnostic::warning(&codes::N0004, title));
+        }
     }
     let paired = pair(f, arrays).unwrap_or_default();
     let is_rounded = |want: &TensorType, t: &Tensor| rounds(t.dtype(), want.dtype) && !is_same(t, &t.cast(want.dtype));

@@ -8,7 +8,7 @@ use super::{
     reports::{Reports, typed},
     terminal::Terminal,
     thresholds::Limits,
-    write::check_file,
+    write::{check_file, clean_up_when_interrupted},
 };
 use crate::{
     Diagnostic, Failure,
@@ -19,6 +19,7 @@ use crate::{
     diff::{self, Examined},
     feed,
     golden::{self, Origin, Recording},
+    interface::class_labels,
     model,
     names::listed,
     parity::{self, Arithmetic, Extent, Parity, Scope},
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     /// The package
     package: PathBuf,
     /// The model that it comes from, or another package
-    #[arg(long, value_name = "SOURCE", required_unless_present = "golden")]
+    #[arg(long, value_name = "SOURCE", required_unless_present_any = ["golden", "recipe", "print_recipe"])]
     against: Option<PathBuf>,
     #[command(flatten)]
     recipe: RecipeFile,
@@ -61,7 +62,7 @@ pub(crate) struct Args {
     inputs: Inputs,
     /// Compare with what `--save-golden` recorded, or with `output/NAME` on `input/NAME` of an archive; with `--against`, it is
     /// also seen whether that is the source which was recorded
-    #[arg(long, value_name = "FILE.safetensors|FILE.npz", conflicts_with_all = ["sample", "save_golden"])]
+    #[arg(long, value_name = "FILE.safetensors|FILE.npz", conflicts_with_all = OF_SOURCE)]
     golden: Option<PathBuf>,
     /// Record the inputs of judged runs and what the source gives for them; a .safetensors file that exists is replaced
     #[arg(long, value_name = "FILE.safetensors")]
@@ -73,6 +74,29 @@ pub(crate) struct Args {
     #[command(flatten)]
     reports: Reports,
 }
+
+/// What is about a source that runs, and its inputs: not about what was recorded.
+const OF_SOURCE: [&str; 19] = [
+    "save_golden",
+    "input",
+    "image",
+    "image_output",
+    "class_labels",
+    "class_output",
+    "class_softmax",
+    "optional",
+    "rename",
+    "io_precision",
+    "range",
+    "source_runtime",
+    "sample",
+    "resize",
+    "labels",
+    "seed",
+    "quick",
+    "seeds",
+    "steps",
+];
 
 /// Bytes of values that are held to be compared, for a page.
 const BUDGET: usize = 1 << 30;
@@ -110,17 +134,22 @@ impl Runs {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    if args.against.is_none() && args.golden.is_none() {
+        let d = Diagnostic::error(&codes::L0001, "there is nothing to compare with");
+        return Err(vec![
+            d.help("give the model that the package comes from with `--against`, or a golden file with `--golden`"),
+        ]);
+    }
     let arithmetic = args.extent.arithmetic()?;
-    check_golden(args).map_err(|d| vec![d])?;
+    let mut read = read_files(args);
+    check_golden(args, &read).map_err(|d| vec![d])?;
     if let Some(path) = &args.save_golden {
         check_file(path)?;
+        // One file is not written over the other, either.
+        read.push(path.clone());
     }
-    let read: Vec<&Path> = [Some(&args.package), args.against.as_ref(), args.golden.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(PathBuf::as_path)
-        .collect();
-    args.reports.check(&read)?;
+    args.reports.check(&read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    clean_up_when_interrupted();
     let done = match &args.golden {
         Some(path) => recorded(args, path, arithmetic, terminal)?,
         None => compared(args, arithmetic, terminal)?,
@@ -150,6 +179,17 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     }
     terminal.insist(parity.differs(None).as_slice());
     Ok(if parity.pass() { Outcome::Done } else { Outcome::Differs })
+}
+
+/// All files that are read.
+fn read_files(args: &Args) -> Vec<PathBuf> {
+    let mut read = vec![args.package.clone()];
+    read.extend(args.against.clone());
+    read.extend(args.golden.clone());
+    read.extend(args.recipe.path().map(Path::to_owned));
+    read.extend(args.inputs.files().into_iter().map(|(_, path)| path));
+    read.extend(args.interface.class_labels.as_ref().map(PathBuf::from).filter(|path| path.is_file()));
+    read
 }
 
 /// What was compared, and how far it is off.
@@ -231,7 +271,9 @@ fn compared(args: &Args, arithmetic: Arithmetic, terminal: &Terminal) -> Result<
     };
     inputs.mention(&mut parity, &source, terminal);
     if let Some(path) = &args.save_golden {
-        save(args, path, against, &recording.borrow(), (&parity, &inputs), terminal).map_err(|d| vec![d])?;
+        let recording = recording.borrow();
+        let origin = origin((against, &source), (&args.package, &package), (&parity, &inputs), &recording);
+        save(path, &origin.map_err(|d| vec![d])?, &recording, terminal).map_err(|d| vec![d])?;
     }
     Ok(Compared { parity, source: Some(source), package, inputs, notes })
 }
@@ -263,8 +305,6 @@ fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Termina
         parity::recorded(&package, &golden, &scope)
             .map_err(|all| all.into_iter().map(|d| d.within(path.display().to_string())).collect::<Vec<_>>())?
     };
-    let unused = package.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
-    parity.notes.extend(unused);
     if let (Some(against), Some(origin)) = (&args.against, &golden.origin) {
         let now = golden::hash(against).map_err(|d| vec![d])?;
         if now != origin.source_sha256 {
@@ -274,27 +314,34 @@ fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Termina
         }
     }
     terminal.warn(&parity.notes);
+    let unused = package.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
+    terminal.note(unused.as_slice());
+    parity.notes.extend(unused);
     Ok(Compared { parity, source: None, package, inputs: ReadInputs::of_seed(0), notes: vec![] })
 }
 
-/// Writes what was recorded, and says what could not be.
-fn save(
-    args: &Args,
-    path: &Path,
-    against: &Path,
-    recording: &Recording,
+/// What is said of a recording: of which files it is, and of which inputs.
+fn origin(
+    (against, source): (&Path, &Module),
+    (path, package): (&Path, &Module),
     (parity, inputs): (&Parity, &ReadInputs),
-    terminal: &Terminal,
-) -> Result<(), Diagnostic> {
-    let origin = Origin {
+    recording: &Recording,
+) -> Result<Origin, Diagnostic> {
+    let recorded = package.functions.first().and_then(|g| source.function(&g.name)).or(source.functions.first());
+    Ok(Origin {
         against: parity.witness.against(),
         source_sha256: golden::hash(against)?,
-        package_sha256: golden::hash(&args.package)?,
+        package_sha256: golden::hash(path)?,
         inputs: parity.inputs.clone(),
         seed: inputs.seed(),
         calls: recording.len(),
-    };
-    recording.write(path, &origin)?;
+        classes: recorded.and_then(class_labels),
+    })
+}
+
+/// Writes what was recorded, and says what could not be.
+fn save(path: &Path, origin: &Origin, recording: &Recording, terminal: &Terminal) -> Result<(), Diagnostic> {
+    recording.write(path, origin)?;
     if !recording.left_out.is_empty() {
         let title = format!("not recorded, as golden files hold no such elements: {}", listed(&recording.left_out));
         terminal.warn(&[Diagnostic::warning(&codes::N0004, title).at(path.display().to_string())]);
@@ -304,15 +351,14 @@ fn save(
 }
 
 /// Refuses a file to record in before work is spent on it.
-fn check_golden(args: &Args) -> Result<(), Diagnostic> {
+fn check_golden(args: &Args, read: &[PathBuf]) -> Result<(), Diagnostic> {
     let Some(path) = &args.save_golden else { return Ok(()) };
     let place = path.display().to_string();
     if path.extension().is_none_or(|e| e != "safetensors") {
         return Err(Diagnostic::error(&codes::L0001, "a golden file must end in `.safetensors`").at(place));
     }
     let real = |p: &Path| p.canonicalize().ok();
-    let read = [Some(&args.package), args.against.as_ref()];
-    if real(path).is_some_and(|p| read.into_iter().flatten().any(|r| real(r).as_ref() == Some(&p))) {
+    if real(path).is_some_and(|p| read.iter().any(|r| real(r).as_ref() == Some(&p))) {
         return Err(Diagnostic::error(&codes::L0001, "the file to write is one that is read").at(place));
     }
     Ok(())

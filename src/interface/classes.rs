@@ -29,7 +29,8 @@ pub struct Classes {
 }
 
 /// The labels of classes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Labels {
     /// Texts.
     Texts(Vec<String>),
@@ -44,7 +45,8 @@ impl Default for Labels {
 }
 
 impl Labels {
-    pub(super) fn texts(&self) -> Vec<String> {
+    /// How each is written.
+    pub fn texts(&self) -> Vec<String> {
         match self {
             Self::Texts(texts) => texts.clone(),
             Self::Integers(integers) => integers.iter().map(ToString::to_string).collect(),
@@ -154,6 +156,15 @@ pub(crate) fn probabilities(f: &Function, name: &str, t: &Tensor) -> Option<Vec<
     let mut all: Vec<(String, f64)> = labels.into_iter().zip(t.to_f64()).collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1));
     Some(all)
+}
+
+/// The labels of a classifier's classes.
+pub(crate) fn class_labels(f: &Function) -> Option<Labels> {
+    match classes(f)? {
+        Attr::Strs(texts) => Some(Labels::Texts(texts.clone())),
+        Attr::Ints(integers) => Some(Labels::Integers(integers.clone())),
+        _ => None,
+    }
 }
 
 /// Where among the outputs of a classifier its label and its probabilities are.

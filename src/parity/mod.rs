@@ -1,5 +1,6 @@
 //! Two models on the same inputs: how far their outputs are apart, and how often each is right.
 
+mod classes;
 mod judge;
 mod pair;
 mod plan;
@@ -201,8 +202,8 @@ pub fn compared(
                 Ok(done) if done.pass() => done,
                 // Who is at fault is seen best by asking the other one.
                 Ok(done) => {
-                    let quick = Scope { extent: Extent::Quick, record: None, ..*scope };
-                    Parity { lowering_agrees: otherwise(&quick).ok().map(|p| p.pass()), ..done }
+                    let again = Scope { record: None, ..*scope };
+                    Parity { lowering_agrees: otherwise(&again).ok().map(|p| p.pass()), ..done }
                 }
                 Err(failure) if chosen.required => {
                     let of_witness = |d: &Diagnostic| *d.code == codes::N0006;

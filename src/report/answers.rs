@@ -177,42 +177,33 @@ fn started(whole: &Whole<'_>) -> Option<String> {
     Some(format!("`{name}` ({}){place}, {}{own}.", sides.g.op_data(op.op).op.name(), c.why.name()))
 }
 
-/// Signal over noise of the worst output of a run.
-fn noise(run: &Run) -> f64 {
-    run.outputs.iter().map(quality).fold(1e3, f64::min)
-}
-
 fn elsewhere(whole: &Whole<'_>) -> Vec<String> {
     let runs = &whole.parity.runs;
     if runs.iter().all(|r| r.judged) {
         return vec!["Nothing else was run: `mlconv verify` runs other shapes and inputs.".to_owned()];
     }
-    let judged = runs.iter().filter(|r| r.judged).map(noise).fold(1e3, f64::min);
-    let mut worse: Vec<&Run> =
-        runs.iter().filter(|r| !r.judged && (r.error.is_some() || noise(r) < judged - WORSE)).collect();
-    worse.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
+    let judged = |name: &str| {
+        let same = runs.iter().filter(|r| r.judged).flat_map(|r| &r.outputs).filter(|o| o.name == name);
+        same.map(quality).fold(1e3, f64::min)
+    };
+    // An output is compared with itself: another may be better or worse by nature, and random numbers are neither.
+    let worst = |run: &'_ Run| -> Option<(f64, String)> {
+        if let Some(why) = &run.error {
+            return Some((f64::NEG_INFINITY, format!("{}: the package does not run: {why}.", run.what())));
+        }
+        let worse = run.outputs.iter().filter(|o| !o.drawn && quality(o) < judged(&o.name) - WORSE);
+        let o = worse.min_by(|a, b| quality(a).total_cmp(&quality(b)))?;
+        let verdict = if o.pass { "within the tolerance" } else { "beyond the tolerance" };
+        Some((quality(o), format!("{}: `{}` {}, {verdict}.", run.what(), o.name, measure(o))))
+    };
+    let mut worse: Vec<(f64, String)> = runs.iter().filter(|r| !r.judged).filter_map(worst).collect();
+    worse.sort_by(|a, b| a.0.total_cmp(&b.0));
     let more = worse.len().saturating_sub(TOLD);
-    let mut out: Vec<String> = worse.iter().take(TOLD).map(|r| one_run(r)).collect();
+    let mut out: Vec<String> = worse.into_iter().take(TOLD).map(|(_, said)| said).collect();
     if more > 0 {
         out.push(format!("And {more} more."));
     }
     out
-}
-
-fn one_run(run: &Run) -> String {
-    if let Some(why) = &run.error {
-        return format!("{}: the package does not run: {why}.", run.what());
-    }
-    let Some(o) = run.outputs.iter().min_by(|a, b| quality(a).total_cmp(&quality(b))) else {
-        return run.what();
-    };
-    format!(
-        "{}: `{}` {}, {}.",
-        run.what(),
-        o.name,
-        measure(o),
-        if o.pass { "within the tolerance" } else { "beyond the tolerance" }
-    )
 }
 
 fn change(whole: &Whole<'_>) -> Vec<String> {

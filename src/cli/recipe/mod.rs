@@ -32,6 +32,13 @@ pub(crate) struct RecipeFile {
     print_recipe: bool,
 }
 
+impl RecipeFile {
+    /// The file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.recipe.as_deref()
+    }
+}
+
 /// What a recipe says of an option.
 struct Said<'a> {
     section: &'static str,
@@ -52,6 +59,10 @@ pub(super) fn fill(typed: ArgMatches, line: &[OsString]) -> Result<ArgMatches, F
     let settings = Settings::read(path, Syntax::Toml, &codes::L0001).map_err(|d| vec![d])?;
     let mut said = read(&cli, &settings).map_err(|d| vec![d])?;
     said.retain(|s| option(command, s.key.option).is_some());
+    if name == VERIFY && value(of, &said, "golden").is_some() {
+        // What it says of a conversion is about the source, which is not there.
+        said.retain(|s| s.section != CONVERT);
+    }
     exclusive(command, &said).map_err(|d| vec![d])?;
     let before = said.len();
     said.retain(|s| !displaced(command, of, s));
