@@ -148,11 +148,11 @@ pub fn of_style(
 ) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
     let values = f.inputs().iter().filter(|v| f.ty(**v).tensor().is_some());
-    let bounds: Vec<f64> = values.map(|v| integers(f, *v).below()).collect();
+    let kinds: Vec<Integers> = values.map(|v| integers(f, *v)).collect();
     tensor_inputs(f)
-        .zip(bounds)
+        .zip(kinds)
         .zip(shapes)
-        .map(|(((port, ty), below), shape)| {
+        .map(|(((port, ty), integers), shape)| {
             let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
             let Some((count, rest)) = count.and_then(|n| Some((n, left.checked_sub(n)?))) else {
                 let title = format!("input `{}` is {ty}, too large to be made up", port.name);
@@ -178,8 +178,11 @@ pub fn of_style(
                 }
                 (None, Feature::Image(_)) if is_float => (random.uniform() * 256.0).floor(),
                 (None, _) if is_float => random.normal(),
-                (None, _) if below <= 2.0 || ty.dtype == DType::Bool => f64::from(u8::from(random.uniform() < 0.5)),
-                (None, _) => (random.uniform() * below).floor(),
+                (None, _) => match integers {
+                    Integers::Rows(n) if ty.dtype != DType::Bool => (random.uniform() * n).floor(),
+                    Integers::Any if ty.dtype != DType::Bool => (random.uniform() * INTEGERS).floor(),
+                    _ => f64::from(u8::from(random.uniform() < 0.5)),
+                },
             };
             let values: Vec<f64> = (0..count).map(|_| draw()).collect();
             Ok(Some(Tensor::from_f64(ty.dtype, shape, &values)))
@@ -198,17 +201,6 @@ enum Integers {
     Mask,
     /// 0 and 1, as they may be places or sizes of which nothing is known.
     Places,
-}
-
-impl Integers {
-    /// They are below this.
-    fn below(self) -> f64 {
-        match self {
-            Self::Any => INTEGERS,
-            Self::Rows(n) => n,
-            Self::Mask | Self::Places => 2.0,
-        }
-    }
 }
 
 /// What integers suit `v`.
@@ -317,5 +309,26 @@ impl Random {
     fn normal(&mut self) -> f64 {
         let (u, v) = (1.0 - self.uniform(), self.uniform());
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_mil::text::parse;
+
+    #[test]
+    fn all_rows_of_a_table_are_drawn_and_other_places_are_said_to_be_few() {
+        let text = "func @main(%i: i32[40], %j: i32[1, 40], %k: i32[40]) ios17 {\n  %w = const(val=f32[5, 1] [1.0, 2.0, 3.0, 4.0, \
+                    5.0])\n  %u = const(val=f32[1, 3] [1.0, 2.0, 3.0])\n  %a = gather(x=%w, indices=%i)\n  \
+                    %b = gather_along_axis(x=%u, indices=%j, axis=1)\n  %c = mul(x=%k, y=%k)\n  return %a, %b, %c\n}\n";
+        let module = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let f = &module.functions[0];
+        let inputs = random_inputs(&module, f, 0).expect("they are small");
+        let most = |at: usize| inputs[at].as_ref().map(|t| t.to_i64().into_iter().max());
+        assert_eq!([most(0), most(1)], [Some(Some(4)), Some(Some(1))]);
+        assert!(most(2) > Some(Some(100)));
+        let said = narrow(f);
+        assert!(said.len() == 1 && said[0].starts_with("integers of `j` beyond 0 and 1"), "{said:?}");
     }
 }

@@ -65,9 +65,7 @@ fn room(f: &Function, v: Value, last: i64) -> Option<Option<i64>> {
                 // What a table holds does not follow from the place.
                 None => continue,
             }
-        } else if data.op.name() == "range_1d"
-            || known.keys().any(|v| data.op.args().iter().any(|arg| is_place(f, data.op.schema(), arg, *v)))
-        {
+        } else if data.op.name() == "range_1d" || is_place_of_any(f, id, &known) {
             return None;
         } else {
             made(f, id, &known)
@@ -75,6 +73,15 @@ fn room(f: &Function, v: Value, last: i64) -> Option<Option<i64>> {
         known.extend(data.results.iter().map(|v| (*v, result)));
     }
     Some(room)
+}
+
+/// Whether an op takes anything that follows from the input as a place.
+fn is_place_of_any(f: &Function, id: OpId, known: &HashMap<Value, Known>) -> bool {
+    let op = &f.op_data(id).op;
+    op.args().iter().any(|arg| {
+        let follows = |v: &&Value| known.contains_key(*v);
+        arg.operands().iter().filter(follows).any(|v| is_place(f, op.schema(), arg, *v))
+    })
 }
 
 /// The rows of a table.
@@ -185,11 +192,11 @@ mod tests {
         for body in [
             // No table, another kind of place, places of which nothing is known, a size, and places that grow faster.
             "  %y = mul(x=%i, y=%two)\n  return %y\n",
-            "  %y = gather_along_axis(x=%u, indices=%i, axis=1)\n  return %y\n",
+            "  %t = transpose(x=%u, perm=[1, 0])\n  %y = gather_along_axis(x=%t, indices=%i, axis=1)\n  return %y\n",
             "  %j = cumsum(x=%i, axis=1)\n  %y = gather(x=%w, indices=%j)\n  return %y\n",
             "  %j = mul(x=%i, y=%two)\n  %y = gather(x=%w, indices=%j)\n  return %y\n",
             "  %j = sub(x=%i, y=%two)\n  %y = gather(x=%w, indices=%j)\n  return %y\n",
-            "  %s = reshape(x=%i, shape=[4])\n  %y = fill(shape=%s, value=1.0)\n  return %y\n",
+            "  %s = squeeze(x=%i, axes=[0])\n  %v = const(val=f32[] 1.0)\n  %y = fill(shape=%s, value=%v)\n  return %y\n",
         ] {
             assert_eq!(rows_of(body), None, "{body}");
         }
