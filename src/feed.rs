@@ -63,8 +63,8 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     }
     let places = places(f, arrays);
     let used = |i: usize| !named || places.contains(&Some(i));
-    let odd: [(&str, fn(&f64) -> bool); 2] = [("NaN", |x| x.is_nan()), ("infinities", |x| x.is_infinite())];
-    for (what, is_odd) in odd {
+    for (what, nan) in [("NaN", true), ("infinities", false)] {
+        let is_odd = |x: &f64| if nan { x.is_nan() } else { x.is_infinite() };
         let any = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(is_odd);
         let found = arrays.iter().enumerate().filter(|(i, (_, t))| used(*i) && any(t));
         let found: Vec<&String> = found.map(|(_, (k, _))| k).collect();

@@ -383,7 +383,7 @@ fn recipes_hold_thresholds_and_runs() {
         fs::write(&path, recipe).expect("written");
         report(&["verify", &pkg, "--recipe", &path.display().to_string()], status)
     };
-    let said = "[convert]\nranges = { image = [0, 16] }\n[verify]\ngolden = 'verify-recipe.safetensors'\n";
+    let said = "[convert]\nranges = { image = '0:16' }\n[verify]\ngolden = 'verify-recipe.safetensors'\n";
     assert_eq!(alone(said, 0)["witness"]["runtime"], "golden");
     assert_eq!(alone("verify.min_snr = 20", 2)["errors"][0]["title"], "there is nothing to compare with");
 }

@@ -103,7 +103,7 @@ fn unlike(ty: &Type, kind: &str) -> Option<String> {
         return (!["probabilities", "values"].contains(&kind))
             .then(|| "the output is a probability for each label".to_owned());
     };
-    let last = t.shape.rank().checked_sub(1).and_then(|at| t.shape.iter().nth(at));
+    let last = t.shape.rank().checked_sub(1).and_then(|at| t.shape.get(at));
     let size = last.map(|d| d.as_usize());
     let want = match kind {
         "logits" | "probabilities" => {

@@ -92,7 +92,7 @@ impl Tolerance {
     /// becomes what one in half precision is.
     #[must_use]
     pub fn of_halves(self) -> Self {
-        let is_of_single = |max_rel: f64| max_rel >= Self::F32.max_rel && max_rel < Self::F16.max_rel;
+        let is_of_single = |max_rel: f64| (Self::F32.max_rel..Self::F16.max_rel).contains(&max_rel);
         if is_of_single(self.max_rel) {
             return Self::F16;
         }

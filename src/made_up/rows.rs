@@ -88,7 +88,7 @@ fn is_place_of_any(f: &Function, id: OpId, known: &HashMap<Value, Known>) -> boo
 fn size(f: &Function, op: &Gather) -> Option<i64> {
     let shape = &f.ty(op.x).tensor()?.shape;
     let at = if op.axis < 0 { op.axis.checked_add(i64::try_from(shape.rank()).ok()?)? } else { op.axis };
-    let size = shape.iter().nth(usize::try_from(at).ok()?)?.as_usize()?;
+    let size = shape.get(usize::try_from(at).ok()?)?.as_usize()?;
     i64::try_from(size).ok()
 }
 

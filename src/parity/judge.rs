@@ -50,6 +50,7 @@ pub fn recorded(package: &Verified, golden: &Golden, scope: &Scope<'_>) -> Resul
         match pair.run(one, given, &from, &mut Wanted::Recorded(&outputs)) {
             Ok(Outcome { outputs, .. }) => {
                 all.judge(&pair, one, &outputs);
+                all.notes.extend(outputs.iter().filter(|d| d.nothing_finite).map(nothing_finite));
                 all.outputs.extend(outputs.into_iter().map(|d| d.judged(&scope.tolerance)));
             }
             Err(stopped @ Stopped::Package(_)) => all.left_out(&pair, one, stopped),
