@@ -1,6 +1,6 @@
 //! How often a classifier is right: the number that users know a model by.
 
-use crate::{Diagnostic, codes, names::listed};
+use crate::{Diagnostic, codes, compare::numbers::greatest, names::listed};
 use mlconv_tensor::{DType, Dim, Tensor, TensorType};
 use serde::Serialize;
 
@@ -153,12 +153,7 @@ fn classes_of(t: &Tensor) -> Option<usize> {
 
 /// The first class of the greatest score; none where a score is not a number.
 fn predicted(scores: &Tensor) -> Option<i64> {
-    let scores = scores.to_f64();
-    if scores.iter().any(|s| s.is_nan()) {
-        return None;
-    }
-    let best = (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-    i64::try_from(best).ok()
+    i64::try_from(greatest(&scores.to_f64())?).ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,19 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
+
+/// The files that are being written beside those that they become.
+static STAGED: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
+
+/// Removes what is being written: for a process that is about to end.
+pub(crate) fn abandon() {
+    for staged in STAGED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        // Nothing can be done about a file that stays.
+        let _ = std::fs::remove_file(staged);
+    }
+}
 
 /// Reads the array in a `.npy` file.
 pub fn read_npy(path: &Path) -> Result<Tensor, Diagnostic> {
@@ -64,9 +76,10 @@ impl Staged {
         let mut staged = real.clone();
         staged.set_file_name(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
         let io = |e: std::io::Error| e.to_string();
-        let made = File::create(&staged).map_err(io)?;
+        STAGED.lock().unwrap_or_else(PoisonError::into_inner).push(staged.clone());
         // From here on it is removed where something fails.
         let this = Self { staged, real };
+        let made = File::create(&this.staged).map_err(io)?;
         let mut file = BufWriter::new(made);
         write(&mut file)?;
         file.flush().map_err(io)?;
@@ -83,6 +96,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         // It may be in its place; nothing can be done about a file that stays.
         let _ = std::fs::remove_file(&self.staged);
+        STAGED.lock().unwrap_or_else(PoisonError::into_inner).retain(|staged| *staged != self.staged);
     }
 }
 

@@ -51,7 +51,7 @@ pub fn given_inputs(f: &Function, arrays: &Arrays) -> Result<Given, Diagnostic> 
     Ok(Given { inputs, notes })
 }
 
-/// What a user should know of `arrays`: that no name matches, that one holds NaN, is rounded, or is no image.
+/// What a user should know of `arrays`: that no name matches, that one holds what is not finite, is rounded, or is no image.
 pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     // Pictures that do not fit are an error elsewhere, as are arrays.
     let Ok(arrays) = developed(f, arrays) else { return vec![] };
@@ -63,11 +63,15 @@ pub fn notes(f: &Function, arrays: &Arrays) -> Vec<Diagnostic> {
     }
     let places = places(f, arrays);
     let used = |i: usize| !named || places.contains(&Some(i));
-    let nan = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(|x| x.is_nan());
-    let nans = arrays.iter().enumerate().filter(|(i, (_, t))| used(*i) && nan(t));
-    let nans: Vec<&String> = nans.map(|(_, (k, _))| k).collect();
-    if !nans.is_empty() {
-        out.push(Diagnostic::warning(&codes::N0004, format!("{}: there are NaN among the elements", listed(nans))));
+    for (what, nan) in [("NaN", true), ("infinities", false)] {
+        let is_odd = |x: &f64| if nan { x.is_nan() } else { x.is_infinite() };
+        let any = |t: &Tensor| t.dtype().is_float() && t.to_f64().iter().any(is_odd);
+        let found = arrays.iter().enumerate().filter(|(i, (_, t))| used(*i) && any(t));
+        let found: Vec<&String> = found.map(|(_, (k, _))| k).collect();
+        if !found.is_empty() {
+            let title = format!("{}: there are {what} among the elements", listed(found));
+            out.push(Diagnostic::warning(&codes::N0004, title));
+        }
     }
     let paired = pair(f, arrays).unwrap_or_default();
     let is_rounded = |want: &TensorType, t: &Tensor| rounds(t.dtype(), want.dtype) && !is_same(t, &t.cast(want.dtype));
@@ -421,7 +425,8 @@ mod tests {
             let arrays = [("x".to_owned(), Tensor::from_vec(&[1, 2], values.to_vec()))].into_iter().collect();
             given_inputs(&m.functions[0], &arrays).map(|g| g.notes.into_iter().map(|d| d.title).collect::<Vec<_>>())
         };
-        assert_eq!(said([0.5, f64::INFINITY]).expect("exact"), [""; 0]);
+        assert_eq!(said([0.5, -0.25]).expect("exact"), [""; 0]);
+        assert_eq!(said([0.5, f64::INFINITY]).expect("exact"), ["`x`: there are infinities among the elements"]);
         assert_eq!(said([0.5, 0.1]).expect("rounded"), ["`x`: elements are f64, and are rounded to f32"]);
         assert!(said([0.5, 1e39]).is_err());
     }

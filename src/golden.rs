@@ -7,6 +7,7 @@ use crate::{
     Diagnostic,
     arrays::{self, Arrays},
     codes, feed,
+    interface::Labels,
     names::listed,
     parity::Inputs,
 };
@@ -35,6 +36,9 @@ pub struct Origin {
     pub seed: u64,
     /// Calls.
     pub calls: usize,
+    /// The labels of the source's classes, where it is a classifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Labels>,
 }
 
 /// A golden file.
@@ -235,12 +239,17 @@ impl Golden {
         Ok(Found { calls, missing, unused })
     }
 
-    /// The arrays `name`, or `name/0` and on, each with its place.
+    /// The arrays `name`, or `name/0` and on, each with its place. Names of outputs may look like those of calls, so where it
+    /// is known how many calls there are, all are named as these are.
     fn series(&self, name: &str) -> Vec<(usize, &Tensor)> {
         let find = |name: &str| self.arrays.get_full(name).map(|(at, _, t)| (at, t));
-        match find(name) {
-            Some(one) => vec![one],
-            None => (0..self.arrays.len()).map_while(|i| find(&format!("{name}/{i}"))).collect(),
+        let calls = self.origin.as_ref().map(|origin| origin.calls);
+        let numbered = |most: usize| (0..most).map_while(|i| find(&format!("{name}/{i}"))).collect();
+        match (calls, find(name)) {
+            (Some(calls), _) if calls > 1 => numbered(calls.min(self.arrays.len())),
+            (_, Some(one)) => vec![one],
+            (Some(_), None) => vec![],
+            (None, None) => numbered(self.arrays.len()),
         }
     }
 }
@@ -304,6 +313,31 @@ mod tests {
         let other = "func @main(%x: f32[2]) ios17 {\n  %z = relu(x=%x)\n  return %z\n}\n";
         assert!(read_back(recorded(1), other).expect_err("no `z`").contains("no output"));
         assert_eq!(recorded(2), recorded(2));
+    }
+
+    #[test]
+    fn outputs_may_be_named_as_calls_are() {
+        let text = "func @main(%x: f32[2]) ios17 {\n  %y = relu(x=%x)\n  %a = exp(x=%x)\n  %b = sin(x=%x)\n  return %y, %a, %b\n}\n";
+        let mut module = program(text).unwrap_or_else(|e| panic!("{e}"));
+        for (port, name) in module.functions[0].sig.outputs.iter_mut().zip(["y", "y/0", "y/1"]) {
+            port.name = name.into();
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("g.safetensors");
+        for calls in [1, 2, 3] {
+            let mut recording = Recording::default();
+            for i in 0..calls {
+                let t = |x: usize| Some(Tensor::from_vec(&[2], vec![(10 * i + x) as f32, 0.0]));
+                recording.add(&module.functions[0], &[t(0)], vec![t(1), t(2), t(3)]);
+            }
+            recording.write(&path, &Origin { calls, ..Origin::default() }).expect("written");
+            let found = read(&path).expect("read").calls(&module.functions[0]).expect("whole");
+            assert_eq!((found.calls.len(), found.unused.len()), (calls, 0));
+            for (i, (_, outputs)) in found.calls.iter().enumerate() {
+                let firsts: Vec<f64> = outputs.iter().flatten().map(|t| t.to_f64()[0]).collect();
+                assert_eq!(firsts, [1, 2, 3].map(|x| (10 * i + x) as f64));
+            }
+        }
     }
 
     #[test]

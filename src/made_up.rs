@@ -1,5 +1,7 @@
 //! Inputs that are made up from a seed, of types, shapes and numbers that suit a function.
 
+mod rows;
+
 use crate::{Diagnostic, codes, feed::tensor_inputs};
 use mlconv_mil::{
     ir::{Feature, Function, Module, OpId, Port, Range, Use, Value},
@@ -131,7 +133,8 @@ pub(crate) fn shapes(f: &Function, symbols: &Symbols) -> Vec<Vec<usize>> {
 }
 
 /// Inputs of the declared types and of these shapes, made from `seed`: numbers of the range that is said of an input; else
-/// normal floats, booleans, and small integers, which are 0 or 1 where the program may use them as places or sizes.
+/// normal floats, booleans, and small integers, which are rows of tables where the program looks them up there, and 0 or 1 where
+/// it may use them as other places, as sizes or as masks.
 pub fn of_shapes(f: &Function, seed: u64, shapes: &[Vec<usize>]) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     of_style(f, seed, shapes, Style::Random)
 }
@@ -144,12 +147,12 @@ pub fn of_style(
     style: Style,
 ) -> Result<Vec<Option<Tensor>>, Diagnostic> {
     let (mut random, mut left) = (Random(seed ^ 0x9e37_79b9_7f4a_7c15), MAX_RANDOM);
-    let values = f.inputs().iter().zip(&f.sig.inputs).filter(|(v, _)| f.ty(**v).tensor().is_some());
-    let indexing: Vec<bool> = values.map(|(v, _)| may_index(f, *v) || may_mask(f, *v)).collect();
+    let values = f.inputs().iter().filter(|v| f.ty(**v).tensor().is_some());
+    let kinds: Vec<Integers> = values.map(|v| integers(f, *v)).collect();
     tensor_inputs(f)
-        .zip(indexing)
+        .zip(kinds)
         .zip(shapes)
-        .map(|(((port, ty), indexing), shape)| {
+        .map(|(((port, ty), integers), shape)| {
             let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
             let Some((count, rest)) = count.and_then(|n| Some((n, left.checked_sub(n)?))) else {
                 let title = format!("input `{}` is {ty}, too large to be made up", port.name);
@@ -175,13 +178,56 @@ pub fn of_style(
                 }
                 (None, Feature::Image(_)) if is_float => (random.uniform() * 256.0).floor(),
                 (None, _) if is_float => random.normal(),
-                (None, _) if indexing || ty.dtype == DType::Bool => f64::from(u8::from(random.uniform() < 0.5)),
-                (None, _) => (random.uniform() * INTEGERS).floor(),
+                (None, _) => match integers {
+                    Integers::Rows(n) if ty.dtype != DType::Bool => (random.uniform() * n).floor(),
+                    Integers::Any if ty.dtype != DType::Bool => (random.uniform() * INTEGERS).floor(),
+                    _ => f64::from(u8::from(random.uniform() < 0.5)),
+                },
             };
             let values: Vec<f64> = (0..count).map(|_| draw()).collect();
             Ok(Some(Tensor::from_f64(ty.dtype, shape, &values)))
         })
         .collect()
+}
+
+/// What integers are made up for an input.
+#[derive(Clone, Copy, PartialEq)]
+enum Integers {
+    /// Any that a byte holds.
+    Any,
+    /// Rows of a table that has so many.
+    Rows(f64),
+    /// 0 and 1, of a mask.
+    Mask,
+    /// 0 and 1, as they may be places or sizes of which nothing is known.
+    Places,
+}
+
+/// What integers suit `v`.
+fn integers(f: &Function, v: Value) -> Integers {
+    let greatest =
+        f.ty(v).tensor().filter(|t| t.dtype.is_int()).map_or(0, |t| i64::MAX >> (64 - t.dtype.bits().clamp(1, 64)));
+    if may_mask(f, v) {
+        Integers::Mask
+    } else if !may_index(f, v) {
+        Integers::Any
+    } else {
+        rows::rows(f, v).map_or(Integers::Places, |n| Integers::Rows(n.min(greatest.saturating_add(1)) as f64))
+    }
+}
+
+/// What made-up inputs leave out: integers that may be places or sizes, of which only 0 and 1 are tried.
+pub(crate) fn narrow(f: &Function) -> Vec<String> {
+    let values = f.inputs().iter().filter(|v| f.ty(**v).tensor().is_some());
+    let is_narrow =
+        |(v, (port, _)): &(&Value, (&Port, &TensorType))| port.range.is_none() && integers(f, **v) == Integers::Places;
+    let said = |(_, (port, _)): (_, (&Port, &TensorType))| {
+        let name = &port.name;
+        format!(
+            "integers of `{name}` beyond 0 and 1, as they may be places or sizes: `--range {name}=LOW:HIGH` draws others"
+        )
+    };
+    values.zip(tensor_inputs(f)).filter(is_narrow).map(said).collect()
 }
 
 /// Whether the integers `v`, or what is made of them, may be places or sizes: operands that take integers alone are.
@@ -195,7 +241,7 @@ fn may_index(f: &Function, v: Value) -> bool {
 }
 
 /// What a mask is multiplied by to keep elements out, at least.
-const EXCLUDES: f64 = 5e3;
+pub(crate) const EXCLUDES: f64 = 5e3;
 /// Ops that masks go through on their way to that.
 const OF_MASKS: &[&str] =
     &["cast", "expand_dims", "gather", "mul", "reshape", "slice_by_index", "squeeze", "sub", "tile", "transpose"];
@@ -263,5 +309,26 @@ impl Random {
     fn normal(&mut self) -> f64 {
         let (u, v) = (1.0 - self.uniform(), self.uniform());
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlconv_mil::text::parse;
+
+    #[test]
+    fn all_rows_of_a_table_are_drawn_and_other_places_are_said_to_be_few() {
+        let text = "func @main(%i: i32[40], %j: i32[1, 40], %k: i32[40]) ios17 {\n  %w = const(val=f32[5, 1] [1.0, 2.0, 3.0, 4.0, \
+                    5.0])\n  %u = const(val=f32[1, 3] [1.0, 2.0, 3.0])\n  %a = gather(x=%w, indices=%i)\n  \
+                    %b = gather_along_axis(x=%u, indices=%j, axis=1)\n  %c = mul(x=%k, y=%k)\n  return %a, %b, %c\n}\n";
+        let module = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let f = &module.functions[0];
+        let inputs = random_inputs(&module, f, 0).expect("they are small");
+        let most = |at: usize| inputs[at].as_ref().map(|t| t.to_i64().into_iter().max());
+        assert_eq!([most(0), most(1)], [Some(Some(4)), Some(Some(1))]);
+        assert!(most(2) > Some(Some(100)));
+        let said = narrow(f);
+        assert!(said.len() == 1 && said[0].starts_with("integers of `j` beyond 0 and 1"), "{said:?}");
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 pub struct Work {
     /// Terms of all sums; an element of which no sum is made is one. Blocks are counted once.
     pub terms: f64,
-    /// Elements of the largest value.
+    /// Elements of the largest value, inputs included.
     pub largest: f64,
 }
 
@@ -115,7 +115,8 @@ impl<'a> Sizes<'a> {
 
     /// What the whole function computes.
     pub fn work(&self) -> Work {
-        let mut work = Work::default();
+        let inputs = self.f.inputs().iter().map(|v| self.count(*v));
+        let mut work = Work { largest: inputs.fold(0.0, f64::max), ..Work::default() };
         for id in self.f.all_ops() {
             let results = &self.f.op_data(id).results;
             if results.first().is_some_and(|v| self.f.constant(*v).is_some()) {
@@ -184,7 +185,7 @@ mod tests {
         let sizes = Sizes::new(&module.functions[0], &module.symbols, &[vec![5, 8]]);
         // 8 terms, an element, and a sum of 4.
         assert_eq!(sizes.longest_chain(), 13.0);
-        assert_eq!(sizes.work(), Work { terms: 20.0 * 8.0 + 20.0 + 5.0 * 4.0, largest: 20.0 });
+        assert_eq!(sizes.work(), Work { terms: 20.0 * 8.0 + 20.0 + 5.0 * 4.0, largest: 40.0 });
         assert_eq!(longest_chain(&module), 13.0);
     }
 }

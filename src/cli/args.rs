@@ -460,9 +460,10 @@ impl ReadInputs {
     /// Says how arrays were taken, and which were of no use; the labels are not among them.
     pub(crate) fn mention(&self, parity: &mut Parity, source: &Module, terminal: &Terminal) {
         parity.unused.retain(|u| self.labelled_by.as_ref() != Some(u));
-        let unused = source.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
-        parity.notes.extend(unused);
         terminal.warn(&parity.notes);
+        let unused = source.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
+        terminal.note(unused.as_slice());
+        parity.notes.extend(unused);
     }
 }
 

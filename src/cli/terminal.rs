@@ -133,6 +133,13 @@ impl Terminal {
         }
     }
 
+    /// Says what is no more than worth knowing: it does not count where warnings do.
+    pub(crate) fn note(&self, notes: &[Diagnostic]) {
+        if !self.quiet {
+            notes.iter().for_each(|d| self.diagnostic(d));
+        }
+    }
+
     /// Says why a command failed.
     pub(crate) fn failed(&self, failure: &[Diagnostic]) {
         if self.is_json() {

@@ -8,6 +8,7 @@ use super::{
     reports::{Reports, bisecting, check_files, typed},
     terminal::Terminal,
     thresholds::Limits,
+    write::clean_up_when_interrupted,
 };
 use crate::{
     Diagnostic, Failure,
@@ -18,6 +19,7 @@ use crate::{
     diff::{self, Examined},
     feed,
     golden::{self, Origin, Recording},
+    interface::class_labels,
     model,
     names::listed,
     parity::{self, Arithmetic, Extent, Parity, Scope},
@@ -39,7 +41,7 @@ pub(crate) struct Args {
     /// The package
     package: PathBuf,
     /// The model that it comes from, or another package
-    #[arg(long, value_name = "SOURCE", required_unless_present = "golden")]
+    #[arg(long, value_name = "SOURCE", required_unless_present_any = ["golden", "recipe", "print_recipe"])]
     against: Option<PathBuf>,
     #[command(flatten)]
     recipe: RecipeFile,
@@ -60,7 +62,7 @@ pub(crate) struct Args {
     inputs: Inputs,
     /// Compare with what `--save-golden` recorded, or with `output/NAME` on `input/NAME` of an archive; with `--against`, it is
     /// also seen whether that is the source which was recorded
-    #[arg(long, value_name = "FILE.safetensors|FILE.npz", conflicts_with_all = ["sample", "save_golden"])]
+    #[arg(long, value_name = "FILE.safetensors|FILE.npz", conflicts_with_all = OF_SOURCE)]
     golden: Option<PathBuf>,
     /// Record the inputs of judged runs and what the source gives for them; a .safetensors file that exists is replaced
     #[arg(long, value_name = "FILE.safetensors")]
@@ -72,6 +74,29 @@ pub(crate) struct Args {
     #[command(flatten)]
     reports: Reports,
 }
+
+/// What is about a source that runs, and its inputs: not about what was recorded.
+const OF_SOURCE: [&str; 19] = [
+    "save_golden",
+    "input",
+    "image",
+    "image_output",
+    "class_labels",
+    "class_output",
+    "class_softmax",
+    "optional",
+    "rename",
+    "io_precision",
+    "range",
+    "source_runtime",
+    "sample",
+    "resize",
+    "labels",
+    "seed",
+    "quick",
+    "seeds",
+    "steps",
+];
 
 /// Bytes of values that are held to be compared, for a page.
 const BUDGET: usize = 1 << 30;
@@ -109,13 +134,21 @@ impl Runs {
 }
 
 pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
+    if args.against.is_none() && args.golden.is_none() {
+        let d = Diagnostic::error(&codes::L0001, "there is nothing to compare with");
+        return Err(vec![
+            d.help("give the model that the package comes from with `--against`, or a golden file with `--golden`"),
+        ]);
+    }
     let arithmetic = args.extent.arithmetic()?;
     check_golden(args).map_err(|d| vec![d])?;
     let mut others: Vec<PathBuf> = files(args).into_iter().map(|(_, path)| path).collect();
-    others.extend(args.recipe.path().cloned());
+    others.extend(args.recipe.path().map(Path::to_owned));
+    others.extend(args.interface.class_labels.as_ref().map(PathBuf::from).filter(|path| path.is_file()));
     check_files(&args.save_golden, &others)?;
     others.extend(args.save_golden.clone());
     args.reports.check(&others)?;
+    clean_up_when_interrupted();
     let done = match &args.golden {
         Some(path) => recorded(args, path, arithmetic, terminal)?,
         None => compared(args, arithmetic, terminal)?,
@@ -223,7 +256,9 @@ fn compared(args: &Args, arithmetic: Arithmetic, terminal: &Terminal) -> Result<
     };
     inputs.mention(&mut parity, &source, terminal);
     if let Some(path) = &args.save_golden {
-        save(args, path, against, &recording.borrow(), (&parity, &inputs), terminal).map_err(|d| vec![d])?;
+        let recording = recording.borrow();
+        let origin = origin((against, &source), (&args.package, &package), (&parity, &inputs), &recording);
+        save(path, &origin.map_err(|d| vec![d])?, &recording, terminal).map_err(|d| vec![d])?;
     }
     Ok(Compared { parity, source: Some(source), package, inputs, notes })
 }
@@ -255,8 +290,6 @@ fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Termina
         parity::recorded(&package, &golden, &scope)
             .map_err(|all| all.into_iter().map(|d| d.within(path.display().to_string())).collect::<Vec<_>>())?
     };
-    let unused = package.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
-    parity.notes.extend(unused);
     if let (Some(against), Some(origin)) = (&args.against, &golden.origin) {
         let now = golden::hash(against).map_err(|d| vec![d])?;
         if now != origin.source_sha256 {
@@ -266,27 +299,34 @@ fn recorded(args: &Args, path: &Path, arithmetic: Arithmetic, terminal: &Termina
         }
     }
     terminal.warn(&parity.notes);
+    let unused = package.functions.first().and_then(|f| feed::unused_note(f, &parity.unused));
+    terminal.note(unused.as_slice());
+    parity.notes.extend(unused);
     Ok(Compared { parity, source: None, package, inputs: ReadInputs::of_seed(0), notes: vec![] })
 }
 
-/// Writes what was recorded, and says what could not be.
-fn save(
-    args: &Args,
-    path: &Path,
-    against: &Path,
-    recording: &Recording,
+/// What is said of a recording: of which files it is, and of which inputs.
+fn origin(
+    (against, source): (&Path, &Module),
+    (path, package): (&Path, &Module),
     (parity, inputs): (&Parity, &ReadInputs),
-    terminal: &Terminal,
-) -> Result<(), Diagnostic> {
-    let origin = Origin {
+    recording: &Recording,
+) -> Result<Origin, Diagnostic> {
+    let recorded = package.functions.first().and_then(|g| source.function(&g.name)).or(source.functions.first());
+    Ok(Origin {
         against: parity.witness.against(),
         source_sha256: golden::hash(against)?,
-        package_sha256: golden::hash(&args.package)?,
+        package_sha256: golden::hash(path)?,
         inputs: parity.inputs.clone(),
         seed: inputs.seed(),
         calls: recording.len(),
-    };
-    recording.write(path, &origin)?;
+        classes: recorded.and_then(class_labels),
+    })
+}
+
+/// Writes what was recorded, and says what could not be.
+fn save(path: &Path, origin: &Origin, recording: &Recording, terminal: &Terminal) -> Result<(), Diagnostic> {
+    recording.write(path, origin)?;
     if !recording.left_out.is_empty() {
         let title = format!("not recorded, as golden files hold no such elements: {}", listed(&recording.left_out));
         terminal.warn(&[Diagnostic::warning(&codes::N0004, title).at(path.display().to_string())]);

@@ -2,7 +2,7 @@
 
 use super::{CommandResult, Outcome, args::ReadInputs, terminal::Terminal};
 use crate::{
-    Diagnostic, codes,
+    Diagnostic, arrays, codes,
     compare::Tolerance,
     convert::{self, Job, Prepared},
     diff::recipe,
@@ -119,11 +119,12 @@ pub(super) fn check_file(path: &Path) -> Result<(), Vec<Diagnostic>> {
     mlconv_coreml::check_file(path).map_err(|e| vec![package_error(&e)])
 }
 
-/// A conversion that is interrupted leaves nothing behind.
-fn clean_up_when_interrupted() {
+/// A command that is interrupted leaves nothing behind.
+pub(super) fn clean_up_when_interrupted() {
     // Without a handler an interrupted run leaves its staging folder to the next one, which removes it.
     let _ = ctrlc::set_handler(|| {
         mlconv_coreml::abandon();
+        arrays::abandon();
         #[expect(clippy::exit, reason = "the process was asked to end")]
         process::exit(130);
     });

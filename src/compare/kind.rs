@@ -1,11 +1,11 @@
 //! What the numbers of an output mean: which measures say something about them.
 
-use crate::feed::means_port;
+use crate::{Diagnostic, codes, feed::means_port, names::listed};
 use mlconv_mil::{
     ir::{Feature, Function, OpId, Port, Value},
-    ops::{Add, Cast, Conv, Linear, Matmul, Reshape, Sigmoid, SigmoidHard, Softmax, Squeeze},
+    ops::{Add, Cast, Classify, Conv, Linear, Matmul, Reshape, Sigmoid, SigmoidHard, Softmax, Squeeze},
 };
-use mlconv_tensor::{DType, TensorType};
+use mlconv_tensor::{DType, TensorType, Type};
 use serde::{Serialize, Serializer};
 
 /// What an output holds.
@@ -79,20 +79,65 @@ impl Said {
     }
 }
 
+/// Refuses what is said of no output of these functions, or of one that cannot hold it.
+pub fn check_said(functions: &[Function], said: &[Said]) -> Result<(), Diagnostic> {
+    for s in said {
+        let refused = |why: String| Diagnostic::error(&codes::L0001, format!("`--kind {}={}`: {why}", s.name, s.kind));
+        let ports = || functions.iter().flat_map(|f| f.sig.outputs.iter().zip(f.outputs()).map(move |o| (f, o)));
+        let mut named = ports().filter(|(_, (port, _))| means_port(&s.name, port)).peekable();
+        if named.peek().is_none() {
+            let names = listed(ports().map(|(_, (port, _))| &*port.name));
+            return Err(refused("no output has the name".to_owned()).help(format!("the outputs are {names}")));
+        }
+        if let Some(want) = named.find_map(|(f, (_, v))| unlike(f.ty(*v), s.kind)) {
+            return Err(refused(want));
+        }
+    }
+    Ok(())
+}
+
+/// Why a value of this type is not of a kind.
+fn unlike(ty: &Type, kind: &str) -> Option<String> {
+    let Some(t) = ty.tensor() else {
+        // What a classifier returns beside its label.
+        return (!["probabilities", "values"].contains(&kind))
+            .then(|| "the output is a probability for each label".to_owned());
+    };
+    let last = t.shape.rank().checked_sub(1).and_then(|at| t.shape.get(at));
+    let size = last.map(|d| d.as_usize());
+    let want = match kind {
+        "logits" | "probabilities" => {
+            let fits = t.dtype.is_float() && size.is_some_and(|n| n.is_none_or(|n| n > 1));
+            (!fits).then_some("floats with two or more classes along the last axis")
+        }
+        "boxes" => {
+            let is_number = t.dtype.is_float() || t.dtype.is_int();
+            let fits = is_number && size.is_some_and(|n| n.is_none_or(|n| n == 4));
+            (!fits).then_some("numbers with four of each box along the last axis")
+        }
+        "mask" => (t.dtype == DType::Str).then_some("numbers or booleans"),
+        _ => None,
+    };
+    want.map(|want| format!("the output is {t}, wanted {want}"))
+}
+
 /// What each output of `f` holds: as is said, else as its type, the op that makes it, and last its name show. `scores` is
 /// the output that labels are about, where that is known.
 pub fn kinds(f: &Function, said: &[Said], scores: Option<usize>) -> Vec<Kind> {
     let ports = f.sig.outputs.iter().zip(f.outputs()).enumerate();
     let one = |(i, (port, v)): (usize, (&Port, &Value))| {
-        let Some(ty) = f.ty(*v).tensor() else { return Kind::Values };
-        let found = || inferred(f, port, *v, ty, scores == Some(i));
+        let ty = f.ty(*v).tensor();
         match said.iter().rev().find(|s| means_port(&s.name, port)).map(|s| s.kind) {
             Some("logits") => Kind::Logits,
             Some("probabilities") => Kind::Probabilities,
             Some("boxes") => Kind::Boxes,
             Some("mask") => Kind::Mask(threshold(f, *v)),
-            Some(_) => Kind::of_type(ty.dtype),
-            None => found(),
+            Some(_) => ty.map_or(Kind::Values, |ty| Kind::of_type(ty.dtype)),
+            None => match ty {
+                Some(ty) => inferred(f, port, *v, ty, scores == Some(i)),
+                None if f.def_op(*v).is_some_and(|id| f.op::<Classify>(id).is_some()) => Kind::Probabilities,
+                None => Kind::Values,
+            },
         }
     };
     ports.map(one).collect()
@@ -197,6 +242,30 @@ mod tests {
         assert_eq!(found(&format!("{text}%p, %m\n}}\n"), &[]), ["probabilities", "mask"]);
         assert_eq!(found(&format!("{text}%h, %s\n}}\n"), &["s=mask", "h=logits"]), ["logits", "mask"]);
         assert_eq!(found(&format!("{text}%h, %m\n}}\n"), &["h=values", "m=values"]), ["values", "integers"]);
+    }
+
+    #[test]
+    fn what_a_classifier_returns_is_probabilities() {
+        let text = "func @main(%x: f32[1, 2]) ios17 {\n  %l, %p = classify(probabilities=%x, classes=[\"a\", \"b\"])\n  \
+                    return %l, %p\n}\n";
+        assert_eq!(found(text, &[]), ["text", "probabilities"]);
+        assert_eq!(found(text, &["p=values"]), ["text", "values"]);
+    }
+
+    #[test]
+    fn what_an_output_cannot_hold_is_not_said_of_it() {
+        let text = "func @main(%x: f32[1, 5], %n: i32[3, 4], %s: f32[]) ios17 {\n  %y = relu(x=%x)\n  \
+                    %t = cast(x=%s, dtype=\"int32\")\n  %m = reverse(x=%n, axes=[1])\n  %u = relu(x=%s)\n  return %y, %m, %t, %u\n}\n";
+        let module = parse(text).unwrap_or_else(|e| panic!("{e}"));
+        let check =
+            |said: &str| check_said(&module.functions, &[Said::parse(said).expect("a kind")]).map_err(|d| d.title);
+        for good in ["y=logits", "y=mask", "m=boxes", "m=values", "t=values", "u=mask"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["y=boxes", "m=logits", "t=boxes", "u=probabilities", "u=logits"] {
+            assert!(check(bad).expect_err(bad).contains("wanted"), "{bad}");
+        }
+        assert_eq!(check("z=values"), Err("`--kind z=values`: no output has the name".to_owned()));
     }
 
     #[test]

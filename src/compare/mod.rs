@@ -5,16 +5,17 @@ pub(crate) mod numbers;
 mod task;
 mod tolerance;
 
-pub use kind::{Kind, Said, kinds};
+pub use kind::{Kind, Said, check_said, kinds};
 pub use task::Task;
-pub use tolerance::{Close, Miss, Thresholds, Tolerance};
+pub use tolerance::{Close, Miss, Noise, Thresholds, Tolerance};
 
+use crate::made_up::EXCLUDES;
 use mlconv_tensor::{DType, Tensor, f16};
 use numbers::{BLOCK, Numbers, in_parts};
 use serde::Serialize;
 
 /// The distance of one output from what it should be; of several samples, the worst, or all of them together, as each says.
-/// Distances are of the elements that are finite in both.
+/// Distances are of the elements that are finite in both, and of scores of those that are not masked out in both.
 #[derive(Clone, Debug, Serialize)]
 pub struct OutputDiff {
     /// The output.
@@ -69,6 +70,9 @@ pub struct OutputDiff {
     /// Whether there are elements, none of which is finite in both.
     #[serde(skip)]
     pub nothing_finite: bool,
+    /// Scores of classes that both models mask out: they are so far below the greatest of their row that nothing is left of them
+    /// behind a softmax.
+    pub masked: usize,
     /// Integers and booleans that are not equal.
     pub unequal: Option<usize>,
     /// Elements that are further off than [`Tolerance::elementwise`] allows, where that is asked for.
@@ -79,6 +83,8 @@ pub struct OutputDiff {
     pub mismatch: Option<String>,
     /// Whether it follows from random numbers, whose distance says nothing.
     pub drawn: bool,
+    /// Whether its values are held to anything, not only its type and shape.
+    pub bounded: bool,
     /// The measures that are beyond the tolerance.
     pub missed: Vec<Miss>,
     /// Whether the distance is within the tolerance.
@@ -117,12 +123,22 @@ pub struct Measure {
 impl OutputDiff {
     /// The same of an output that follows from random numbers: only its type and shape are judged.
     pub fn of_chance(self) -> Self {
-        Self { drawn: true, pass: self.mismatch.is_none(), missed: vec![], ..self }
+        Self { drawn: true, bounded: false, pass: self.mismatch.is_none(), missed: vec![], ..self }
     }
 
     /// The same of an output whose distance is no fault: only its type and shape are judged.
     pub fn forgiven(self) -> Self {
         Self { pass: self.mismatch.is_none(), missed: vec![], ..self }
+    }
+
+    /// The same of an output that is held to nothing itself.
+    pub(crate) fn unbounded(self) -> Self {
+        Self { bounded: false, ..self }
+    }
+
+    /// The same of an output that cannot be compared.
+    pub(crate) fn mismatched(self, why: String) -> Self {
+        Self { mismatch: Some(why), pass: false, ..self }
     }
 
     /// The same, of sample number `sample`.
@@ -157,6 +173,8 @@ impl OutputDiff {
         self.inf = [self.inf[0] + other.inf[0], self.inf[1] + other.inf[1]];
         self.non_finite += other.non_finite;
         self.nothing_finite &= other.nothing_finite;
+        self.masked += other.masked;
+        self.bounded &= other.bounded;
         self.unequal = self.unequal.zip(other.unequal).map(|(a, b)| a + b);
         self.beyond = self.beyond.zip(other.beyond).map(|(a, b)| a + b);
         self.mismatch = self.mismatch.take().or(other.mismatch);
@@ -242,11 +260,13 @@ pub fn measured(name: &str, want: &Tensor, got: &Tensor, measure: &Measure) -> O
         inf: [0; 2],
         non_finite: 0,
         nothing_finite: false,
+        masked: 0,
         unequal: None,
         beyond: None,
         task: None,
         mismatch: None,
         drawn: false,
+        bounded: true,
         missed: vec![],
         pass: false,
         sums: Sums::default(),
@@ -262,13 +282,16 @@ pub fn measured(name: &str, want: &Tensor, got: &Tensor, measure: &Measure) -> O
         d.judge(&measure.tolerance, false);
         return d;
     }
-    if want.dtype().is_float() != got.dtype().is_float() && want.dtype() != DType::Bool {
+    let is_text = |t: &Tensor| t.dtype() == DType::Str;
+    let alike = want.dtype().is_float() == got.dtype().is_float() || want.dtype() == DType::Bool;
+    if is_text(want) != is_text(got) || !alike {
         d.mismatch = Some(format!("type {}, wanted {}", got.dtype(), want.dtype()));
         return d;
     }
     let (w, g) = (Numbers::new(want), Numbers::new(got));
     let halves = measure.half || want.dtype() == DType::F16 || got.dtype() == DType::F16;
-    let (worst, worst_rel) = d.add(&w, &g, measure.tolerance.elementwise, halves && got.dtype().is_float());
+    let row = got.shape().last().filter(|_| matches!(kind, Kind::Logits | Kind::Probabilities)).copied();
+    let (worst, worst_rel) = d.add(&w, &g, row, measure.tolerance.elementwise, halves && got.dtype().is_float());
     (d.worst, d.worst_index) = (worst, index(worst, got.shape()));
     d.worst_rel_index = index(worst_rel, got.shape());
     if !want.dtype().is_float() {
@@ -285,10 +308,24 @@ pub fn measured(name: &str, want: &Tensor, got: &Tensor, measure: &Measure) -> O
 
 impl OutputDiff {
     /// Takes in all elements; the flat positions of the greatest difference and of the greatest relative one.
-    fn add(&mut self, want: &Numbers<'_>, got: &Numbers<'_>, close: Option<Close>, halves: bool) -> (usize, usize) {
+    fn add(
+        &mut self,
+        want: &Numbers<'_>,
+        got: &Numbers<'_>,
+        row: Option<usize>,
+        close: Option<Close>,
+        halves: bool,
+    ) -> (usize, usize) {
         let (mut worst, mut worst_rel, mut ulp, mut beyond) = (0, 0, 0, 0);
-        in_parts([want, got], self.count, BLOCK, |start, want, got| {
-            for (i, (w, g)) in want.iter().copied().zip(got.iter().copied()).enumerate() {
+        // Rows of scores are whole in a part.
+        let row = row.map(|n| n.max(1));
+        let size = row.map_or(BLOCK, |n| (BLOCK / n).max(1) * n);
+        in_parts([want, got], self.count, size, |start, wants, gots| {
+            let mut masks = f64::NEG_INFINITY;
+            for (i, (w, g)) in wants.iter().copied().zip(gots.iter().copied()).enumerate() {
+                if let Some(n) = row.filter(|n| i % n == 0) {
+                    masks = mask(wants.get(i..i + n).unwrap_or_default());
+                }
                 beyond += usize::from(close.is_some_and(|close| !close.holds(w, g)));
                 if !w.is_finite() || !g.is_finite() {
                     for (side, x) in [w, g].into_iter().enumerate() {
@@ -296,6 +333,12 @@ impl OutputDiff {
                         self.inf[side] += usize::from(x.is_infinite());
                     }
                     self.non_finite += usize::from(w != g && !(w.is_nan() && g.is_nan()));
+                    continue;
+                }
+                let is_mask = w <= masks;
+                // What rounds, or is clamped to what half precision holds, masks no less.
+                if is_mask && g <= masks / 2.0 {
+                    self.masked += 1;
                     continue;
                 }
                 let diff = (w - g).abs();
@@ -308,20 +351,28 @@ impl OutputDiff {
                 if halves && diff > 0.0 {
                     ulp = ulp.max(halves_between(w, g));
                 }
-                self.greatest = self.greatest.max(w.abs());
                 self.sums.elements += 1.0;
-                self.sums.signal += w * w;
+                if !is_mask {
+                    self.greatest = self.greatest.max(w.abs());
+                    self.sums.signal += w * w;
+                    self.sums.dot += w * g;
+                }
                 self.sums.energy += g * g;
-                self.sums.dot += w * g;
                 self.sums.total += diff;
                 self.sums.noise += diff * diff;
             }
         });
-        self.nothing_finite = self.count > 0 && self.sums.elements == 0.0;
+        self.nothing_finite = self.count > 0 && self.sums.elements == 0.0 && self.masked == 0;
         self.max_ulp = halves.then_some(ulp);
         self.beyond = close.map(|_| beyond);
         (worst, worst_rel)
     }
+}
+
+/// The number up to which a score is a mask: it is as far below 0 and below the greatest of its row as masks are.
+fn mask(row: &[f64]) -> f64 {
+    let greatest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (greatest - EXCLUDES).min(-EXCLUDES)
 }
 
 /// How many steps from one number of half precision to the next lie between both, when they are rounded to it.
@@ -440,11 +491,53 @@ mod tests {
             d.missed.iter().map(Miss::text).collect::<Vec<_>>()
         };
         let none = Thresholds::default();
-        assert_eq!(missed(none), ["SNR 13.0103 dB, at least 40 dB wanted"]);
+        assert_eq!(missed(none), ["SNR 13.0 dB, at least 40 dB wanted"]);
         assert_eq!(missed(Thresholds { min_cosine: Some(0.9), ..none }), [""; 0]);
         assert_eq!(missed(Thresholds { min_cosine: Some(1.0), ..none }), ["cosine 0.996546, at least 1 wanted"]);
         let close = |abs, rel| Thresholds { elementwise: Some(Close { abs, rel }), ..none };
         assert_eq!(missed(close(0.1, 0.2)), [""; 0]);
         assert_eq!(missed(close(0.1, 0.1)), ["1 elements are further off than `--tolerance` allows"]);
+        let miss = |found| Miss { measure: "snr_db", found: Some(found), limit: 40.0 }.text();
+        assert_eq!(miss(39.98), "SNR 39.98 dB, at least 40 dB wanted");
+    }
+
+    fn judged(want: &[f32], got: &[f32], kind: Kind, tolerance: Tolerance) -> OutputDiff {
+        let [want, got] = [want, got].map(|v| Tensor::from_vec(&[1, v.len()], v.to_vec()));
+        measured("y", &want, &got, &Measure { tolerance, kind: Some(kind), half: true }).judged(&tolerance)
+    }
+
+    #[test]
+    fn masks_are_no_measure_of_scores() {
+        let (row, mask) = ([1f32, -2.0, 3.0], |scores: [f32; 3], mask: f32| [scores.as_slice(), &[mask]].concat());
+        for masked in [-1e4, -6e4, f32::MIN] {
+            let want = mask(row, masked);
+            let wrong = judged(&want, &mask([3.0, 1.0, -2.0], masked), Kind::Logits, Tolerance::F16);
+            assert_eq!((wrong.pass, wrong.greatest, wrong.masked), (false, 3.0, 1), "{masked}");
+            // Whatever rounds or clamps a mask is no fault, and its absence is.
+            let clamped = masked.max(-65504.0) * 0.999;
+            assert!(judged(&want, &mask(row, clamped), Kind::Logits, Tolerance::F16).pass, "{masked}");
+            assert!(!judged(&want, &mask(row, 0.0), Kind::Logits, Tolerance::F16).pass, "{masked}");
+        }
+        // Scores that are all far below 0 are scores.
+        let low = judged(&[-6000.0, -6001.0], &[-6200.0, -5900.0], Kind::Logits, Tolerance::F16);
+        assert_eq!((low.pass, low.masked), (false, 0));
+        assert_eq!(judged(&[-9e3, 1.0], &[-9e3, 1.0], Kind::Values, Tolerance::F16).masked, 0);
+    }
+
+    #[test]
+    fn zeros_are_held_to_what_the_type_can_tell_from_them() {
+        let off = |x: f32, tolerance| judged(&[0.0; 3], &[0.0, x, 0.0], Kind::Values, tolerance).pass;
+        assert!(off(5e-5, Tolerance::F16) && !off(9e-3, Tolerance::F16) && !off(1e-4, Tolerance::F16));
+        assert!(off(5e-8, Tolerance::F32) && !off(9e-5, Tolerance::F32) && off(1.0, Tolerance::ANY));
+    }
+
+    #[test]
+    fn an_output_that_no_threshold_measures_keeps_its_default() {
+        let of_classes = Thresholds { min_top1: Some(0.5), ..Thresholds::default() }.instead_of(Tolerance::F16);
+        let far = |kind| judged(&[1.0, 2.0, 3.0], &[1.0, 3.0, 9.0], kind, of_classes);
+        assert!(far(Kind::Logits).pass && far(Kind::Logits).bounded);
+        assert!(!far(Kind::Values).pass && far(Kind::Values).bounded);
+        let any = judged(&[1.0, 2.0], &[2.0, 1.0], Kind::Logits, Tolerance::ANY);
+        assert!(any.pass && !any.bounded);
     }
 }

@@ -42,6 +42,14 @@ impl<'a> Numbers<'a> {
     }
 }
 
+/// The first place of the greatest element; `None` where one is not a number, or there is none.
+pub(crate) fn greatest(row: &[f64]) -> Option<usize> {
+    if row.iter().any(|x| x.is_nan()) {
+        return None;
+    }
+    (1..row.len()).fold((!row.is_empty()).then_some(0), |best, i| best.map(|b| if row[i] > row[b] { i } else { b }))
+}
+
 /// Calls `visit` with parts of `size` elements of both, of `count` elements in all, and with the place of each part.
 pub(crate) fn in_parts(
     [want, got]: [&Numbers<'_>; 2],

@@ -2,7 +2,7 @@
 
 use super::{
     kind::Kind,
-    numbers::{BLOCK, Numbers, in_parts},
+    numbers::{BLOCK, Numbers, greatest, in_parts},
 };
 use serde::Serialize;
 
@@ -162,28 +162,27 @@ fn part(some: u64, all: u64) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-/// The first place of the greatest element; `None` where one is not a number.
-fn greatest(row: &[f64]) -> Option<usize> {
-    if row.iter().any(|x| x.is_nan()) {
-        return None;
-    }
-    (1..row.len()).fold((!row.is_empty()).then_some(0), |best, i| best.map(|b| if row[i] > row[b] { i } else { b }))
-}
-
 /// How many elements go before the one at `at`: those that are greater, and equal ones at smaller places.
 fn rank(row: &[f64], at: usize) -> usize {
     let of = row.get(at).copied().unwrap_or(f64::NAN);
     row.iter().enumerate().filter(|(i, x)| **x > of || (**x == of && *i < at)).count()
 }
 
-/// Where both are probabilities as they are.
+/// A term of a divergence, `p ln(p / q) - p + q`: of rows whose sums are the same, the last two cancel. It is never negative, and
+/// 0 only where both are the same; `off` is `ln(p / q)`.
+fn term(p: f64, q: f64, off: f64) -> f64 {
+    // exp(-x) - 1 + x, of which nothing is left near 0 unless the first two are computed as one. Where p is too small for that,
+    // so is all of the term but q.
+    if p > 0.0 && off > LEAST_LOG { p * ((-off).exp_m1() + off).max(0.0) } else { q }
+}
+
+/// Where both are probabilities as they are; what is negative is none, and counts as 0.
 fn divergence(want: &[f64], got: &[f64]) -> Option<f64> {
     let term = |(p, q): (&f64, &f64)| {
-        if *p <= 0.0 {
-            return 0.0;
-        }
-        let log = if *q > 0.0 { q.ln().max(LEAST_LOG) } else { LEAST_LOG };
-        p * (p.ln() - log)
+        let (p, q) = (p.max(0.0), q.max(0.0));
+        let log = |x: f64| if x > 0.0 { x.ln().max(LEAST_LOG) } else { LEAST_LOG };
+        let off = if q > 0.0 && (p - q).abs() < q { ((p - q) / q).ln_1p() } else { log(p) - log(q) };
+        term(p, q, off)
     };
     let finite = want.iter().chain(got).all(|x| x.is_finite());
     finite.then(|| want.iter().zip(got).map(term).sum())
@@ -199,11 +198,9 @@ fn divergence_of_logits(want: &[f64], got: &[f64]) -> Option<f64> {
     let (w_total, g_total) = (total(want)?, total(got)?);
     let term = |(w, g): (&f64, &f64)| {
         let (p_log, q_log) = (w - w_total, (g - g_total).max(LEAST_LOG));
-        let p = p_log.exp();
-        if p == 0.0 { 0.0 } else { p * (p_log - q_log) }
+        term(p_log.exp(), (g - g_total).exp(), p_log - q_log)
     };
-    // It is never negative, but for rounding.
-    Some(want.iter().zip(got).map(term).sum::<f64>().max(0.0))
+    Some(want.iter().zip(got).map(term).sum())
 }
 
 /// What the four numbers of a box are.
@@ -270,6 +267,30 @@ mod tests {
         assert_eq!((odd.kl, odd.top1), (None, Some(0.0)));
         let masked = task(Kind::Logits, &[2], &[f64::NEG_INFINITY, 0.0], &[f64::NEG_INFINITY, 3.0]);
         assert_eq!((masked.kl, masked.top1), (Some(0.0), Some(1.0)));
+    }
+
+    #[test]
+    fn a_divergence_is_0_where_both_are_the_same_and_else_more() {
+        let kl = |kind, want: &[f64], got: &[f64]| task(kind, &[want.len()], want, got).kl.expect("a divergence");
+        let off = f64::powi(2.0, -24);
+        for kind in [Kind::Probabilities, Kind::Logits] {
+            for row in [&[0.25, 0.25, 0.5][..], &[0.0, 1.0, 1e-300], &[0.1, 0.7, 0.2]] {
+                assert_eq!(kl(kind, row, row), 0.0, "{row:?}");
+                for at in 0..row.len() {
+                    for factor in [1.0 - off, 1.0 + off] {
+                        let mut other = row.to_vec();
+                        other[at] = other[at] * factor + if other[at] == 0.0 { off } else { 0.0 };
+                        let (to, from) = (kl(kind, row, &other), kl(kind, &other, row));
+                        // Nothing is left of a change of 1e-300.
+                        assert!(to >= 0.0 && from >= 0.0, "{row:?} {other:?} {to} {from}");
+                        assert!((to > 0.0 && from > 0.0) || row[at] < 1e-99 && row[at] > 0.0, "{row:?} {other:?}");
+                    }
+                }
+            }
+        }
+        // Sums of rows that are not 1 are no way below 0.
+        assert!(kl(Kind::Probabilities, &[0.5, 0.5], &[0.6, 0.6]) > 0.0);
+        assert!(kl(Kind::Probabilities, &[1.0, 0.0], &[0.0, 1.0]) > 700.0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How far an output may be off, and what is beyond it.
 
-use super::OutputDiff;
+use super::{OutputDiff, Task};
+use mlconv_tensor::f16;
 use serde::Serialize;
 
 /// How far an output may be off. What is not asked for is `None`, or a least signal over noise of minus infinity.
@@ -18,6 +19,17 @@ pub struct Tolerance {
     pub min_top1: Option<f64>,
     /// The greatest mean divergence in nats, over all samples, for scores of classes.
     pub max_kl: Option<f64>,
+    /// What outputs are held to that hold no scores of classes, where nothing but measures of these is asked for.
+    pub others: Option<Noise>,
+}
+
+/// How noisy an output may be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Noise {
+    /// See [`Tolerance::min_snr_db`].
+    pub min_snr_db: f64,
+    /// See [`Tolerance::max_rel`].
+    pub max_rel: f64,
 }
 
 /// How far each element may be off: `|got - want| <= abs + rel * |want|`, as in NumPy's `allclose`.
@@ -63,6 +75,7 @@ impl Tolerance {
         min_cosine: None,
         min_top1: None,
         max_kl: None,
+        others: None,
     };
 
     /// For a program that computes in 32 bits whose longest chain of sums has so many terms. Each sum of n terms is off by
@@ -75,14 +88,50 @@ impl Tolerance {
         Self { min_snr_db, max_rel, ..Self::NONE }
     }
 
-    /// Whether it is what a program in single precision is held to where nothing is asked for.
-    pub fn is_of_single(&self) -> bool {
-        self.max_rel >= Self::F32.max_rel && self.max_rel < Self::F16.max_rel
+    /// The same where both models compute in half precision: what a program in single precision is held to by default
+    /// becomes what one in half precision is.
+    #[must_use]
+    pub fn of_halves(self) -> Self {
+        let is_of_single = |max_rel: f64| (Self::F32.max_rel..Self::F16.max_rel).contains(&max_rel);
+        if is_of_single(self.max_rel) {
+            return Self::F16;
+        }
+        let Self { min_snr_db, max_rel, .. } = Self::F16;
+        let others = self.others.map(|o| if is_of_single(o.max_rel) { Noise { min_snr_db, max_rel } } else { o });
+        Self { others, ..self }
+    }
+
+    /// What an output with these measures is held to.
+    fn of(self, task: Option<Task>) -> Self {
+        match self.others {
+            Some(Noise { min_snr_db, max_rel }) if task.is_none_or(|t| t.top1.is_none()) => {
+                Self { min_snr_db, max_rel, ..Self::NONE }
+            }
+            _ => self,
+        }
+    }
+
+    /// How far zeros may be off, which no magnitude is a measure of: what half precision cannot tell from 0 with all of its
+    /// digits, or a thousandth of what may be off of 1.
+    fn floor(&self) -> f64 {
+        match self.max_rel {
+            r if r.is_infinite() => r,
+            r if r >= Self::F16.max_rel => f64::from(f16::MIN_POSITIVE),
+            r => 1e-3 * r,
+        }
+    }
+
+    /// By how much an element of `norm` and of at most `greatest` may be off at least, where no measure of classes is asked for.
+    pub(crate) fn slack(&self, greatest: f64, norm: f64) -> f64 {
+        let Self { min_snr_db, max_rel, elementwise, .. } = self.of(None);
+        let noise = if min_snr_db.is_finite() { norm * f64::powf(10.0, -min_snr_db / 20.0) } else { 0.0 };
+        let each = elementwise.map_or(0.0, |c| c.abs + c.rel * greatest);
+        (max_rel * greatest).max(noise).max(each)
     }
 
     /// Whether the noise of floats is all that it is about.
     pub fn is_of_noise(&self) -> bool {
-        let Self { min_snr_db, max_rel: _, elementwise, min_cosine, min_top1, max_kl } = self;
+        let Self { min_snr_db, max_rel: _, elementwise, min_cosine, min_top1, max_kl, others: _ } = self;
         min_snr_db.is_finite()
             && elementwise.is_none()
             && min_cosine.is_none()
@@ -91,7 +140,8 @@ impl Tolerance {
     }
 }
 
-/// Thresholds as a user gives them; those that are given stand in the place of the default.
+/// Thresholds as a user gives them; those that are given stand in the place of the default, but for outputs that none of
+/// them measures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Thresholds {
     /// See [`Tolerance::elementwise`].
@@ -118,8 +168,10 @@ impl Thresholds {
             return base;
         }
         let Self { elementwise, min_snr_db, min_cosine, min_top1, max_kl } = self;
+        let of_classes = elementwise.is_none() && min_snr_db.is_none() && min_cosine.is_none();
+        let others = of_classes.then_some(Noise { min_snr_db: base.min_snr_db, max_rel: base.max_rel });
         let min_snr_db = min_snr_db.unwrap_or(f64::NEG_INFINITY);
-        Tolerance { min_snr_db, elementwise, min_cosine, min_top1, max_kl, ..Tolerance::NONE }
+        Tolerance { min_snr_db, elementwise, min_cosine, min_top1, max_kl, others, ..Tolerance::NONE }
     }
 }
 
@@ -151,7 +203,12 @@ impl Miss {
         let told = |x: f64| if short(x) == limit { x.to_string() } else { short(x) };
         let found = self.found.map_or_else(|| "none".to_owned(), told);
         match name {
-            "snr_db" => format!("SNR {found} dB, at least {limit} dB wanted"),
+            "snr_db" => {
+                let rounded = self.found.map(|x| format!("{x:.1}"));
+                // One digit says it, unless what is missing is less.
+                let found = rounded.filter(|r| *r != format!("{:.1}", self.limit)).unwrap_or(found);
+                format!("SNR {found} dB, at least {limit} dB wanted")
+            }
             "non_finite" => format!("{found} elements are not finite in one model only, or of unlike signs"),
             "unequal" => format!("{found} elements are not equal"),
             "beyond" => format!("{found} elements are further off than `--tolerance` allows"),
@@ -172,6 +229,7 @@ fn short(x: f64) -> String {
 impl OutputDiff {
     /// Judges what was measured of one sample.
     pub(super) fn judge(&mut self, tolerance: &Tolerance, is_float: bool) {
+        let tolerance = &tolerance.of(self.task);
         let mut missed = vec![];
         let mut miss = |measure, found: Option<f64>, limit| missed.push(Miss { measure, found, limit });
         if self.non_finite > 0 {
@@ -184,7 +242,11 @@ impl OutputDiff {
         }
         if is_float {
             let loud = self.snr_db.is_none_or(|s| s >= tolerance.min_snr_db);
-            if !loud && self.max_rel > tolerance.max_rel {
+            let near = match self.greatest {
+                0.0 => self.max_abs <= tolerance.floor(),
+                _ => self.max_rel <= tolerance.max_rel,
+            };
+            if !loud && !near {
                 miss("snr_db", self.snr_db, tolerance.min_snr_db);
             }
             if let Some(least) = tolerance.min_cosine {
@@ -195,6 +257,8 @@ impl OutputDiff {
                 }
             }
         }
+        let Tolerance { min_snr_db, elementwise, min_cosine, .. } = tolerance;
+        self.bounded = !is_float || min_snr_db.is_finite() || elementwise.is_some() || min_cosine.is_some();
         self.pass = missed.is_empty();
         self.missed = missed;
     }
@@ -206,6 +270,7 @@ impl OutputDiff {
             return self;
         }
         let Some(task) = self.task else { return self };
+        self.bounded |= task.top1.is_some() && (tolerance.min_top1.is_some() || tolerance.max_kl.is_some());
         if let (Some(least), Some(top1)) = (tolerance.min_top1, task.top1)
             && top1 < least
         {
@@ -250,6 +315,10 @@ mod tests {
     fn what_is_given_stands_in_the_place_of_the_default() {
         assert_eq!(Thresholds::default().instead_of(Tolerance::F16), Tolerance::F16);
         let asked = Thresholds { min_cosine: Some(0.9), ..Thresholds::default() }.instead_of(Tolerance::F16);
-        assert_eq!((asked.min_snr_db, asked.min_cosine), (f64::NEG_INFINITY, Some(0.9)));
+        assert_eq!((asked.min_snr_db, asked.min_cosine, asked.others), (f64::NEG_INFINITY, Some(0.9), None));
+        let of_classes = Thresholds { max_kl: Some(0.1), ..Thresholds::default() }.instead_of(Tolerance::F32);
+        assert_eq!(of_classes.others, Some(Noise { min_snr_db: 80.0, max_rel: 1e-4 }));
+        assert_eq!(of_classes.of_halves().of(None), Tolerance::F16);
+        assert_eq!((Tolerance::F32.of_halves(), Tolerance::ANY.of_halves()), (Tolerance::F16, Tolerance::ANY));
     }
 }

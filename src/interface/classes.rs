@@ -29,7 +29,8 @@ pub struct Classes {
 }
 
 /// The labels of classes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Labels {
     /// Texts.
     Texts(Vec<String>),
@@ -44,7 +45,8 @@ impl Default for Labels {
 }
 
 impl Labels {
-    pub(super) fn texts(&self) -> Vec<String> {
+    /// How each is written.
+    pub fn texts(&self) -> Vec<String> {
         match self {
             Self::Texts(texts) => texts.clone(),
             Self::Integers(integers) => integers.iter().map(ToString::to_string).collect(),
@@ -152,11 +154,11 @@ pub(crate) fn probabilities(f: &Function, name: &str, t: &Tensor) -> Option<Vec<
     Some(all)
 }
 
-/// The labels of a classifier as text, in the order of the probabilities.
-pub(crate) fn labels(f: &Function) -> Option<Vec<String>> {
+/// The labels of a classifier's classes.
+pub(crate) fn class_labels(f: &Function) -> Option<Labels> {
     match classes(f)? {
-        Attr::Strs(texts) => Some(texts.clone()),
-        Attr::Ints(integers) => Some(integers.iter().map(ToString::to_string).collect()),
+        Attr::Strs(texts) => Some(Labels::Texts(texts.clone())),
+        Attr::Ints(integers) => Some(Labels::Integers(integers.clone())),
         _ => None,
     }
 }

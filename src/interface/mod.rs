@@ -13,7 +13,7 @@ mod pixels;
 mod ports;
 
 pub use classes::{Classes, Labels};
-pub(crate) use classes::{label_and_probabilities, labels, probabilities};
+pub(crate) use classes::{class_labels, label_and_probabilities, probabilities};
 pub use image::{Image, Layout};
 pub use outside::Outside;
 pub use ports::Floats;

@@ -1,5 +1,6 @@
 //! Two models on the same inputs: how far their outputs are apart, and how often each is right.
 
+mod classes;
 mod judge;
 mod pair;
 mod plan;
@@ -220,8 +221,8 @@ pub fn compared(
                 Ok(done) if done.pass() => done,
                 // Who is at fault is seen best by asking the other one.
                 Ok(done) => {
-                    let quick = Scope { extent: Extent::Quick, record: None, ..*scope };
-                    Parity { lowering_agrees: otherwise(&quick).ok().map(|p| p.pass()), ..done }
+                    let again = Scope { record: None, ..*scope };
+                    Parity { lowering_agrees: otherwise(&again).ok().map(|p| p.pass()), ..done }
                 }
                 Err(failure) if chosen.required => {
                     let of_witness = |d: &Diagnostic| *d.code == codes::N0006;
@@ -319,6 +320,40 @@ mod tests {
         let given = Given { samples: &samples, labels: None, seed: 0 };
         let done = parity(&source, &package, given, Tolerance::F32, kernels()).expect("both run");
         assert!(done.pass() && done.outputs[0].ty.contains("[5, 2]"), "{:?}", done.outputs[0]);
+    }
+
+    #[test]
+    fn a_package_that_does_not_run_fails() {
+        let source = program("func @main(%x: f32[n]) ios17 {\n  %y = relu(x=%x)\n  return %y\n}\n");
+        let stuck = "func @main(%x: f32[n]) ios17 {\n  %k = const(val=i32[2] [2, 2])\n  %a = reshape(x=%x, shape=%k)\n  %y = relu(x=%a)\n  return %y\n}\n";
+        let samples: Arrays = [("x".to_owned(), Tensor::from_vec(&[5], vec![1f32; 5]))].into_iter().collect();
+        let given = Given { samples: &samples, labels: None, seed: 0 };
+        let done = parity(&source, &program(stuck), given, Tolerance::F32, kernels()).expect("a verdict");
+        let why = done.runs[0].error.as_deref().expect("a reason");
+        assert!(!done.pass() && done.outputs.is_empty() && why.contains("reshape"), "{why}");
+        assert!(done.differs(None).expect("a fault").title.contains("does not run on samples"));
+        // Inputs that it does not take are no fault of what it computes.
+        let other = program("func @main(%x: f32[4]) ios17 {\n  %y = relu(x=%x)\n  return %y\n}\n");
+        let failure = parity(&source, &other, given, Tolerance::F32, kernels()).expect_err("it takes 4");
+        assert_eq!(*failure[0].code, codes::N0003);
+    }
+
+    #[test]
+    fn what_a_call_leaves_is_seen_by_the_next() {
+        let text = |factor: &str| {
+            format!(
+                "func @main(%s: state<f16[2]>, %x: f16[2]) ios18 {{\n  %k = const(val=f16[] {factor})\n  %r = read_state(input=%s)\n  \
+                 %y = add(x=%r, y=%x)\n  %z = mul(x=%y, y=%k)\n  write_state(input=%s, data=%z)\n  return %y\n}}\n"
+            )
+        };
+        let (samples, off) = (Arrays::new(), program(&text("2.0")));
+        let given = Given { samples: &samples, labels: None, seed: 0 };
+        let done = parity(&program(&text("1.0")), &off, given, Tolerance::F16, kernels()).expect("both run");
+        assert_eq!((done.pass(), done.samples, done.outputs[0].worst_sample), (false, 2, 1));
+        let one: Arrays = [("x".to_owned(), Tensor::splat(mlconv_tensor::DType::F16, &[2], 1.0))].into_iter().collect();
+        let given = Given { samples: &one, ..given };
+        let done = parity(&off, &off, given, Tolerance::F16, kernels()).expect("both run");
+        assert_eq!(done.untested, ["states behind the first call"]);
     }
 
     #[test]

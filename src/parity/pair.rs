@@ -2,6 +2,7 @@
 
 use super::{
     Given,
+    classes::Classes,
     plan::{Calls, Scope, Series},
     run_error, same_port, source_names, uncompared,
 };
@@ -11,9 +12,7 @@ use crate::{
     chance::drawn_outputs,
     codes,
     compare::{self, Kind, Measure, OutputDiff, Tolerance},
-    feed,
-    interface::label_and_probabilities,
-    made_up,
+    feed, made_up,
     names::listed,
     stateful::remembers,
     witness::Process,
@@ -40,6 +39,8 @@ pub(super) struct Pair<'a> {
     pub(super) kinds: Vec<Kind>,
     /// Whether the package computes in half precision.
     pub(super) half: bool,
+    /// Its classes, where the package is a classifier.
+    pub(super) classes: Option<Classes>,
 }
 
 /// What gives the outputs that are wanted.
@@ -56,7 +57,9 @@ pub(super) enum Wanted<'a> {
 pub(super) enum Stopped {
     /// The source does not run.
     Source(Diagnostic),
-    /// The package does not run, or does not take the inputs.
+    /// The package does not take the inputs: they are of other shapes or types.
+    Refused(Diagnostic),
+    /// The package does not run.
     Package(Diagnostic),
     /// Labels do not fit.
     Labels(Diagnostic),
@@ -67,7 +70,6 @@ pub(super) struct Outcome {
     /// What is known of all samples together is not judged yet.
     pub(super) outputs: Vec<OutputDiff>,
     pub(super) accuracy: Option<Accuracy>,
-    pub(super) calls: usize,
 }
 
 impl Stopped {
@@ -75,8 +77,43 @@ impl Stopped {
     pub(super) fn failure(self, given: Given<'_>, of_process: bool) -> Failure {
         vec![match self {
             Self::Source(d) if !of_process => uncompared(d, given),
-            Self::Source(d) | Self::Package(d) | Self::Labels(d) => d,
+            Self::Source(d) | Self::Refused(d) | Self::Package(d) | Self::Labels(d) => d,
         }]
+    }
+}
+
+/// What runs the source, call by call.
+struct Source<'a> {
+    pair: &'a Pair<'a>,
+    series: &'a Series,
+    exact: Session<'a>,
+    fast: Session<'a>,
+    states: States,
+}
+
+impl<'a> Source<'a> {
+    fn new(pair: &'a Pair<'a>, series: &'a Series) -> Self {
+        let session = |backend| Session::new(pair.source, pair.f, backend, Options::default());
+        Self { pair, series, exact: session(&Reference), fast: session(&Cpu), states: States::new() }
+    }
+
+    /// The outputs of a call, where they are known.
+    fn outputs(
+        &mut self,
+        wanted: &mut Wanted<'_>,
+        inputs: &Inputs,
+        call: usize,
+    ) -> Result<Vec<Option<Tensor>>, Diagnostic> {
+        let outputs = match wanted {
+            Wanted::Recorded(all) => return Ok(all.get(call).cloned().unwrap_or_default()),
+            Wanted::Process(process) => process.outputs(self.pair.f, inputs)?,
+            Wanted::Kernels => {
+                let is_exact = self.series.exact || (self.series.first && call == 0);
+                let session = if is_exact && !self.pair.scope.fast { &self.exact } else { &self.fast };
+                session.run(inputs, &mut self.states).map_err(|e| run_error(&e))?
+            }
+        };
+        Ok(outputs.into_iter().map(Some).collect())
     }
 }
 
@@ -135,56 +172,27 @@ impl Pair<'_> {
         from: &[usize],
         wanted: &mut Wanted<'_>,
     ) -> Result<Outcome, Stopped> {
-        let (slow, fast): (&dyn Backend, &dyn Backend) = (&Reference, &Cpu);
-        let before = |backend| Session::new(self.source, self.f, backend, Options::default());
-        let (exact, quick) = (before(slow), before(fast));
-        let backend = if series.arithmetic.reference { slow } else { fast };
-        let after = Session::new(self.package, self.g, backend, series.arithmetic.options(self.package));
+        let mut source = Source::new(self, series);
+        let backend: &dyn Backend = if series.arithmetic.reference { &Reference } else { &Cpu };
+        let package = Session::new(self.package, self.g, backend, series.arithmetic.options(self.package));
+        let (mut states, drawn) = (States::new(), drawn_outputs(self.g));
         let names: Vec<String> = self.g.sig.outputs.iter().map(|p| self.output_name(&p.name)).collect();
-        let drawn = drawn_outputs(self.g);
         let mut outputs: Vec<Option<OutputDiff>> = vec![None; names.len()];
         let mut accuracy: Option<(usize, Accuracy)> = None;
-        let (mut states_before, mut states_after) = (States::new(), States::new());
         let mut call = 0;
         while let Some(inputs) = self.inputs(series, call, wanted).map_err(Stopped::Source)? {
-            let want: Vec<Option<Tensor>> = match wanted {
-                Wanted::Recorded(all) => all.get(call).cloned().unwrap_or_default(),
-                Wanted::Process(process) => {
-                    let outputs = process.outputs(self.f, &inputs).map_err(Stopped::Source)?;
-                    outputs.into_iter().map(Some).collect()
-                }
-                Wanted::Kernels => {
-                    let is_exact = series.exact || (series.first && call == 0);
-                    let session = if is_exact && !self.scope.fast { &exact } else { &quick };
-                    let outputs = session.run(&inputs, &mut states_before);
-                    outputs.map_err(|e| Stopped::Source(run_error(&e)))?.into_iter().map(Some).collect()
-                }
-            };
-            let of = |i: usize| from.get(i).and_then(|at| want.get(*at)).and_then(Option::as_ref);
-            let arrays = feed::as_arrays(self.f, &inputs);
-            let inputs = feed::match_inputs(self.g, &arrays).map_err(Stopped::Package)?;
+            let all = source.outputs(wanted, &inputs, call).map_err(Stopped::Source)?;
+            let want: Vec<Option<&Tensor>> =
+                (0..names.len()).map(|i| all.get(*from.get(i)?).and_then(Option::as_ref)).collect();
+            let inputs = feed::match_inputs(self.g, &feed::as_arrays(self.f, &inputs)).map_err(Stopped::Refused)?;
             // Calls that follow each other are found so again where nothing comes before them.
             if let Some(record) = self.scope.record.filter(|_| series.judged && (series.first || !remembers(self.g))) {
-                let outputs = (0..names.len()).map(|i| of(i).cloned()).collect();
-                record.borrow_mut().add(self.g, &inputs, outputs);
+                record.borrow_mut().add(self.g, &inputs, want.iter().map(|t| t.cloned()).collect());
             }
-            let got = after.run(&inputs, &mut states_after).map_err(|e| Stopped::Package(run_error(&e)))?;
-            let compared = |(i, (name, t)): (usize, (&String, &Tensor))| {
-                let measure = Measure { tolerance: self.tolerance, kind: self.kinds.get(i).copied(), half: self.half };
-                let d = compare::measured(name, of(i)?, t, &measure);
-                Some(if drawn.get(i) == Some(&true) { d.of_chance() } else { d })
-            };
-            let mut compared: Vec<Option<OutputDiff>> = names.iter().zip(&got).enumerate().map(compared).collect();
-            if let Some((label, scores)) = label_and_probabilities(self.g)
-                && compared.get(scores).is_some_and(|d| d.as_ref().is_some_and(|d| d.pass))
-                && let Some(label) = compared.get_mut(label)
-            {
-                // The best class changes where two are as good as each other within the tolerance.
-                *label = label.take().map(OutputDiff::forgiven);
-            }
-            for (all, d) in outputs.iter_mut().zip(compared) {
-                let d = d.map(|d| d.of_sample(call));
-                match (all, d) {
+            let got = package.run(&inputs, &mut states).map_err(|e| Stopped::Package(run_error(&e)))?;
+            for (i, (all, d)) in outputs.iter_mut().zip(self.compared(&names, &want, &got)).enumerate() {
+                let chance = |d: OutputDiff| if drawn.get(i) == Some(&true) { d.of_chance() } else { d };
+                match (all, d.map(|d| chance(d).of_sample(call))) {
                     (Some(all), Some(d)) => all.absorb(d),
                     (all, d) => *all = all.take().or(d),
                 }
@@ -198,14 +206,33 @@ impl Pair<'_> {
                         accuracy.insert((at, Accuracy { output: names[at].clone(), ..Accuracy::default() }))
                     }
                 };
-                if let Some(want) = of(*at) {
+                if let Some(want) = want[*at] {
                     counted.count(label, want, &got[*at]).map_err(Stopped::Labels)?;
                 }
             }
             call += 1;
         }
         let outputs = outputs.into_iter().flatten().collect();
-        Ok(Outcome { outputs, accuracy: accuracy.map(|(_, a)| a), calls: call })
+        Ok(Outcome { outputs, accuracy: accuracy.map(|(_, a)| a) })
+    }
+
+    /// Each output of one call with what it should be, where that is known.
+    fn compared(&self, names: &[String], want: &[Option<&Tensor>], got: &[Tensor]) -> Vec<Option<OutputDiff>> {
+        let one = |(i, (name, t)): (usize, (&String, &Tensor))| {
+            let measure = Measure { tolerance: self.tolerance, kind: self.kinds.get(i).copied(), half: self.half };
+            let classes = self.classes.as_ref().filter(|c| c.label == i);
+            if let Some(why) = classes.and_then(|c| c.differ.clone()) {
+                // That is so whether or not this one is known.
+                return Some(compare::measured(name, t, t, &measure).mismatched(why));
+            }
+            let want = (*want.get(i)?)?;
+            let d = compare::measured(name, want, t, &measure);
+            Some(match classes {
+                Some(classes) => classes.judged(d, want, got, (&self.tolerance, &self.kinds)),
+                None => d,
+            })
+        };
+        names.iter().zip(got).enumerate().map(one).collect()
     }
 
     /// Samples as calls of the source.
@@ -243,6 +270,12 @@ impl Pair<'_> {
             })
         };
         theirs.iter().enumerate().map(of).collect()
+    }
+
+    /// The name of the label, where the package is a classifier.
+    pub(super) fn label(&self) -> Option<String> {
+        let port = self.g.sig.outputs.get(self.classes.as_ref()?.label)?;
+        Some(self.output_name(&port.name))
     }
 
     fn output_name(&self, port: &str) -> String {

@@ -13,7 +13,7 @@ use crate::{
 use mlconv_mil::ir::{Function, Module};
 use mlconv_runner::{Emulate, Options};
 use mlconv_tensor::SymbolInfo;
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, collections::HashSet, sync::Arc};
 
 /// How two models are compared.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +109,16 @@ pub(super) enum Calls {
     Made { seed: u64, style: Style, shapes: Shapes, steps: usize },
 }
 
+impl Calls {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Given(all) => all.len(),
+            Self::Made { steps, .. } => *steps,
+        }
+    }
+}
+
 /// Terms of sums in one run up to which the source runs on the reference kernels every time.
 const SMALL: f64 = (1u64 << 26) as f64;
 /// Terms of all judged runs of a function behind the first.
@@ -130,9 +140,16 @@ pub(super) struct Plan {
 impl Pair<'_> {
     /// What is judged: the samples where there are any, else random inputs of each shape.
     pub(super) fn judged(&self, samples: Option<Vec<Inputs>>, first: &[Vec<usize>], seed: u64) -> Plan {
-        let Some(runs) = samples else { return self.random(first, seed, true) };
+        let Some(runs) = samples else {
+            let mut plan = self.random(first, seed, true, &mut { JUDGED });
+            plan.untested.extend(made_up::narrow(self.f).iter().map(|what| self.of_function(what)));
+            return plan;
+        };
         let shape = runs.first().map(|inputs| shape_text(self.f, &shapes_of(inputs))).unwrap_or_default();
         let count = runs.len();
+        let stateless = !stateful::remembers(self.g) && !stateful::remembers(self.f);
+        let untested =
+            if count > 1 || stateless { vec![] } else { vec![self.of_function("states behind the first call")] };
         let inputs = if count == 1 { "the samples".to_owned() } else { format!("{count} samples") };
         let series = Series {
             name: "samples".to_owned(),
@@ -144,42 +161,49 @@ impl Pair<'_> {
             judged: true,
             first: true,
         };
-        Plan { series: vec![series], untested: vec![] }
+        Plan { series: vec![series], untested }
     }
 
-    /// Random inputs: of `first` shapes and of all that are declared.
-    fn random(&self, first: &[Vec<usize>], seed: u64, judged: bool) -> Plan {
-        let (mut plan, mut left) = (Plan::default(), if judged { JUDGED } else { INFORMATIVE });
+    /// Random inputs: of `first` shapes and of all that are declared, as far as what is `left` of terms goes.
+    fn random(&self, first: &[Vec<usize>], seed: u64, judged: bool, left: &mut f64) -> Plan {
+        let mut plan = Plan::default();
         let start = self.made(format!("seed {seed}"), seed, Style::Random, first, judged);
         if judged {
             // There must be something to judge, whatever it takes.
             plan.series.push(Series { first: true, ..start });
         } else {
-            self.add(&mut plan, start, &mut left);
+            self.add(&mut plan, start, left);
         }
         let Extent::Full { seeds, .. } = self.scope.extent else { return plan };
         for more in 1..seeds {
             let seed = seed.wrapping_add(more);
             let series = self.made(format!("seed {seed}"), seed, Style::Random, first, judged);
-            self.add(&mut plan, series, &mut left);
+            self.add(&mut plan, series, left);
         }
         let (declared, unknown) = self.declared();
         plan.untested.extend(unknown);
-        let mut seen = vec![first.to_vec()];
-        for (name, shapes) in declared {
-            let shapes = self.source_shapes(&shapes);
+        let (mut seen, mut of_package, mut of_source) = (vec![first.to_vec()], HashSet::new(), HashSet::new());
+        for (name, own) in declared {
+            let shapes = self.source_shapes(&own);
             if !seen.contains(&shapes) {
-                self.add(&mut plan, self.made(name, seed, Style::Random, &shapes, judged), &mut left);
-                seen.push(shapes);
+                self.add(&mut plan, self.made(name, seed, Style::Random, &shapes, judged), left);
+                seen.push(shapes.clone());
             }
+            of_package.insert(own);
+            of_source.insert(shapes);
+        }
+        if of_package.len() > of_source.len() {
+            let fixed = shape_text(self.f, first);
+            let what = format!("sizes that the package takes and the source does not, which is run on {fixed}");
+            plan.untested.push(self.of_function(&what));
         }
         plan
     }
 
     /// What is looked at beside what is judged.
     pub(super) fn informative(&self, has_samples: bool, first: &[Vec<usize>], seed: u64) -> Plan {
-        let mut plan = if has_samples { self.random(first, seed, false) } else { Plan::default() };
         let mut left = INFORMATIVE;
+        let mut plan = if has_samples { self.random(first, seed, false, &mut left) } else { Plan::default() };
         // Without floats, what is given is what random inputs are.
         if tensor_inputs(self.f).any(|(_, ty)| ty.dtype.is_float()) {
             for style in Style::ADVERSARIAL {
@@ -221,8 +245,10 @@ impl Pair<'_> {
 
     fn made(&self, name: String, seed: u64, style: Style, shapes: &[Vec<usize>], judged: bool) -> Series {
         let steps = match self.scope.extent {
-            Extent::Full { steps, .. } if stateful::remembers(self.g) || stateful::remembers(self.f) => steps.max(1),
-            _ => 1,
+            _ if !stateful::remembers(self.g) && !stateful::remembers(self.f) => 1,
+            Extent::Full { steps, .. } => steps.max(1),
+            // What the first call leaves is seen by the second.
+            Extent::Quick => 2,
         };
         let inputs = match style {
             Style::Random => format!("random inputs of seed {seed}"),
@@ -243,6 +269,11 @@ impl Pair<'_> {
     /// What a run on these shapes of the source takes.
     fn work(&self, shapes: &[Vec<usize>]) -> Work {
         Sizes::new(self.f, &self.source.symbols, shapes).work()
+    }
+
+    /// Whether the package takes inputs of several shapes.
+    pub(super) fn is_flexible(&self) -> bool {
+        !open_symbols(self.g).is_empty() || self.g.sig.inputs.iter().any(|p| p.shapes.len() > 1)
     }
 
     /// The shapes that the package declares, each with a name; and what cannot be tried of them.

@@ -125,11 +125,6 @@ fn started(whole: &Whole<'_>) -> Option<String> {
     Some(format!("`{name}` ({}){place}, {}{own}.", sides.g.op_data(op.op).op.name(), c.why.name()))
 }
 
-/// Signal over noise of the worst output of a run.
-fn noise(run: &Run) -> f64 {
-    run.outputs.iter().map(quality).fold(1e3, f64::min)
-}
-
 fn elsewhere(whole: &Whole<'_>) -> Vec<String> {
     let runs = &whole.parity.runs;
     if runs.iter().all(|r| r.judged) {
@@ -139,7 +134,7 @@ fn elsewhere(whole: &Whole<'_>) -> Vec<String> {
     let mut worse: Vec<&Run> = runs.iter().filter(is_worse).collect();
     worse.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
     let more = worse.len().saturating_sub(TOLD);
-    let mut out: Vec<String> = worse.iter().take(TOLD).map(|r| one_run(r)).collect();
+    let mut out: Vec<String> = worse.into_iter().take(TOLD).map(|(_, said)| said).collect();
     if more > 0 {
         out.push(format!("And {more} more."));
     }

@@ -125,6 +125,7 @@ pub fn outputs_text(outputs: &[OutputDiff], tolerance: &Tolerance) -> String {
         let verdict = match d.pass {
             true if d.drawn => "random",
             true if *tolerance == Tolerance::ANY && d.snr_db.is_some() => "lossy",
+            true if !d.bounded && (d.snr_db.is_some() || d.unequal.is_some_and(|n| n > 0)) => "measured",
             true => "ok",
             false => "DIFFERS",
         };

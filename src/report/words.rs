@@ -78,14 +78,20 @@ impl Verdict {
     pub(super) fn of_output(output: &Value, report: &Value) -> Self {
         let whole = Self::of(output);
         // A tolerance without a bound is infinite, which JSON cannot say.
-        let bounded =
-            report.get("tolerance").is_none_or(|t| BOUNDS.iter().any(|b| t.get(*b).is_some_and(|b| !b.is_null())));
+        let any =
+            || report.get("tolerance").is_none_or(|t| BOUNDS.iter().any(|b| t.get(*b).is_some_and(|b| !b.is_null())));
+        let bounded = flag(output, "bounded").unwrap_or_else(any);
         match whole {
             Self::Within if flag(output, "drawn") == Some(true) => Self::Random,
-            Self::Within if !bounded && number(output, "snr_db").is_some() => Self::Measured,
+            Self::Within if !bounded && measured(output) => Self::Measured,
             _ => whole,
         }
     }
+}
+
+/// Whether anything was found that would be judged.
+fn measured(output: &Value) -> bool {
+    number(output, "snr_db").is_some() || number(output, "unequal").is_some_and(|n| n > 0.0)
 }
 
 /// What a tolerance may ask for; `max_rel` only widens the first.

@@ -60,7 +60,7 @@ codes! {
     N0004 "arrays may not be what was meant" "An array is not used as no input has its name, arrays or outputs are matched in order as no name matches, or an array holds NaN. The run was made all the same.";
     N0005 "not finite" "An op gave an infinity or NaN although nothing that it reads has one: its result is beyond the range of the precision, or not defined.";
     N0006 "witness not available" "What runs the source of a comparison, which is onnxruntime where its library is found, or PyTorch where that is asked for, could not be loaded, or does not take the model. Unless it was asked for, the source's own lowering was the witness instead.";
-    N0007 "not compared" "The source does not run on the inputs, so the package was not compared with it. Made-up inputs need not be what the model is for: give samples with `--sample`.";
+    N0007 "not compared" "The source does not run on the inputs, or neither model gives a finite number for them, so the package was not compared with it. Made-up inputs need not be what the model is for: give samples with `--sample`.";
     T0001 "fault of the tool" "The tool came upon something that it should have foreseen. Nothing was written. Please report it, with the model if it may be shared.";
     L0001 "invalid command line" "An option or argument is missing, unknown or contradictory.";
     L0002 "request not applied" "Something was asked for that had no effect.";

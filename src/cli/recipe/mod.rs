@@ -33,9 +33,9 @@ pub(crate) struct RecipeFile {
 }
 
 impl RecipeFile {
-    /// The file, where one is given.
-    pub(super) fn path(&self) -> Option<&PathBuf> {
-        self.recipe.as_ref()
+    /// The file.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.recipe.as_deref()
     }
 }
 
@@ -59,6 +59,10 @@ pub(super) fn fill(typed: ArgMatches, line: &[OsString]) -> Result<ArgMatches, F
     let settings = Settings::read(path, Syntax::Toml, &codes::L0001).map_err(|d| vec![d])?;
     let mut said = read(&cli, &settings).map_err(|d| vec![d])?;
     said.retain(|s| option(command, s.key.option).is_some());
+    if name == VERIFY && value(of, &said, "golden").is_some() {
+        // What it says of a conversion is about the source, which is not there.
+        said.retain(|s| s.section != CONVERT);
+    }
     exclusive(command, &said).map_err(|d| vec![d])?;
     let before = said.len();
     said.retain(|s| !displaced(command, of, s));
