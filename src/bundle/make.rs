@@ -12,7 +12,7 @@ use crate::{
     codes,
     convert::{self, has_halves},
     feed, golden,
-    interface::{Labels, class_labels, label_and_probabilities},
+    interface::{class_labels, label_and_probabilities},
     made_up, model,
     parity::{self, counterpart},
     stateful,
@@ -330,10 +330,7 @@ fn places(f: &Function, g: &Function) -> Result<Vec<usize>, Failure> {
 
 /// The classes of a classifier of which Core ML tells the probability, each with its position: those whose label is of no other.
 fn told(f: &Function) -> Option<Vec<(usize, String)>> {
-    let all = match class_labels(f)? {
-        Labels::Texts(texts) => texts,
-        Labels::Integers(integers) => integers.iter().map(ToString::to_string).collect(),
-    };
+    let all = class_labels(f)?.into_texts();
     let mut counts: HashMap<&String, usize> = HashMap::new();
     for label in &all {
         *counts.entry(label).or_default() += 1;

@@ -38,6 +38,16 @@ pub enum Labels {
     Integers(Vec<i64>),
 }
 
+impl Labels {
+    /// All as texts.
+    pub fn into_texts(self) -> Vec<String> {
+        match self {
+            Self::Texts(texts) => texts,
+            Self::Integers(integers) => integers.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl Default for Labels {
     fn default() -> Self {
         Self::Texts(vec![])
@@ -145,7 +155,7 @@ fn duplicates(texts: &[String]) -> Option<Diagnostic> {
 /// The label and the probability of each class, the best first, where `t` is the output `name` of `f` and holds them.
 pub(crate) fn probabilities(f: &Function, name: &str, t: &Tensor) -> Option<Vec<(String, f64)>> {
     let (_, at) = label_and_probabilities(f)?;
-    let labels = labels(f)?;
+    let labels = class_labels(f)?.into_texts();
     if &*f.sig.outputs[at].name != name || labels.len() != t.count() {
         return None;
     }

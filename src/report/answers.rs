@@ -98,7 +98,10 @@ fn started(whole: &Whole<'_>) -> Option<String> {
         let exact = || found.states.iter().filter(|s| **s == State::Exact).count();
         let none = match found.verdict() {
             Verdict::Agrees => {
-                format!("None: all {} values that were compared, on the inputs of the worst judged sample, are exact.", exact())
+                format!(
+                    "None: all {} values that were compared, on the inputs of the worst judged sample, are exact.",
+                    exact()
+                )
             }
             Verdict::Unknown => "It cannot be said: too few values of both could be paired.".to_owned(),
             Verdict::Accumulates | Verdict::Found => {
@@ -108,7 +111,8 @@ fn started(whole: &Whole<'_>) -> Option<String> {
         let most = found.loudest().filter(|_| !found.pass).map(|at| {
             let op = &found.walk.ops[at];
             let name = shown(&sides.g.value(op.value).hint);
-            let place = crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {}", shown(p)));
+            let place =
+                crate::diff::place(sides, op).first().map_or_else(String::new, |p| format!(", from {}", shown(p)));
             format!(" Most is lost in `{name}`{place}, as what it reads is rounded.")
         });
         return Some(none + &most.unwrap_or_default());
@@ -130,31 +134,22 @@ fn elsewhere(whole: &Whole<'_>) -> Vec<String> {
     if runs.iter().all(|r| r.judged) {
         return vec!["Nothing else was run: `mlconv verify` runs other shapes and inputs.".to_owned()];
     }
-    let is_worse = |r: &&Run| !r.judged && (r.error.is_some() || worse::worst(whole.parity, r).is_some());
-    let mut worse: Vec<&Run> = runs.iter().filter(is_worse).collect();
-    worse.sort_by(|a, b| noise(a).total_cmp(&noise(b)));
+    let said = |run: &Run| -> Option<(f64, String)> {
+        if let Some(why) = &run.error {
+            return Some((f64::NEG_INFINITY, format!("{}: the package does not run: {why}.", run.what())));
+        }
+        let o = worse::worst(whole.parity, run)?;
+        let verdict = if o.pass { "within the tolerance" } else { "beyond the tolerance" };
+        Some((quality(o), format!("{}: `{}` {}, {verdict}.", run.what(), shown(&o.name), measure(o))))
+    };
+    let mut worse: Vec<(f64, String)> = runs.iter().filter(|r| !r.judged).filter_map(said).collect();
+    worse.sort_by(|a, b| a.0.total_cmp(&b.0));
     let more = worse.len().saturating_sub(TOLD);
     let mut out: Vec<String> = worse.into_iter().take(TOLD).map(|(_, said)| said).collect();
     if more > 0 {
         out.push(format!("And {more} more."));
     }
     out
-}
-
-fn one_run(run: &Run) -> String {
-    if let Some(why) = &run.error {
-        return format!("{}: the package does not run: {why}.", run.what());
-    }
-    let Some(o) = run.outputs.iter().min_by(|a, b| quality(a).total_cmp(&quality(b))) else {
-        return run.what();
-    };
-    format!(
-        "{}: `{}` {}, {}.",
-        run.what(),
-        shown(&o.name),
-        measure(o),
-        if o.pass { "within the tolerance" } else { "beyond the tolerance" }
-    )
 }
 
 fn change(whole: &Whole<'_>) -> Vec<String> {

@@ -99,7 +99,8 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         diff::examine(source, package, (given, &scope), &parity, budget).map_err(|d| vec![d])?
     };
     let found: Vec<(Sides<'_>, &Examined)> = found.iter().map(|one| (one.sides(source, package), one)).collect();
-    let mut mended = if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
+    let mut mended =
+        if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
     if let Some(r) = mended.as_mut().filter(|r| r.keeps == Keeps::Precision) {
         r.again = Some(again(args, b, &beside, &r.options()));
     }
@@ -195,7 +196,9 @@ fn again(args: &Args, b: &Path, beside: &Beside, options: &str) -> String {
 fn recipe_text(r: &Recipe) -> String {
     let lines = r.lines().join("\n  ");
     let head = match &r.again {
-        Some(again) if r.names.is_empty() => format!("converting again mends it, on these inputs:\n  {again}\nand gives\n"),
+        Some(again) if r.names.is_empty() => {
+            format!("converting again mends it, on these inputs:\n  {again}\nand gives\n")
+        }
         Some(again) => {
             format!("with `{}` it passes:\n  {again}\nin a recipe that is\n  {lines}\nand gives\n", r.options())
         }
