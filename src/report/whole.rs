@@ -141,11 +141,12 @@ fn summary(package: &Module) -> Value {
     })
 }
 
-/// The float type that an op computes in. What only gives an input or an output the type of the interface computes nothing.
+/// The float type that an op computes in. What decodes a weight, and what only gives an input or an output
+/// the type of the interface, computes nothing.
 pub(super) fn computes_in(f: &Function, id: mlconv_mil::ir::OpId) -> Option<DType> {
     let data = f.op_data(id);
     let float = |v: &mlconv_mil::ir::Value| f.ty(*v).tensor().map(|t| t.dtype).filter(|d| d.is_float());
     let is_edge = |cast: &Cast| f.inputs().contains(&cast.x) || data.results.iter().any(|v| f.outputs().contains(v));
-    let computes = f.op::<Const>(id).is_none() && !f.op::<Cast>(id).is_some_and(is_edge);
+    let computes = f.op::<Const>(id).is_none() && !data.op.schema().constexpr && !f.op::<Cast>(id).is_some_and(is_edge);
     data.results.iter().find_map(float).filter(|_| computes)
 }
