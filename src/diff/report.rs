@@ -1,7 +1,10 @@
 //! What a comparison value by value has found, for people and for programs.
 
 use super::{Bisection, Culprit, OpGap, Own, Sides, State, Verdict, Why, blame::EXACT, computed, recipe::Recipe};
-use crate::{names::listed, report::table};
+use crate::{
+    names::{listed, shown},
+    report::table,
+};
 use mlconv_mil::ir::{Function, Module, OpId, Value};
 use serde_json::{Value as Json, json};
 use std::collections::{HashMap, HashSet};
@@ -167,7 +170,7 @@ pub fn ops_text(sides: Sides<'_>, found: &Bisection) -> String {
         let (op, state) = (&found.walk.ops[i], found.states[i]);
         let (own, total) = (op.own.as_ref(), op.total.as_ref());
         vec![
-            name(sides, op),
+            shown(&name(sides, op)),
             sides.g.op_data(op.op).op.name().to_owned(),
             db(own.and_then(Own::snr_db)),
             db(found.explained_db(i)),
@@ -204,12 +207,12 @@ pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
     if let Some(none) = none {
         let most = found.loudest().filter(|_| !found.pass).map(|at| {
             let op = &found.walk.ops[at];
-            let place = place(sides, op).first().map_or_else(String::new, |from| format!("\n  from {from}"));
+            let place = place(sides, op).first().map_or_else(String::new, |from| format!("\n  from {}", shown(from)));
             let own = db(op.own.as_ref().and_then(Own::snr_db));
             let what = sides.g.op_data(op.op).op.name();
             format!(
                 "most is lost in `{}` ({what}): its own error is at {own}, as what it reads is rounded{place}\n",
-                name(sides, op)
+                shown(&name(sides, op))
             )
         });
         return format!("{constants}{none}; {seen}{missed}\n{}", most.unwrap_or_default());
@@ -234,9 +237,10 @@ pub(super) fn culprit_text(sides: Sides<'_>, found: &Bisection, c: &Culprit, is_
         true => "the op to blame is",
         false => "also off:",
     };
-    let mut out = format!("{head} `{}` ({}), which {}\n", name(sides, op), g.op_data(op.op).op.name(), says(c.why));
+    let mut out =
+        format!("{head} `{}` ({}), which {}\n", shown(&name(sides, op)), g.op_data(op.op).op.name(), says(c.why));
     for line in places(sides, found, op) {
-        out += &format!("  from {line}\n");
+        out += &format!("  from {}\n", shown(&line));
     }
     let own = db(op.own.as_ref().and_then(Own::snr_db));
     out += &format!("  its own error: SNR {own}");

@@ -21,7 +21,7 @@ use crate::{
         recipe::{Keeps, Recipe},
     },
     model::Format,
-    names::quoted,
+    names::{quoted, shown},
     parity::{self, Parity, Scope},
     report::{Whole, answers_text, parity_text},
     witness::Chosen,
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
         let mut text = parity_text(&parity);
         for (sides, one) in &found {
             if found.len() > 1 {
-                text += &format!("function `{}`\n", sides.g.name);
+                text += &format!("function `{}`\n", shown(&sides.g.name));
             }
             text += &diff::ops_text(*sides, &one.bisection);
             if args.bisect {
