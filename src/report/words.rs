@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(missed(&output).as_deref(), Some("top-1 agreement 0.961, at least 0.99 wanted"));
         assert_eq!(missed(&json!({"missed": []})), None);
         let close = json!({"missed": [{"measure": "snr_db", "found": 6.477643, "limit": 40.0}]});
-        assert_eq!(missed(&close).as_deref(), Some("SNR 6.48 dB, at least 40 dB wanted"));
+        assert_eq!(missed(&close).as_deref(), Some("SNR 6.5 dB, at least 40 dB wanted"));
         let close = json!({"missed": [{"measure": "snr_db", "found": 39.9996, "limit": 40.0}]});
         assert_eq!(missed(&close).as_deref(), Some("SNR 39.9996 dB, at least 40 dB wanted"));
     }
