@@ -110,7 +110,8 @@ impl Witness {
     pub fn unseen(&self) -> Option<&'static str> {
         match self {
             Self::Lowering => Some(
-                "Whether the source means what it was lowered to: `--source-runtime onnxruntime` or `python` runs the source itself.",
+                "Whether the source means what it was lowered to: `mlconv verify` with `--source-runtime onnxruntime`, or `python` for \
+                 PyTorch, runs the source itself.",
             ),
             Self::Recorded => Some("Inputs other than those that were recorded."),
             Self::Program | Self::Onnxruntime { .. } | Self::Torch { .. } | Self::Python { .. } => None,
