@@ -127,7 +127,7 @@ impl Document<'_> {
         let mut out = self.table(&heads, list(bisection, "culprits"), row);
         if let Some(recipe) = bisection.get("recipe") {
             let lines: Vec<&str> = list(recipe, "lines").iter().filter_map(Value::as_str).collect();
-            let command: Vec<&str> = text(recipe, "command").into_iter().collect();
+            let command: Vec<&str> = text(recipe, "again").or(text(recipe, "command")).into_iter().collect();
             out += &block("toml", &lines.join("\n"));
             out += &block("sh", &command.join("\n"));
         }

@@ -186,6 +186,7 @@ pub(super) fn answers(report: &Value) -> Vec<Answer<'_>> {
         }
         Some("accumulates") => Some("No single op: errors of many add up."),
         Some("agrees") => Some("None: no op differs by more than its type explains."),
+        Some("unknown") => Some("It cannot be said: too few values of both could be paired."),
         _ => None,
     };
     let unasked = || Some(format!("That was not looked for: `{}` looks for it.", text(report, "bisect")?));

@@ -35,8 +35,12 @@ pub(super) fn origin(report: &Value) -> Option<Section> {
         }
         Some("accumulates") => "No op is off by more than its type explains: errors of many add up.".to_owned(),
         Some("agrees") => "No op differs.".to_owned(),
+        Some("unknown") => "Too few values of both could be paired to say which op it is.".to_owned(),
         _ => String::new(),
     };
+    if let Some(n) = count(bisection, "paired_by_value").filter(|n| *n > 0) {
+        lead += &format!(" Values that were paired by what they are, as names do not tell: {n}.");
+    }
     if let Some(n) = count(bisection, "not_looked_at").filter(|n| *n > 0) {
         lead += &format!(" Ops that were not looked at: {n}.");
     }
@@ -100,10 +104,7 @@ fn recipe(bisection: &Value) -> String {
         .collect();
     let mut out =
         format!("<div class=\"recipe\">\n<h3>What mends it</h3>\n<p>{result} {}</p>\n", escape(&outputs.join("; ")));
-    let command = text(recipe, "command").filter(|c| !c.is_empty());
-    if lines.is_empty() && command.is_none() {
-        out += "<p>Convert again: the package itself says how it was made.</p>\n";
-    }
+    let command = text(recipe, "again").or(text(recipe, "command")).filter(|c| !c.is_empty());
     if !lines.is_empty() {
         out += &format!("<p>In a recipe: {}</p>\n", copied(&lines.join("\n")));
     }
