@@ -210,7 +210,9 @@ pub fn sized_like(path: &Path, mut request: Request, package: &Module) -> Result
         return Ok(request);
     }
     let Some(f) = package.functions.first() else { return Ok(request) };
-    let narrows = Interface::recorded(package).floats == Some(Floats::Fp16);
+    // Other tools make inputs of half precision of their own accord.
+    let is_ours = package.meta.user.keys().any(|key| key.starts_with("com.github.mlconv"));
+    let narrows = !is_ours || Interface::recorded(package).floats == Some(Floats::Fp16);
     let params = script_parameters(path).map_err(|d| vec![d])?;
     let tensors: Vec<_> = params.iter().filter(|p| p.is_tensor).collect();
     let by_name = feed::tensor_inputs(f).any(|(port, _)| tensors.iter().any(|p| means_port(&p.name, port)));

@@ -410,7 +410,7 @@ fn a_comparison_that_fails_says_what_to_try() {
     let done = place.run(&["verify", "p.mlpackage", "--against", "m.onnx", "--sample", "x.npz", "--quiet"]);
     assert_eq!(done.code, Some(1), "{}", done.stderr);
     for part in
-        ["warning[N0001]: beyond tolerance, which is 40 dB SNR", "--precision fp32", "below what half precision"]
+        ["warning[N0001]: beyond tolerance, which is 40 dB SNR", "--bisect` finds the op", "below what half precision"]
     {
         assert!(done.stderr.contains(part) || done.stdout.contains(part), "{part}: {}{}", done.stdout, done.stderr);
     }

@@ -9,7 +9,7 @@ use crate::{
     codes, feed,
     interface::Interface,
     model::{Format as ModelFormat, Model},
-    names::{listed, quoted},
+    names::listed,
     parity::{Arithmetic, Given, Parity},
     pictures,
     ranges::Declared,
@@ -413,12 +413,6 @@ impl Inputs {
     /// Whether it was said what the model runs on.
     pub(crate) fn are_given(&self) -> bool {
         self.seed.is_some() || !self.sample.is_empty()
-    }
-
-    /// What was typed of samples and seeds.
-    pub(crate) fn typed(&self) -> Vec<String> {
-        let samples = self.sample.iter().map(|text| format!("--sample {}", quoted(text)));
-        samples.chain(self.seed.map(|seed| format!("--seed {seed}"))).collect()
     }
 
     pub(crate) fn read(&self) -> Result<ReadInputs, Failure> {

@@ -66,9 +66,10 @@ pub(crate) fn check_files<'a>(files: impl IntoIterator<Item = &'a PathBuf>, othe
         check_file(path)?;
         let place = || path.display().to_string();
         let own = real(path);
-        if taken.contains(&own) || path.is_dir() {
+        // What is no regular file, such as a device, would be replaced by one.
+        if taken.contains(&own) || (path.exists() && !path.is_file()) {
             let title =
-                "a file cannot be written over what is read, over another one that is written, or over a folder";
+                "a file cannot be written over what is read, over another one that is written, or over what is no file";
             return Err(vec![Diagnostic::error(&codes::L0001, title).at(place())]);
         }
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
@@ -110,23 +111,38 @@ pub(crate) fn typed() -> String {
 
 /// What is typed to look for the op to blame where `verify` has compared: `diff`, with all that was said and that it takes.
 pub(crate) fn bisecting(source: &Path, package: &Path) -> String {
+    let mut words = vec!["mlconv".into(), "diff".into(), source.as_os_str().to_owned(), package.as_os_str().to_owned()];
+    words.extend(retyped("diff"));
+    words.push("--bisect".into());
+    in_words(words)
+}
+
+/// What is typed to convert a model as it was compared: with all that was said and that `convert` takes, and with `more`.
+pub(crate) fn converting(source: &Path, out: &Path, more: Vec<String>) -> String {
+    let mut words: Vec<OsString> = vec!["mlconv".into(), "convert".into(), source.as_os_str().to_owned(), "-o".into()];
+    words.push(out.as_os_str().to_owned());
+    words.extend(retyped("convert"));
+    in_words(words) + &more.into_iter().map(|word| format!(" {word}")).collect::<String>()
+}
+
+/// The options that were typed, or that a recipe says, of those that another command takes.
+fn retyped(command: &str) -> Vec<OsString> {
     let line: Vec<_> = std::env::args_os().collect();
     let cli = super::command();
-    let takes = cli.find_subcommand("diff");
+    let takes = cli.find_subcommand(command);
     let filled = cli.clone().try_get_matches_from(&line).ok().and_then(|typed| recipe::fill(typed, &line).ok());
-    let mut words = vec!["mlconv".into(), "diff".into(), source.as_os_str().to_owned(), package.as_os_str().to_owned()];
+    let mut words = vec![];
     let options = takes.into_iter().flat_map(clap::Command::get_arguments);
     for arg in options.filter(|arg| arg.get_help_heading() != Some(HEADING)) {
         let Some((_, of)) = filled.as_ref().and_then(ArgMatches::subcommand) else { continue };
         let id = arg.get_id().as_str();
-        if !recipe::was_typed(of, id) {
+        if arg.is_positional() || !recipe::was_typed(of, id) {
             continue;
         }
         let values: Vec<&OsStr> = of.get_raw(id).into_iter().flatten().collect();
         words.extend(values.into_iter().filter_map(|value| recipe::as_typed(arg, value)));
     }
-    words.push("--bisect".into());
-    in_words(words)
+    words
 }
 
 /// Words as a shell takes them.

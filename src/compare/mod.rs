@@ -40,6 +40,9 @@ pub struct OutputDiff {
     pub worst_index: Vec<usize>,
     /// The sample that it is in.
     pub worst_sample: usize,
+    /// The sample that is worst of all: with elements that are not alike at all, or else of least signal over noise.
+    #[serde(skip)]
+    pub low_sample: usize,
     /// The greatest difference of an element over its own magnitude, where what is wanted is not 0.
     pub max_rel_elementwise: f64,
     /// The coordinates of that element.
@@ -145,18 +148,27 @@ impl OutputDiff {
 
     /// The same, of sample number `sample`.
     pub(crate) fn of_sample(self, sample: usize) -> Self {
-        Self { worst_sample: sample, worst_rel_sample: sample, ..self }
+        Self { worst_sample: sample, worst_rel_sample: sample, low_sample: sample, ..self }
     }
 
     /// The same, with `samples` more before it.
     pub(crate) fn behind(self, samples: usize) -> Self {
         let (worst_sample, worst_rel_sample) = (self.worst_sample + samples, self.worst_rel_sample + samples);
-        Self { worst_sample, worst_rel_sample, ..self }
+        Self { worst_sample, worst_rel_sample, low_sample: self.low_sample + samples, ..self }
+    }
+
+    /// Whether something is off that no signal over noise tells.
+    fn is_broken(&self) -> bool {
+        self.mismatch.is_some() || self.non_finite > 0 || self.unequal.is_some_and(|n| n > 0)
     }
 
     /// Takes in the distance of the same output on another sample.
     pub fn absorb(&mut self, other: Self) {
         let least = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::min);
+        let snr = |d: &Self| if d.is_broken() { f64::NEG_INFINITY } else { d.snr_db.unwrap_or(f64::INFINITY) };
+        if snr(&other) < snr(self) {
+            self.low_sample = other.low_sample;
+        }
         self.count += other.count;
         if other.max_abs > self.max_abs {
             self.max_abs = other.max_abs;
@@ -247,6 +259,7 @@ pub fn measured(name: &str, want: &Tensor, got: &Tensor, measure: &Measure) -> O
         worst: 0,
         worst_index: vec![],
         worst_sample: 0,
+        low_sample: 0,
         max_rel_elementwise: 0.0,
         worst_rel_index: vec![],
         worst_rel_sample: 0,

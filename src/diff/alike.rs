@@ -11,11 +11,16 @@ use super::{
     start::Start,
     walk::Sides,
 };
-use crate::{Diagnostic, chance::drawn_values, compare::numbers::Numbers, parity::run_error};
+use crate::{
+    Diagnostic,
+    chance::drawn_values,
+    compare::numbers::{BLOCK, Numbers},
+    parity::run_error,
+};
 use mlconv_mil::ir::{Function, OpId, Value};
 use mlconv_passes::MOVES;
 use mlconv_runner::{Options, Session, Steps, cpu::Cpu};
-use mlconv_tensor::Tensor;
+use mlconv_tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
 /// Elements of a value that are kept.
@@ -29,7 +34,7 @@ const CLEAR: f64 = 4.0;
 /// From which on two values of one model are one for all that can be seen of them: 60 dB.
 const TWINS: f64 = 1e6;
 /// Runs of the second model with values of the first in the place of its own.
-const TRIES: usize = 24;
+const TRIES: usize = 32;
 /// Values of the first model that are tried in one place.
 const CANDIDATES: usize = 6;
 /// Ops behind a place for which it is looked how much they are alike.
@@ -38,8 +43,8 @@ const BEHIND: usize = 12;
 const WELL: f64 = 60.0;
 /// Decibels, of the ops behind a place together, by which it must do better with a value of the first model.
 const GAIN: f64 = 20.0;
-/// From which on a value is what it should be, but for half precision: 50 dB.
-const SOUND: f64 = 1e5;
+/// From which on a value is what it should be, but for rounding: 50 dB where anything is in half precision, else 110 dB.
+const SOUND: [f64; 2] = [1e5, 1e11];
 /// From which on a value was computed as it should be: 40 dB.
 const RIGHT: f64 = 1e4;
 /// What a value is less alike than all that it is made of, as a power, where an op is to be looked at: 15 dB.
@@ -63,6 +68,17 @@ impl Print {
             let at = start + roll(0, part) as usize % (end - start).max(1);
             numbers.widen(at..at + 1, &mut one);
             samples.append(&mut one);
+        }
+        // How great the elements of each part are tells of those that are not kept.
+        let float = t.dtype().is_float();
+        for part in 0..if float { parts } else { 0 } {
+            let mut energy = 0.0;
+            for start in (count * part / parts..count * (part + 1) / parts).step_by(BLOCK) {
+                numbers.widen(start..(count * (part + 1) / parts).min(start + BLOCK), &mut one);
+                energy += one.iter().filter(|x| x.abs() <= 65504.0).map(|x| x * x).sum::<f64>();
+            }
+            let elements = (count * (part + 1) / parts - count * part / parts).max(1);
+            samples.push((energy / elements as f64).sqrt());
         }
         let first = samples.first()?;
         let says = samples.iter().any(|x| x != first);
@@ -109,12 +125,15 @@ pub(super) fn paired(
     let mut states = start.states[0].clone();
     first.run_observed(&start.inputs, &mut states, Some(&mut see)).map_err(|e| run_error(&e))?;
     let drawn = drawn_values(sides.f);
+    let is_half = |f: &Function, v: Value| f.ty(v).tensor().is_some_and(|t| t.dtype == DType::F16);
+    let halves = computed(sides.f).any(|v| is_half(sides.f, v)) || computed(sides.g).any(|v| is_half(sides.g, v));
     let order = computed(sides.f).filter(|v| !drawn.contains(v));
     let first: Prints = order.filter_map(|v| Some((v, of_first.remove(&v)?))).collect();
     let mut search = Search {
         sides,
         named,
         are_told,
+        sound: SOUND[usize::from(!halves)],
         start,
         fixed: fixed(sides.g),
         drawn: drawn_values(sides.g),
@@ -146,6 +165,8 @@ struct Search<'a> {
     sides: Sides<'a>,
     named: &'a Pairs,
     are_told: bool,
+    /// From which on a value is what it should be.
+    sound: f64,
     start: &'a Start,
     fixed: HashSet<OpId>,
     drawn: HashSet<Value>,
@@ -214,8 +235,8 @@ impl Search<'_> {
         }
         let is_twin = |one: &Print| best.1.alike(one) >= TWINS;
         let next = all.iter().filter(|(_, one)| !is_twin(&one.1)).map(|(alike, _)| *alike).fold(0.0, f64::max);
-        // Of twins the one that is computed first is had soonest.
-        let twin = all.iter().find(|(_, one)| is_twin(&one.1)).map(|(_, one)| one.0);
+        // Of those that are as near, the one that is computed first is had soonest.
+        let twin = all.iter().find(|(alike, _)| *alike >= *most / 2.0).map(|(_, one)| one.0);
         (*most >= SAME || *most >= next * CLEAR).then_some((twin.unwrap_or(best.0), *most))
     }
 
@@ -225,13 +246,16 @@ impl Search<'_> {
         let claimed: HashSet<Value> = alike.values().map(|(a, _)| *a).collect();
         let lost = [lost(f, &claimed), lost(g, &alike.keys().copied().collect())];
         let open: Vec<Value> = self.first.iter().map(|(a, _)| *a).filter(|a| !claimed.contains(a)).collect();
+        let behind = self.behind(alike);
         for b in computed(g).collect::<Vec<_>>() {
             let known = self.hopeless.contains(&b) || self.drawn.contains(&b) || self.forced.contains_key(&b);
+            // Where what follows is right, this is, too.
+            let is_passed = behind.get(&b).is_some_and(|best| *best >= self.sound);
             // What one model does by moving elements, another one does otherwise.
-            if known || self.tries == 0 || MOVES.contains(&op(g, b)) {
+            if is_passed || known || self.tries == 0 || MOVES.contains(&op(g, b)) {
                 continue;
             }
-            if alike.contains_key(&b) && !falls(g, b, alike) {
+            if alike.contains_key(&b) && !self.is_doubtful(b, alike) {
                 continue;
             }
             let made = self.made_of_same(b, alike, &open);
@@ -261,6 +285,39 @@ impl Search<'_> {
             self.hopeless.insert(b);
         }
         Ok(false)
+    }
+
+    /// Whether the pair of a value may be none: it is not as alike as a pair is, or much less than what it is made of.
+    fn is_doubtful(&self, b: Value, alike: &Alike) -> bool {
+        let of = |v: &Value| alike.get(v).map(|(_, how)| *how);
+        let least = reads(self.sides.g, b).iter().filter_map(of).fold(f64::INFINITY, f64::min);
+        let own = of(&b).unwrap_or(f64::INFINITY);
+        own < SAME || (own < self.sound && own * FALL < least.min(self.sound * FALL))
+    }
+
+    /// How much what follows from a value is alike at best, of what comes first that has a pair.
+    fn behind(&self, alike: &Alike) -> HashMap<Value, f64> {
+        let (g, mut behind) = (self.sides.g, HashMap::<Value, f64>::new());
+        for id in g.ops().collect::<Vec<_>>().into_iter().rev() {
+            let of = |v: &Value| alike.get(v).map(|(_, how)| *how).or_else(|| behind.get(v).copied());
+            let best = g.op_data(id).results.iter().filter_map(of).fold(0.0, f64::max);
+            g.op_data(id).op.visit_operands(&mut |v| {
+                let most = behind.entry(v).or_insert(0.0);
+                *most = most.max(best);
+            });
+        }
+        behind
+    }
+
+    /// Pairs that are none, as what follows from them is much more alike.
+    fn refuted(&self, alike: &Alike) -> HashSet<Value> {
+        let behind = self.behind(alike);
+        let is_none = |(b, (_, own)): &(&Value, &(Value, f64))| {
+            let best = behind.get(*b).copied().unwrap_or(0.0);
+            let is_loose = *own < SAME || self.hopeless.contains(*b) || best >= self.sound;
+            !self.forced.contains_key(*b) && is_loose && own * FALL < best
+        };
+        alike.iter().filter(is_none).map(|(b, _)| *b).collect()
     }
 
     /// Values among `open` that the first model makes of what the second makes `b` of, with others of them between.
@@ -372,6 +429,8 @@ impl Search<'_> {
 
     /// What is alike, and pairs of names that nothing speaks against.
     fn settled(&self, alike: &Alike) -> Pairs {
+        let refuted = self.refuted(alike);
+        let alike: Alike = alike.iter().filter(|(b, _)| !refuted.contains(*b)).map(|(b, a)| (*b, *a)).collect();
         let claimed: HashSet<Value> = alike.values().map(|(a, _)| *a).collect();
         let known = |v: &Value| self.first.iter().any(|(a, _)| a == v);
         let lost = lost(self.sides.g, &alike.keys().copied().collect());
@@ -403,13 +462,6 @@ fn reads_any(f: &Function, id: OpId, values: &HashSet<Value>) -> bool {
     let mut reads = false;
     f.op_data(id).op.visit_operands(&mut |v| reads |= values.contains(&v));
     reads
-}
-
-/// Whether a value is much less alike than what it is made of.
-fn falls(g: &Function, b: Value, alike: &Alike) -> bool {
-    let of = |v: &Value| alike.get(v).map(|(_, how)| *how);
-    let least = reads(g, b).iter().filter_map(of).fold(f64::INFINITY, f64::min);
-    of(&b).is_some_and(|own| own < SOUND && own * FALL < least.min(SOUND * FALL))
 }
 
 /// The op that computes a value.

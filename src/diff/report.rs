@@ -196,6 +196,9 @@ pub fn bisection_text(sides: Sides<'_>, found: &Bisection) -> String {
     };
     let none = match found.verdict() {
         Verdict::Found => None,
+        Verdict::Unknown if compared * 2 >= found.states.len() => {
+            Some("no value that was compared differs: outputs do for what is behind the ops, such as labels")
+        }
         Verdict::Unknown => Some("which op is to blame cannot be said: too little could be compared"),
         Verdict::Agrees => Some("every value that was compared is the same"),
         Verdict::Accumulates => Some("no op is off by more than its types explain"),

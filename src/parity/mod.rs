@@ -167,7 +167,7 @@ impl Parity {
         };
         let key = |o: &&OutputDiff| (o.pass, quality(o));
         let worst = own().min_by(|x, y| key(x).0.cmp(&key(y).0).then(key(x).1.total_cmp(&key(y).1)));
-        (own().all(|o| o.pass), worst.map_or(0, |o| o.worst_sample))
+        (own().all(|o| o.pass), worst.map_or(0, |o| o.low_sample))
     }
 
     /// Whether every output is within the tolerance, and the package runs on all that is judged.

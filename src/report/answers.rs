@@ -162,6 +162,9 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
         Some((sides, c, &one.bisection.weights[c.at]))
     });
     match whole.mended {
+        Some(r) if r.again.is_none() && r.names.is_empty() => out.push(
+            "Convert again, with what the package says of how it was made: that was tried, and passes.".to_owned(),
+        ),
         Some(Recipe { again: Some(line), .. }) => {
             out.push(format!("Convert again: `{line}`. That was tried, and passes."));
         }
@@ -180,7 +183,8 @@ fn change(whole: &Whole<'_>) -> Vec<String> {
                 out.push(format!("{give}: `{}` added to `mlconv compress`.", rules.join(" ")));
             }
             Why::Differs if whole.mended.is_none() => {
-                let reduce = whole.bisect.map_or_else(String::new, |line| {
+                let further = whole.bisect.filter(|line| !line.contains("--reduce"));
+                let reduce = further.map_or_else(String::new, |line| {
                     format!("; if it stays, `{line} --reduce fault` writes what to report into a new folder")
                 });
                 out.push(format!("Convert again{reduce}."));

@@ -2,6 +2,7 @@
 
 use mlconv_mil::schema::Opset;
 use mlconv_tensor::{DType, Tensor};
+use std::fmt;
 
 /// A request to a frontend.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +67,33 @@ pub enum SpecError {
     /// An unknown element type.
     #[error("`{0}` is no element type, wanted `f32`, `f16`, `i32` or `bool`")]
     DType(String),
+}
+
+impl fmt::Display for DimSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(n) => write!(f, "{n}"),
+            Self::Range { min, max, default: None } => write!(f, "[{min}..{max}]"),
+            Self::Range { min, max, default: Some(default) } => write!(f, "[{min}..{max}:{default}]"),
+            Self::OneOf(sizes) => {
+                let sizes: Vec<String> = sizes.iter().map(ToString::to_string).collect();
+                write!(f, "{{{}}}", sizes.join(","))
+            }
+            Self::Symbol(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// As [`InputSpec::parse`] reads it.
+impl fmt::Display for InputSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name}=")?;
+        }
+        let dims: Vec<String> = self.dims.iter().map(ToString::to_string).collect();
+        write!(f, "{}", dims.join("x"))?;
+        self.dtype.map_or(Ok(()), |dtype| write!(f, ":{dtype}"))
+    }
 }
 
 impl InputSpec {

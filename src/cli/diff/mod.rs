@@ -7,7 +7,7 @@ use super::{
     args::{Import, Inputs, Ranges},
     compress::parse_size,
     interface::Asked,
-    reports::{Reports, typed},
+    reports::{Reports, converting, typed},
     terminal::Terminal,
     thresholds::Limits,
 };
@@ -20,6 +20,7 @@ use crate::{
         self, Examined, Sides, Why, exceptions, recipe,
         recipe::{Keeps, Recipe},
     },
+    interface::Interface,
     model::Format,
     names::{quoted, shown},
     parity::{self, Parity, Scope},
@@ -102,7 +103,7 @@ pub(crate) fn run(args: &Args, terminal: &Terminal) -> CommandResult {
     let mut mended =
         if args.bisect && !parity.pass() { mended(&beside, &parity, &found, given, terminal) } else { None };
     if let Some(r) = mended.as_mut().filter(|r| r.keeps == Keeps::Precision) {
-        r.again = Some(again(args, b, &beside, &r.options()));
+        r.again = again(args, b, &beside, r.options());
     }
     let line = typed();
     let bisect = format!("{line}{}", if args.bisect { "" } else { " --bisect" });
@@ -181,21 +182,31 @@ fn mended(
     recipe::search(source, package, &beside.job, format, given, parity)
 }
 
-/// What is typed to convert as was tried.
-fn again(args: &Args, b: &Path, beside: &Beside, options: &str) -> String {
-    let path = |path: &Path| quoted(&path.display().to_string()).into_owned();
-    let mut words = vec![format!("mlconv convert {} -o {} --force", path(&args.a), path(b))];
-    if !beside.job.half {
-        words.push("--precision fp32".to_owned());
+/// What is typed to convert as was tried, into a package beside the one that is off; `None` where the package has an interface of
+/// which nothing was said, as that would be lost.
+fn again(args: &Args, b: &Path, beside: &Beside, options: String) -> Option<String> {
+    let said = args.ranges.within(args.interface.interface().ok()?);
+    if Interface::recorded(&beside.package) != Interface::default() && said == Interface::default() {
+        return None;
     }
-    words.extend(args.inputs.typed());
-    words.extend(Some(options.to_owned()).filter(|options| !options.is_empty()));
-    words.join(" ")
+    let mut more = vec![];
+    if !beside.job.half {
+        more.push("--precision fp32".to_owned());
+    }
+    if beside.source_format == Format::TorchScript && args.input.is_empty() && args.inputs.files().is_empty() {
+        more.extend(beside.job.request.inputs.iter().map(|spec| format!("--input {}", quoted(&spec.to_string()))));
+    }
+    more.extend(Some(options).filter(|options| !options.is_empty()));
+    let name = format!("{}-mended.mlpackage", b.file_stem()?.to_string_lossy());
+    Some(converting(&args.a, &b.with_file_name(name), more))
 }
 
 fn recipe_text(r: &Recipe) -> String {
     let lines = r.lines().join("\n  ");
     let head = match &r.again {
+        None if r.names.is_empty() => {
+            "converting again, with what the package says of how it was made, mends it, and gives\n".to_owned()
+        }
         Some(again) if r.names.is_empty() => {
             format!("converting again mends it, on these inputs:\n  {again}\nand gives\n")
         }

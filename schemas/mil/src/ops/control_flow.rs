@@ -5,7 +5,7 @@ use crate::{
     schema::{EvalCx, Facts, InferCx, OpError, Semantics, Tensors},
 };
 use mlconv_derive::Op;
-use mlconv_tensor::{DType, Dim, Shape, TensorType, Type};
+use mlconv_tensor::{DType, Dim, TensorType, Type};
 
 /// Runs one of two blocks; its results are what that block yields.
 ///
@@ -103,9 +103,13 @@ impl Semantics for WhileLoop {
         count("cond", cx.block_args(self.cond).len())?;
         count("body", cx.block_args(self.body).len())?;
         count("body", cx.block_yields(self.body).len())?;
-        let go_on = Type::Tensor(TensorType::new(DType::Bool, Shape::scalar()));
+        // coremltools writes a vector of one where the counter is one.
+        let goes_on = |v| {
+            let ty = cx.fact(v).ty.tensor();
+            ty.is_some_and(|t| t.dtype == DType::Bool && matches!(t.shape.known().as_deref(), Some([] | [1])))
+        };
         match cx.block_yields(self.cond) {
-            [v] if cx.fact(*v).ty == go_on => {}
+            [v] if goes_on(*v) => {}
             [v, ..] => return Err(cx.operand("cond", *v, "a block that yields one bool[]")),
             [] => return Err(OpError::Missing { param: "cond" }),
         }
