@@ -31,6 +31,8 @@ const SAME: f64 = 1e3;
 const LIKELY: f64 = 10.0;
 /// ... if the next one is 6 dB farther off.
 const CLEAR: f64 = 4.0;
+/// Numbers below this are masks, as they are added to scores.
+const MASK: f64 = -5e3;
 /// From which on two values of one model are one for all that can be seen of them: 60 dB.
 const TWINS: f64 = 1e6;
 /// Runs of the second model with values of the first in the place of its own.
@@ -75,7 +77,7 @@ impl Print {
             let mut energy = 0.0;
             for start in (count * part / parts..count * (part + 1) / parts).step_by(BLOCK) {
                 numbers.widen(start..(count * (part + 1) / parts).min(start + BLOCK), &mut one);
-                energy += one.iter().filter(|x| x.abs() <= 65504.0).map(|x| x * x).sum::<f64>();
+                energy += one.iter().filter(|x| is_plain(**x)).map(|x| x * x).sum::<f64>();
             }
             let elements = (count * (part + 1) / parts - count * part / parts).max(1);
             samples.push((energy / elements as f64).sqrt());
@@ -94,8 +96,8 @@ impl Print {
             return if self.samples == other.samples { f64::INFINITY } else { 0.0 };
         }
         let both = || self.samples.iter().zip(&other.samples);
-        // A mask's infinities, and what half precision has in their place, are no evidence.
-        let is_plain = |(a, b): &(&f64, &f64)| a.abs() <= 65504.0 && b.is_finite();
+        // A mask, and what half precision has in its place, is no evidence: all that it is added to looks the same.
+        let is_plain = |(a, b): &(&f64, &f64)| is_plain(**a) && is_plain(**b);
         let count = both().filter(is_plain).count().max(1) as f64;
         let mean = both().filter(is_plain).map(|(a, _)| a).sum::<f64>() / count;
         let (mut signal, mut noise) = (0.0, 0.0);
@@ -299,7 +301,9 @@ impl Search<'_> {
     fn behind(&self, alike: &Alike) -> HashMap<Value, f64> {
         let (g, mut behind) = (self.sides.g, HashMap::<Value, f64>::new());
         for id in g.ops().collect::<Vec<_>>().into_iter().rev() {
-            let of = |v: &Value| alike.get(v).map(|(_, how)| *how).or_else(|| behind.get(v).copied());
+            // What was put in a value's place says nothing of what comes before.
+            let own = |v: &Value| alike.get(v).map(|(_, how)| if self.forced.contains_key(v) { 0.0 } else { *how });
+            let of = |v: &Value| own(v).or_else(|| behind.get(v).copied());
             let best = g.op_data(id).results.iter().filter_map(of).fold(0.0, f64::max);
             g.op_data(id).op.visit_operands(&mut |v| {
                 let most = behind.entry(v).or_insert(0.0);
@@ -448,6 +452,11 @@ impl Search<'_> {
         pairs.see_through_casts(self.sides.g);
         pairs
     }
+}
+
+/// Whether an element is a number of its own, and no mask.
+fn is_plain(x: f64) -> bool {
+    (MASK..=65504.0).contains(&x)
 }
 
 /// What the op reads that computes a value, in order.
