@@ -231,3 +231,25 @@ fn nothing_that_was_compared_is_not_nothing_wrong() {
     assert_eq!(report["bisection"]["state"], "unknown", "{text}");
     assert!(text.contains("made of constants alone, which differ: `y`"), "{text}");
 }
+
+#[test]
+fn loops_that_count_in_vectors_of_one_are_run_and_compared() {
+    let text = |counter: &str, k: f64| {
+        format!(
+            "func @main(%x: f32[4]) ios17 {{\n  %zero = const(val=i32{counter})\n  %count, %sum = while_loop(loop_vars=(%zero, %x), \
+             cond={{(%i: i32{0}, %s: f32[4])\n      %most = const(val=i32[] 3)\n      %lt = less(x=%i, y=%most)\n      yield %lt}}, \
+             body={{(%j: i32{0}, %t: f32[4])\n      %one = const(val=i32[] 1)\n      %next = add(x=%j, y=%one)\n      %k = \
+             const(val=f32[] {k})\n      %more = mul(x=%t, y=%k)\n      yield %next, %more}})\n  %y = relu(x=%sum)\n  return \
+             %y\n}}\n",
+            counter.split(' ').next().unwrap_or_default()
+        )
+    };
+    let (_, out, code) = compared(&text("[] 0", 2.0), &text("[1] [0]", 2.0), &[]);
+    assert_eq!(code, Some(0), "{out}");
+    let (report, out, code) = compared(&text("[] 0", 2.0), &text("[1] [0]", 2.1), &[]);
+    assert_eq!(
+        (culprit(&report), code),
+        (("sum".to_owned(), "is off by more than its types explain".to_owned()), Some(1)),
+        "{out}"
+    );
+}

@@ -122,7 +122,7 @@ pub(crate) fn converting(source: &Path, out: &Path, more: Vec<String>) -> String
     let mut words: Vec<OsString> = vec!["mlconv".into(), "convert".into(), source.as_os_str().to_owned(), "-o".into()];
     words.push(out.as_os_str().to_owned());
     words.extend(retyped("convert"));
-    in_words(words) + &more.into_iter().map(|word| format!(" {word}")).collect::<String>()
+    std::iter::once(in_words(words)).chain(more).collect::<Vec<_>>().join(" ")
 }
 
 /// The options that were typed, or that a recipe says, of those that another command takes.
